@@ -1,0 +1,25 @@
+"""Examples become one flat batch."""
+
+from collections.abc import Sequence
+
+import torch
+
+from data.types import Batch, Example
+
+
+def collate(examples: Sequence[Example], step_labels: int = 0) -> Batch:
+    """Lay rows end to end.
+
+    Args:
+        examples: At least one row.
+        step_labels: Labelled tokens of the optimizer step this micro-batch is part of.
+    """
+    lengths = [len(example.ids) for example in examples]
+    return Batch(
+        input_ids=torch.tensor([[i for example in examples for i in example.ids]]),
+        labels=torch.tensor([[i for example in examples for i in example.labels]]),
+        position_ids=torch.cat([torch.arange(length) for length in lengths])[None],
+        borders=torch.tensor([0, *lengths]).cumsum(0, dtype=torch.int32),
+        longest=max(lengths),
+        step_labels=step_labels,
+    )

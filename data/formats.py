@@ -1,0 +1,150 @@
+"""A row becomes a conversation. Its keys say how: add a function, and its line in FORMATS."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from data.types import Message, Row, RowError
+
+ROLES = {"system", "user", "assistant"}
+SHAREGPT_ROLES = {"system": "system", "human": "user", "user": "user"} | {
+    name: "assistant" for name in ("gpt", "assistant")
+}
+
+
+class Format(NamedTuple):
+    """A way to write a conversation as a row."""
+
+    keys: tuple[str, ...]
+    """The keys by which such a row is known."""
+    read: Callable[[dict[str, Any]], list[Message]]
+    sample: dict[str, Any]
+
+
+def to_messages(row: Row) -> list[Message]:
+    """The conversation that a row holds.
+
+    Raises:
+        RowError: The row has no known keys, or a field is missing, blank or of a wrong type.
+    """
+    for format_ in FORMATS.values():
+        if all(key in row.fields for key in format_.keys):
+            messages = format_.read(row.fields)
+            _check_order(messages)
+            return messages
+    known = "; ".join("+".join(format_.keys) for format_ in FORMATS.values())
+    raise RowError(f"{', '.join(map(str, row.fields))}: unknown keys; known are {known}")
+
+
+def _pair(question: str, answer: str) -> Callable[[dict[str, Any]], list[Message]]:
+    def read(fields: dict[str, Any]) -> list[Message]:
+        return _conversation(_text(fields, question), _text(fields, answer), fields)
+
+    return read
+
+
+def _instruction(fields: dict[str, Any]) -> list[Message]:
+    instruction = _text(fields, "instruction")
+    given = _text(fields, "input") if fields.get("input") else ""
+    question = f"{instruction}\n\n{given}" if given else instruction
+    return _conversation(question, _text(fields, "output"), fields)
+
+
+def _conversation(question: str, answer: str, fields: dict[str, Any]) -> list[Message]:
+    system = [Message("system", _text(fields, "system"))] if fields.get("system") else []
+    return [*system, Message("user", question), Message("assistant", answer)]
+
+
+def _messages(fields: dict[str, Any]) -> list[Message]:
+    return [
+        _turn(turn, f"messages[{i}]", "role", "content", {name: name for name in ROLES})
+        for i, turn in enumerate(_list(fields, "messages"))
+    ]
+
+
+def _sharegpt(fields: dict[str, Any]) -> list[Message]:
+    return [
+        _turn(turn, f"conversations[{i}]", "from", "value", SHAREGPT_ROLES)
+        for i, turn in enumerate(_list(fields, "conversations"))
+    ]
+
+
+def _turn(turn: Any, where: str, role_key: str, text_key: str, roles: dict[str, str]) -> Message:
+    if not isinstance(turn, dict):
+        raise RowError(f"{where}: not an object but a {type(turn).__name__}")
+    role = turn.get(role_key)
+    if role not in roles:
+        raise RowError(f"{where}.{role_key}: {role!r} is none of {', '.join(sorted(roles))}")
+    train = turn.get("train", True)
+    if not isinstance(train, bool):
+        raise RowError(f"{where}.train: {train!r} is neither true nor false")
+    return Message(roles[role], _text(turn, text_key, f"{where}."), train)
+
+
+def _text(fields: dict[str, Any], key: str, where: str = "") -> str:
+    value = fields.get(key)
+    if not isinstance(value, str):
+        kind = "missing" if value is None else f"not text but a {type(value).__name__}"
+        raise RowError(f"{where}{key}: {kind}")
+    if not value.strip():
+        raise RowError(f"{where}{key}: blank")
+    return value
+
+
+def _list(fields: dict[str, Any], key: str) -> list[Any]:
+    if not isinstance(fields[key], list) or not fields[key]:
+        raise RowError(f"{key}: not a list of turns")
+    return fields[key]
+
+
+def _check_order(messages: list[Message]) -> None:
+    turns = messages[1:] if messages[0].role == "system" else messages
+    for place, message in enumerate(turns):
+        expected = "assistant" if place % 2 else "user"
+        if message.role != expected:
+            raise RowError(f"turn {place + 1}: {message.role} where {expected} is due")
+    if not any(message.role == "assistant" and message.train for message in turns):
+        raise RowError("no answer to learn: there is no assistant turn that trains")
+
+
+FORMATS = {
+    "prompt/response": Format(
+        ("prompt", "response"),
+        _pair("prompt", "response"),
+        {"prompt": "Hi?", "response": "Hello."},
+    ),
+    "question/answer": Format(
+        ("question", "answer"),
+        _pair("question", "answer"),
+        {"question": "Hi?", "answer": "Hello."},
+    ),
+    "prompt/completion": Format(
+        ("prompt", "completion"),
+        _pair("prompt", "completion"),
+        {"prompt": "Hi?", "completion": "Hello."},
+    ),
+    "instruction/input/output": Format(
+        ("instruction", "output"),
+        _instruction,
+        {"instruction": "Hi?", "input": "", "output": "Hello."},
+    ),
+    "messages": Format(
+        ("messages",),
+        _messages,
+        {
+            "messages": [
+                {"role": "user", "content": "Hi?"},
+                {"role": "assistant", "content": "Hello."},
+            ]
+        },
+    ),
+    "conversations": Format(
+        ("conversations",),
+        _sharegpt,
+        {
+            "conversations": [
+                {"from": "human", "value": "Hi?"},
+                {"from": "gpt", "value": "Hello."},
+            ]
+        },
+    ),
+}

@@ -1,0 +1,141 @@
+"""An epoch, decided before it starts."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.types import DataError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which rows form every micro-batch of every optimizer step on every rank.
+
+    Micro-batches are numbered in the order (optimizer step, turn, rank); each step but the last
+    has ``accumulate`` turns.
+
+    Shapes:
+        order: (rows,) row indices
+        starts: (micro_batches + 1,) micro-batch i is order[starts[i] : starts[i + 1]]
+        labels: (steps,) labelled tokens of each whole optimizer step
+    """
+
+    order: np.ndarray
+    starts: np.ndarray
+    labels: np.ndarray
+    accumulate: int
+    world_size: int
+
+    @property
+    def turns(self) -> int:
+        """Micro-batches that each rank computes."""
+        return (len(self.starts) - 1) // self.world_size
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps."""
+        return len(self.labels)
+
+    def rows(self, rank: int, turn: int) -> np.ndarray:
+        """Row indices of one micro-batch; none where a rank has nothing to do in the last step."""
+        i = turn * self.world_size + rank
+        return self.order[self.starts[i] : self.starts[i + 1]]
+
+    def step_labels(self, turn: int) -> int:
+        """Labelled tokens of the optimizer step that a turn belongs to."""
+        return int(self.labels[turn // self.accumulate])
+
+
+def plan(
+    lengths: np.ndarray,
+    targets: np.ndarray,
+    *,
+    batch_size: int,
+    max_tokens: int | None = None,
+    accumulate: int = 1,
+    world_size: int = 1,
+    seed: int | None = None,
+    epoch: int = 0,
+) -> Plan:
+    """Decide an epoch: a pure function of its arguments.
+
+    Args:
+        lengths: (rows,) tokens of each row.
+        targets: (rows,) labelled tokens of each row.
+        batch_size: Rows a micro-batch may have.
+        max_tokens: Tokens a micro-batch may have; None for any number.
+        accumulate: Micro-batches of an optimizer step on each rank.
+        world_size: Ranks.
+        seed: Shuffles the rows, anew each epoch; None keeps their order.
+        epoch: Which epoch.
+
+    Raises:
+        DataError: A number is below 1, or a row is longer than max_tokens.
+    """
+    for name, value in (
+        ("data.batch_size", batch_size),
+        ("trainer.accumulate_grad_batches", accumulate),
+    ):
+        if value < 1:
+            raise DataError(f"{name} is {value}; it must be 1 or more")
+    if max_tokens is not None and len(lengths) and lengths.max() > max_tokens:
+        raise DataError(
+            f"data.max_tokens is {max_tokens}, but the longest row has {lengths.max()} tokens: "
+            "raise max_tokens, or lower data.max_length"
+        )
+    rows = np.arange(len(lengths))
+    if seed is not None:
+        rows = np.random.default_rng([seed, epoch]).permutation(rows)
+    borders = _borders(lengths[rows], batch_size, max_tokens)
+    groups = np.split(rows, borders[1:-1]) if len(rows) else []
+    dealt: list[np.ndarray] = []
+    labels = []
+    for first in range(0, len(groups), accumulate * world_size):
+        step = _fill(groups[first : first + accumulate * world_size], lengths, world_size)
+        labels.append(sum(int(targets[group].sum()) for group in step))
+        dealt += _deal(step, lengths, world_size)
+    return Plan(
+        order=np.concatenate(dealt) if dealt else rows,
+        starts=np.cumsum([0, *(len(group) for group in dealt)]),
+        labels=np.array(labels, dtype=np.int64),
+        accumulate=accumulate,
+        world_size=world_size,
+    )
+
+
+def _borders(lengths: np.ndarray, batch_size: int, max_tokens: int | None) -> list[int]:
+    """Where micro-batches begin and end when rows are taken until either limit is reached."""
+    if max_tokens is None:
+        return [*range(0, len(lengths), batch_size), len(lengths)]
+    borders = [0]
+    tokens = 0
+    for place, length in enumerate(lengths.tolist()):
+        tokens += length
+        if tokens > max_tokens or place - borders[-1] == batch_size:
+            borders.append(place)
+            tokens = length
+    return [*borders, len(lengths)]
+
+
+def _fill(step: list[np.ndarray], lengths: np.ndarray, world_size: int) -> list[np.ndarray]:
+    """Halve the largest micro-batches of the last step until every rank has equally many."""
+    step = list(step)
+    while len(step) % world_size:
+        largest = max(range(len(step)), key=lambda i: (len(step[i]) > 1, lengths[step[i]].sum()))
+        half = len(step[largest]) // 2
+        # With fewer rows than ranks, a rank's share is empty.
+        step[largest : largest + 1] = [step[largest][half:], step[largest][:half]]
+    return step
+
+
+def _deal(step: list[np.ndarray], lengths: np.ndarray, world_size: int) -> list[np.ndarray]:
+    """Order a step's micro-batches so that the ranks' tokens are even."""
+    if world_size == 1:
+        return step
+    by_tokens = sorted(step, key=lambda group: -int(lengths[group].sum()))
+    dealt = []
+    for turn, first in enumerate(range(0, len(by_tokens), world_size)):
+        # There and back: the rank that got the largest of one turn gets the smallest of the next.
+        hand = by_tokens[first : first + world_size]
+        dealt += hand[::-1] if turn % 2 else hand
+    return dealt

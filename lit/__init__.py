@@ -1,0 +1,1 @@
+"""The commands, and what joins adapters and data with Lightning and transformers."""

@@ -1,0 +1,59 @@
+"""Checkpoints: written whole or not at all, read without running anything in them."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from lora.config import ConfigError
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Saves beside the destination and renames; loads tensors and plain values only."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write the file; until it is on the disk, the one before stays."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The base class renames only where $TMPDIR is on the same file system.
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a local file, always with weights_only."""
+        if "://" in str(path):
+            raise ConfigError(f"{path}: checkpoints are not loaded from the network")
+        try:
+            return torch.load(path, map_location=map_location, weights_only=True)
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            raise ConfigError(f"{path} is not a whole checkpoint: {error}") from None
+
+
+class Checkpoints(ModelCheckpoint):
+    """Lightning's ModelCheckpoint: the newest few, and last.ckpt, which is there at the end too."""
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save what was trained after the last interval."""
+        if trainer.global_step != self._last_global_step_saved:
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+        super().on_train_end(trainer, pl_module)

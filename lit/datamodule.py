@@ -1,0 +1,182 @@
+"""The LightningDataModule: a file of questions and answers becomes planned, flat batches."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+
+import lightning as L
+import numpy as np
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from data.batch import collate
+from data.plan import Plan, plan
+from data.rows import split
+from data.store import Store, build
+from data.template import choose
+from data.types import IGNORE, Batch, DataError, Example
+from lit.model import load_tokenizer
+
+
+class MicroBatches(Dataset):
+    """The micro-batches of one rank in one epoch, by turn."""
+
+    def __init__(self, store: Store, rows: np.ndarray, plan: Plan, rank: int) -> None:
+        self.store, self.rows, self.plan, self.rank = store, rows, plan, rank
+
+    def __len__(self) -> int:
+        return self.plan.turns
+
+    def __getitem__(self, turn: int) -> Batch:
+        rows = self.rows[self.plan.rows(self.rank, turn)]
+        labels = self.plan.step_labels(turn)
+        if len(rows):
+            return collate([self.store.example(row) for row in rows], labels)
+        # A rank without a share in the last step still takes part in it, with nothing to learn.
+        idle = self.store.example(self.rows[0])
+        return collate([idle._replace(labels=[IGNORE] * len(idle.ids))], labels)
+
+
+class Turns(Sampler):
+    """The turns from a starting point; its length is the whole epoch's, as Lightning counts."""
+
+    def __init__(self, start: int, total: int) -> None:
+        self.start, self.total = start, total
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.start, self.total))
+
+    def __len__(self) -> int:
+        return self.total
+
+
+class QADataModule(L.LightningDataModule):
+    """Reads, splits, tokenises and plans.
+
+    Args:
+        path: A .jsonl, .json, .csv or .tsv file.
+        val_path: A file to validate on; without it, a share of ``path`` is held out.
+        val_fraction: That share.
+        template: ``auto`` (the model's chat template, else plain), ``chat``, ``plain``, or a
+            Jinja file.
+        max_length: Tokens a row may have.
+        batch_size: Rows of a micro-batch.
+        max_tokens: Tokens of a micro-batch.
+        truncation: For longer rows: ``middle`` (cut the prompt's middle), ``drop``, ``error``.
+        on_bad_row: ``error``, or ``skip`` and count.
+        num_workers: Processes that prepare batches.
+        base: Taken from ``model.base``.
+        revision: Taken from ``model.revision``.
+        seed: Taken from ``seed_everything``.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        val_path: str | None = None,
+        val_fraction: float = 0.1,
+        template: str = "auto",
+        max_length: int = 512,
+        batch_size: int = 4,
+        max_tokens: int | None = None,
+        truncation: str = "middle",
+        on_bad_row: str = "error",
+        num_workers: int = 0,
+        base: str = "",
+        revision: str | None = None,
+        seed: int = 42,
+    ) -> None:
+        super().__init__()
+        self.path, self.val_path, self.val_fraction = path, val_path, val_fraction
+        self.template, self.base, self.revision = template, base, revision
+        self.batch_size, self.max_tokens = batch_size, max_tokens
+        self.num_workers, self.seed = num_workers, seed
+        self._build = partial(
+            build, max_length=max_length, truncation=truncation, on_bad_row=on_bad_row
+        )
+        self.train: Store | None = None
+
+    def setup(self, stage: str = "fit") -> None:
+        """Tokenise, or find what was tokenised, and split."""
+        if self.train is not None:
+            return
+        self.tokenizer = load_tokenizer(self.base, self.revision)
+        self.template = choose(self.tokenizer, self.template)
+        train = self._build(self.path, self.tokenizer)
+        if self.val_path is None:
+            self.val = train
+            self.train_rows, self.val_rows = split(train.questions, self.val_fraction, self.seed)
+        else:
+            self.val = self._build(self.val_path, self.tokenizer)
+            self.train_rows, self.val_rows = np.arange(len(train)), np.arange(len(self.val))
+        self.train = train
+
+    def shortest(self, rows: int) -> list[Example]:
+        """The shortest training rows, for a quick check of the model."""
+        order = self.train_rows[np.argsort(self._store.lengths[self.train_rows], kind="stable")]
+        return [self._store.example(row) for row in order[:rows]]
+
+    def epoch(self, epoch: int) -> Plan:
+        """The plan of an epoch of training."""
+        return plan(
+            self._store.lengths[self.train_rows],
+            self._store.targets[self.train_rows],
+            batch_size=self.batch_size,
+            max_tokens=self.max_tokens,
+            accumulate=self._trainer.accumulate_grad_batches,
+            world_size=self._trainer.world_size,
+            seed=self.seed,
+            epoch=epoch,
+        )
+
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        epochs, most = self._trainer.max_epochs, self._trainer.max_steps
+        if epochs is None or epochs < 0:
+            return most
+        steps = sum(self.epoch(epoch).steps for epoch in range(epochs))
+        return steps if most < 0 else min(steps, most)
+
+    def train_dataloader(self) -> DataLoader:
+        """The rest of the current epoch: all of it, unless the run was resumed in mid-epoch."""
+        epoch = self._trainer.current_epoch
+        planned = self.epoch(epoch)
+        # The plan is a pure function, so the number of steps done is the whole position.
+        done = self._trainer.global_step - sum(self.epoch(e).steps for e in range(epoch))
+        batches = MicroBatches(self._store, self.train_rows, planned, self._trainer.global_rank)
+        start = min(max(done, 0) * planned.accumulate, planned.turns)
+        return self._loader(batches, Turns(start, planned.turns))
+
+    def val_dataloader(self) -> DataLoader | list:
+        """All held-out rows, in the order of the file."""
+        if not len(self.val_rows):
+            return []
+        planned = plan(
+            self.val.lengths[self.val_rows],
+            self.val.targets[self.val_rows],
+            batch_size=self.batch_size,
+            max_tokens=self.max_tokens,
+            world_size=self._trainer.world_size,
+        )
+        batches = MicroBatches(self.val, self.val_rows, planned, self._trainer.global_rank)
+        return self._loader(batches, Turns(0, planned.turns))
+
+    def _loader(self, batches: MicroBatches, turns: Turns) -> DataLoader:
+        return DataLoader(
+            batches,
+            batch_size=None,
+            sampler=turns,
+            num_workers=self.num_workers,
+            pin_memory=self._trainer.strategy.root_device.type == "cuda",
+        )
+
+    @property
+    def _store(self) -> Store:
+        if self.train is None:
+            raise DataError("setup has not been called")
+        return self.train
+
+    @property
+    def _trainer(self) -> L.Trainer:
+        if self.trainer is None:
+            raise RuntimeError("the data module has no trainer yet")
+        return self.trainer

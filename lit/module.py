@@ -1,0 +1,210 @@
+"""The LightningModule: a base model with adapters, one exact step at a time."""
+
+from typing import Literal
+
+import lightning as L
+import torch
+import transformers
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from data.batch import collate
+from data.types import Batch
+from lit.attention import pack
+from lit.loss import check_loss, summed_loss
+from lit.model import load_base
+from lora.config import ConfigError, LoRAConfig
+from lora.inject import adapted, inject, tensors
+
+DTYPES = {
+    "32-true": torch.float32,
+    "16-mixed": torch.float16,
+    "bf16-mixed": torch.bfloat16,
+}
+SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+CHECKED_ROWS = 3
+
+
+class LoRAModule(L.LightningModule):
+    """Trains the adapters of a causal language model.
+
+    Args:
+        base: The base model: a hub name, or a folder.
+        revision: A branch, tag or commit of the hub.
+        lora: The adapter.
+        optimizer: ``adamw`` or ``sgd``.
+        lr: The highest learning rate.
+        weight_decay: Decay of A and B.
+        scheduler: How the learning rate falls after the warm-up.
+        warmup: Optimizer steps of rising learning rate; below 1, a share of all steps.
+        gradient_checkpointing: Compute activations twice and keep few: less memory, a third slower.
+        seed: Taken from ``seed_everything``.
+    """
+
+    model: PreTrainedModel | None
+
+    def __init__(
+        self,
+        base: str,
+        lora: LoRAConfig,
+        revision: str | None = None,
+        optimizer: Literal["adamw", "sgd"] = "adamw",
+        lr: float = 2e-4,
+        weight_decay: float = 0.0,
+        scheduler: Literal["cosine", "linear", "constant"] = "cosine",
+        warmup: float = 0.03,
+        gradient_checkpointing: bool = False,
+        seed: int = 42,
+    ) -> None:
+        super().__init__()
+        if not 0 < lr < 1:
+            raise ConfigError(f"model.lr is {lr}; it must be above 0 and below 1 (2e-4 is usual)")
+        if warmup < 0:
+            raise ConfigError(f"model.warmup is {warmup}; give steps, or a share below 1")
+        self.base, self.revision, self.lora = base, revision, lora
+        self.optimizer, self.lr, self.weight_decay = optimizer, lr, weight_decay
+        self.scheduler, self.warmup = scheduler, warmup
+        self.gradient_checkpointing = gradient_checkpointing
+        self.seed = seed
+        self.model = None
+        # The checkpoint holds the adapter alone; load_state_dict below is strict about that.
+        self.strict_loading = False
+        self._step_loss = torch.zeros(())
+        self._val = torch.zeros(2, dtype=torch.float64)
+
+    def configure_model(self) -> None:
+        """Load the base, put the adapters on, and check both on the first rows."""
+        if self.model is not None:
+            return
+        precision = str(self.trainer.precision)
+        if precision not in DTYPES:
+            raise ConfigError(f"trainer.precision is {precision}; there are {', '.join(DTYPES)}")
+        model = load_base(self.base, self.revision, DTYPES[precision]).to(self.device)
+        # A is drawn from the seed alone, whatever was drawn before.
+        torch.manual_seed(self.seed)
+        inject(model, self.lora)
+        examples = self.trainer.datamodule.shortest(CHECKED_ROWS)  # type: ignore[attr-defined]
+        batch = collate(examples).to(self.device)
+        with self.trainer.precision_plugin.forward_context():
+            if reason := pack(model, batch):
+                L.pytorch.utilities.rank_zero_info(
+                    f"{type(model).__name__}: {reason}; rows are computed one by one, "
+                    "which is slower and gives the same result"
+                )
+            check_loss(model, batch)
+        if self.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.model = model
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed the dropout by position, so that a resumed run draws what it would have drawn."""
+        place = (self.seed, self.global_rank, self.trainer.global_step, batch_idx)
+        torch.manual_seed(hash(place))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The micro-batch's share of the optimizer step's loss.
+
+        Lightning divides by the number of micro-batches and DDP by the number of ranks; multiplied
+        back, every labelled token of the step weighs the same, in a short last step too.
+        """
+        loss = summed_loss(self._model, batch) / batch.step_labels
+        self._step_loss = self._step_loss.to(loss.device) + loss.detach()
+        return loss * self.trainer.accumulate_grad_batches * self.trainer.world_size
+
+    def on_train_start(self) -> None:
+        """Switch dropout and checkpointing on: transformers loads models in eval mode."""
+        self._model.train()
+        self._step_loss = torch.zeros((), device=self.device)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Log the step; stop if a layer got no gradient, or a number is not finite."""
+        if self.trainer.global_step == 0:
+            self._check_gradients()
+        loss = self.trainer.strategy.reduce(self._step_loss, reduce_op="sum")
+        self._step_loss = torch.zeros((), device=self.device)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters_with_grad()])
+        step = self.trainer.global_step + 1
+        # fp16's loss scaling meets infinite gradients by design and skips those steps itself.
+        finite = norm.isfinite() or self.trainer.precision == "16-mixed"
+        if not (loss.isfinite() and finite):
+            raise FloatingPointError(
+                f"step {step}: loss {float(loss)}, gradient norm {float(norm)}. The adapter was "
+                f"not updated. Lower model.lr (now {self.lr}), or look at this step's rows."
+            )
+        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/grad_norm", norm)
+        self.log("train/lr", optimizer.param_groups[0]["lr"])
+
+    def on_validation_start(self) -> None:
+        """Begin a new sum."""
+        self._val = torch.zeros(2, dtype=torch.float64, device=self.device)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add the micro-batch's loss and labels to the sum."""
+        loss = summed_loss(self._model, batch).double()
+        labels = (batch.labels >= 0).sum().double()
+        self._val += torch.stack([loss, labels])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the mean loss of a labelled token over all rows and ranks."""
+        loss, labels = self.trainer.strategy.reduce(self._val, reduce_op="sum")
+        self.log("val/loss", (loss / labels).float(), prog_bar=True)
+        self.log("val/perplexity", (loss / labels).exp().float())
+
+    def configure_optimizers(self) -> dict:
+        """The optimizer over A and B, and the schedule by optimizer steps."""
+        classes = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+        optimizer = classes[self.optimizer](
+            tensors(self._model).values(), lr=self.lr, weight_decay=self.weight_decay
+        )
+        steps = self.trainer.datamodule.total_steps()  # type: ignore[attr-defined]
+        warmup = round(self.warmup if self.warmup >= 1 else self.warmup * steps)
+        if warmup >= steps:
+            raise ConfigError(
+                f"the warm-up of {warmup} steps is not shorter than the run of {steps}: "
+                "lower model.warmup, or train for more epochs"
+            )
+        schedule = transformers.get_scheduler(SCHEDULES[self.scheduler], optimizer, warmup, steps)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def state_dict(self, *args: object, **kwargs: object) -> dict[str, Tensor]:
+        """The adapter's tensors by their path in the model; never base weights."""
+        return {name: p.detach() for name, p in tensors(self._model).items()}
+
+    def load_state_dict(self, state_dict: dict[str, Tensor], *args: object, **kwargs: object):
+        """Take the adapter's tensors, which must be exactly those of this model."""
+        own = tensors(self._model)
+        shapes = {name: tuple(p.shape) for name, p in own.items()}
+        given = {name: tuple(p.shape) for name, p in state_dict.items()}
+        if odd := sorted(set(shapes.items()) ^ set(given.items())):
+            raise ConfigError(
+                f"the checkpoint's adapter is not this config's: {odd[0][0]} is "
+                f"{given.get(odd[0][0], 'missing')} there and {shapes.get(odd[0][0], 'absent')} here"
+            )
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(state_dict[name])
+
+    @property
+    def _model(self) -> PreTrainedModel:
+        if self.model is None:
+            raise RuntimeError("configure_model has not been called")
+        return self.model
+
+    def _parameters_with_grad(self) -> list[torch.nn.Parameter]:
+        return [p for p in tensors(self._model).values() if p.grad is not None]
+
+    def _check_gradients(self) -> None:
+        silent = [
+            path
+            for path, layer in adapted(self._model)
+            if layer.lora_B.grad is None or not layer.lora_B.grad.any()
+        ]
+        if silent:
+            raise RuntimeError(
+                f"{len(silent)} adapted layers got no gradient in the first step, {silent[0]} "
+                "among them: they would never learn. Leave them out of model.lora.target_modules."
+            )

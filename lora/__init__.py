@@ -1,0 +1,1 @@
+"""Low-rank adapters for any torch model: put on, train, save, load, merge, take off."""

@@ -1,0 +1,72 @@
+"""The LoRA layer."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lora.base import dense_weight, features
+from lora.config import LoRAConfig
+
+
+class LoRALinear(nn.Module):
+    """A frozen linear layer with a trainable low-rank update.
+
+        y = base(x) + scale * B A dropout(x)
+
+    A and B are float32 masters and compute in x's dtype; x is never copied up. The base layer is
+    called, never read, so it may be dense or quantised.
+
+    Args:
+        base: The layer to adapt, with weight (out, in), or (in, out) in GPT-2's ``Conv1D``.
+            Frozen in place.
+        config: Rank, alpha, dropout and scaling.
+
+    Shape:
+        x: (..., in) -> y: (..., out), in the dtype that base gives.
+
+    Reference:
+        Hu et al., LoRA, 2021, section 4.1, arXiv:2106.09685.
+    """
+
+    def __init__(self, base: nn.Module, config: LoRAConfig) -> None:
+        super().__init__()
+        self.base = base.requires_grad_(False)
+        self.config = config
+        self.enabled = True
+        self.in_features, self.out_features = features(base)
+        device = base.weight.device
+        self.lora_A = nn.Parameter(torch.empty(config.r, self.in_features, device=device))
+        self.lora_B = nn.Parameter(torch.empty(self.out_features, config.r, device=device))
+        self.reset()
+
+    def reset(self) -> None:
+        """Draw A anew and zero B: the update is silent, and B's first gradient is not zero."""
+        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
+        nn.init.zeros_(self.lora_B)
+
+    def delta(self, x: Tensor) -> Tensor:
+        """The update alone: scale * B A dropout(x), of shape (..., out)."""
+        x = F.dropout(x, self.config.lora_dropout, self.training)
+        down = F.linear(x, self.lora_A.to(x.dtype))
+        return F.linear(down * self.config.scale, self.lora_B.to(x.dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer, with its update unless disabled."""
+        y = self.base(x)
+        return y + self.delta(x) if self.enabled else y
+
+    def merged(self) -> Tensor:
+        """The weight of the one dense layer that equals this one, (out, in), in float32."""
+        return dense_weight(self.base) + self.config.scale * (self.lora_B @ self.lora_A).detach()
+
+    @property
+    def weight(self) -> Tensor:
+        """The frozen weight, for code outside that asks a layer for its dtype or device."""
+        return self.base.weight  # type: ignore[return-value]
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The frozen bias."""
+        return self.base.bias  # type: ignore[return-value]
