@@ -2,9 +2,11 @@
 
 import difflib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -14,71 +16,12 @@ from lit.datamodule import QADataModule
 from lit.module import LoRAModule
 from lora.config import ConfigError
 
-
-def early_stopping(patience: int | None = None, min_delta: float = 0.0) -> EarlyStopping | None:
-    """Stop when the validation loss no longer falls.
-
-    Args:
-        patience: Validations without progress before stopping; off unless given.
-        min_delta: Progress smaller than this does not count.
-    """
-    if patience is None:
-        return None
-    return EarlyStopping("val/loss", patience=patience, min_delta=min_delta)
-
-
-class Arguments(LightningCLI):
-    """Parses a run's settings; ``start`` makes the objects."""
-
-    def __init__(self, args: list[str]) -> None:
-        self.args = args
-        super().__init__(
-            LoRAModule,
-            QADataModule,
-            run=False,
-            args=args,
-            seed_everything_default=42,
-            save_config_callback=None,
-            parser_kwargs={"exit_on_error": False, "prog": "python -m lit.fit"},
-            trainer_defaults=TRAINER_DEFAULTS,
-            auto_configure_optimizers=False,
-        )
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add what is not Lightning's own, and join what belongs together."""
-        parser.add_argument("--output_dir", type=str, default=_default_output(self.args))
-        parser.add_argument("--ckpt_path", type=str | None, default=None)
-        parser.add_argument("--overwrite", type=bool, default=False)
-        parser.add_lightning_class_args(Checkpoints, "checkpoint")
-        parser.set_defaults(CHECKPOINT_DEFAULTS)
-        parser.add_function_arguments(early_stopping, "early_stopping")
-        parser.link_arguments(
-            "output_dir", "checkpoint.dirpath", lambda path: str(Path(path) / "checkpoints")
-        )
-        for name in ("base", "revision"):
-            parser.link_arguments(f"model.{name}", f"data.{name}")
-        for group in ("model", "data"):
-            parser.link_arguments("seed_everything", f"{group}.seed")
-
-    def instantiate_classes(self) -> None:
-        """Wait: folders are claimed and loggers made first."""
-
-    def start(self, **trainer: Any) -> None:
-        """Make the module, the data module and the trainer, with trainer arguments on top."""
-        self.config_init = self.parser.instantiate_classes(self.config)
-        self.datamodule: QADataModule = self.config_init["data"]
-        self.model: LoRAModule = self.config_init["model"]
-        stopping = early_stopping(**self.config.early_stopping.as_dict())
-        callbacks = [*trainer.pop("callbacks"), *([stopping] if stopping else [])]
-        callbacks += self.config_init["trainer"].get("callbacks") or []
-        self.trainer = self.instantiate_trainer(callbacks=callbacks, **trainer)
-
-
 TRAINER_DEFAULTS = {
     "max_epochs": 3,
     "gradient_clip_val": 1.0,
     "log_every_n_steps": 1,
-    # An adapter is judged before it trains, by trainer.validate.
+    "enable_model_summary": False,
+    # The base is measured before training, by trainer.validate.
     "num_sanity_val_steps": 0,
     # The plan deals rows to ranks, anew each epoch.
     "use_distributed_sampler": False,
@@ -95,27 +38,196 @@ CHECKPOINT_DEFAULTS = {
 }
 
 
+def early_stopping(patience: int | None = None, min_delta: float = 0.0) -> EarlyStopping | None:
+    """Stop when the validation loss no longer falls.
+
+    Args:
+        patience: Validations without progress before stopping; off unless given.
+        min_delta: Progress smaller than this does not count.
+    """
+    if patience is None:
+        return None
+    return EarlyStopping("val/loss", patience=patience, min_delta=min_delta)
+
+
+class Arguments(LightningCLI):
+    """A run's settings, parsed; ``start`` makes the objects they describe.
+
+    Args:
+        args: The command line.
+    """
+
+    def __init__(self, args: list[str]) -> None:
+        self.command = args
+        super().__init__(
+            LoRAModule,
+            QADataModule,
+            run=False,
+            args=args,
+            seed_everything_default=42,
+            save_config_callback=None,
+            parser_kwargs={
+                "exit_on_error": False,
+                "allow_abbrev": False,
+                "prog": "python -m lit.fit",
+                "description": "Train a LoRA adapter.",
+            },
+            trainer_defaults=TRAINER_DEFAULTS,
+            auto_configure_optimizers=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what is not Lightning's own, and join what belongs together."""
+        parser.add_argument(
+            "--output_dir",
+            type=str,
+            default=f"runs/{_config_name(self.command)}",
+            help="The run's folder.",
+        )
+        parser.add_argument(
+            "--ckpt_path",
+            type=str | None,
+            default=None,
+            help="Go on from a checkpoint: last, or a file.",
+        )
+        parser.add_argument(
+            "--overwrite", type=bool, default=False, help="Replace a run that is in output_dir."
+        )
+        parser.add_lightning_class_args(Checkpoints, "checkpoint")
+        parser.set_defaults(CHECKPOINT_DEFAULTS)
+        parser.add_function_arguments(early_stopping, "early_stopping")
+        parser.link_arguments(
+            "output_dir", "checkpoint.dirpath", lambda path: str(Path(path) / "checkpoints")
+        )
+        for name in ("base", "revision"):
+            parser.link_arguments(f"model.{name}", f"data.{name}")
+        for group in ("model", "data"):
+            parser.link_arguments("seed_everything", f"{group}.seed")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Look for wrong keys in the YAML files, with their lines, then parse."""
+        known = list(parser.get_defaults().keys())
+        for path in _config_files(args):
+            check_keys(path, known)
+        try:
+            self.config = parser.parse_args(args)
+        except ArgumentError as error:
+            raise ConfigError(_explain(str(error), known)) from None
+
+    def instantiate_classes(self) -> None:
+        """Wait for ``start``: the run's folder is claimed first."""
+
+    def start(self, callbacks: list[Any], **trainer: Any) -> None:
+        """Make the module, the data module and the trainer.
+
+        Args:
+            callbacks: Added to those of the settings.
+            trainer: Arguments of the Trainer that override the settings.
+        """
+        self.config_init = self.parser.instantiate_classes(self.config)
+        self.datamodule: QADataModule = self.config_init["data"]
+        self.model: LoRAModule = self.config_init["model"]
+        stopping = early_stopping(**self.config.early_stopping.as_dict())
+        own = self.config_init["trainer"].get("callbacks") or []
+        callbacks = [*callbacks, *([stopping] if stopping else []), *own]
+        self.trainer = self.instantiate_trainer(callbacks=callbacks, **trainer)
+
+    def save(self, path: Path) -> None:
+        """Write everything resolved, so that the file alone repeats the run."""
+        config: Namespace = self.config.clone()
+        # Going on and replacing are what one command did, not what the run is.
+        config.ckpt_path, config.overwrite = None, False
+        self.parser.save(config, path, overwrite=True, skip_unset=False)
+
+
+def check_keys(path: Path, known: list[str]) -> None:
+    """Look for keys in a YAML file that are unknown, or there twice.
+
+    Args:
+        path: The file.
+        known: The dotted names of all settings; below a setting anything goes.
+
+    Raises:
+        ConfigError: With file, line and the nearest known name; or the file is no YAML mapping.
+    """
+    try:
+        root = yaml.compose(path.read_text(encoding="utf-8-sig"), yaml.SafeLoader)
+    except OSError:
+        raise ConfigError(f"there is no config file {path}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not UTF-8; save it as UTF-8") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{line}: not YAML: {getattr(error, 'problem', error)}") from None
+    if not isinstance(root, yaml.MappingNode):
+        raise ConfigError(f"{path} must hold settings, like `model:` and below it `  base: …`")
+    seen = set()
+    for key, line in _keys(root, ""):
+        if key in seen:
+            raise ConfigError(f"{path}:{line}: {key} is there twice")
+        seen.add(key)
+        inside = any(key.startswith(f"{name}.") for name in known)
+        if not (key in known or inside or any(name.startswith(f"{key}.") for name in known)):
+            raise ConfigError(f"{path}:{line}: there is no setting {key}{_nearest(key, known)}")
+
+
+def _keys(node: yaml.MappingNode, prefix: str) -> Iterator[tuple[str, int]]:
+    for key, value in node.value:
+        name = f"{prefix}{key.value}"
+        yield name, key.start_mark.line + 1
+        if isinstance(value, yaml.MappingNode):
+            yield from _keys(value, f"{name}.")
+
+
+def _config_files(args: list[str]) -> list[Path]:
+    followers = [*args[1:], ""]
+    return [
+        Path(value.partition("=")[2] if "=" in value else follower)
+        for value, follower in zip(args, followers, strict=True)
+        if value == "--config" or value.startswith("--config=")
+    ]
+
+
+def _config_name(args: list[str]) -> str:
+    files = _config_files(args)
+    return files[-1].stem if files else "fit"
+
+
+def _explain(message: str, known: list[str]) -> str:
+    """One line of jsonargparse's message, with the nearest right name."""
+    message = " ".join(message.split())
+    if found := re.search(r"unrecognized arguments: (?:--)?([\w.]+)", message):
+        return f"there is no setting {found[1]}{_nearest(found[1], known)}"
+    if found := re.search(r'Parser key "([\w.]+)": Expected an? (.+)\. Got value: (.*)', message):
+        name, kind, value = found[1], found[2], found[3]
+        if value == "None":
+            return f"{name} is needed"
+        if choices := re.search(r"Literal\[(.+)\]", kind):
+            return f"{name} is {value}; there are {choices[1]}"
+        kind = re.sub(r"<class '(.+)'>", r"\1", kind)
+        return f"{name} is {value}, which is no {kind}"
+    if found := re.search(r"arguments are required: (.+)", message):
+        return f"{found[1]} is needed: give --{found[1]}, or set it in the config file"
+    return message
+
+
+def _nearest(key: str, known: list[str]) -> str:
+    # A name can be right and stand in the wrong group.
+    moved = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
+    depth = key.count(".") + 1
+    peers = {".".join(name.split(".")[:depth]) for name in known}
+    guess = moved if len(moved) == 1 else difflib.get_close_matches(key, sorted(peers), 1, 0.6)
+    if not guess:
+        guess = difflib.get_close_matches(key, known, 1, 0.6)
+    return f"; did you mean {guess[0]}?" if guess else ""
+
+
 def parse(args: list[str]) -> Arguments:
     """Parse a run's settings.
 
     Raises:
-        ConfigError: One line on what is wrong, with the nearest right name.
+        ConfigError: One line on what is wrong.
+        SystemExit: After ``--help``.
     """
-    try:
-        return Arguments(args)
-    except (ArgumentError, TypeError, ValueError, OSError) as error:
-        raise ConfigError(_explain(error, args)) from None
-
-
-def _default_output(args: list[str]) -> str:
-    """runs/<name of the config>."""
-    names = [
-        value.partition("=")[2] if value.startswith("--config=") else follower
-        for value, follower in zip(args, [*args[1:], ""], strict=True)
-        if value == "--config" or value.startswith("--config=")
-    ]
-    return f"runs/{Path(names[-1]).stem if names else 'fit'}"
-
-
-def _explain(error: Exception, args: list[str]) -> str:
-    return str(error)
+    return Arguments(args)

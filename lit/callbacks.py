@@ -1,15 +1,17 @@
-"""What happens beside training: speed, lines for a pipe, the best adapter."""
+"""What happens beside training: speed, lines for a pipe, the best adapter, a stop on a signal."""
 
 import math
+import signal
 import time
+from types import FrameType
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
 from data.types import Batch
+from lit.console import say
 from lit.folder import RunFolder
 from lit.module import LoRAModule
 from lora.adapter import save_adapter
@@ -21,10 +23,13 @@ class Throughput(Callback):
     def __init__(self) -> None:
         self._begin()
 
-    def _begin(self, *_: object) -> None:
-        self.tokens, self.since = 0, time.perf_counter()
+    def on_train_start(self, *_: object) -> None:
+        """Start the clock."""
+        self._begin()
 
-    on_train_start = on_validation_end = _begin  # type: ignore[assignment]
+    def on_validation_end(self, *_: object) -> None:
+        """Start it anew."""
+        self._begin()
 
     def on_train_batch_end(
         self,
@@ -42,74 +47,137 @@ class Throughput(Callback):
         pl_module.log("train/tokens_per_s", rate, prog_bar=True)
         self._begin()
 
+    def _begin(self) -> None:
+        self.tokens, self.since = 0, time.perf_counter()
+
 
 class Lines(Callback):
-    """Progress in lines, for a pipe or a log file, where a bar cannot be drawn."""
+    """Progress in lines, for a pipe or a log file, where a bar cannot be drawn.
+
+    Args:
+        lines: About how many lines of training a run prints.
+    """
 
     def __init__(self, lines: int = 20) -> None:
         self.lines = lines
-        self.printed = -1
+
+    def on_train_start(self, trainer: L.Trainer, *_: object) -> None:
+        """Note where the run begins and ends."""
+        self.printed = trainer.global_step
+        self.total = trainer.datamodule.total_steps()  # type: ignore[attr-defined]
+        self.since = time.perf_counter()
+        self.first = trainer.global_step
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
-        """Print about ``lines`` lines a run, at ends of optimizer steps."""
-        total = trainer.datamodule.total_steps()  # type: ignore[attr-defined]
+        """Print at ends of optimizer steps, evenly over the run."""
         step = trainer.global_step
-        every = max(1, total // self.lines)
-        if step == self.printed or (step % every and step != total):
+        if step == self.printed or (step % max(1, self.total // self.lines) and step != self.total):
             return
         self.printed = step
+        left = (time.perf_counter() - self.since) / (step - self.first) * (self.total - step)
         values = trainer.callback_metrics
-        self._print(
-            f"step {step}/{total}  loss {values.get('train/loss', math.nan):.3f}  "
-            f"{values.get('train/tokens_per_s', math.nan):.0f} tokens/s"
+        say(
+            f"step {step}/{self.total}  loss {values['train/loss']:.3f}  "
+            f"{values['train/tokens_per_s']:.0f} tokens/s  {left / 60:.0f} min left"
         )
 
     def on_validation_end(self, trainer: L.Trainer, *_: object) -> None:
         """Print the validation loss."""
-        loss = trainer.callback_metrics.get("val/loss", torch.tensor(math.nan))
-        self._print(f"step {trainer.global_step}  validation loss {loss:.4f}")
-
-    @rank_zero_only
-    def _print(self, line: str) -> None:
-        print(line, flush=True)
+        say(f"step {trainer.global_step}  validation loss {trainer.callback_metrics['val/loss']:.4f}")
 
 
 class BestAdapter(Callback):
     """Keeps the adapter with the lowest validation loss in the run's folder.
 
     Without validation rows it keeps the last.
+
+    Args:
+        folder: The run's.
     """
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
+        self.base_loss = math.nan
         self.loss = math.inf
         self.step = 0
+        self.judged = 0
+        """The optimizer step of the last validation."""
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save if this is the best so far; the base's own loss, before training, is not."""
+        """Save if this is the best so far; a silent adapter is the base."""
         loss = float(trainer.callback_metrics["val/loss"])
-        if trainer.state.fn == "fit" and not trainer.sanity_checking and loss < self.loss:
+        self.judged = trainer.global_step
+        if trainer.global_step == 0:
+            self.base_loss = loss
+        elif loss < self.loss:
             self.loss, self.step = loss, trainer.global_step
             self._save(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save the last if there was no validation."""
-        if math.isinf(self.loss):
-            self.step = trainer.global_step
+        """Save the last where nothing was judged."""
+        if not trainer.datamodule.val_rows.size:  # type: ignore[attr-defined]
+            self.step = self.judged = trainer.global_step
             self._save(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best so far, for a resumed run."""
-        return {"loss": self.loss, "step": self.step}
+        """What a resumed run must know."""
+        return {"base_loss": self.base_loss, "loss": self.loss, "step": self.step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take it back."""
-        self.loss, self.step = state_dict["loss"], state_dict["step"]
+        for name, value in state_dict.items():
+            setattr(self, name, value)
 
     @rank_zero_only
     def _save(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, LoRAModule)
         assert pl_module.model is not None
         save_adapter(pl_module.model, self.folder.adapter, pl_module.base, pl_module.revision)
-        # With its template the folder says how to talk to the adapter.
+        # The tokenizer carries the template: the folder says how to talk to the adapter.
         trainer.datamodule.tokenizer.save_pretrained(self.folder.adapter)  # type: ignore[attr-defined]
+
+
+class StoppedError(Exception):
+    """A signal ended the run, after a whole optimizer step and a checkpoint."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+class StopOnSignal(Callback):
+    """On SIGINT or SIGTERM finishes the optimizer step, saves, and ends the run.
+
+    A second SIGINT stops at once.
+
+    Args:
+        folder: The run's.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self.number: int | None = None
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Listen."""
+        self.before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+        for number in self.before:
+            signal.signal(number, self._note)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
+        """Stop at the end of an optimizer step."""
+        if self.number is None or trainer.fit_loop._should_accumulate():
+            return
+        trainer.save_checkpoint(self.folder.last)
+        raise StoppedError(self.number)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        for number, handler in getattr(self, "before", {}).items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.number is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.number = number
+        say("stopping after this optimizer step …")

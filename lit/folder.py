@@ -1,6 +1,5 @@
 """A run's folder: where things are, and that no run is overwritten by accident."""
 
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -27,37 +26,32 @@ class RunFolder:
         self.metrics = self.path / "metrics.csv"
         self.picture = self.path / "loss.png"
         self.validation = self.path / "validation.jsonl"
-        self._own = (
-            self.config,
-            self.adapter,
-            self.checkpoints,
-            self.tensorboard,
-            self.metrics,
-            self.picture,
-            self.validation,
-        )
 
-    def claim(self, resume: bool, overwrite: bool) -> None:
-        """Make the folder ready for a run.
+    def check(self, resume: bool, overwrite: bool) -> None:
+        """Look whether a run may be written here; nothing is changed yet.
 
         Raises:
-            ConfigError: It holds a run already, or something else than a run.
+            ConfigError: The folder holds a run already, or is a file.
         """
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"output_dir {self.path} is a file")
-        present = [path.name for path in self._own if path.exists()]
-        if present and not resume:
-            if not overwrite:
-                raise ConfigError(
-                    f"{self.path} holds a run already ({', '.join(present)}). Go on with it by "
-                    "--ckpt_path last, replace it by --overwrite true, or give another --output_dir"
-                )
-            # Only what a run writes is removed; whatever else lies there is not ours.
-            for path in self._own:
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
+        results = (self.adapter, self.checkpoints, self.metrics)
+        present = [path.name for path in results if path.exists()]
+        if present and not resume and not overwrite:
+            names = ", ".join(present)
+            raise ConfigError(
+                f"{self.path} holds a run already ({names}). Go on with it by --ckpt_path last, "
+                "replace it by --overwrite true, or give another --output_dir"
+            )
+
+    def prepare(self, resume: bool) -> None:
+        """Make the folder, and remove what an earlier run left unless this one goes on with it."""
+        if not resume:
+            # Whatever else lies there is not ours to remove.
+            for path in (self.adapter, self.checkpoints, self.tensorboard):
+                shutil.rmtree(path, ignore_errors=True)
+            for path in (self.config, self.metrics, self.picture, self.validation):
+                path.unlink(missing_ok=True)
         self.path.mkdir(parents=True, exist_ok=True)
 
     def checkpoint(self, asked: str) -> Path:
@@ -72,13 +66,11 @@ class RunFolder:
         return path
 
     def write_validation(self, data_path: str, lines: set[int]) -> None:
-        """Write the held-out rows as a data file of their own, with their source."""
+        """Write the held-out rows as a data file of their own, each with its source."""
         rows = [
             json.dumps(
                 {
-                    "messages": [
-                        {"role": m.role, "content": m.content, "train": m.train} for m in messages
-                    ],
+                    "messages": [message._asdict() for message in messages],
                     "source": f"{row.file}:{row.line}",
                 },
                 ensure_ascii=False,
@@ -86,13 +78,3 @@ class RunFolder:
             for row, messages in conversations(data_path, lines)
         ]
         write_whole(self.validation, "\n".join(rows) + "\n")
-
-    def losses(self) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
-        """The (step, loss) of training and of validation, from metrics.csv."""
-        found: dict[str, list[tuple[int, float]]] = {"train/loss": [], "val/loss": []}
-        with self.metrics.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                for name, values in found.items():
-                    if row.get(name):
-                        values.append((int(row["step"]), float(row[name])))
-        return found["train/loss"], found["val/loss"]

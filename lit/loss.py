@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from data.types import IGNORE, Batch
 from lit.attention import hidden_states
+from lora.config import ConfigError
 
 CHUNK = 512
 """Positions that meet the vocabulary matrix at a time; torch's own default is 4 times slower."""
@@ -36,7 +37,7 @@ def check_loss(model: PreTrainedModel, batch: Batch) -> None:
     """Compare the loss with plain cross entropy over the model's own logits.
 
     Raises:
-        RuntimeError: They differ: this family changes its logits in a way not known here.
+        ConfigError: They differ: this family changes its logits in a way not known here.
     """
     was_training = model.training
     model.eval()
@@ -52,7 +53,7 @@ def check_loss(model: PreTrainedModel, batch: Batch) -> None:
     model.train(was_training)
     plain = F.cross_entropy(torch.cat(logits).float(), torch.cat(labels)).item()
     if abs(ours - plain) > 0.02 * max(1.0, plain):
-        raise RuntimeError(
+        raise ConfigError(
             f"the loss of {type(model).__name__} is {plain:.4f} by its own logits and {ours:.4f} "
             "here: this model family cannot be trained yet"
         )

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from data.batch import collate
 from data.types import Batch
 from lit.attention import pack
+from lit.console import say
 from lit.loss import check_loss, summed_loss
 from lit.model import load_base
 from lora.config import ConfigError, LoRAConfig
@@ -23,6 +24,10 @@ DTYPES = {
 }
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 CHECKED_ROWS = 3
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says where it stands and what to try."""
 
 
 class LoRAModule(L.LightningModule):
@@ -87,10 +92,7 @@ class LoRAModule(L.LightningModule):
         batch = collate(examples).to(self.device)
         with self.trainer.precision_plugin.forward_context():
             if reason := pack(model, batch):
-                L.pytorch.utilities.rank_zero_info(
-                    f"{type(model).__name__}: {reason}; rows are computed one by one, "
-                    "which is slower and gives the same result"
-                )
+                say(f"model  {reason}: rows are computed one by one, slower, to the same result")
             check_loss(model, batch)
         if self.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -127,7 +129,7 @@ class LoRAModule(L.LightningModule):
         # fp16's loss scaling meets infinite gradients by design and skips those steps itself.
         finite = norm.isfinite() or self.trainer.precision == "16-mixed"
         if not (loss.isfinite() and finite):
-            raise FloatingPointError(
+            raise TrainingError(
                 f"step {step}: loss {float(loss)}, gradient norm {float(norm)}. The adapter was "
                 f"not updated. Lower model.lr (now {self.lr}), or look at this step's rows."
             )
@@ -204,7 +206,7 @@ class LoRAModule(L.LightningModule):
             if layer.lora_B.grad is None or not layer.lora_B.grad.any()
         ]
         if silent:
-            raise RuntimeError(
+            raise TrainingError(
                 f"{len(silent)} adapted layers got no gradient in the first step, {silent[0]} "
                 "among them: they would never learn. Leave them out of model.lora.target_modules."
             )

@@ -1,0 +1,48 @@
+# make quickstart   train an adapter on the embedded model
+# make test         ruff, mypy and pytest
+# Both set up what they need in .venv and models/, once.
+
+PYTHON ?= python3
+PIP = .venv/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+MODEL = models/SmolLM2-135M-Instruct
+RUN = runs/quickstart
+
+.PHONY: quickstart test lint format clean
+
+quickstart: $(RUN)/loss.png
+	@echo "$(RUN)/adapter is the adapter, $(RUN)/loss.png its loss; see all of it with"
+	@echo "  .venv/bin/tensorboard --logdir $(RUN)"
+
+test: lint $(MODEL)/config.json
+	.venv/bin/python -m pytest
+
+lint: .venv/test
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+format: .venv/test
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+# The picture is a run's last file: without it, the run did not come to its end.
+$(RUN)/loss.png: | .venv/quickstart $(MODEL)/config.json
+	.venv/bin/python -m lit.fit --config configs/quickstart.yaml --overwrite true
+
+$(MODEL)/config.json: | .venv/quickstart
+	.venv/bin/python -m lit.embedded $(MODEL)
+
+# A stamp is written after its install succeeded, so an interrupted one is done again.
+.venv/test: setup.cfg constraints.txt | .venv/quickstart
+	$(PIP) --editable .[quickstart,test]
+	touch $@
+
+.venv/quickstart: setup.cfg constraints.txt | .venv/bin/python
+	$(PIP) --editable .[quickstart]
+	touch $@
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache *.egg-info build

@@ -1,0 +1,132 @@
+"""Small models and a small tokenizer, made on the spot."""
+
+import os
+from pathlib import Path
+
+# Two torch processes at once spin against each other; small tensors need one thread anyway.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import datasets
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+EMBEDDED = Path("models/SmolLM2-135M-Instruct")
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TEXT = [
+    "How warm must the bed be for PLA? Sixty degrees is enough.",
+    "Почему деталь отклеилась от стола? Стол был холодным, а сопло стояло высоко.",
+    "A longer answer has several sentences. Each of them says one thing. None of them is long.",
+]
+
+SMALL = {
+    "vocab_size": 320,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 256,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+GPT2 = {"vocab_size": 320, "n_embd": 32, "n_layer": 2, "n_head": 4}
+IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+WINDOW = {"sliding_window": 5}
+FAMILIES: dict[str, dict] = {
+    **dict.fromkeys(("llama", "qwen2", "qwen3", "olmo2", "smollm3", "granite", "cohere"), SMALL),
+    **dict.fromkeys(
+        ("mistral", "phi3", "gemma2", "gemma3_text", "starcoder2", "cohere2"), SMALL | WINDOW
+    ),
+    "gpt2": GPT2 | IDS,
+    "gpt_neox": SMALL,
+    "opt": {
+        "vocab_size": 320,
+        "hidden_size": 32,
+        "word_embed_proj_dim": 32,
+        "ffn_dim": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        **IDS,
+    },
+}
+"""Model families with rows of 5 tokens and more beyond the window, where there is one."""
+
+
+def make_model(family: str = "llama", **changes: object) -> PreTrainedModel:
+    """A two-layer random model of a family, in eval mode, the same at each call."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, **(FAMILIES.get(family, SMALL) | changes))
+    attention = "eager" if family == "gemma2" else "sdpa"  # gemma2 caps its scores
+    return AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
+
+
+@pytest.fixture
+def tiny_model() -> PreTrainedModel:
+    """A two-layer random llama."""
+    return make_model()
+
+
+@pytest.fixture(scope="session")
+def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a byte-level tokenizer of 320 tokens and a ChatML template."""
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    special = ["<pad>", "<|im_start|>", "<|im_end|>"]
+    core.train_from_iterator(
+        TEXT,
+        trainers.BpeTrainer(
+            vocab_size=320,
+            special_tokens=special,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token="<pad>",
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        chat_template=CHATML,
+    )
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def tokenizer(tokenizer_file: Path) -> PreTrainedTokenizerFast:
+    """The small tokenizer; a test may change its own."""
+    return PreTrainedTokenizerFast.from_pretrained(tokenizer_file)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tokenizer_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder as a user has one: a two-layer llama with the small tokenizer."""
+    folder = tmp_path_factory.mktemp("model")
+    make_model().save_pretrained(folder)
+    PreTrainedTokenizerFast.from_pretrained(tokenizer_file).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokenised rows of a test stay in its own folder."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Path:
+    """The real model's folder."""
+    if not (EMBEDDED / "config.json").is_file():
+        pytest.fail("the embedded model is not there: run `python -m lit.embedded`")
+    return EMBEDDED
