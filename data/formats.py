@@ -6,8 +6,12 @@ from typing import Any, NamedTuple
 from data.types import Message, Row, RowError
 
 ROLES = {"system", "user", "assistant"}
-SHAREGPT_ROLES = {"system": "system", "human": "user", "user": "user"} | {
-    name: "assistant" for name in ("gpt", "assistant")
+SHAREGPT_ROLES = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
 }
 
 

@@ -47,6 +47,11 @@ def prompt(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> l
     return _render(messages, tokenizer, add_generation_prompt=True)
 
 
+def continuation(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens of a bare text, for a model that is to go on with it."""
+    return tokenizer(text)["input_ids"]
+
+
 def stop_token(tokenizer: PreTrainedTokenizerBase) -> int:
     """The token that ends an answer in the tokenizer's template."""
     conversation = [Message("user", "?"), Message("assistant", "!")]
@@ -137,6 +142,4 @@ def _render(
 def _plain(tokenizer: PreTrainedTokenizerBase) -> str:
     first = tokenizer("a")["input_ids"][0]
     start = "{{ bos_token }}" if first == tokenizer.bos_token_id else ""
-    return (
-        start + "{% for message in messages %}{{ message['content'] + eos_token }}{% endfor %}"
-    )
+    return start + "{% for message in messages %}{{ message['content'] + eos_token }}{% endfor %}"

@@ -158,8 +158,8 @@ def check_keys(path: Path, known: list[str]) -> None:
         raise ConfigError(f"{path} is not UTF-8; save it as UTF-8") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{line}: not YAML: {getattr(error, 'problem', error)}") from None
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise ConfigError(f"{where}: not YAML: {getattr(error, 'problem', error)}") from None
     if not isinstance(root, yaml.MappingNode):
         raise ConfigError(f"{path} must hold settings, like `model:` and below it `  base: …`")
     seen = set()
@@ -167,8 +167,8 @@ def check_keys(path: Path, known: list[str]) -> None:
         if key in seen:
             raise ConfigError(f"{path}:{line}: {key} is there twice")
         seen.add(key)
-        inside = any(key.startswith(f"{name}.") for name in known)
-        if not (key in known or inside or any(name.startswith(f"{key}.") for name in known)):
+        below = any(key.startswith(f"{name}.") for name in known)
+        if not (key in known or below or any(name.startswith(f"{key}.") for name in known)):
             raise ConfigError(f"{path}:{line}: there is no setting {key}{_nearest(key, known)}")
 
 

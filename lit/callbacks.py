@@ -83,7 +83,8 @@ class Lines(Callback):
 
     def on_validation_end(self, trainer: L.Trainer, *_: object) -> None:
         """Print the validation loss."""
-        say(f"step {trainer.global_step}  validation loss {trainer.callback_metrics['val/loss']:.4f}")
+        loss = trainer.callback_metrics["val/loss"]
+        say(f"step {trainer.global_step}  validation loss {loss:.4f}")
 
 
 class BestAdapter(Callback):
@@ -131,10 +132,10 @@ class BestAdapter(Callback):
     @rank_zero_only
     def _save(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, LoRAModule)
-        assert pl_module.model is not None
-        save_adapter(pl_module.model, self.folder.adapter, pl_module.base, pl_module.revision)
+        folder = self.folder.adapter
+        save_adapter(pl_module.adapted_model, folder, pl_module.base, pl_module.revision)
         # The tokenizer carries the template: the folder says how to talk to the adapter.
-        trainer.datamodule.tokenizer.save_pretrained(self.folder.adapter)  # type: ignore[attr-defined]
+        trainer.datamodule.tokenizer.save_pretrained(folder)  # type: ignore[attr-defined]
 
 
 class StoppedError(Exception):

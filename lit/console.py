@@ -1,11 +1,9 @@
 """What a command says: its own lines, and as little as possible of the libraries'."""
 
 import logging
-import sys
 import warnings
 
 from lightning.pytorch.utilities import rank_zero_only
-from transformers.utils import logging as transformers_logging
 
 # Each of these speaks of something that is meant here, or that no user can change.
 EXPECTED = (
@@ -25,11 +23,8 @@ def say(line: str) -> None:
 
 
 def quiet() -> None:
-    """Keep libraries to their warnings, and bars to a terminal."""
+    """Keep Lightning to its warnings, without those that are meant here."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in EXPECTED:
         warnings.filterwarnings("ignore", message)
-    transformers_logging.set_verbosity_error()
-    if not sys.stderr.isatty():
-        transformers_logging.disable_progress_bar()

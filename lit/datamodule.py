@@ -1,7 +1,6 @@
 """The LightningDataModule: a file of questions and answers becomes planned, flat batches."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 
 import lightning as L
@@ -13,7 +12,7 @@ from data.plan import Plan, plan
 from data.rows import split
 from data.store import Store, build
 from data.template import choose
-from data.types import IGNORE, Batch, DataError, Example
+from data.types import IGNORE, Batch, Example
 from lit.model import load_tokenizer
 
 
@@ -93,11 +92,11 @@ class QADataModule(L.LightningDataModule):
         self._build = partial(
             build, max_length=max_length, truncation=truncation, on_bad_row=on_bad_row
         )
-        self.train: Store | None = None
+        self._train: Store | None = None
 
     def setup(self, stage: str = "fit") -> None:
         """Tokenise, or find what was tokenised, and split."""
-        if self.train is not None:
+        if self._train is not None:
             return
         self.tokenizer = load_tokenizer(self.base, self.revision)
         self.template = choose(self.tokenizer, self.template)
@@ -108,18 +107,18 @@ class QADataModule(L.LightningDataModule):
         else:
             self.val = self._build(self.val_path, self.tokenizer)
             self.train_rows, self.val_rows = np.arange(len(train)), np.arange(len(self.val))
-        self.train = train
+        self._train = train
 
     def shortest(self, rows: int) -> list[Example]:
         """The shortest training rows, for a quick check of the model."""
-        order = self.train_rows[np.argsort(self._store.lengths[self.train_rows], kind="stable")]
-        return [self._store.example(row) for row in order[:rows]]
+        order = self.train_rows[np.argsort(self.store.lengths[self.train_rows], kind="stable")]
+        return [self.store.example(row) for row in order[:rows]]
 
     def epoch(self, epoch: int) -> Plan:
         """The plan of an epoch of training."""
         return plan(
-            self._store.lengths[self.train_rows],
-            self._store.targets[self.train_rows],
+            self.store.lengths[self.train_rows],
+            self.store.targets[self.train_rows],
             batch_size=self.batch_size,
             max_tokens=self.max_tokens,
             accumulate=self._trainer.accumulate_grad_batches,
@@ -142,7 +141,7 @@ class QADataModule(L.LightningDataModule):
         planned = self.epoch(epoch)
         # The plan is a pure function, so the number of steps done is the whole position.
         done = self._trainer.global_step - sum(self.epoch(e).steps for e in range(epoch))
-        batches = MicroBatches(self._store, self.train_rows, planned, self._trainer.global_rank)
+        batches = MicroBatches(self.store, self.train_rows, planned, self._trainer.global_rank)
         start = min(max(done, 0) * planned.accumulate, planned.turns)
         return self._loader(batches, Turns(start, planned.turns))
 
@@ -170,10 +169,11 @@ class QADataModule(L.LightningDataModule):
         )
 
     @property
-    def _store(self) -> Store:
-        if self.train is None:
-            raise DataError("setup has not been called")
-        return self.train
+    def store(self) -> Store:
+        """The rows of ``path``, once they are read."""
+        if self._train is None:
+            raise RuntimeError("setup has not been called")
+        return self._train
 
     @property
     def _trainer(self) -> L.Trainer:

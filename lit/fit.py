@@ -12,11 +12,13 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from data.types import DataError
+from lit import console
+from lit import model as models
 from lit.arguments import Arguments, parse
 from lit.callbacks import BestAdapter, Lines, StopOnSignal, StoppedError, Throughput
 from lit.card import write_card
 from lit.checkpoint import WholeCheckpointIO
-from lit.console import quiet, say
+from lit.console import say
 from lit.folder import RunFolder
 from lit.metrics import MetricsTable, losses
 from lit.module import TrainingError
@@ -73,7 +75,7 @@ def _start(arguments: Arguments, folder: RunFolder) -> BestAdapter:
 def _say_plan(arguments: Arguments) -> None:
     data, trainer = arguments.datamodule, arguments.trainer
     first = data.epoch(0)
-    say(f"data   {data.path}: {data.train.ledger}")
+    say(f"data   {data.path}: {data.store.ledger}")
     if data.val_path:
         say(f"       {data.val_path}: {data.val.ledger}")
     say(
@@ -83,7 +85,7 @@ def _say_plan(arguments: Arguments) -> None:
     say(
         f"plan   {data.total_steps()} optimizer steps, {first.steps} in the first epoch of "
         f"{trainer.max_epochs}; {int(first.labels.sum())} of "
-        f"{int(data.train.lengths[data.train_rows].sum())} tokens are learned"
+        f"{int(data.store.lengths[data.train_rows].sum())} tokens are learned"
     )
 
 
@@ -107,7 +109,7 @@ def _finish(arguments: Arguments, folder: RunFolder, best: BestAdapter) -> None:
         targets=model.lora.target_modules,
         step=best.step,
     )
-    size = count(model.model)
+    size = count(model.adapted_model)
     say(f"model  {size.trainable:,} of {size.total:,} parameters trained")
     if len(data.val_rows):
         change = best.loss / best.base_loss - 1
@@ -123,14 +125,17 @@ def _finish(arguments: Arguments, folder: RunFolder, best: BestAdapter) -> None:
 
 def main(args: list[str] | None = None) -> int:
     """Run the command."""
-    quiet()
+    console.quiet()
+    models.quiet()
     try:
         fit(parse(sys.argv[1:] if args is None else args))
     except (ConfigError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except StoppedError as stopped:
-        print(f"{stopped}: saved. Go on with the same command and --ckpt_path last", file=sys.stderr)
+        print(
+            f"{stopped}: saved. Go on with the same command and --ckpt_path last", file=sys.stderr
+        )
         return 128 + stopped.number
     except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)

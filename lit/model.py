@@ -1,5 +1,6 @@
 """Weights and tokenizer of a base model: found, checked, loaded."""
 
+import sys
 from pathlib import Path
 
 import torch
@@ -17,8 +18,18 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging
 
+from data.template import choose, stop_token
+from lora.adapter import load_adapter, read_config
 from lora.config import ConfigError
+
+
+def quiet() -> None:
+    """Keep transformers to its errors, and its bars to a terminal."""
+    logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
 
 
 def locate(base: str, revision: str | None = None) -> dict[str, object]:
@@ -95,3 +106,62 @@ def load_base(
         )
     except (OSError, ValueError) as error:
         raise ConfigError(f"{base} does not load: {str(error).splitlines()[0]}") from None
+
+
+def load(
+    adapter: str | Path | None, base: str | None = None, template: str = "auto"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load what a command is to speak with: an adapter on its base, or a base alone.
+
+    Args:
+        adapter: An adapter's folder, or None.
+        base: The base model; needed without an adapter.
+        template: As ``data.template.choose`` takes it, or ``none``: the tokenizer then has none.
+
+    Raises:
+        ConfigError, DataError: Something is not there, or does not fit.
+    """
+    if adapter is not None:
+        model, tokenizer = load_tuned(adapter, base)
+    elif base:
+        model, tokenizer = load_base(base), load_tokenizer(base)
+    else:
+        raise ConfigError("give --adapter D, or --base NAME")
+    if template == "none":
+        tokenizer.chat_template = None
+    else:
+        choose(tokenizer, template)
+        # Raises if the template writes a question otherwise than training would.
+        stop_token(tokenizer)
+    return model, tokenizer
+
+
+def load_tuned(
+    adapter: str | Path, base: str | None = None, dtype: torch.dtype = torch.float32
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a base model with an adapter on it, and the tokenizer it was trained with.
+
+    Args:
+        adapter: An adapter's folder.
+        base: The base model, if it is not where the adapter's config says.
+        dtype: Of the base's weights.
+
+    Raises:
+        ConfigError: The adapter, or its base, is not there, or they do not fit.
+    """
+    named = read_config(adapter)
+    base = base or named.get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise ConfigError(f"{adapter} does not name its base model: give it by --base")
+    revision = named.get("revision")
+    if revision is not None and not isinstance(revision, str):
+        raise ConfigError(f"{adapter} names the revision {revision!r}, which is no text")
+    model = load_base(base, revision, dtype)
+    load_adapter(model, adapter)
+    # The folder's tokenizer carries the template of training; one made elsewhere may lack it.
+    own = Path(adapter) / "tokenizer_config.json"
+    source = str(adapter) if own.is_file() else base
+    tokenizer = AutoTokenizer.from_pretrained(
+        source, trust_remote_code=False, local_files_only=own.is_file()
+    )
+    return model.eval(), tokenizer

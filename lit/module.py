@@ -1,6 +1,7 @@
 """The LightningModule: a base model with adapters, one exact step at a time."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -84,7 +85,8 @@ class LoRAModule(L.LightningModule):
         precision = str(self.trainer.precision)
         if precision not in DTYPES:
             raise ConfigError(f"trainer.precision is {precision}; there are {', '.join(DTYPES)}")
-        model = load_base(self.base, self.revision, DTYPES[precision]).to(self.device)
+        model = load_base(self.base, self.revision, DTYPES[precision])
+        model.to(self.device)  # type: ignore[arg-type]
         # A is drawn from the seed alone, whatever was drawn before.
         torch.manual_seed(self.seed)
         inject(model, self.lora)
@@ -109,13 +111,13 @@ class LoRAModule(L.LightningModule):
         Lightning divides by the number of micro-batches and DDP by the number of ranks; multiplied
         back, every labelled token of the step weighs the same, in a short last step too.
         """
-        loss = summed_loss(self._model, batch) / batch.step_labels
+        loss = summed_loss(self.adapted_model, batch) / batch.step_labels
         self._step_loss = self._step_loss.to(loss.device) + loss.detach()
         return loss * self.trainer.accumulate_grad_batches * self.trainer.world_size
 
     def on_train_start(self) -> None:
         """Switch dropout and checkpointing on: transformers loads models in eval mode."""
-        self._model.train()
+        self.adapted_model.train()
         self._step_loss = torch.zeros((), device=self.device)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -124,7 +126,8 @@ class LoRAModule(L.LightningModule):
             self._check_gradients()
         loss = self.trainer.strategy.reduce(self._step_loss, reduce_op="sum")
         self._step_loss = torch.zeros((), device=self.device)
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters_with_grad()])
+        gradients = [p.grad for p in tensors(self.adapted_model).values() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
         step = self.trainer.global_step + 1
         # fp16's loss scaling meets infinite gradients by design and skips those steps itself.
         finite = norm.isfinite() or self.trainer.precision == "16-mixed"
@@ -143,7 +146,7 @@ class LoRAModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add the micro-batch's loss and labels to the sum."""
-        loss = summed_loss(self._model, batch).double()
+        loss = summed_loss(self.adapted_model, batch).double()
         labels = (batch.labels >= 0).sum().double()
         self._val += torch.stack([loss, labels])
 
@@ -153,11 +156,11 @@ class LoRAModule(L.LightningModule):
         self.log("val/loss", (loss / labels).float(), prog_bar=True)
         self.log("val/perplexity", (loss / labels).exp().float())
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> Any:
         """The optimizer over A and B, and the schedule by optimizer steps."""
         classes = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
         optimizer = classes[self.optimizer](
-            tensors(self._model).values(), lr=self.lr, weight_decay=self.weight_decay
+            tensors(self.adapted_model).values(), lr=self.lr, weight_decay=self.weight_decay
         )
         steps = self.trainer.datamodule.total_steps()  # type: ignore[attr-defined]
         warmup = round(self.warmup if self.warmup >= 1 else self.warmup * steps)
@@ -172,37 +175,36 @@ class LoRAModule(L.LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
-    def state_dict(self, *args: object, **kwargs: object) -> dict[str, Tensor]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """The adapter's tensors by their path in the model; never base weights."""
-        return {name: p.detach() for name, p in tensors(self._model).items()}
+        return {name: p.detach() for name, p in tensors(self.adapted_model).items()}
 
-    def load_state_dict(self, state_dict: dict[str, Tensor], *args: object, **kwargs: object):
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Take the adapter's tensors, which must be exactly those of this model."""
-        own = tensors(self._model)
-        shapes = {name: tuple(p.shape) for name, p in own.items()}
-        given = {name: tuple(p.shape) for name, p in state_dict.items()}
-        if odd := sorted(set(shapes.items()) ^ set(given.items())):
+        own = tensors(self.adapted_model)
+        here = {name: tuple(p.shape) for name, p in own.items()}
+        there = {name: tuple(p.shape) for name, p in state_dict.items()}
+        if odd := sorted(set(here.items()) ^ set(there.items())):
+            name = odd[0][0]
             raise ConfigError(
-                f"the checkpoint's adapter is not this config's: {odd[0][0]} is "
-                f"{given.get(odd[0][0], 'missing')} there and {shapes.get(odd[0][0], 'absent')} here"
+                f"the checkpoint's adapter is not this config's: {name} is "
+                f"{there.get(name, 'missing')} there and {here.get(name, 'absent')} here"
             )
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(state_dict[name])
 
     @property
-    def _model(self) -> PreTrainedModel:
+    def adapted_model(self) -> PreTrainedModel:
+        """The model, once it is loaded."""
         if self.model is None:
             raise RuntimeError("configure_model has not been called")
         return self.model
 
-    def _parameters_with_grad(self) -> list[torch.nn.Parameter]:
-        return [p for p in tensors(self._model).values() if p.grad is not None]
-
     def _check_gradients(self) -> None:
         silent = [
             path
-            for path, layer in adapted(self._model)
+            for path, layer in adapted(self.adapted_model)
             if layer.lora_B.grad is None or not layer.lora_B.grad.any()
         ]
         if silent:

@@ -209,8 +209,8 @@ def _lora_config(config: dict[str, Any]) -> LoRAConfig:
 
 def _expected_shapes(model: nn.Module, config: LoRAConfig) -> dict[str, tuple[int, int]]:
     shapes = {}
-    for path in match(model, config.target_modules):
-        columns, rows = features(model.get_submodule(path))
+    for path, layer in match(model, config.target_modules).items():
+        columns, rows = features(layer)
         shapes[f"{PREFIX}{path}.lora_A.weight"] = (config.r, columns)
         shapes[f"{PREFIX}{path}.lora_B.weight"] = (rows, config.r)
     return shapes
@@ -225,10 +225,8 @@ def _read_weights(path: Path, expected: dict[str, tuple[int, int]]) -> dict[str,
             _compare_names(path, found, set(expected))
             for key, shape in expected.items():
                 part = file.get_slice(key)
-                if tuple(part.get_shape()) != shape:
-                    raise AdapterError(
-                        f"{path}: {key} has shape {tuple(part.get_shape())}; the model needs {shape}"
-                    )
+                if (given := tuple(part.get_shape())) != shape:
+                    raise AdapterError(f"{path}: {key} has shape {given}; the model needs {shape}")
                 if part.get_dtype() not in ("F32", "F16", "BF16"):
                     raise AdapterError(f"{path}: {key} is stored as {part.get_dtype()}")
             weights = {key: file.get_tensor(key) for key in expected}

@@ -4,13 +4,14 @@ The one file that knows bitsandbytes, and that imports it only when a layer is q
 """
 
 import copy
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 
-def is_linear(module: nn.Module) -> bool:
-    """Whether an adapter can be put on a module: ``nn.Linear``, its quantised kin, or ``Conv1D``."""
+def is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether an adapter can be put on: ``nn.Linear``, its quantised kin, or ``Conv1D``."""
     return isinstance(module, nn.Linear) or is_transposed(module)
 
 
@@ -20,49 +21,46 @@ def is_transposed(module: nn.Module) -> bool:
     return hasattr(module, "nf") and getattr(module, "weight", torch.empty(0)).ndim == 2
 
 
-def features(base: nn.Module) -> tuple[int, int]:
+def features(base: nn.Linear) -> tuple[int, int]:
     """The layer's (in, out)."""
     if is_transposed(base):
-        rows, columns = base.weight.shape  # type: ignore[union-attr]
-        return rows, columns
-    return base.in_features, base.out_features  # type: ignore[return-value]
+        return base.weight.shape[0], base.weight.shape[1]
+    return base.in_features, base.out_features
 
 
-def is_quantised(base: nn.Module) -> bool:
-    """Whether the weight is stored in bitsandbytes' 4-bit form."""
-    return getattr(base.weight, "quant_state", None) is not None
+def quant_state(base: nn.Linear) -> Any:
+    """How bitsandbytes stored the weight in 4 bits, or None for a dense weight."""
+    return getattr(base.weight, "quant_state", None)
 
 
-def dense_weight(base: nn.Module) -> Tensor:
+def dense_weight(base: nn.Linear) -> Tensor:
     """The weight as a new float32 tensor of shape (out, in)."""
-    weight = base.weight
-    if is_quantised(base):
+    weight = base.weight.detach()
+    if state := quant_state(base):
         from bitsandbytes.functional import dequantize_4bit
 
-        return dequantize_4bit(weight.data, weight.quant_state).float()  # type: ignore[union-attr]
-    if not torch.is_floating_point(weight):  # type: ignore[arg-type]
+        return dequantize_4bit(weight, state).float()
+    if not weight.is_floating_point():
         raise TypeError(f"cannot read a weight stored as {weight.dtype}")
-    dense = weight.detach().float()  # type: ignore[operator, union-attr]
-    return (dense.T if is_transposed(base) else dense).clone()
+    return (weight.T if is_transposed(base) else weight).float().clone()
 
 
-def with_weight(base: nn.Module, weight: Tensor) -> nn.Module:
+def with_weight(base: nn.Linear, weight: Tensor) -> nn.Module:
     """A dense copy of the layer with another weight.
 
     Args:
         base: The layer; left as it is.
         weight: The new weight, (out, in), stored in the dtype the layer computes in.
     """
-    old = base.weight
-    if is_quantised(base):
-        dtype = old.quant_state.dtype  # type: ignore[union-attr]
-        dense: nn.Module = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
-        dense.bias = base.bias  # type: ignore[assignment]
+    if state := quant_state(base):
+        dense = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+        dense.bias = base.bias
+        dtype = state.dtype
     else:
-        dtype = old.dtype
         dense = copy.copy(base)
         # A shallow copy shares the dictionary of parameters with the original.
         dense._parameters = dict(base._parameters)
+        dtype = base.weight.dtype
     data = (weight.T if is_transposed(base) else weight).to(dtype).contiguous()
     dense.weight = nn.Parameter(data, requires_grad=False)
     return dense

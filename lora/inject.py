@@ -38,15 +38,15 @@ def inject(model: nn.Module, config: LoRAConfig) -> list[str]:
         raise ConfigError(f"lora.variant is {config.variant!r}; there are {', '.join(VARIANTS)}")
     if any(adapted(model)):
         raise ConfigError("this model has adapters already; merge or eject them first")
-    paths = match(model, config.target_modules)
+    targets = match(model, config.target_modules)
     model.requires_grad_(False)
-    for path in paths:
-        _replace(model, path, VARIANTS[config.variant](model.get_submodule(path), config))
-    return paths
+    for path, layer in targets.items():
+        _replace(model, path, VARIANTS[config.variant](layer, config))
+    return list(targets)
 
 
-def match(model: nn.Module, target_modules: str | list[str]) -> list[str]:
-    """The paths of the linear layers that the targets name, in the model's order.
+def match(model: nn.Module, target_modules: str | list[str]) -> dict[str, nn.Linear]:
+    """The linear layers that the targets name, by path, in the model's order.
 
     A target is ``all-linear``, ``attention``, ``mlp``, or the end of a path: ``q_proj``,
     ``attn.c_proj``.
@@ -73,7 +73,7 @@ def match(model: nn.Module, target_modules: str | list[str]) -> list[str]:
             f"no linear layer is named {', '.join(missing)}; this model has {', '.join(names)}. "
             "Set model.lora.target_modules to some of these, or to all-linear."
         )
-    return [path for path in linear if path in chosen]
+    return {path: layer for path, layer in linear.items() if path in chosen}
 
 
 def ends_with(path: str, target: str) -> bool:
@@ -134,14 +134,14 @@ def count(model: nn.Module) -> Count:
     )
 
 
-def _linear_layers(model: nn.Module) -> list[str]:
+def _linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
     # The output head is as wide as the vocabulary and often tied to the embeddings.
     head = getattr(model, "get_output_embeddings", lambda: None)()
-    return [
-        path
+    return {
+        path: module
         for path, module in model.named_modules(remove_duplicate=False)
         if is_linear(module) and module is not head and path
-    ]
+    }
 
 
 def _is_attention(path: str) -> bool:

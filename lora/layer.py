@@ -30,7 +30,7 @@ class LoRALinear(nn.Module):
         Hu et al., LoRA, 2021, section 4.1, arXiv:2106.09685.
     """
 
-    def __init__(self, base: nn.Module, config: LoRAConfig) -> None:
+    def __init__(self, base: nn.Linear, config: LoRAConfig) -> None:
         super().__init__()
         self.base = base.requires_grad_(False)
         self.config = config
@@ -64,9 +64,9 @@ class LoRALinear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The frozen weight, for code outside that asks a layer for its dtype or device."""
-        return self.base.weight  # type: ignore[return-value]
+        return self.base.weight
 
     @property
     def bias(self) -> Tensor | None:
         """The frozen bias."""
-        return self.base.bias  # type: ignore[return-value]
+        return self.base.bias

@@ -1,0 +1,102 @@
+"""Talk to a model: python -m lit.chat --adapter D  (or --base NAME)
+
+Reads questions from a terminal, from a pipe (one a line), or from --prompt.
+"""
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lit.conversation import Conversation
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m lit.chat", description="Talk to a model.")
+    parser.add_argument("--adapter", help="an adapter's folder")
+    parser.add_argument("--base", help="the base model, alone or below the adapter")
+    parser.add_argument("--prompt", help="answer this one question and end")
+    parser.add_argument("--system", default="", help="what the model is told first")
+    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument(
+        "--temperature", type=float, default=0.0, help="0 (the default) takes the likeliest token"
+    )
+    parser.add_argument("--top_p", type=float, default=1.0)
+    parser.add_argument("--max_new_tokens", type=int, default=256)
+    parser.add_argument(
+        "--template",
+        default="auto",
+        help="auto: the adapter's, else the model's; plain; a Jinja file; none: continue the text",
+    )
+    return parser
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the command."""
+    options = _parser().parse_args(args)
+    # torch and transformers take seconds: --help and a wrong flag do not wait for them.
+    from data.types import DataError
+    from lora.config import ConfigError
+
+    try:
+        conversation = _open(options)
+        if options.prompt is not None:
+            conversation.ask(options.prompt)
+        elif sys.stdin.isatty():
+            _talk(conversation)
+        else:
+            for line in sys.stdin:
+                if line.strip() and not conversation.say(line.strip()):
+                    break
+    except (ConfigError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _open(options: argparse.Namespace) -> "Conversation":
+    from lit.conversation import Conversation
+    from lit.generate import Sampling
+    from lit.model import load, quiet
+    from lora.config import ConfigError
+
+    quiet()
+    sampling = Sampling(options.seed, options.temperature, options.top_p, options.max_new_tokens)
+    if not (options.adapter or options.base):
+        raise ConfigError("give --adapter D, or --base NAME")
+    model, tokenizer = load(options.adapter, options.base, options.template)
+    return Conversation(model, tokenizer, sampling, bool(options.adapter), _write, options.system)
+
+
+def _write(text: str) -> None:
+    print(text, end="", flush=True)
+
+
+def _talk(conversation: "Conversation") -> None:
+    """Read a terminal until /quit or the end of input."""
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+    keys = KeyBindings()
+
+    @keys.add("escape", "enter")
+    def new_line(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    session: PromptSession[str] = PromptSession(key_bindings=keys)
+    _write("/help lists the commands\n")
+    while True:
+        try:
+            text = session.prompt("> ").strip()
+        except KeyboardInterrupt:
+            continue
+        except EOFError:
+            return
+        if text and not conversation.say(text):
+            return
+
+
+if __name__ == "__main__":
+    sys.exit(main())
