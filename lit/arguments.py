@@ -1,18 +1,16 @@
 """The command line and YAML of a run, as one parser."""
 
-import difflib
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lit.checkpoint import Checkpoints
 from lit.datamodule import QADataModule
+from lit.keys import check_keys, nearest
 from lit.module import LoRAModule
 from lora.config import ConfigError
 
@@ -140,46 +138,6 @@ class Arguments(LightningCLI):
         self.parser.save(config, path, overwrite=True, skip_unset=False)
 
 
-def check_keys(path: Path, known: list[str]) -> None:
-    """Look for keys in a YAML file that are unknown, or there twice.
-
-    Args:
-        path: The file.
-        known: The dotted names of all settings; below a setting anything goes.
-
-    Raises:
-        ConfigError: With file, line and the nearest known name; or the file is no YAML mapping.
-    """
-    try:
-        root = yaml.compose(path.read_text(encoding="utf-8-sig"), yaml.SafeLoader)
-    except OSError:
-        raise ConfigError(f"there is no config file {path}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not UTF-8; save it as UTF-8") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ConfigError(f"{where}: not YAML: {getattr(error, 'problem', error)}") from None
-    if not isinstance(root, yaml.MappingNode):
-        raise ConfigError(f"{path} must hold settings, like `model:` and below it `  base: …`")
-    seen = set()
-    for key, line in _keys(root, ""):
-        if key in seen:
-            raise ConfigError(f"{path}:{line}: {key} is there twice")
-        seen.add(key)
-        below = any(key.startswith(f"{name}.") for name in known)
-        if not (key in known or below or any(name.startswith(f"{key}.") for name in known)):
-            raise ConfigError(f"{path}:{line}: there is no setting {key}{_nearest(key, known)}")
-
-
-def _keys(node: yaml.MappingNode, prefix: str) -> Iterator[tuple[str, int]]:
-    for key, value in node.value:
-        name = f"{prefix}{key.value}"
-        yield name, key.start_mark.line + 1
-        if isinstance(value, yaml.MappingNode):
-            yield from _keys(value, f"{name}.")
-
-
 def _config_files(args: list[str]) -> list[Path]:
     followers = [*args[1:], ""]
     return [
@@ -198,7 +156,7 @@ def _explain(message: str, known: list[str]) -> str:
     """One line of jsonargparse's message, with the nearest right name."""
     message = " ".join(message.split())
     if found := re.search(r"unrecognized arguments: (?:--)?([\w.]+)", message):
-        return f"there is no setting {found[1]}{_nearest(found[1], known)}"
+        return f"there is no setting {found[1]}{nearest(found[1], known)}"
     if found := re.search(r'Parser key "([\w.]+)": Expected an? (.+)\. Got value: (.*)', message):
         name, kind, value = found[1], found[2], found[3]
         if value == "None":
@@ -210,17 +168,6 @@ def _explain(message: str, known: list[str]) -> str:
     if found := re.search(r"arguments are required: (.+)", message):
         return f"{found[1]} is needed: give --{found[1]}, or set it in the config file"
     return message
-
-
-def _nearest(key: str, known: list[str]) -> str:
-    # A name can be right and stand in the wrong group.
-    moved = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
-    depth = key.count(".") + 1
-    peers = {".".join(name.split(".")[:depth]) for name in known}
-    guess = moved if len(moved) == 1 else difflib.get_close_matches(key, sorted(peers), 1, 0.6)
-    if not guess:
-        guess = difflib.get_close_matches(key, known, 1, 0.6)
-    return f"; did you mean {guess[0]}?" if guess else ""
 
 
 def parse(args: list[str]) -> Arguments:

@@ -22,7 +22,7 @@ from lit.console import say
 from lit.folder import RunFolder
 from lit.metrics import MetricsTable, losses
 from lit.module import TrainingError
-from lit.report import loss_picture
+from lit.pictures import loss_picture
 from lora.config import ConfigError
 from lora.inject import count
 

@@ -1,47 +1,224 @@
-"""Pictures of a run."""
+"""A comparison as sections: the same in the terminal, in Markdown and in HTML.
 
+A new section is a function, and its line in SECTIONS.
+"""
+
+import base64
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import matplotlib
+import jinja2
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
-matplotlib.use("Agg")  # no window, whatever the machine has
-
-from matplotlib import pyplot as plt
-
-from lit.metrics import Points
-
-
-def loss_picture(train: Points, val: Points, path: Path) -> None:
-    """Draw the losses of a run.
-
-    Args:
-        train: (optimizer step, loss) of each step.
-        val: The same of each validation; step 0 is the base model.
-        path: A .png file.
-    """
-    figure, axes = plt.subplots(figsize=(8, 4.5), dpi=120)
-    if train:
-        steps, losses = zip(*train, strict=True)
-        axes.plot(steps, losses, color="#9ecae1", linewidth=1, label="training, each step")
-        axes.plot(steps, _smooth(losses), color="#2171b5", label="training, smoothed")
-    if val:
-        steps, losses = zip(*val, strict=True)
-        axes.plot(steps, losses, "o-", color="#d94801", label="validation")
-        for step, loss in val:
-            axes.annotate(f"{loss:.2f}", (step, loss), (0, 7), textcoords="offset points")
-    axes.set(xlabel="optimizer step", ylabel="loss (nats a token)")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.tight_layout()
-    figure.savefig(path)
-    plt.close(figure)
+from lora.adapter import write_whole
 
 
-def _smooth(values: tuple[float, ...], weight: float = 0.9) -> list[float]:
-    """An exponential average, corrected for its start."""
-    smooth, average, total = [], 0.0, 0.0
-    for value in values:
-        average = weight * average + (1 - weight) * value
-        total = weight * total + (1 - weight)
-        smooth.append(average / total)
-    return smooth
+@dataclass(frozen=True)
+class Pair:
+    """One question with both answers; losses where there is a reference answer."""
+
+    question: str
+    base: str
+    tuned: str
+    base_tokens: int
+    tuned_tokens: int
+    base_stopped: bool
+    tuned_stopped: bool
+    reference: str | None = None
+    base_loss: float | None = None
+    tuned_loss: float | None = None
+
+
+@dataclass(frozen=True)
+class LossResult:
+    """Loss of reference texts under both models, in nats a token."""
+
+    base: float
+    tuned: float
+    low: float
+    high: float
+    """The 95 % interval of tuned minus base."""
+    rows: int
+    tokens: int
+    wins: int
+    """Rows that the tuned model predicts better."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that was measured: what report.json holds."""
+
+    adapter: str
+    base: str
+    date: str
+    seconds: float
+    source: str
+    """Which rows were measured, and whether the adapter may have seen them."""
+    sampling: dict[str, float]
+    loss: LossResult | None
+    drift: LossResult
+    chrf: dict[str, float] | None
+    pairs: list[Pair]
+    pictures: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report."""
+
+    title: str
+    text: str
+    headers: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    pictures: Sequence[str] = ()
+
+
+def verdict(result: Comparison) -> str:
+    """Whether the adapter helped, in one sentence that the interval supports."""
+    if result.loss is None:
+        return "No reference answers were given, so there is no loss to compare; read the answers."
+    loss = result.loss
+    change = (
+        f"loss {loss.base:.3f} → {loss.tuned:.3f} ({loss.tuned / loss.base - 1:+.1%}), difference "
+        f"{loss.tuned - loss.base:+.3f}, 95 % interval {loss.low:+.3f} … {loss.high:+.3f}"
+    )
+    if loss.high < 0:
+        return f"The adapter is better: {change}."
+    if loss.low > 0:
+        return f"The adapter is worse: {change}."
+    return f"No difference is shown: {change} includes zero. More rows would narrow it."
+
+
+def _summary(result: Comparison) -> Section:
+    return Section("Verdict", f"{verdict(result)} {result.source}")
+
+
+def _losses(result: Comparison) -> Section:
+    rows = []
+    for name, loss in (("reference answers", result.loss), ("general text (drift)", result.drift)):
+        if loss is not None:
+            rows.append(
+                [
+                    name,
+                    f"{loss.base:.4f}",
+                    f"{loss.tuned:.4f}",
+                    f"{loss.low:+.4f} … {loss.high:+.4f}",
+                    f"{math.exp(loss.base):.2f} → {math.exp(loss.tuned):.2f}",
+                    f"{loss.wins} of {loss.rows}",
+                ]
+            )
+    text = (
+        "Mean loss of a token, in nats; lower is better. The interval is of tuned minus base, from "
+        "10,000 paired bootstrap samples of rows. General text is prose that has nothing to do "
+        "with the training: a rise there is what the adapter unlearned."
+    )
+    headers = ["", "base", "tuned", "95 % interval", "perplexity", "tuned is better on"]
+    return Section("Loss", text, headers, rows)
+
+
+def _writing(result: Comparison) -> Section:
+    pairs = result.pairs
+    rows = []
+    for voice in ("base", "tuned"):
+        tokens = [getattr(pair, f"{voice}_tokens") for pair in pairs]
+        stopped = sum(getattr(pair, f"{voice}_stopped") for pair in pairs)
+        chrf = f"{result.chrf[voice]:.1f}" if result.chrf else "–"
+        mean = sum(tokens) / max(1, len(tokens))
+        rows.append([voice, f"{stopped} of {len(pairs)}", f"{mean:.0f}", chrf])
+    text = (
+        "Whether answers end by themselves, how long they are, and chrF, the likeness of their "
+        "character sequences to the reference answers (0–100, higher is more alike)."
+    )
+    return Section("Writing", text, ["", "stopped by itself", "mean tokens", "chrF"], rows)
+
+
+def _answers(result: Comparison) -> Section:
+    rows = []
+    for pair in result.pairs:
+        question = pair.question
+        if pair.base_loss is not None and pair.tuned_loss is not None:
+            better = "tuned" if pair.tuned_loss < pair.base_loss else "base"
+            question += f"\n\n[{pair.base_loss:.2f} → {pair.tuned_loss:.2f}, {better} better]"
+        rows.append([question, pair.base, pair.tuned, pair.reference or "–"])
+    settings = ", ".join(f"{name} {value:g}" for name, value in result.sampling.items())
+    return Section(
+        "Answers",
+        f"The same questions to both, with the same settings: {settings}. In brackets the loss of "
+        "the reference answer under both.",
+        ["question", "base", "tuned", "reference"],
+        rows,
+    )
+
+
+def _pictures(result: Comparison) -> Section:
+    return Section("Pictures", "", pictures=result.pictures)
+
+
+def _how(result: Comparison) -> Section:
+    text = (
+        f"Adapter {result.adapter} on {result.base}; {result.date}; {result.seconds:.0f} s. Both "
+        "answers come from one copy of the weights, with the adapter switched off and on."
+    )
+    return Section("How this was measured", text)
+
+
+SECTIONS: tuple[Callable[[Comparison], Section], ...] = (
+    _summary,
+    _losses,
+    _writing,
+    _pictures,
+    _answers,
+    _how,
+)
+
+
+def write(result: Comparison, folder: Path) -> None:
+    """Write report.json, report.md, report.html and the answers as text files."""
+    sections = [section(result) for section in SECTIONS]
+    text = json.dumps(asdict(result), ensure_ascii=False, indent=2)
+    write_whole(folder / "report.json", text + "\n")
+    for name in ("report.md", "report.html"):
+        environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(Path(__file__).parent),
+            autoescape=name.endswith("html"),
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        environment.filters["cell"] = _cell
+        environment.globals["picture"] = lambda picture: _inline(folder / picture)
+        page = environment.get_template(f"{name}.j2").render(sections=sections, result=result)
+        write_whole(folder / name, page)
+    for voice in ("base", "tuned"):
+        answers = [f"{pair.question}\n\n{getattr(pair, voice)}\n" for pair in result.pairs]
+        write_whole(folder / f"{voice}_answers.txt", f"\n{'-' * 72}\n\n".join(answers))
+
+
+def show(result: Comparison) -> None:
+    """Print the report's short sections."""
+    console = Console()
+    for section in (make(result) for make in SECTIONS if make not in (_answers, _pictures)):
+        console.print(f"[bold]{section.title}[/bold]")
+        console.print(escape(section.text))
+        if section.rows:
+            table = Table(*section.headers)
+            for row in section.rows:
+                table.add_row(*map(escape, row))
+            console.print(table)
+        console.print()
+
+
+def _cell(text: str) -> str:
+    """A text that stays in one cell of a Markdown table and starts no markup there."""
+    for mark in "\\`*_[]<>|#":
+        text = text.replace(mark, f"\\{mark}")
+    return "<br>".join(text.splitlines())
+
+
+def _inline(picture: Path) -> str:
+    data = base64.b64encode(picture.read_bytes()).decode()
+    return f"data:image/png;base64,{data}"

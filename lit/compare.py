@@ -1,0 +1,77 @@
+"""Base against tuned: python -m lit.compare --adapter D [--data F] [--questions F]
+
+Writes report.html, report.md and report.json, pictures, and both models' answers.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lit.compare", description="Compare a base model with its adapter."
+    )
+    parser.add_argument("--adapter", required=True, type=Path, help="an adapter's folder")
+    parser.add_argument("--base", help="the base model, if it is not where the adapter says")
+    parser.add_argument(
+        "--data", type=Path, help="rows with answers; by default those the run held out"
+    )
+    parser.add_argument(
+        "--questions", type=Path, help="questions: a .txt with one a line, or a data file"
+    )
+    parser.add_argument("--output_dir", type=Path, help="default: comparison/ of the run")
+    parser.add_argument(
+        "--answers", type=int, default=12, help="how many of the rows are answered too (12)"
+    )
+    parser.add_argument(
+        "--template", default="auto", help="as in lit.chat; none: questions are continued"
+    )
+    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument("--top_p", type=float, default=1.0)
+    parser.add_argument("--max_new_tokens", type=int, default=160)
+    parser.add_argument("--batch_size", type=int, default=8, help="answers made at a time")
+    return parser
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the command."""
+    options = _parser().parse_args(args)
+    # torch and transformers take seconds: --help and a wrong flag do not wait for them.
+    from data.types import DataError
+    from lit import report
+    from lit.comparison import compare
+    from lit.generate import Sampling
+    from lit.model import quiet
+    from lora.config import ConfigError
+
+    quiet()
+    folder = options.output_dir or options.adapter.absolute().parent / "comparison"
+    try:
+        result = compare(
+            adapter=options.adapter,
+            base=options.base,
+            data=options.data,
+            questions=options.questions,
+            folder=folder,
+            most_answers=options.answers,
+            template=options.template,
+            batch_size=options.batch_size,
+            sampling=Sampling(
+                options.seed, options.temperature, options.top_p, options.max_new_tokens
+            ),
+        )
+    except (ConfigError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    report.write(result, folder)
+    report.show(result)
+    print(f"wrote  {folder / 'report.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,234 @@
+"""The adapter's folder, against real PEFT and against what may be wrong with it."""
+
+import dataclasses
+import json
+import os
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+from conftest import make_model
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import PreTrainedModel
+
+from lora.adapter import CONFIG, WEIGHTS, AdapterError, load_adapter, save_adapter
+from lora.config import LoRAConfig
+from lora.inject import adapted, inject, tensors
+
+IDS = torch.randint(3, 320, (2, 11), generator=torch.Generator().manual_seed(0))
+CASES = [
+    (family, targets)
+    for family in ("llama", "qwen2", "gpt2", "opt", "gemma3_text", "phi3")
+    for targets in ("attention", "all-linear")
+]
+
+
+def make_tuned(family: str = "llama", **settings) -> PreTrainedModel:
+    """A small model with adapters whose update can be seen."""
+    model = make_model(family)
+    inject(model, LoRAConfig(**({"r": 4, "target_modules": "all-linear"} | settings)))
+    for _, layer in adapted(model):
+        nn.init.normal_(layer.lora_B, std=0.3)
+    return model
+
+
+@torch.no_grad()
+def logits(model: nn.Module) -> torch.Tensor:
+    return model(input_ids=IDS).logits
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(("family", "targets"), CASES)
+@pytest.mark.parametrize("use_rslora", [False, True])
+def test_peft_loads_what_we_save(family, targets, use_rslora, tmp_path):
+    model = make_tuned(family, target_modules=targets, use_rslora=use_rslora)
+    save_adapter(model, tmp_path, base="some/model")
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        theirs = peft.PeftModel.from_pretrained(make_model(family), tmp_path).eval()
+    about_keys = re.compile(r"\bkeys?\b|missing|unexpected|match|fan_in_fan_out", re.IGNORECASE)
+    assert not [str(w.message) for w in heard if about_keys.search(str(w.message))]
+    torch.testing.assert_close(logits(theirs), logits(model), atol=1e-5, rtol=0)
+    assert (logits(model) - logits(make_model(family))).abs().max() > 0.01
+
+
+@pytest.mark.parametrize(("family", "targets"), CASES)
+def test_a_round_trip_is_exact(family, targets, tmp_path):
+    model, fresh = make_tuned(family, target_modules=targets), make_model(family)
+    config = load_adapter(fresh, save_adapter(model, tmp_path, base="some/model"))
+    assert (config.r, config.lora_alpha) == (4, 16)
+    assert tensors(model).keys() == tensors(fresh).keys()
+    assert all(torch.equal(p, tensors(fresh)[name]) for name, p in tensors(model).items())
+    assert torch.equal(logits(model), logits(fresh))
+
+
+@pytest.mark.parametrize("use_rslora", [False, True])
+@pytest.mark.parametrize(
+    ("family", "targets"),
+    [
+        ("llama", ["q_proj", "down_proj"]),
+        ("llama", "all-linear"),
+        ("gpt2", ["c_attn", "mlp.c_proj"]),
+        ("opt", ["fc1", "out_proj"]),
+    ],
+)
+def test_we_load_what_peft_saves(family, targets, use_rslora, tmp_path):
+    config = peft.LoraConfig(
+        r=4,
+        lora_alpha=12,
+        target_modules=targets,
+        use_rslora=use_rslora,
+        fan_in_fan_out=family == "gpt2",
+    )
+    theirs = peft.get_peft_model(make_model(family), config).eval()
+    for name, parameter in theirs.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter, std=0.3)
+    theirs.save_pretrained(tmp_path)
+    ours = make_model(family)
+    load_adapter(ours, tmp_path)
+    torch.testing.assert_close(logits(ours), logits(theirs), atol=1e-5, rtol=0)
+    assert (logits(ours) - logits(make_model(family))).abs().max() > 0.01
+
+
+def test_the_folder_holds_the_adapter_alone_in_words_peft_knows(tmp_path):
+    model = make_tuned(lora_alpha=16.0, lora_dropout=0.25)
+    save_adapter(model, tmp_path / "new" / "folder", base="some/model", revision="v2")
+    files = contents(tmp_path / "new" / "folder")
+    config = json.loads(files[CONFIG])
+    assert files.keys() == {CONFIG, WEIGHTS}
+    assert config.keys() <= {field.name for field in dataclasses.fields(peft.LoraConfig)}
+    assert (config["base_model_name_or_path"], config["revision"]) == ("some/model", "v2")
+    assert (config["r"], config["lora_dropout"]) == (4, 0.25)
+    assert isinstance(config["lora_alpha"], int)  # Ollama reads no other
+    with safe_open(tmp_path / "new" / "folder" / WEIGHTS, framework="pt") as file:
+        assert file.metadata() == {"format": "pt"}
+        keys = set(file.keys())
+    assert keys == {f"base_model.model.{name}.weight" for name in tensors(model)}
+
+
+def test_an_interrupted_save_leaves_the_old_config_and_no_leftovers(tmp_path, monkeypatch):
+    save_adapter(make_tuned(r=4), tmp_path, base="old/model")
+    before = contents(tmp_path)
+
+    def fail(*args: object) -> None:
+        raise OSError("disk is gone")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk is gone"):
+        save_adapter(make_tuned(r=8), tmp_path, base="new/model")
+    assert contents(tmp_path).keys() == before.keys()
+    assert contents(tmp_path)[CONFIG] == before[CONFIG]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("matrix", ["lora_A", "lora_B"])
+def test_a_broken_weight_is_not_saved(value, matrix, tmp_path):
+    model = make_tuned()
+    save_adapter(model, tmp_path, base="some/model")
+    before = contents(tmp_path)
+    path, layer = list(adapted(model))[-1]
+    getattr(layer, matrix).data[-1, -1] = value
+    with pytest.raises(AdapterError, match=f"{path}.{matrix}.* holds NaN or infinity"):
+        save_adapter(model, tmp_path, base="some/model")
+    with pytest.raises(AdapterError):
+        save_adapter(model, tmp_path / "new", base="some/model")
+    assert contents(tmp_path) == before
+
+
+def test_a_model_without_adapter_is_not_saved(tiny_model, tmp_path):
+    with pytest.raises(AdapterError, match="no adapter"):
+        save_adapter(tiny_model, tmp_path / "new", base="some/model")
+    assert not (tmp_path / "new").exists()
+
+
+KEY = "base_model.model.model.layers.1.mlp.up_proj.lora_A.weight"
+Break = Callable[[Path], object]
+
+
+def text(content: str | bytes) -> Break:
+    return lambda folder: (folder / CONFIG).write_bytes(
+        content if isinstance(content, bytes) else content.encode()
+    )
+
+
+def setting(**changes: object) -> Break:
+    def change(folder: Path) -> None:
+        config = json.loads((folder / CONFIG).read_text()) | changes
+        (folder / CONFIG).write_text(json.dumps(config))
+
+    return change
+
+
+def tensor(change: Callable[[torch.Tensor], torch.Tensor | None], name: str = KEY) -> Break:
+    def rewrite(folder: Path) -> None:
+        weights = load_file(folder / WEIGHTS)
+        weights[name] = change(weights[KEY])
+        kept = {key: value for key, value in weights.items() if value is not None}
+        save_file(kept, folder / WEIGHTS, metadata={"format": "pt"})
+
+    return rewrite
+
+
+def truncate(folder: Path) -> None:
+    whole = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(whole[:-100])
+
+
+HOSTILE: dict[str, tuple[Break, str]] = {
+    "no config": (lambda folder: (folder / CONFIG).unlink(), f"has no {CONFIG}"),
+    "no JSON": (text("r: 8"), "is not JSON"),
+    "half a JSON": (text('{"peft_type": "LORA", "r"'), "is not JSON"),
+    "other encoding": (text('{"база": 1}'.encode("cp1251")), "is not JSON"),
+    "a list": (text("[1, 2]"), "holds list, not a JSON object"),
+    "no peft_type": (text("{}"), "peft_type is None"),
+    "other peft_type": (setting(peft_type="IA3"), "peft_type is 'IA3'"),
+    "a pattern": (setting(target_modules=r".*\.q_proj"), "target_modules is the pattern"),
+    "numbers as targets": (setting(target_modules=[1, 2]), "target_modules must be a list"),
+    "no targets": (setting(target_modules=None), "target_modules must be a list"),
+    "rank in quotes": (setting(r="4"), "r is '4', a str"),
+    "true as rank": (setting(r=True), "r is True, a bool"),
+    "alpha in quotes": (setting(lora_alpha="16"), "lora_alpha is '16', a str"),
+    "one as truth": (setting(use_rslora=1), "use_rslora is 1, a int"),
+    "DoRA": (setting(use_dora=True), "use_dora is True"),
+    "whole modules": (setting(modules_to_save=["lm_head"]), r"modules_to_save is \['lm_head'\]"),
+    "biases": (setting(bias="all"), "bias is 'all'"),
+    "ranks by layer": (setting(rank_pattern={"q_proj": 2}), "rank_pattern is"),
+    "other rank": (setting(r=8), r"has shape \(4, 32\); the model needs \(8, 32\)"),
+    "no weights": (lambda folder: (folder / WEIGHTS).unlink(), f"has no {WEIGHTS}"),
+    "half the weights": (truncate, "is not a whole safetensors file"),
+    "no bytes": (lambda folder: (folder / WEIGHTS).write_bytes(b""), "is not a whole safetensors"),
+    "a pickle": (
+        lambda folder: torch.save({KEY: torch.zeros(4, 32)}, folder / WEIGHTS),
+        "is not a whole safetensors file",
+    ),
+    "a tensor too few": (tensor(lambda a: None), f"lacks {KEY}: it was made for another model"),
+    "a tensor too many": (tensor(torch.clone, "lm_head.weight"), "has unknown lm_head.weight"),
+    "a wrong shape": (tensor(lambda a: a.T.contiguous()), rf"{KEY} has shape \(32, 4\)"),
+    "whole numbers": (tensor(torch.Tensor.int), f"{KEY} is stored as I32"),
+    "NaN": (tensor(lambda a: a * float("nan")), f"{KEY} holds NaN"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_broken_folder_is_named_and_leaves_the_model_alone(name, tiny_model, tmp_path):
+    damage, message = HOSTILE[name]
+    save_adapter(make_tuned(), tmp_path, base="some/model")
+    damage(tmp_path)
+    before = {key: value.clone() for key, value in tiny_model.state_dict().items()}
+    with pytest.raises(AdapterError, match=message):
+        load_adapter(tiny_model, tmp_path)
+    assert not any(adapted(tiny_model))
+    after = tiny_model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+    assert all(p.requires_grad for p in tiny_model.parameters())

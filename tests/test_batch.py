@@ -1,0 +1,63 @@
+"""A flat batch holds its rows end to end."""
+
+from dataclasses import FrozenInstanceError, fields
+
+import pytest
+import torch
+
+from data.batch import collate
+from data.types import IGNORE, Batch, Example
+
+LENGTHS = [(1,), (4,), (2, 5, 1), (3, 3), (1, 1, 1, 9)]
+
+
+def rows_of(lengths: tuple[int, ...]) -> list[Example]:
+    return [
+        Example(list(range(100 * row, 100 * row + n)), [IGNORE] * (n - 1) + [100 * row + n - 1])
+        for row, n in enumerate(lengths)
+    ]
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_rows_stand_between_the_borders_with_positions_from_zero(lengths: tuple[int, ...]) -> None:
+    examples = rows_of(lengths)
+    batch = collate(examples)
+    borders = batch.borders.tolist()
+    assert len(borders) == len(examples) + 1
+    assert (borders[0], borders[-1]) == (0, sum(lengths))
+    for row, example in enumerate(examples):
+        place = slice(borders[row], borders[row + 1])
+        assert batch.input_ids[0, place].tolist() == example.ids
+        assert batch.labels[0, place].tolist() == example.labels
+        assert batch.position_ids[0, place].tolist() == list(range(lengths[row]))
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_a_batch_has_no_padding_and_the_types_that_models_take(lengths: tuple[int, ...]) -> None:
+    batch = collate(rows_of(lengths), step_labels=7)
+    for tensor in (batch.input_ids, batch.labels, batch.position_ids):
+        assert tensor.shape == (1, sum(lengths))
+        assert tensor.dtype == torch.int64
+    assert batch.borders.dtype == torch.int32  # what attention over packed rows takes
+    assert (batch.longest, batch.step_labels) == (max(lengths), 7)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_batch_moves_whole(device: str) -> None:
+    batch = collate(rows_of((2, 3)), step_labels=5)
+    moved = batch.to(torch.device(device))
+    assert isinstance(moved, Batch)
+    for field in fields(Batch):
+        old, new = getattr(batch, field.name), getattr(moved, field.name)
+        if isinstance(old, torch.Tensor):
+            assert new.device.type == device
+            assert new.shape == old.shape
+            assert device == "meta" or torch.equal(new, old)
+        else:
+            assert new == old
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Batch)])
+def test_a_batch_cannot_be_changed(name: str) -> None:
+    with pytest.raises(FrozenInstanceError):
+        setattr(collate(rows_of((2,))), name, 0)

@@ -1,0 +1,146 @@
+"""Every row format gives messages, and a damaged row names the field."""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from data.formats import FORMATS, to_messages
+from data.types import Message, Row, RowError
+
+MISSING = object()
+DAMAGES = {"missing": MISSING, "null": None, "blank": " \n", "a number": 7}
+OPTIONAL = {("input", "missing"), ("input", "null")}
+WITH_SYSTEM = [name for name in FORMATS if name not in ("messages", "conversations")]
+SHAREGPT = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
+
+
+def messages_of(fields: dict[str, Any]) -> list[Message]:
+    return to_messages(Row(fields, "f.jsonl", 1))
+
+
+def chat(*roles: str, **last: Any) -> dict[str, Any]:
+    turns: list[dict[str, Any]] = [{"role": role, "content": "?"} for role in roles]
+    turns[-1] |= last
+    return {"messages": turns}
+
+
+def paths(value: Any, path: tuple = ()) -> Iterator[tuple]:
+    """The way to everything inside a value."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, inner in inside:
+        yield (*path, key)
+        if isinstance(inner, dict | list):
+            yield from paths(inner, (*path, key))
+
+
+def spelled(path: tuple) -> str:
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path)[1:]
+
+
+def damaged(fields: dict[str, Any], path: tuple, value: object) -> dict[str, Any]:
+    fields = copy.deepcopy(fields)
+    place: Any = fields
+    for key in path[:-1]:
+        place = place[key]
+    if value is MISSING:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    return fields
+
+
+CASES = [
+    pytest.param(name, path, damage, id=f"{name}: {spelled(path)} {damage}")
+    for name, format_ in FORMATS.items()
+    for path in paths(format_.sample)
+    for damage in DAMAGES
+    if (path[-1], damage) not in OPTIONAL
+    and not (isinstance(path[-1], int) and damage == "missing")
+]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_sample_gives_a_question_and_then_its_answer(name: str) -> None:
+    assert messages_of(FORMATS[name].sample) == [
+        Message("user", "Hi?"),
+        Message("assistant", "Hello."),
+    ]
+
+
+@pytest.mark.parametrize(("name", "path", "damage"), CASES)
+def test_a_damaged_field_is_named(name: str, path: tuple, damage: str) -> None:
+    with pytest.raises(RowError) as error:
+        messages_of(damaged(FORMATS[name].sample, path, DAMAGES[damage]))
+    assert spelled(path) in str(error.value)
+
+
+def test_unknown_keys_are_shown_with_the_known_ones() -> None:
+    with pytest.raises(RowError) as error:
+        messages_of({"text": "Hi?", "label": "Hello."})
+    assert str(error.value).startswith("text, label: unknown keys")
+    assert all("+".join(format_.keys) in str(error.value) for format_ in FORMATS.values())
+
+
+@pytest.mark.parametrize(
+    ("roles", "reason"),
+    [
+        (("assistant",), "turn 1: assistant where user is due"),
+        (("system", "assistant"), "turn 1: assistant where user is due"),
+        (("system", "system"), "turn 1: system where user is due"),
+        (("user", "user", "assistant"), "turn 2: user where assistant is due"),
+        (("user", "system", "assistant"), "turn 2: system where assistant is due"),
+        (("user", "assistant", "assistant"), "turn 3: assistant where user is due"),
+        (("user",), "no answer to learn"),
+        (("system",), "no answer to learn"),
+        (("system", "user"), "no answer to learn"),
+        (("robot",), r"messages\[0\].role: 'robot' is none of assistant, system, user"),
+    ],
+)
+def test_turns_that_do_not_take_turns_are_refused(roles: tuple[str, ...], reason: str) -> None:
+    with pytest.raises(RowError, match=reason):
+        messages_of(chat(*roles))
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_a_turn_keeps_whether_it_trains(train: bool) -> None:
+    fields = chat("system", "user", "assistant", "user", "assistant", train=train)
+    assert [message.train for message in messages_of(fields)] == [True] * 4 + [train]
+
+
+def test_a_conversation_without_an_answer_that_trains_is_refused() -> None:
+    with pytest.raises(RowError, match="no answer to learn"):
+        messages_of(chat("user", "assistant", train=False))
+
+
+@pytest.mark.parametrize("train", [None, 0, "false", []])
+def test_train_is_true_or_false_and_nothing_like_it(train: object) -> None:
+    with pytest.raises(RowError, match=r"messages\[1\].train: .* neither true nor false"):
+        messages_of(chat("user", "assistant", train=train))
+
+
+@pytest.mark.parametrize("user", [name for name, role in SHAREGPT.items() if role == "user"])
+@pytest.mark.parametrize("model", [name for name, role in SHAREGPT.items() if role != "user"])
+def test_sharegpt_names_become_roles(user: str, model: str) -> None:
+    turns = [{"from": name, "value": name} for name in ("system", user, model)]
+    assert messages_of({"conversations": turns}) == [
+        Message("system", "system"),
+        Message("user", user),
+        Message("assistant", model),
+    ]
+
+
+@pytest.mark.parametrize("name", WITH_SYSTEM)
+@pytest.mark.parametrize(("system", "roles"), [("Be brief.", ["system"]), ("", []), (None, [])])
+def test_a_system_field_leads_the_conversation(
+    name: str, system: str | None, roles: list[str]
+) -> None:
+    messages = messages_of(FORMATS[name].sample | {"system": system})
+    assert [message.role for message in messages] == [*roles, "user", "assistant"]
+    assert messages[0].content == (system or "Hi?")
+
+
+def test_an_instruction_is_followed_by_its_input() -> None:
+    fields = {"instruction": "Translate.", "input": "Да", "output": "Yes"}
+    assert messages_of(fields)[0].content == "Translate.\n\nДа"

@@ -1,0 +1,169 @@
+"""What holds for every plan of an epoch."""
+
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from data.plan import Plan, plan
+from data.types import DataError
+
+
+class Case(NamedTuple):
+    rows: int
+    batch_size: int
+    max_tokens: int | None
+    accumulate: int
+    world_size: int
+
+
+CASES = [
+    Case(1, 1, None, 1, 1),
+    Case(7, 2, None, 1, 1),
+    Case(100, 4, None, 3, 1),
+    Case(100, 4, 64, 2, 1),
+    Case(200, 16, 128, 1, 3),
+    Case(101, 8, 100, 4, 2),
+    Case(97, 3, None, 2, 4),
+    Case(64, 4, None, 4, 4),
+    Case(50, 1, 64, 1, 2),
+    Case(9, 8, None, 2, 8),
+    Case(3, 4, None, 1, 8),
+    Case(2, 1, None, 3, 8),
+]
+EVENED = [Case(400, 8, 100, 4, 2), Case(400, 3, None, 2, 4), Case(400, 4, None, 4, 4)]
+
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
+
+
+def drawn(rows: int) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    lengths = random.integers(4, 65, rows)
+    return lengths, random.integers(1, lengths)
+
+
+def make(case: Case, **changes: Any) -> Plan:
+    given = case._asdict() | {"seed": 1} | changes
+    return plan(*drawn(given.pop("rows")), **given)
+
+
+def steps_of(made: Plan) -> list[list[list[np.ndarray]]]:
+    """Micro-batches as [step][turn within the step][rank]."""
+    turns = [[made.rows(rank, t) for rank in range(made.world_size)] for t in range(made.turns)]
+    return [turns[i : i + made.accumulate] for i in range(0, len(turns), made.accumulate)]
+
+
+def spread(ranks: list[list[np.ndarray]], lengths: np.ndarray) -> int:
+    """Tokens of the busiest rank less those of the idlest."""
+    tokens = [sum(int(lengths[group].sum()) for group in groups) for groups in ranks]
+    return max(tokens) - min(tokens)
+
+
+@every_case
+def test_every_row_is_computed_once_and_every_rank_has_as_many_turns(case: Case) -> None:
+    made = make(case)
+    groups = [group for step in steps_of(made) for turn in step for group in turn]
+    assert sorted(np.concatenate(groups)) == list(range(case.rows))
+    assert len(made.starts) - 1 == made.turns * case.world_size
+    assert made.steps == -(-made.turns // case.accumulate)
+
+
+@every_case
+def test_a_micro_batch_keeps_to_both_limits(case: Case) -> None:
+    lengths, _ = drawn(case.rows)
+    for step in steps_of(make(case)):
+        for group in (group for turn in step for group in turn):
+            assert len(group) <= case.batch_size
+            assert lengths[group].sum() <= (case.max_tokens or np.inf)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.world_size == 1])
+def test_a_micro_batch_takes_rows_until_a_limit_is_reached(case: Case) -> None:
+    lengths, _ = drawn(case.rows)
+    groups = [turn[0] for step in steps_of(make(case)) for turn in step]
+    for group, following in pairwise(groups):
+        tokens = lengths[group].sum() + lengths[following[0]]
+        assert len(group) == case.batch_size or tokens > (case.max_tokens or np.inf)
+
+
+@every_case
+def test_no_rank_is_idle_while_another_has_rows_to_give(case: Case) -> None:
+    *full, last = steps_of(make(case))
+    assert all(len(group) for step in full for turn in step for group in turn)
+    sizes = [len(group) for turn in last for group in turn]
+    assert min(sizes) > 0 or max(sizes) == 1
+
+
+@every_case
+def test_labels_are_those_of_the_whole_step_over_all_ranks(case: Case) -> None:
+    made = make(case)
+    _, targets = drawn(case.rows)
+    sums = [sum(int(targets[g].sum()) for turn in step for g in turn) for step in steps_of(made)]
+    assert made.labels.tolist() == sums
+    assert sum(sums) == targets.sum()
+    for turn in range(made.turns):
+        assert made.step_labels(turn) == sums[turn // case.accumulate]
+
+
+@pytest.mark.parametrize(
+    ("changes", "equal"),
+    [({}, True), ({"epoch": 1}, False), ({"seed": 2}, False), ({"seed": None}, False)],
+)
+@pytest.mark.parametrize("case", [case for case in CASES if case.rows >= 50])
+def test_seed_and_epoch_decide_the_order(case: Case, changes: dict[str, Any], equal: bool) -> None:
+    first, second = make(case), make(case, **changes)
+    assert np.array_equal(first.order, second.order) == equal
+    assert not equal or np.array_equal(first.starts, second.starts)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.world_size == 1])
+def test_without_a_seed_rows_keep_their_order_in_every_epoch(case: Case) -> None:
+    for epoch in range(2):
+        assert make(case, seed=None, epoch=epoch).order.tolist() == list(range(case.rows))
+
+
+@pytest.mark.parametrize("case", EVENED)
+def test_ranks_share_a_step_more_evenly_than_dealt_in_order(case: Case) -> None:
+    lengths, _ = drawn(case.rows)
+    world_size = case.world_size
+    # One rank alone gets the same micro-batches, in the order they were formed.
+    in_order = make(case, world_size=1, accumulate=case.accumulate * world_size)
+    planned = dealt = 0
+    for step, alone in zip(steps_of(make(case))[:-1], steps_of(in_order)[:-1], strict=True):
+        groups = [turn[0] for turn in alone]
+        planned += spread([[turn[rank] for turn in step] for rank in range(world_size)], lengths)
+        dealt += spread([groups[rank::world_size] for rank in range(world_size)], lengths)
+    assert planned < dealt / 2
+
+
+def test_fewer_rows_than_ranks_make_one_turn_of_single_rows() -> None:
+    made = make(Case(3, 4, None, 1, 8))
+    assert made.turns == made.steps == 1
+    assert sorted(len(made.rows(rank, 0)) for rank in range(8)) == [0] * 5 + [1] * 3
+
+
+def test_no_rows_make_no_steps() -> None:
+    made = make(Case(0, 4, 64, 1, 2))
+    assert (made.turns, made.steps) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"max_tokens": 63}, "data.max_tokens is 63, but the longest row has 64 tokens"),
+        ({"batch_size": 0}, "data.batch_size is 0; it must be 1 or more"),
+        ({"accumulate": 0}, "trainer.accumulate_grad_batches is 0"),
+    ],
+)
+def test_an_impossible_plan_is_refused(changes: dict[str, int], reason: str) -> None:
+    case = Case(200, 4, 64, 1, 1)
+    assert make(case).steps
+    with pytest.raises(DataError, match=reason):
+        make(case, **changes)
+
+
+@pytest.mark.parametrize("max_tokens", [None, 512])
+def test_a_plan_of_many_rows_is_made(max_tokens: int | None) -> None:
+    made = make(Case(200_000, 16, max_tokens, 4, 8))
+    assert np.array_equal(np.sort(made.order), np.arange(200_000))

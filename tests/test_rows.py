@@ -1,0 +1,201 @@
+"""Readers give every record with its place; split parts them by question."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.rows import read, split
+from data.types import BadRow, DataError, Row
+
+GOOD: dict[str, tuple[str, str, list[tuple[int, dict]]]] = {
+    "jsonl": ("f.jsonl", '{"q": "1"}\n{"q": "2"}\n', [(1, {"q": "1"}), (2, {"q": "2"})]),
+    "jsonl, no last newline": ("f.jsonl", '{"q": "1"}', [(1, {"q": "1"})]),
+    "jsonl, blank lines": (
+        "f.jsonl",
+        '\n{"q": "1"}\n \n\n{"q": "2"}\n\n',
+        [(2, {"q": "1"}), (5, {"q": "2"})],
+    ),
+    "jsonl, CRLF and BOM": (
+        "f.jsonl",
+        '\ufeff{"q": "1"}\r\n{"q": "2"}\r\n',
+        [(1, {"q": "1"}), (2, {"q": "2"})],
+    ),
+    "json": ("f.json", '[{"q": "1"},\n{"q": ["2"]}]', [(1, {"q": "1"}), (2, {"q": ["2"]})]),
+    "json, BOM": ("f.json", '\ufeff[{"q": "1"}]', [(1, {"q": "1"})]),
+    "csv": ("f.csv", "q,a\n1,2\n3,4\n", [(2, {"q": "1", "a": "2"}), (3, {"q": "3", "a": "4"})]),
+    "csv, name in capitals": ("F.CSV", "q,a\n1,2\n", [(2, {"q": "1", "a": "2"})]),
+    "csv, one column": ("f.csv", "q\n1\n", [(2, {"q": "1"})]),
+    "csv, newlines in quotes": (
+        "f.csv",
+        'q,a\n"1\n\n1",2\n3,"4\n"\n5,6',
+        [(2, {"q": "1\n\n1", "a": "2"}), (5, {"q": "3", "a": "4\n"}), (7, {"q": "5", "a": "6"})],
+    ),
+    "csv, blank lines": (
+        "f.csv",
+        "q,a\n\n1,2\n\n\n3,4\n\n",
+        [(3, {"q": "1", "a": "2"}), (6, {"q": "3", "a": "4"})],
+    ),
+    "csv, CRLF": (
+        "f.csv",
+        'q,a\r\n"1\r\n1",2\r\n3,4\r\n',
+        [(2, {"q": "1\r\n1", "a": "2"}), (4, {"q": "3", "a": "4"})],
+    ),
+    "csv, BOM before a quote": ("f.csv", '\ufeff"q",a\n1,2\n', [(2, {"q": "1", "a": "2"})]),
+    "csv, semicolons": ("f.csv", 'q;a\n1,5;"2;5"\n', [(2, {"q": "1,5", "a": "2;5"})]),
+    "csv, tabs": ("f.csv", "q\ta\n1,5\t2;5\n", [(2, {"q": "1,5", "a": "2;5"})]),
+    "csv, spaces around names": ("f.csv", "q, a\n1, 2\n", [(2, {"q": "1", "a": " 2"})]),
+    "csv, an empty field": ("f.csv", "q,a\n1,\n", [(2, {"q": "1", "a": ""})]),
+    "tsv": ("f.tsv", "q\ta,b;c,d\n1\t2\n", [(2, {"q": "1", "a,b;c,d": "2"})]),
+}
+FAULTS = {
+    "jsonl, cut short": ("f.jsonl", '{"q": "1"}\n\n{"q": "2\n{"q": "3"}\n', 3, "not JSON"),
+    "jsonl, a list": ("f.jsonl", '{"q": "1"}\n["2"]\n{"q": "3"}\n', 2, "not an object but a list"),
+    "jsonl, a text": ("f.jsonl", '{"q": "1"}\n"2"\n{"q": "3"}\n', 2, "not an object but a str"),
+    "jsonl, a huge number": (
+        "f.jsonl",
+        f'{{"q": "1"}}\n{"2" * 5000}\n{{"q": "3"}}\n',
+        2,
+        "not JSON",
+    ),
+    "json, a number": ("f.json", '[{"q": "1"},\n2,\n{"q": "3"}]', 2, "not an object but a int"),
+    "csv, a field too few": ("f.csv", "q,a\n1,1\n2\n3,3\n", 3, "1 fields where the header has 2"),
+    "csv, a field too many": (
+        "f.csv",
+        'q,a\n"1\n1",1\n2,2,2\n3,3\n',
+        4,
+        "3 fields where the header has 2",
+    ),
+    "csv, a quote inside": ("f.csv", 'q,a\n1,1\n"2"2,2\n3,3\n', 3, "not CSV"),
+    "tsv, a field too many": ("f.tsv", "q\ta\n1\t1\n2\t2\t2\n3\t3\n", 3, "3 fields"),
+}
+UNUSABLE: dict[str, tuple[str, bytes | None, str]] = {
+    "missing": ("f.jsonl", None, "does not exist; .* has .*other.csv"),
+    "in a missing folder": ("no/f.jsonl", None, "does not exist, nor does .*no"),
+    "a folder": ("folder.jsonl", None, "name a file in it"),
+    "empty jsonl": ("f.jsonl", b"", "holds no rows"),
+    "blank jsonl": ("f.jsonl", b"\n \n", "holds no rows"),
+    "empty list": ("f.json", b"[]", "holds no rows"),
+    "empty csv": ("f.csv", b"", "holds no rows"),
+    "header only": ("f.csv", b"q,a\n", "holds no rows"),
+    "not JSON": ("f.json", b'[\n{"q": }]', ":2: not JSON"),
+    "one object": ("f.json", b'{"q": "1"}', r"list of objects; .* use \.jsonl"),
+    "Windows-1251 jsonl": ("f.jsonl", '{"q": "да"}'.encode("cp1251"), "save it as UTF-8"),
+    "Windows-1251 csv": ("f.csv", "q\nда\n".encode("cp1251"), "save it as UTF-8"),
+    "UTF-16 csv": ("f.csv", "q\n1\n".encode("utf-16"), "save it as UTF-8"),
+    "Windows-1251 json": ("f.json", '[{"q": "да"}]'.encode("cp1251"), "save it as UTF-8"),
+    "a text file": ("f.txt", b"q", r"must end in one of \.jsonl, \.json, \.csv, \.tsv"),
+    "no suffix": ("f", b"q", "must end in one of"),
+}
+TEXTS = [
+    *("NA", "None", "null", "nan", "true", "007", "1e5", " edge "),
+    *('say "a, b; c"', "a\tb\\n", "line\nline\r\nline\rline", "\u2028\u2029\x85\x0b\x0c",
+      "👩‍🚀 é 中文"),
+    "".join(chr(code) for code in range(1, 0x3000)),
+]  # fmt: skip
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+@pytest.mark.parametrize("case", GOOD)
+def test_a_record_comes_with_its_fields_and_the_line_it_begins_on(
+    case: str, tmp_path: Path
+) -> None:
+    name, content, expected = GOOD[case]
+    path = write(tmp_path / name, content)
+    assert list(read(path)) == [Row(fields, str(path), line) for line, fields in expected]
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_a_broken_record_says_where_and_why_and_the_next_is_read(case: str, tmp_path: Path) -> None:
+    name, content, line, reason = FAULTS[case]
+    path = write(tmp_path / name, content)
+    first, bad, last = read(path)
+    assert isinstance(bad, BadRow)
+    assert str(bad).startswith(f"{path}:{line}: {reason}")
+    assert isinstance(first, Row)
+    assert isinstance(last, Row)
+    assert (first.fields["q"][0], last.fields["q"]) == ("1", "3")
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_an_unusable_file_is_named_with_what_to_do(case: str, tmp_path: Path) -> None:
+    name, content, advice = UNUSABLE[case]
+    write(tmp_path / "other.csv", "q,a\n1,2\n")
+    (tmp_path / "folder.jsonl").mkdir()
+    path = tmp_path / name if content is None else write(tmp_path / name, content)
+    with pytest.raises(DataError, match=advice) as error:
+        list(read(path))
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".tsv"])
+@pytest.mark.parametrize("text", TEXTS, ids=lambda text: ascii(text)[:30])
+def test_any_text_comes_back_as_the_text_it_was(text: str, suffix: str, tmp_path: Path) -> None:
+    rows = [{"prompt": text, "response": "1"}, {"prompt": "2", "response": text}]
+    path = tmp_path / f"f{suffix}"
+    if suffix == ".json":
+        write(path, json.dumps(rows, ensure_ascii=False))
+    elif suffix == ".jsonl":
+        write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    else:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, rows[0], delimiter="\t" if suffix == ".tsv" else ",")
+            writer.writeheader()
+            writer.writerows(rows)
+    assert [row.fields for row in read(path) if isinstance(row, Row)] == rows
+
+
+GROUPS = {
+    "all different": np.arange(200),
+    "pairs": np.arange(200) // 2,
+    "drawn": np.random.default_rng(0).integers(0, 60, 200),
+    "one half, the rest different": np.maximum(np.arange(200) - 100, 0),
+}
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.1, 0.3, 0.5])
+@pytest.mark.parametrize("groups", GROUPS.values(), ids=GROUPS)
+def test_a_split_keeps_every_row_once_and_a_question_whole(
+    groups: np.ndarray, fraction: float
+) -> None:
+    for seed in range(5):
+        train, val = split(groups, fraction, seed)
+        assert sorted([*train, *val]) == list(range(len(groups)))
+        assert not set(groups[train]) & set(groups[val])
+        assert len(train)
+        assert len(val)
+        assert abs(len(val) - fraction * len(groups)) <= np.bincount(groups).max()
+        assert (np.diff(train) > 0).all()
+        assert (np.diff(val) > 0).all()
+
+
+def test_a_seed_decides_the_split() -> None:
+    held = [split(GROUPS["drawn"], 0.2, seed)[1].tolist() for seed in (1, 1, 2)]
+    assert held[0] == held[1] != held[2]
+
+
+def test_fraction_zero_holds_nothing_out() -> None:
+    train, val = split(np.array([0, 0, 1]), 0, 0)
+    assert (train.tolist(), val.tolist()) == ([0, 1, 2], [])
+
+
+@pytest.mark.parametrize(
+    ("groups", "fraction", "message"),
+    [
+        ([0], 0.5, "1 different questions are too few .* data.val_fraction to 0"),
+        ([4, 4, 4], 0.1, "1 different questions are too few"),
+        ([0, 1], 1.0, r"data.val_fraction is 1.0; it must be in \[0, 1\)"),
+        ([0, 1], -0.1, "data.val_fraction is -0.1"),
+    ],
+)
+def test_a_split_that_leaves_no_rows_is_refused(
+    groups: list[int], fraction: float, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        split(np.array(groups), fraction, 0)
