@@ -13,6 +13,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
@@ -149,13 +150,7 @@ def load_tuned(
     Raises:
         ConfigError: The adapter, or its base, is not there, or they do not fit.
     """
-    named = read_config(adapter)
-    base = base or named.get("base_model_name_or_path")
-    if not isinstance(base, str) or not base:
-        raise ConfigError(f"{adapter} does not name its base model: give it by --base")
-    revision = named.get("revision")
-    if revision is not None and not isinstance(revision, str):
-        raise ConfigError(f"{adapter} names the revision {revision!r}, which is no text")
+    base, revision = _base_of(adapter, base)
     model = load_base(base, revision, dtype)
     load_adapter(model, adapter)
     # The folder's tokenizer carries the template of training; one made elsewhere may lack it.
@@ -165,3 +160,27 @@ def load_tuned(
         source, trust_remote_code=False, local_files_only=own.is_file()
     )
     return model.eval(), tokenizer
+
+
+def stored_dtype(adapter: str | Path, base: str | None = None) -> torch.dtype:
+    """The dtype in which an adapter's base model is stored.
+
+    Args:
+        adapter: An adapter's folder.
+        base: The base model, if it is not where the adapter's config says.
+    """
+    base, revision = _base_of(adapter, base)
+    config = AutoConfig.from_pretrained(base, trust_remote_code=False, **locate(base, revision))
+    return config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
+
+
+def _base_of(adapter: str | Path, base: str | None) -> tuple[str, str | None]:
+    named = read_config(adapter)
+    found = base or named.get("base_model_name_or_path")
+    if not isinstance(found, str) or not found:
+        raise ConfigError(f"{adapter} does not name its base model: give it by --base")
+    # A revision belongs to the base that the adapter names, not to another.
+    revision = None if base else named.get("revision")
+    if revision is not None and not isinstance(revision, str):
+        raise ConfigError(f"{adapter} names the revision {revision!r}, which is no text")
+    return found, revision

@@ -114,7 +114,7 @@ OWN_ATTENTION = {
     },
     "mpt": {"vocab_size": 320, "d_model": 32, "n_layers": 2, "n_heads": 4, "expansion_ratio": 2},
     "stablelm": SMALL,
-    "gpt_oss": SMALL | {"num_local_experts": 2},
+    "gpt_oss": SMALL | {"num_local_experts": 2, "num_experts_per_tok": 2},
     "recurrent_gemma": SMALL,
 }
 

@@ -1,0 +1,105 @@
+"""A merged model as a folder, proved before it is there."""
+
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from data.template import continuation
+from lit.generate import stop_tokens
+from lit.model import load_tuned, stored_dtype
+from lora.config import ConfigError
+from lora.inject import merge
+
+PROBE = "What comes out must be what went in. Что вошло, то и вышло: 0123456789."
+LIMITS = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}
+"""How far rounding to a dtype may move logits, as a share of their size."""
+
+
+def merge_into(
+    folder: Path,
+    adapter: Path,
+    base: str | None = None,
+    dtype: torch.dtype | None = None,
+    ollama: bool = False,
+) -> float:
+    """Write a merged model, after loading it again to see that it says what the adapter says.
+
+    Args:
+        folder: Must not exist, or be empty; it appears whole or not at all.
+        adapter: The adapter's folder.
+        base: The base model, if it is not where the adapter says.
+        dtype: Of the weights written; None for the base's own.
+        ollama: Write a Modelfile beside the weights.
+
+    Returns:
+        How far the logits moved, as a share of their size.
+
+    Raises:
+        ConfigError: The folder is taken, the adapter does not fit, a merged weight is not finite,
+            or the merged model says something else.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder} is there already: give another --output_dir, or remove it")
+    stored = stored_dtype(adapter, base)
+    dtype = dtype or stored
+    # The sum is made in float32 and rounded once, to whichever of the two is finer.
+    model, tokenizer = load_tuned(adapter, base, torch.promote_types(stored, dtype))
+    probe = torch.tensor([continuation(PROBE, tokenizer)])
+    wanted = _logits(model, probe)
+    merge(model)
+    if broken := [name for name, p in model.named_parameters() if not p.isfinite().all()]:
+        raise ConfigError(f"the merged {broken[0]} is not finite; nothing was written")
+    model.to(dtype)  # type: ignore[arg-type]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as name:
+        new = Path(name) / folder.name
+        model.save_pretrained(new)
+        tokenizer.save_pretrained(new)
+        if ollama:
+            (new / "Modelfile").write_text(modelfile(model, tokenizer), encoding="utf-8")
+        again = AutoModelForCausalLM.from_pretrained(
+            new, dtype=dtype, trust_remote_code=False, local_files_only=True
+        )
+        moved = float((_logits(again, probe) - wanted).norm() / wanted.norm())
+        if not moved < LIMITS[dtype]:
+            raise ConfigError(
+                f"the merged model's logits differ from the adapter's by {moved:.1%}; "
+                "nothing was written"
+            )
+        if folder.exists():
+            folder.rmdir()
+        new.rename(folder)
+    return moved
+
+
+def modelfile(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
+    """An Ollama Modelfile with the template and the stop tokens of training."""
+    lines = ["FROM ."]
+    if tokenizer.chat_template:
+        asked = {"role": "user", "content": "{{ .Prompt }}"}
+        told = {"role": "system", "content": "{{ .System }}"}
+        alone, with_system = (_rendered(turns, tokenizer) for turns in ([asked], [told, asked]))
+        lines.append(
+            f'TEMPLATE """{{{{ if .System }}}}{with_system}{{{{ else }}}}{alone}{{{{ end }}}}"""'
+        )
+    for token in stop_tokens(model, tokenizer):
+        lines.append(f'PARAMETER stop "{tokenizer.convert_ids_to_tokens(token)}"')
+    return "\n".join(lines) + "\n"
+
+
+def _rendered(turns: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase) -> str:
+    text = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+    # Ollama puts the first token there by itself.
+    return text.removeprefix(tokenizer.bos_token or "") if _adds_bos(tokenizer) else text
+
+
+def _adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    return continuation("a", tokenizer)[0] == tokenizer.bos_token_id
+
+
+@torch.inference_mode()
+def _logits(model: PreTrainedModel, ids: Tensor) -> Tensor:
+    return model(input_ids=ids).logits.float()
