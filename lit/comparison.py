@@ -24,6 +24,7 @@ from lit.metrics import losses as logged_losses
 from lit.model import load
 from lit.pictures import answers_picture, example_picture, loss_picture
 from lit.report import Comparison, LossResult, Pair
+from lora.adapter import read_config
 
 GENERAL = Path(__file__).parent.parent / "data" / "corpora" / "general.ru-en.txt"
 SHOWN = 6
@@ -70,6 +71,7 @@ def compare(
         ConfigError, DataError: Something is not there, or cannot be read.
     """
     start = time.perf_counter()
+    read_config(adapter)  # what is no adapter is said first
     run = RunFolder(adapter.absolute().parent)
     path, source = _source(run, data, needed=questions is None)
     rows = _asked(path) if path else []

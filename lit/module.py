@@ -97,7 +97,7 @@ class LoRAModule(L.LightningModule):
                 say(f"model  {reason}: rows are computed one by one, slower, to the same result")
             check_loss(model, batch)
         if self.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.activation_checkpointing_enable({"use_reentrant": False})
         self.model = model
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:

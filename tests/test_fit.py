@@ -1,0 +1,250 @@
+"""python -m lit.fit, from the command line to the run's folder."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors import safe_open
+
+from lit.fit import main
+
+ROWS = [
+    {"prompt": f"How warm must bed {i} be?", "response": f"Bed {i} must be {50 + i} degrees warm."}
+    for i in range(20)
+]
+
+
+@pytest.fixture
+def data_file(tmp_path: Path) -> Path:
+    """Twenty rows."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS), "utf-8")
+    return path
+
+
+@pytest.fixture
+def command(tiny_folder: Path, data_file: Path, tmp_path: Path) -> list[str]:
+    """A run of 2 epochs of 8 optimizer steps of 2 rows; its folder is tmp_path/run."""
+    return [
+        *("--model.base", str(tiny_folder), "--data.path", str(data_file)),
+        *("--output_dir", str(tmp_path / "run"), "--trainer.accelerator", "cpu"),
+        *("--data.val_fraction", "0.2", "--data.batch_size", "2", "--model.lr", "1e-2"),
+        *("--trainer.max_epochs", "2", "--model.lora.lora_dropout", "0.1"),
+    ]
+
+
+def adapter_of(run: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a run's last checkpoint."""
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    return checkpoint["state_dict"]
+
+
+def test_a_run_leaves_the_folder_that_the_design_names(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(command) == 0
+    run = tmp_path / "run"
+    names = {path.name for path in run.iterdir()}
+    assert names == {
+        *("config.yaml", "adapter", "checkpoints", "tensorboard"),
+        *("metrics.csv", "loss.png", "validation.jsonl"),
+    }
+    assert {path.name for path in (run / "adapter").iterdir()} == {
+        *("adapter_model.safetensors", "adapter_config.json", "README.md"),
+        *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
+    }
+    assert any((run / "tensorboard").glob("events*"))
+    with (run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    val = [float(row["val/loss"]) for row in rows if row["val/loss"]]
+    train = [float(row["train/loss"]) for row in rows if row["train/loss"]]
+    assert len(train) == 16
+    assert len(val) == 3
+    assert min(val[1:]) < val[0]
+    said = capsys.readouterr().out
+    assert "20 rows read, 20 used" in said
+    assert "16 optimizer steps" in said
+    assert f"{val[0]:.4f} -> {min(val[1:]):.4f}" in said
+    assert f"{val[0]:.4f}" in (run / "adapter" / "README.md").read_text()
+
+
+def test_no_file_of_a_run_holds_a_base_weight(command: list[str], tmp_path: Path) -> None:
+    assert main(command) == 0
+    run = tmp_path / "run"
+    with safe_open(run / "adapter" / "adapter_model.safetensors", "pt") as file:
+        assert all(".lora_A." in key or ".lora_B." in key for key in file.keys())  # noqa: SIM118
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert all(key.endswith(("lora_A", "lora_B")) for key in checkpoint["state_dict"])
+    assert checkpoint["optimizer_states"][0]["state"]
+
+
+def test_held_out_rows_are_written_with_their_source_and_never_trained_on(
+    command: list[str], tmp_path: Path, data_file: Path
+) -> None:
+    assert main(command) == 0
+    lines = (tmp_path / "run" / "validation.jsonl").read_text("utf-8").splitlines()
+    held = [json.loads(line) for line in lines]
+    assert len(held) == 4
+    for row in held:
+        number = int(row["source"].rpartition(":")[2])
+        assert row["messages"][0]["content"] == ROWS[number - 1]["prompt"]
+
+
+def test_the_saved_config_alone_repeats_the_run_bit_for_bit(
+    command: list[str], tmp_path: Path
+) -> None:
+    assert main(command) == 0
+    config = str(tmp_path / "run" / "config.yaml")
+    assert main(["--config", config, "--output_dir", str(tmp_path / "again")]) == 0
+    first, again = adapter_of(tmp_path / "run"), adapter_of(tmp_path / "again")
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+@pytest.mark.parametrize("steps", [3, 8, 11])
+def test_a_resumed_run_equals_one_that_never_stopped(
+    command: list[str], tmp_path: Path, steps: int
+) -> None:
+    """In mid-epoch, at the epoch's edge, and in the second epoch."""
+    assert main(command) == 0
+    part = [*command, "--output_dir", str(tmp_path / "part")]
+    every = ["--checkpoint.every_n_train_steps", str(steps), "--checkpoint.save_top_k", "-1"]
+    assert main([*part, *every]) == 0
+    middle = tmp_path / "part" / "checkpoints" / f"step-{steps}.ckpt"
+    resumed = [*command, "--output_dir", str(tmp_path / "resumed")]
+    assert main([*resumed, "--ckpt_path", str(middle)]) == 0
+    whole, after = adapter_of(tmp_path / "run"), adapter_of(tmp_path / "resumed")
+    assert all(torch.equal(whole[name], after[name]) for name in whole)
+
+
+def test_a_folder_with_a_run_is_not_overwritten_unless_asked(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(command) == 0
+    before = adapter_of(tmp_path / "run")
+    assert main([*command, "--seed_everything", "7"]) == 2
+    said = capsys.readouterr().err
+    assert "--ckpt_path last" in said
+    assert "--overwrite" in said
+    assert all(torch.equal(before[k], v) for k, v in adapter_of(tmp_path / "run").items())
+    (tmp_path / "run" / "mine.txt").write_text("keep")
+    assert main([*command, "--seed_everything", "7", "--overwrite", "true"]) == 0
+    assert (tmp_path / "run" / "mine.txt").read_text() == "keep"
+    assert any(not torch.equal(before[k], v) for k, v in adapter_of(tmp_path / "run").items())
+
+
+def test_without_validation_rows_the_last_adapter_is_kept(
+    command: list[str], tmp_path: Path
+) -> None:
+    assert main([*command, "--data.val_fraction", "0"]) == 0
+    assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").exists()
+    assert not (tmp_path / "run" / "validation.jsonl").exists()
+
+
+WRONG = {
+    "a missing data file": (["--data.path", "none.jsonl"], "none.jsonl does not exist"),
+    "a hub name without a network": (["--model.base", "no/such"], "hub cannot be reached"),
+    "a missing folder": (["--model.base", "./no-such"], "no folder ./no-such"),
+    "a wrong key": (["--model.lora.rank", "8"], "did you mean model.lora.r?"),
+    "a wrong group": (["--trainer.lr", "1"], "did you mean model.lr?"),
+    "a wrong type": (["--model.lora.r", "many"], "model.lora.r is many"),
+    "a rank below 1": (["--model.lora.r", "-1"], "lora.r is -1"),
+    "a wrong choice": (["--model.optimizer", "adam"], "'adamw', 'sgd'"),
+    "a wrong layer": (["--model.lora.target_modules", "[query]"], "q_proj"),
+    "a wrong template": (["--data.template", "chatml"], "neither auto, chat, plain nor a file"),
+    "a missing checkpoint": (["--ckpt_path", "last"], "there is no checkpoint"),
+    "too small a budget": (["--data.max_tokens", "8"], "data.max_tokens is 8"),
+    "no rows that fit": (["--data.max_length", "8"], "no row of"),
+    "a batch of none": (["--data.batch_size", "0"], "data.batch_size is 0"),
+    "all held out": (["--data.val_fraction", "0.99"], "too few to hold out"),
+    "a precision that casts A and B": (["--trainer.precision", "bf16-true"], "bf16-mixed"),
+}
+
+
+@pytest.mark.parametrize("fault", WRONG)
+def test_a_wrong_setting_ends_with_2_and_says_what_is_wrong(
+    fault: str, command: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    changed, said = WRONG[fault]
+    assert main([*command, *changed]) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert "Traceback" not in captured.err
+    assert len(captured.err.strip().splitlines()) <= 3
+
+
+BAD_YAML = {
+    "an unknown key": ("model:\n  base: m\n  lora:\n    rank: 8\n", ":4: there is no setting"),
+    "a wrong group": ("modle:\n  base: m\n", ":1: there is no setting modle; did you mean model?"),
+    "a key there twice": ("model:\n  base: m\n  base: n\n", ":3: model.base is there twice"),
+    "no YAML": ("model: [\n", ":2: not YAML"),
+    "no mapping": ("- model\n", "must hold settings"),
+    "nothing": ("", "must hold settings"),
+    "CP1251": ("model:\n  base: модель\n".encode("cp1251"), "is not UTF-8"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_YAML)
+def test_a_wrong_config_file_is_named_with_its_line(
+    fault: str, command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    text, said = BAD_YAML[fault]
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert main(["--config", str(path), *command]) == 2
+    error = capsys.readouterr().err
+    assert str(path) in error
+    assert said in error
+
+
+def test_a_config_with_a_byte_order_mark_is_read(command: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "bom.yaml"
+    path.write_text("data:\n  max_length: 8\n", "utf-8-sig")
+    assert main(["--config", str(path), *command]) == 2  # read: no row fits into 8 tokens
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_the_run_goes_on_to_the_same_end(
+    number: int, code: int, command: list[str], tmp_path: Path, own_cache: None
+) -> None:
+    assert main(command) == 0
+    out = tmp_path / "stopped"
+    stopped = [*command, "--output_dir", str(out)]
+    environment = os.environ | {"HF_DATASETS_CACHE": str(tmp_path / "cache2")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lit.fit", *stopped, "--trainer.accumulate_grad_batches", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    deadline = time.time() + 120
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("step 2/") or time.time() > deadline:
+            process.send_signal(number)
+            break
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == code, error
+    assert "--ckpt_path last" in error
+    assert main([*stopped, "--ckpt_path", "last"]) == 0
+    whole, after = adapter_of(tmp_path / "run"), adapter_of(out)
+    assert all(torch.equal(whole[name], after[name]) for name in whole)
+    with (out / "metrics.csv").open() as file:
+        steps = [row["step"] for row in csv.DictReader(file) if row["train/loss"]]
+    assert steps == [str(step) for step in range(16)]
+
+
+def test_the_saved_config_is_whole(command: list[str], tmp_path: Path) -> None:
+    assert main(command) == 0
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert config["model"]["lora"]["r"] == 8
+    assert config["overwrite"] is False
+    assert config["data"]["template"] == "auto"
