@@ -48,25 +48,29 @@ def _pair(question: str, answer: str) -> Callable[[dict[str, Any]], list[Message
 
 def _instruction(fields: dict[str, Any]) -> list[Message]:
     instruction = _text(fields, "instruction")
-    given = _text(fields, "input") if fields.get("input") else ""
+    given = _text(fields, "input") if fields.get("input") not in (None, "") else ""
     question = f"{instruction}\n\n{given}" if given else instruction
     return _conversation(question, _text(fields, "output"), fields)
 
 
 def _conversation(question: str, answer: str, fields: dict[str, Any]) -> list[Message]:
-    system = [Message("system", _text(fields, "system"))] if fields.get("system") else []
-    return [*system, Message("user", question), Message("assistant", answer)]
+    return [*_system(fields), Message("user", question), Message("assistant", answer)]
+
+
+def _system(fields: dict[str, Any]) -> list[Message]:
+    given = fields.get("system") not in (None, "")
+    return [Message("system", _text(fields, "system"))] if given else []
 
 
 def _messages(fields: dict[str, Any]) -> list[Message]:
-    return [
+    return _system(fields) + [
         _turn(turn, f"messages[{i}]", "role", "content", {name: name for name in ROLES})
         for i, turn in enumerate(_list(fields, "messages"))
     ]
 
 
 def _sharegpt(fields: dict[str, Any]) -> list[Message]:
-    return [
+    return _system(fields) + [
         _turn(turn, f"conversations[{i}]", "from", "value", SHAREGPT_ROLES)
         for i, turn in enumerate(_list(fields, "conversations"))
     ]
@@ -76,7 +80,7 @@ def _turn(turn: Any, where: str, role_key: str, text_key: str, roles: dict[str, 
     if not isinstance(turn, dict):
         raise RowError(f"{where}: not an object but a {type(turn).__name__}")
     role = turn.get(role_key)
-    if role not in roles:
+    if not isinstance(role, str) or role not in roles:
         raise RowError(f"{where}.{role_key}: {role!r} is none of {', '.join(sorted(roles))}")
     train = turn.get("train", True)
     if not isinstance(train, bool):
@@ -91,7 +95,10 @@ def _text(fields: dict[str, Any], key: str, where: str = "") -> str:
         raise RowError(f"{where}{key}: {kind}")
     if not value.strip():
         raise RowError(f"{where}{key}: blank")
-    return value
+    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        raise RowError(f"{where}{key}: holds NUL or half a surrogate, which is no text")
+    # White space around a text would melt into the template's tokens beside it.
+    return value.strip()
 
 
 def _list(fields: dict[str, Any], key: str) -> list[Any]:

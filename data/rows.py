@@ -10,6 +10,8 @@ import numpy as np
 
 from data.types import BadRow, DataError, Row
 
+# An answer may be longer than the 131,072 characters that the csv module allows by default.
+csv.field_size_limit(1 << 30)
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")
 
 
@@ -40,7 +42,7 @@ def read(path: str | Path) -> Iterator[Row | BadRow]:
             f"{path} is not UTF-8 (byte 0x{error.object[error.start]:02x}); save it as UTF-8"
         ) from None
     if empty:
-        raise DataError(f"{path} holds no rows")
+        raise DataError(f"{path} holds no rows: it needs questions with their answers")
 
 
 def split(groups: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -86,6 +88,8 @@ def _read_jsonl(path: Path) -> Iterator[Row | BadRow]:
 def _parse(text: str, path: Path, line: int) -> Row | BadRow:
     try:
         value = json.loads(text)
+    except RecursionError:
+        return BadRow(str(path), line, "not JSON: nested too deeply")
     except ValueError as error:
         # The decoder's own line number is within this one line.
         reason = getattr(error, "msg", str(error))
@@ -101,19 +105,38 @@ def _row(value: Any, path: Path, line: int) -> Row | BadRow:
 
 def _read_json(path: Path) -> Iterator[Row | BadRow]:
     text = path.read_bytes().decode("utf-8-sig")
+    if not text.strip():
+        return
+    if not text.lstrip().startswith("["):
+        raise DataError(f"{path} must hold a list of objects; for one object a line, use .jsonl")
+    decoder = json.JSONDecoder()
+    place, line, counted = text.index("[") + 1, 1, 0
     try:
-        values = json.loads(text)
+        while text[(place := _next(text, place)) : place + 1] != "]":
+            line += text.count("\n", counted, place)
+            counted = place
+            value, place = decoder.raw_decode(text, place)
+            yield _row(value, path, line)
+            place = _next(text, place)
+            if text[place : place + 1] not in (",", "]"):
+                raise json.JSONDecodeError("Expecting ',' or ']'", text, place)
+            place += text[place] == ","
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
-    if not isinstance(values, list):
-        raise DataError(f"{path} must hold a list of objects; for one object a line, use .jsonl")
-    for number, value in enumerate(values, 1):
-        yield _row(value, path, number)
+    except (RecursionError, ValueError) as error:
+        raise DataError(f"{path}:{line}: not JSON: {error}") from None
+
+
+def _next(text: str, place: int) -> int:
+    """The next place that holds no white space."""
+    while text[place : place + 1].isspace():
+        place += 1
+    return place
 
 
 def _read_csv(path: Path) -> Iterator[Row | BadRow]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        first = file.readline()
+        first = next((line for line in file if line.strip()), "")
         file.seek(0)
         separator = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
         reader = csv.reader(file, delimiter=separator, strict=True)
@@ -125,12 +148,17 @@ def _read_csv(path: Path) -> Iterator[Row | BadRow]:
             except StopIteration:
                 return
             except csv.Error as error:
+                if reader.line_num > line:
+                    # Quotes that do not match over lines: the rest cannot be told apart into rows.
+                    raise DataError(f"{path}:{line}: not CSV from here on: {error}") from None
                 yield BadRow(str(path), line, f"not CSV: {error}")
                 continue
-            if not any(values):
+            if not values:
                 continue
             if header is None:
                 header = [name.strip() for name in values]
+                if twice := {name for name in header if header.count(name) > 1}:
+                    raise DataError(f"{path}:{line}: column {min(twice)!r} is there twice")
             elif len(values) != len(header):
                 reason = f"{len(values)} fields where the header has {len(header)}"
                 yield BadRow(str(path), line, reason)
@@ -141,5 +169,5 @@ def _read_csv(path: Path) -> Iterator[Row | BadRow]:
 def _neighbours(path: Path) -> str:
     if not path.parent.is_dir():
         return f", nor does {path.parent}"
-    names = sorted(p.name for p in path.parent.iterdir() if p.suffix.lower() in SUFFIXES)
+    names = sorted(p.name for p in path.parent.iterdir() if p.is_file() and p.suffix in SUFFIXES)
     return f"; {path.parent} has {', '.join(names[:8])}" if names else ""

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from data.formats import to_messages
 from data.rows import read
 from data.template import TRUNCATIONS, encode
-from data.types import BadRow, DataError, Example, Message, Row, RowError
+from data.types import BadRow, DataError, Example, Message, Row, RowError, TooLongError
 
 ON_BAD_ROW = ("error", "skip")
 SHOWN = 20
@@ -112,6 +112,8 @@ def build(
     ):
         if value not in known:
             raise DataError(f"data.{name} is {value!r}; there are {', '.join(known)}")
+    if max_length < 1:
+        raise DataError(f"data.max_length is {max_length}; it must be 1 or more (512 is usual)")
     path = Path(path)
     rows = read(path)
     first = next(rows)  # a missing or foreign file is reported before it is hashed
@@ -174,7 +176,7 @@ def _records(
             example = encode_messages(messages)
         except RowError as error:
             reason = BadRow(row.file, row.line, str(error))
-            kind = ledger.too_long if str(error).startswith("too long") else ledger.bad
+            kind = ledger.too_long if isinstance(error, TooLongError) else ledger.bad
             kind.append(str(reason))
             continue
         except DataError as error:

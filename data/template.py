@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from jinja2 import TemplateError, TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 
-from data.types import IGNORE, DataError, Example, Message, RowError
+from data.types import IGNORE, DataError, Example, Message, RowError, TooLongError
 
 TRUNCATIONS = ("middle", "drop", "error")
 MIN_PROMPT = 16
@@ -36,9 +37,13 @@ def choose(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
             raise DataError("data.template is plain, but this model has no end token: use a file")
         tokenizer.chat_template = _plain(tokenizer)
     elif Path(template).is_file():
-        tokenizer.chat_template = Path(template).read_text(encoding="utf-8")
+        try:
+            tokenizer.chat_template = Path(template).read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError:
+            raise DataError(f"{template} is not UTF-8; save it as UTF-8") from None
     else:
         raise DataError(f"data.template is {template!r}: neither auto, chat, plain nor a file")
+    stop_token(tokenizer)  # a template that cannot be used is refused before any row is read
     return template
 
 
@@ -94,7 +99,9 @@ def encode(
             )
         # Control tokens in the texts stay text, so the first one is the template's end of the turn.
         # pad and eos are one token in many tokenizers: mask by place, or it never learns to stop.
-        stop = next((i for i in range(start, len(ids)) if ids[i] in special), None)
+        last = place + 1 == len(messages)
+        turn = len(ids) if last else len(_render(messages[: place + 1], tokenizer))
+        stop = next((i for i in range(start, turn) if ids[i] in special), None)
         if stop is None:
             raise DataError(
                 "this template ends an answer without a special token, so the model would never "
@@ -113,12 +120,14 @@ def _fit(example: Example, max_length: int | None, truncation: str) -> Example:
     if truncation == "error":
         raise DataError(f"{too_long}, and data.truncation is error")
     if truncation == "drop":
-        raise RowError(f"too long: {too_long}")
+        raise TooLongError(f"too long: {too_long}")
     first = next(i for i, label in enumerate(labels) if label != IGNORE)
     cut = len(ids) - max_length
     keep = first - cut
     if keep < MIN_PROMPT:
-        raise RowError(f"too long: {too_long}, and too little of it is prompt that could be cut")
+        raise TooLongError(
+            f"too long: {too_long}, and too little of it is prompt that could be cut"
+        )
     # The template's header leads and the question's end comes last: both stay.
     head = keep // 2
     tail = head + cut
@@ -131,12 +140,18 @@ def _render(
     add_generation_prompt: bool = False,
 ) -> list[int]:
     turns = [{"role": message.role, "content": message.content} for message in messages]
-    return tokenizer.apply_chat_template(  # type: ignore[return-value]
-        turns,
-        add_generation_prompt=add_generation_prompt,
-        return_dict=False,
-        sanitize_control_tokens=True,
-    )
+    try:
+        return tokenizer.apply_chat_template(  # type: ignore[return-value]
+            turns,
+            add_generation_prompt=add_generation_prompt,
+            return_dict=False,
+            sanitize_control_tokens=True,
+        )
+    except TemplateSyntaxError as error:
+        raise DataError(f"the template is broken in its line {error.lineno}: {error}") from None
+    except TemplateError as error:
+        # Some templates refuse a system message, or roles out of their order.
+        raise RowError(f"the template refuses this conversation: {error}") from None
 
 
 def _plain(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -18,6 +18,10 @@ class RowError(DataError):
     """One row cannot be used; the message is ``field: reason``."""
 
 
+class TooLongError(RowError):
+    """One row does not fit into max_length."""
+
+
 class Row(NamedTuple):
     """One record of a data file, as it stands there."""
 

@@ -17,7 +17,7 @@ from lit.measure import Losses, losses
 from lit.model import load
 from lora.inject import disabled
 
-HOSTILE = "<script>alert(1)</script> | **bold** $x_1$ & \"quotes\""
+HOSTILE = '<script>alert(1)</script> | **bold** $x_1$ & "quotes"'
 
 
 @pytest.fixture(scope="module")

@@ -144,3 +144,29 @@ def test_a_system_field_leads_the_conversation(
 def test_an_instruction_is_followed_by_its_input() -> None:
     fields = {"instruction": "Translate.", "input": "Да", "output": "Yes"}
     assert messages_of(fields)[0].content == "Translate.\n\nДа"
+
+
+NO_TEXT = {"NUL": "a\0b", "half a surrogate": "a\ud800"}
+
+
+@pytest.mark.parametrize("kind", NO_TEXT)
+def test_what_is_no_text_is_a_bad_row_with_its_field(kind: str) -> None:
+    with pytest.raises(RowError, match=r"response: holds NUL or half a surrogate"):
+        to_messages(Row({"prompt": "a", "response": NO_TEXT[kind]}, "f", 1))
+
+
+@pytest.mark.parametrize("role", [["user"], {}, 1, None])
+def test_a_role_that_is_no_text_is_a_bad_row(role: object) -> None:
+    with pytest.raises(RowError, match=r"messages\[0\].role"):
+        to_messages(Row({"messages": [{"role": role, "content": "x"}]}, "f", 1))
+
+
+def test_a_system_field_stands_before_any_format() -> None:
+    for format_ in FORMATS.values():
+        messages = to_messages(Row(format_.sample | {"system": "Be brief."}, "f", 1))
+        assert messages[0] == ("system", "Be brief.", True)
+
+
+def test_white_space_around_texts_is_removed() -> None:
+    messages = to_messages(Row({"prompt": " a\n", "completion": "\n\n b "}, "f", 1))
+    assert [message.content for message in messages] == ["a", "b"]

@@ -45,7 +45,9 @@ def test_plain_transformers_gives_the_tuned_answers_token_for_token(
     ids = tokenizer(QUESTION)["input_ids"]
     sampling = Sampling(max_new_tokens=30)
     wanted = stream(tuned, tokenizer, ids, sampling, lambda text: None)
-    assert stream(merged, AutoTokenizer.from_pretrained(out), ids, sampling, lambda _: None) == wanted
+    assert (
+        stream(merged, AutoTokenizer.from_pretrained(out), ids, sampling, lambda _: None) == wanted
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])

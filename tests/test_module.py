@@ -99,7 +99,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(
                 kept["model"] = pl_module.adapted_model
                 next(iter(parameters.values())).grad.fill_(torch.nan)
 
-    with pytest.raises(TrainingError, match="step 2.*lr"):
+    with pytest.raises(TrainingError, match=r"step 2.*lr"):
         train(tiny_folder, data_file, batch_size=4, accumulate=1, callbacks=[Poison()])
     for name, parameter in tensors(kept.pop("model")).items():
         assert torch.equal(parameter, kept[name])

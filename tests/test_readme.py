@@ -63,7 +63,9 @@ def test_the_two_languages_have_the_same_commands_and_headings() -> None:
     english, russian = READMES
     assert commands(english) == commands(russian)
     levels = [
-        re.findall(r"^(#+) ", re.sub(r"```.*?```", "", path.read_text("utf-8"), flags=re.DOTALL), re.M)
+        re.findall(
+            r"^(#+) ", re.sub(r"```.*?```", "", path.read_text("utf-8"), flags=re.DOTALL), re.M
+        )
         for path in READMES
     ]
     assert levels[0] == levels[1]

@@ -199,3 +199,67 @@ def test_a_split_that_leaves_no_rows_is_refused(
 ) -> None:
     with pytest.raises(DataError, match=message):
         split(np.array(groups), fraction, 0)
+
+
+def test_json_rows_have_the_lines_where_they_begin(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text('[\n{"a": 1},\n\n  {"a":\n 2}, 3\n]\n', "utf-8")
+    assert [row.line for row in read(path)] == [2, 4, 5]
+
+
+HOSTILE_JSON = {
+    "nested without end": "[" * 100_000,
+    "a number of 5,000 digits": '[{"a": ' + "1" * 5000 + "}]",
+    "no end": '[{"a": 1}',
+    "no comma": '[{"a": 1} {"a": 2}]',
+    "something behind": '[{"a": 1}',
+}
+
+
+@pytest.mark.parametrize("fault", HOSTILE_JSON)
+def test_json_that_cannot_be_read_names_the_file_and_line(fault: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(HOSTILE_JSON[fault], "utf-8")
+    with pytest.raises(DataError, match=r"rows\.json:1: not JSON"):
+        list(read(path))
+
+
+def test_a_line_nested_without_end_is_a_bad_row(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("[" * 100_000 + '\n{"a": 1}\n', "utf-8")
+    bad, good = read(path)
+    assert isinstance(bad, BadRow)
+    assert isinstance(good, Row)
+
+
+def test_a_blank_first_line_does_not_hide_the_separator(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("\nq;a\n1;2\n", "utf-8")
+    assert [row.fields for row in read(path)] == [{"q": "1", "a": "2"}]
+
+
+def test_a_row_of_empty_fields_is_still_a_row(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("q,a\n,\n3,4\n", "utf-8")
+    assert [row.line for row in read(path)] == [2, 3]
+
+
+def test_a_column_there_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("q,q\n1,2\n", "utf-8")
+    with pytest.raises(DataError, match="column 'q' is there twice"):
+        list(read(path))
+
+
+def test_a_very_long_field_is_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text('q,a\n"' + "x" * 140_000 + '\nz",2\n', "utf-8")
+    (row,) = read(path)
+    assert len(row.fields["q"]) == 140_002
+
+
+def test_quotes_that_never_close_stop_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text('q,a\n"1,2\n3,4\n', "utf-8")
+    with pytest.raises(DataError, match=r"rows\.csv:2: not CSV from here on"):
+        list(read(path))

@@ -8,7 +8,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from data.template import MIN_PROMPT, choose, encode, prompt, stop_token
-from data.types import IGNORE, DataError, Example, Message, RowError
+from data.types import IGNORE, DataError, Example, Message, RowError, TooLongError
 
 SYSTEM = Message("system", "Отвечай кратко.")
 ASK = Message("user", "How warm must the bed be for PLA?")
@@ -127,10 +127,10 @@ def test_a_row_that_fits_is_left_as_it_is(
 @pytest.mark.parametrize(
     ("truncation", "keep", "kind", "reason"),
     [
-        ("drop", MIN_PROMPT, RowError, "too long: .* tokens, data.max_length is"),
+        ("drop", MIN_PROMPT, TooLongError, "too long: .* tokens, data.max_length is"),
         ("error", MIN_PROMPT, DataError, "data.max_length is .* and data.truncation is error"),
-        ("middle", MIN_PROMPT - 1, RowError, "too long: .* too little of it is prompt"),
-        ("middle", -1, RowError, "too long: .* too little of it is prompt"),
+        ("middle", MIN_PROMPT - 1, TooLongError, "too long: .* too little of it is prompt"),
+        ("middle", -1, TooLongError, "too long: .* too little of it is prompt"),
     ],
 )
 def test_a_row_that_does_not_fit_is_refused(
@@ -233,3 +233,34 @@ def test_the_stop_token_is_the_template_s(
     else:
         tokenizer.chat_template = template
     assert stop_token(tokenizer) == tokenizer.convert_tokens_to_ids(token)
+
+
+def test_a_template_that_refuses_a_system_message_makes_a_bad_row(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    refuse = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    tokenizer.chat_template = refuse + tokenizer.chat_template
+    turns = [Message("system", "s"), Message("user", "u"), Message("assistant", "a")]
+    with pytest.raises(RowError, match="refuses this conversation: no system"):
+        encode(turns, tokenizer)
+    assert encode(turns[1:], tokenizer).ids
+
+
+@pytest.mark.parametrize("text", ["{% for m in messages %}{{ m['content'] }", "{{ oops"])
+def test_a_broken_template_file_is_refused_at_once(
+    text: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    path = tmp_path / "broken.jinja"
+    path.write_text(text)
+    with pytest.raises(DataError, match="template is broken in its line 1"):
+        choose(tokenizer, str(path))
+
+
+def test_the_next_turns_control_token_is_no_stop(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ '<|im_start|>' if m.role == 'user' else '<pad>' }}"
+        "{{ m.content }}{% endfor %}{% if add_generation_prompt %}<pad>{% endif %}"
+    )
+    turns = [Message("user", "a"), Message("assistant", "b"), Message("user", "c")]
+    with pytest.raises(DataError, match="never learn to stop"):
+        encode(turns, tokenizer)
