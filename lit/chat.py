@@ -17,6 +17,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--base", help="the base model, alone or below the adapter")
     parser.add_argument("--prompt", help="answer this one question and end")
     parser.add_argument("--system", default="", help="what the model is told first")
+    parser.add_argument(
+        "--quantize", choices=("nf4", "fp4"), help="hold the base's layers in 4 bits"
+    )
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument(
         "--temperature", type=float, default=0.0, help="0 (the default) takes the likeliest token"
@@ -66,7 +69,7 @@ def _open(options: argparse.Namespace) -> "Conversation":
     sampling = Sampling(options.seed, options.temperature, options.top_p, options.max_new_tokens)
     if not (options.adapter or options.base):
         raise ConfigError("give --adapter D, or --base NAME")
-    model, tokenizer = load(options.adapter, options.base, options.template)
+    model, tokenizer = load(options.adapter, options.base, options.template, options.quantize)
     return Conversation(model, tokenizer, sampling, bool(options.adapter), _write, options.system)
 
 

@@ -27,6 +27,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--template", default="auto", help="as in lit.chat; none: questions are continued"
     )
+    parser.add_argument(
+        "--quantize", choices=("nf4", "fp4"), help="hold the base's layers in 4 bits"
+    )
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--top_p", type=float, default=1.0)
@@ -57,6 +60,7 @@ def main(args: list[str] | None = None) -> int:
             folder=folder,
             most_answers=options.answers,
             template=options.template,
+            quantize=options.quantize,
             batch_size=options.batch_size,
             sampling=Sampling(
                 options.seed, options.temperature, options.top_p, options.max_new_tokens

@@ -51,6 +51,7 @@ def compare(
     folder: Path,
     most_answers: int,
     template: str,
+    quantize: str | None,
     batch_size: int,
     sampling: Sampling,
 ) -> Comparison:
@@ -64,6 +65,7 @@ def compare(
         folder: Where the pictures go.
         most_answers: How many of the rows are answered, evenly spread.
         template: As in ``lit.model.load``.
+        quantize: As in ``lit.model.load_base``.
         batch_size: Answers made at a time.
         sampling: The same for both.
 
@@ -76,7 +78,7 @@ def compare(
     path, source = _source(run, data, needed=questions is None)
     rows = _asked(path) if path else []
     extra = _asked(questions) if questions else []
-    model, tokenizer = load(adapter, base, template)
+    model, tokenizer = load(adapter, base, template, quantize)
     examples = [_example(row, tokenizer) for row in rows]
     general = [_text(text, tokenizer) for text in GENERAL.read_text("utf-8").split("\n\n")]
     chosen = _spread(len(rows), most_answers)

@@ -19,6 +19,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--base", help="the base model, if it is not where the adapter says")
     parser.add_argument("--dtype", choices=DTYPES, help="of the weights; by default the base's")
     parser.add_argument(
+        "--quantize",
+        choices=("nf4", "fp4"),
+        help="the adapter was trained on a 4-bit base: say how far its original is from that",
+    )
+    parser.add_argument(
         "--ollama", action="store_true", help="write a Modelfile for `ollama create` too"
     )
     return parser
@@ -43,6 +48,7 @@ def main(args: list[str] | None = None) -> int:
             options.base,
             getattr(torch, options.dtype) if options.dtype else None,
             options.ollama,
+            options.quantize,
         )
     except (ConfigError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)

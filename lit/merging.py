@@ -25,6 +25,7 @@ def merge_into(
     base: str | None = None,
     dtype: torch.dtype | None = None,
     ollama: bool = False,
+    quantize: str | None = None,
 ) -> float:
     """Write a merged model, after loading it again to see that it says what the adapter says.
 
@@ -34,9 +35,11 @@ def merge_into(
         base: The base model, if it is not where the adapter says.
         dtype: Of the weights written; None for the base's own.
         ollama: Write a Modelfile beside the weights.
+        quantize: How the base was held in training; it is merged into its dense original.
 
     Returns:
-        How far the logits moved, as a share of their size.
+        How far the logits moved from the adapter's, as a share of their size; with ``quantize``,
+        from those over the quantised base.
 
     Raises:
         ConfigError: The folder is taken, the adapter does not fit, a merged weight is not finite,
@@ -64,12 +67,15 @@ def merge_into(
         again = AutoModelForCausalLM.from_pretrained(
             new, dtype=dtype, trust_remote_code=False, local_files_only=True
         )
-        moved = float((_logits(again, probe) - wanted).norm() / wanted.norm())
+        moved = _distance(_logits(again, probe), wanted)
         if not moved < LIMITS[dtype]:
             raise ConfigError(
                 f"the merged model's logits differ from the adapter's by {moved:.1%}; "
                 "nothing was written"
             )
+        if quantize:
+            trained, _ = load_tuned(adapter, base, quantize=quantize)
+            moved = _distance(_logits(again, probe), _logits(trained, probe))
         if folder.exists():
             folder.rmdir()
         new.rename(folder)
@@ -99,6 +105,10 @@ def _rendered(turns: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase) -
 
 def _adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
     return continuation("a", tokenizer)[0] == tokenizer.bos_token_id
+
+
+def _distance(logits: Tensor, wanted: Tensor) -> float:
+    return float((logits - wanted).norm() / wanted.norm())
 
 
 @torch.inference_mode()

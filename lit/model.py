@@ -24,6 +24,7 @@ from transformers.utils import logging
 from data.template import choose, stop_token
 from lora.adapter import load_adapter, read_config
 from lora.config import ConfigError
+from lora.inject import quantise
 
 
 def quiet() -> None:
@@ -88,29 +89,42 @@ def load_tokenizer(base: str, revision: str | None = None) -> PreTrainedTokenize
 
 
 def load_base(
-    base: str, revision: str | None = None, dtype: torch.dtype = torch.float32
+    base: str,
+    revision: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    quantize: str | None = None,
+    device: torch.device | str = "cpu",
 ) -> PreTrainedModel:
-    """Load a base model, in eval mode, on the CPU.
+    """Load a base model, in eval mode.
 
     Args:
         base: A hub name or a local folder.
         revision: A branch, tag or commit of the hub.
         dtype: Of the weights; they never train, so the dtype of computing is enough.
+        quantize: ``nf4`` or ``fp4``: linear layers in 4 bits.
+        device: Where to.
 
     Raises:
         ConfigError: There is no such model, or it runs code of its own.
     """
     where = locate(base, revision)
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        model = AutoModelForCausalLM.from_pretrained(
             base, dtype=dtype, trust_remote_code=False, **where
         )
     except (OSError, ValueError) as error:
         raise ConfigError(f"{base} does not load: {str(error).splitlines()[0]}") from None
+    model.to(device)  # type: ignore[arg-type]
+    if quantize:
+        quantise(model, quantize, dtype)
+    return model
 
 
 def load(
-    adapter: str | Path | None, base: str | None = None, template: str = "auto"
+    adapter: str | Path | None,
+    base: str | None = None,
+    template: str = "auto",
+    quantize: str | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load what a command is to speak with: an adapter on its base, or a base alone.
 
@@ -118,14 +132,15 @@ def load(
         adapter: An adapter's folder, or None.
         base: The base model; needed without an adapter.
         template: As ``data.template.choose`` takes it, or ``none``: the tokenizer then has none.
+        quantize: As in ``load_base``.
 
     Raises:
         ConfigError, DataError: Something is not there, or does not fit.
     """
     if adapter is not None:
-        model, tokenizer = load_tuned(adapter, base)
+        model, tokenizer = load_tuned(adapter, base, quantize=quantize)
     elif base:
-        model, tokenizer = load_base(base), load_tokenizer(base)
+        model, tokenizer = load_base(base, quantize=quantize), load_tokenizer(base)
     else:
         raise ConfigError("give --adapter D, or --base NAME")
     if template == "none":
@@ -138,7 +153,10 @@ def load(
 
 
 def load_tuned(
-    adapter: str | Path, base: str | None = None, dtype: torch.dtype = torch.float32
+    adapter: str | Path,
+    base: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    quantize: str | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a base model with an adapter on it, and the tokenizer it was trained with.
 
@@ -146,12 +164,13 @@ def load_tuned(
         adapter: An adapter's folder.
         base: The base model, if it is not where the adapter's config says.
         dtype: Of the base's weights.
+        quantize: As in ``load_base``.
 
     Raises:
         ConfigError: The adapter, or its base, is not there, or they do not fit.
     """
     base, revision = _base_of(adapter, base)
-    model = load_base(base, revision, dtype)
+    model = load_base(base, revision, dtype, quantize)
     load_adapter(model, adapter)
     # The folder's tokenizer carries the template of training; one made elsewhere may lack it.
     own = Path(adapter) / "tokenizer_config.json"

@@ -38,7 +38,8 @@ class LoRAModule(L.LightningModule):
         base: The base model: a hub name, or a folder.
         revision: A branch, tag or commit of the hub.
         lora: The adapter.
-        optimizer: ``adamw`` or ``sgd``.
+        quantize: ``nf4`` or ``fp4`` hold the base's linear layers in 4 bits.
+        optimizer: ``adamw``, its 8-bit kin of bitsandbytes, or ``sgd``.
         lr: The highest learning rate.
         weight_decay: Decay of A and B.
         scheduler: How the learning rate falls after the warm-up.
@@ -54,7 +55,8 @@ class LoRAModule(L.LightningModule):
         base: str,
         lora: LoRAConfig,
         revision: str | None = None,
-        optimizer: Literal["adamw", "sgd"] = "adamw",
+        quantize: Literal["nf4", "fp4"] | None = None,
+        optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "sgd"] = "adamw",
         lr: float = 2e-4,
         weight_decay: float = 0.0,
         scheduler: Literal["cosine", "linear", "constant"] = "cosine",
@@ -68,6 +70,7 @@ class LoRAModule(L.LightningModule):
         if warmup < 0:
             raise ConfigError(f"model.warmup is {warmup}; give steps, or a share below 1")
         self.base, self.revision, self.lora = base, revision, lora
+        self.quantize = quantize
         self.optimizer, self.lr, self.weight_decay = optimizer, lr, weight_decay
         self.scheduler, self.warmup = scheduler, warmup
         self.gradient_checkpointing = gradient_checkpointing
@@ -85,8 +88,8 @@ class LoRAModule(L.LightningModule):
         precision = str(self.trainer.precision)
         if precision not in DTYPES:
             raise ConfigError(f"trainer.precision is {precision}; there are {', '.join(DTYPES)}")
-        model = load_base(self.base, self.revision, DTYPES[precision])
-        model.to(self.device)  # type: ignore[arg-type]
+        dtype = DTYPES[precision]
+        model = load_base(self.base, self.revision, dtype, self.quantize, self.device)
         # A is drawn from the seed alone, whatever was drawn before.
         torch.manual_seed(self.seed)
         inject(model, self.lora)
@@ -139,6 +142,10 @@ class LoRAModule(L.LightningModule):
         self.log("train/loss", loss, prog_bar=True)
         self.log("train/grad_norm", norm)
         self.log("train/lr", optimizer.param_groups[0]["lr"])
+        if step == 1 and self.trainer.log_every_n_steps > 1:  # type: ignore[attr-defined]
+            # The first step says whether a run begins well; Lightning would wait for the n-th.
+            for logger in self.trainer.loggers:
+                logger.log_metrics({"train/loss": float(loss)}, step=0)
 
     def on_validation_start(self) -> None:
         """Begin a new sum."""
@@ -158,9 +165,8 @@ class LoRAModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer over A and B, and the schedule by optimizer steps."""
-        classes = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
-        optimizer = classes[self.optimizer](
-            tensors(self.adapted_model).values(), lr=self.lr, weight_decay=self.weight_decay
+        optimizer = self._optimizer_class()(
+            list(tensors(self.adapted_model).values()), lr=self.lr, weight_decay=self.weight_decay
         )
         steps = self.trainer.datamodule.total_steps()  # type: ignore[attr-defined]
         warmup = round(self.warmup if self.warmup >= 1 else self.warmup * steps)
@@ -193,6 +199,20 @@ class LoRAModule(L.LightningModule):
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(state_dict[name])
+
+    def _optimizer_class(self) -> Any:
+        if self.optimizer == "adamw":
+            return torch.optim.AdamW
+        if self.optimizer == "sgd":
+            return torch.optim.SGD
+        from bitsandbytes import optim
+
+        if self.optimizer == "adamw_8bit":
+            return optim.AdamW8bit
+        if self.device.type == "cpu":
+            say("optim  paging needs a GPU: on this CPU paged_adamw_8bit is adamw_8bit")
+            return optim.AdamW8bit
+        return optim.PagedAdamW8bit
 
     @property
     def adapted_model(self) -> PreTrainedModel:

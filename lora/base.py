@@ -9,6 +9,8 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
+from lora.config import ConfigError
+
 
 def is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
     """Whether an adapter can be put on: ``nn.Linear``, its quantised kin, or ``Conv1D``."""
@@ -31,6 +33,30 @@ def features(base: nn.Linear) -> tuple[int, int]:
 def quant_state(base: nn.Linear) -> Any:
     """How bitsandbytes stored the weight in 4 bits, or None for a dense weight."""
     return getattr(base.weight, "quant_state", None)
+
+
+def quantised(base: nn.Linear, kind: str, dtype: torch.dtype) -> nn.Linear:
+    """The layer with its weight in 4 bits, double-quantised; it is packed when moved to a device.
+
+    Args:
+        base: A dense layer; its weight is not copied.
+        kind: ``nf4`` or ``fp4``.
+        dtype: What it computes in.
+
+    Raises:
+        ConfigError: The layer keeps its weight transposed, which bitsandbytes does not know.
+
+    Reference:
+        Dettmers et al., QLoRA, 2023, arXiv:2305.14314.
+    """
+    if is_transposed(base):
+        raise ConfigError("models with transposed layers, like GPT-2, cannot be quantised")
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    layer = Linear4bit(*features(base), bias=False, compute_dtype=dtype, quant_type=kind)
+    layer.weight = Params4bit(base.weight.detach(), requires_grad=False, quant_type=kind)
+    layer.bias = base.bias
+    return layer
 
 
 def dense_weight(base: nn.Linear) -> Tensor:

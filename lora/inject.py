@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from lora.base import is_linear, with_weight
+from lora.base import is_linear, quantised, with_weight
 from lora.config import ConfigError, LoRAConfig
 from lora.layer import LoRALinear
 
@@ -43,6 +44,19 @@ def inject(model: nn.Module, config: LoRAConfig) -> list[str]:
     for path, layer in targets.items():
         _replace(model, path, VARIANTS[config.variant](layer, config))
     return list(targets)
+
+
+def quantise(model: nn.Module, kind: str, dtype: torch.dtype) -> None:
+    """Put every linear layer but the output head into 4 bits, in place, on the model's device.
+
+    Args:
+        model: A dense model.
+        kind: ``nf4`` or ``fp4``.
+        dtype: What the layers compute in.
+    """
+    for path, layer in _linear_layers(model).items():
+        device = layer.weight.device
+        _replace(model, path, quantised(layer, kind, dtype).to(device))
 
 
 def match(model: nn.Module, target_modules: str | list[str]) -> dict[str, nn.Linear]:
