@@ -54,7 +54,11 @@ def main(args: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"wrote  {options.output_dir}")
-    print(f"       loaded again, its logits differ from the adapter's by {moved:.1e} of their size")
+    below = f" on the {options.quantize} base" if options.quantize else ""
+    print(
+        f"       loaded again, its logits differ from the adapter's{below} by {moved:.1e} "
+        "of their size"
+    )
     if options.ollama:
         print(f"       ollama create NAME -f {options.output_dir / 'Modelfile'}")
     return 0
