@@ -17,6 +17,7 @@ from lit.loss import check_loss, summed_loss
 from lit.model import load_base
 from lora.config import ConfigError, LoRAConfig
 from lora.inject import adapted, inject, tensors
+from lora.optimizer import make_optimizer
 
 DTYPES = {
     "32-true": torch.float32,
@@ -165,9 +166,9 @@ class LoRAModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer over A and B, and the schedule by optimizer steps."""
-        optimizer = self._optimizer_class()(
-            list(tensors(self.adapted_model).values()), lr=self.lr, weight_decay=self.weight_decay
-        )
+        if self.optimizer.startswith("paged") and self.device.type == "cpu":
+            say("optim  paging needs a GPU: on this CPU paged_adamw_8bit is adamw_8bit")
+        chosen = make_optimizer(self.adapted_model, self.optimizer, self.lr, self.weight_decay)
         steps = self.trainer.datamodule.total_steps()  # type: ignore[attr-defined]
         warmup = round(self.warmup if self.warmup >= 1 else self.warmup * steps)
         if warmup >= steps:
@@ -175,9 +176,9 @@ class LoRAModule(L.LightningModule):
                 f"the warm-up of {warmup} steps is not shorter than the run of {steps}: "
                 "lower model.warmup, or train for more epochs"
             )
-        schedule = transformers.get_scheduler(SCHEDULES[self.scheduler], optimizer, warmup, steps)
+        schedule = transformers.get_scheduler(SCHEDULES[self.scheduler], chosen, warmup, steps)
         return {
-            "optimizer": optimizer,
+            "optimizer": chosen,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
@@ -199,20 +200,6 @@ class LoRAModule(L.LightningModule):
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(state_dict[name])
-
-    def _optimizer_class(self) -> Any:
-        if self.optimizer == "adamw":
-            return torch.optim.AdamW
-        if self.optimizer == "sgd":
-            return torch.optim.SGD
-        from bitsandbytes import optim
-
-        if self.optimizer == "adamw_8bit":
-            return optim.AdamW8bit
-        if self.device.type == "cpu":
-            say("optim  paging needs a GPU: on this CPU paged_adamw_8bit is adamw_8bit")
-            return optim.AdamW8bit
-        return optim.PagedAdamW8bit
 
     @property
     def adapted_model(self) -> PreTrainedModel:

@@ -156,7 +156,7 @@ WRONG = {
     "a wrong group": (["--trainer.lr", "1"], "did you mean model.lr?"),
     "a wrong type": (["--model.lora.r", "many"], "model.lora.r is many"),
     "a rank below 1": (["--model.lora.r", "-1"], "lora.r is -1"),
-    "a wrong choice": (["--model.optimizer", "adam"], "'adamw', 'sgd'"),
+    "a wrong choice": (["--model.optimizer", "adam"], "there are 'adamw'"),
     "a wrong layer": (["--model.lora.target_modules", "[query]"], "q_proj"),
     "a wrong template": (["--data.template", "chatml"], "neither auto, chat, plain nor a file"),
     "a missing checkpoint": (["--ckpt_path", "last"], "there is no checkpoint"),
