@@ -33,6 +33,8 @@ CHECKPOINT_DEFAULTS = {
     "checkpoint.save_top_k": 2,
     "checkpoint.save_last": True,
     "checkpoint.every_n_train_steps": 50,
+    # A resumed run replaces last.ckpt; Lightning would write last-v1.ckpt beside it.
+    "checkpoint.enable_version_counter": False,
 }
 
 

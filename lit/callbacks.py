@@ -1,9 +1,7 @@
-"""What happens beside training: speed, lines for a pipe, the best adapter, a stop on a signal."""
+"""What happens beside training: speed, lines for a pipe, the best adapter."""
 
 import math
-import signal
 import time
-from types import FrameType
 from typing import Any
 
 import lightning as L
@@ -136,49 +134,3 @@ class BestAdapter(Callback):
         save_adapter(pl_module.adapted_model, folder, pl_module.base, pl_module.revision)
         # The tokenizer carries the template: the folder says how to talk to the adapter.
         trainer.datamodule.tokenizer.save_pretrained(folder)  # type: ignore[attr-defined]
-
-
-class StoppedError(Exception):
-    """A signal ended the run, after a whole optimizer step and a checkpoint."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number = number
-
-
-class StopOnSignal(Callback):
-    """On SIGINT or SIGTERM finishes the optimizer step, saves, and ends the run.
-
-    A second SIGINT stops at once.
-
-    Args:
-        folder: The run's.
-    """
-
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder = folder
-        self.number: int | None = None
-
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Listen."""
-        self.before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
-        for number in self.before:
-            signal.signal(number, self._note)
-
-    def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
-        """Stop at the end of an optimizer step."""
-        if self.number is None or trainer.fit_loop._should_accumulate():
-            return
-        trainer.save_checkpoint(self.folder.last)
-        raise StoppedError(self.number)
-
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Give the signals back."""
-        for number, handler in getattr(self, "before", {}).items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.number is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.number = number
-        say("stopping after this optimizer step …")

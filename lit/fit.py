@@ -8,16 +8,16 @@ import math
 import sys
 from pathlib import Path
 
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from data.types import DataError
 from lit import console
 from lit import model as models
 from lit.arguments import Arguments, parse
-from lit.callbacks import BestAdapter, Lines, StopOnSignal, StoppedError, Throughput
+from lit.callbacks import BestAdapter, Lines, Throughput
 from lit.card import write_card
-from lit.checkpoint import WholeCheckpointIO
+from lit.checkpoint import StoppedError, StopOnSignal, WholeCheckpointIO
 from lit.console import say
 from lit.folder import RunFolder
 from lit.metrics import MetricsTable, losses
@@ -38,29 +38,29 @@ def fit(arguments: Arguments) -> None:
     resume = arguments.config.ckpt_path
     checkpoint = folder.checkpoint(resume) if resume else None
     folder.check(resume=bool(resume), overwrite=arguments.config.overwrite)
-    best = _start(arguments, folder)
+    best, stop = BestAdapter(folder), StopOnSignal(folder)
+    _start(arguments, folder, [best, Throughput(), stop])
     data, model, trainer = arguments.datamodule, arguments.model, arguments.trainer
     data.trainer = trainer
-    data.setup()
-    folder.prepare(resume=bool(resume))
-    arguments.save(folder.config)
-    if len(data.val_rows):
-        folder.write_validation(data.val_path or data.path, set(data.val.lines[data.val_rows]))
-    _say_plan(arguments)
-    if checkpoint is None:
-        trainer.validate(model, data, verbose=False)
-    trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
-    if best.judged < trainer.global_step:
-        trainer.validate(model, data, verbose=False)
-    _finish(arguments, folder, best)
+    with stop:
+        data.setup()
+        folder.prepare(resume=bool(resume))
+        arguments.save(folder.config)
+        if len(data.val_rows):
+            folder.write_validation(data.val_path or data.path, set(data.val.lines[data.val_rows]))
+        _say_plan(arguments)
+        if checkpoint is None:
+            trainer.validate(model, data, verbose=False)
+        trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
+        if best.judged < trainer.global_step:
+            trainer.validate(model, data, verbose=False)
+        _finish(arguments, folder, best)
 
 
-def _start(arguments: Arguments, folder: RunFolder) -> BestAdapter:
-    best = BestAdapter(folder)
+def _start(arguments: Arguments, folder: RunFolder, callbacks: list[Callback]) -> None:
     terminal = sys.stdout.isatty()
-    progress = RichProgressBar() if terminal else Lines()
     arguments.start(
-        callbacks=[best, Throughput(), StopOnSignal(folder), progress],
+        callbacks=[*callbacks, RichProgressBar() if terminal else Lines()],
         default_root_dir=str(folder.path),
         enable_progress_bar=terminal,
         logger=[
@@ -69,7 +69,6 @@ def _start(arguments: Arguments, folder: RunFolder) -> BestAdapter:
         ],
         plugins=[WholeCheckpointIO()],
     )
-    return best
 
 
 def _say_plan(arguments: Arguments) -> None:
@@ -133,10 +132,10 @@ def main(args: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except StoppedError as stopped:
-        print(
-            f"{stopped}: saved. Go on with the same command and --ckpt_path last", file=sys.stderr
-        )
+        print(stopped, file=sys.stderr)
         return 128 + stopped.number
+    except KeyboardInterrupt:
+        return 130
     except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

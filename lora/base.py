@@ -56,6 +56,9 @@ def quantised(base: nn.Linear, kind: str, dtype: torch.dtype) -> nn.Linear:
     layer = Linear4bit(*features(base), bias=False, compute_dtype=dtype, quant_type=kind)
     layer.weight = Params4bit(base.weight.detach(), requires_grad=False, quant_type=kind)
     layer.bias = base.bias
+    # On CPUs with AVX512-BF16 it would repack the weight at the first forward in eval mode, with
+    # coarser scales: training, chat and merge would no longer see the same base.
+    layer.support_avx512bf16_for_cpu = False
     return layer
 
 

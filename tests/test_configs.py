@@ -36,7 +36,8 @@ def test_a_config_trains_on_a_small_model(config: Path, tiny_folder: Path, tmp_p
     command = [
         *("--config", str(config), "--model.base", str(tiny_folder), "--trainer.accelerator"),
         *("cpu", "--trainer.precision", "32-true", "--trainer.max_steps", "3"),
-        *("--trainer.val_check_interval", "1.0", "--output_dir", str(tmp_path / "run")),
+        *("--trainer.val_check_interval", "1.0", "--trainer.check_val_every_n_epoch", "1"),
+        *("--output_dir", str(tmp_path / "run")),
         *("--data.max_length", "4096"),
     ]
     assert main(command) == 0
