@@ -9,9 +9,11 @@ RUN = runs/quickstart
 
 .PHONY: quickstart test lint format clean
 
-quickstart: $(RUN)/loss.png
-	@echo "$(RUN)/adapter is the adapter, $(RUN)/loss.png its loss; see all of it with"
-	@echo "  .venv/bin/tensorboard --logdir $(RUN)"
+quickstart: $(RUN)/comparison/report.html
+	@echo "adapter     $(RUN)/adapter"
+	@echo "comparison  $(RUN)/comparison/report.html"
+	@echo "losses      .venv/bin/tensorboard --logdir $(RUN)"
+	@echo "talk to it  .venv/bin/python -m lit.chat --adapter $(RUN)/adapter"
 
 test: lint $(MODEL)/config.json
 	.venv/bin/python -m pytest
@@ -24,6 +26,9 @@ lint: .venv/test
 format: .venv/test
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
+
+$(RUN)/comparison/report.html: $(RUN)/loss.png
+	.venv/bin/python -m lit.compare --adapter $(RUN)/adapter
 
 # The picture is a run's last file: without it, the run did not come to its end.
 $(RUN)/loss.png: | .venv/quickstart $(MODEL)/config.json

@@ -58,7 +58,7 @@ class Example(NamedTuple):
     """Tokens taken out of the prompt to fit max_length."""
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Lightning's half precision goes through its fields
 class Batch:
     """Rows laid end to end in one sequence, without padding.
 

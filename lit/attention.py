@@ -1,5 +1,8 @@
 """Attention over rows laid end to end: packed where the model's family can, else row by row."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
@@ -107,6 +110,18 @@ def pack(model: PreTrainedModel, batch: Batch) -> str | None:
         model.set_attn_implementation(before)
     model.train(was_training)
     return reason
+
+
+@contextmanager
+def unpacked(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
+    """The model with transformers' own attention for the length of a ``with`` block."""
+    before = model.config._attn_implementation
+    if before == NAME:
+        model.set_attn_implementation("sdpa")
+    try:
+        yield model
+    finally:
+        model.set_attn_implementation(before)
 
 
 def _difference(alone: Tensor, together: Tensor) -> str | None:

@@ -6,19 +6,26 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from data.types import Batch
+from lit.attention import unpacked
 from lit.console import say
 from lit.folder import RunFolder
+from lit.generate import Sampling, answers
 from lit.module import LoRAModule
 from lora.adapter import save_adapter
 
 
 class Throughput(Callback):
-    """Logs ``train/tokens_per_s``: tokens of an optimizer step on all ranks, validation aside."""
+    """Logs ``train/tokens_per_s``: tokens of an optimizer step on all ranks, validation aside.
+
+    Keeps the run's tokens in ``total``, and the seconds that their steps took.
+    """
 
     def __init__(self) -> None:
+        self.total, self.seconds = 0, 0.0
         self._begin()
 
     def on_train_start(self, *_: object) -> None:
@@ -41,8 +48,10 @@ class Throughput(Callback):
         self.tokens += batch.input_ids.numel()
         if trainer.fit_loop._should_accumulate():
             return
-        rate = self.tokens * trainer.world_size / (time.perf_counter() - self.since)
-        pl_module.log("train/tokens_per_s", rate, prog_bar=True)
+        tokens, seconds = self.tokens * trainer.world_size, time.perf_counter() - self.since
+        self.total += tokens
+        self.seconds += seconds
+        pl_module.log("train/tokens_per_s", tokens / seconds, prog_bar=True)
         self._begin()
 
     def _begin(self) -> None:
@@ -134,3 +143,30 @@ class BestAdapter(Callback):
         save_adapter(pl_module.adapted_model, folder, pl_module.base, pl_module.revision)
         # The tokenizer carries the template: the folder says how to talk to the adapter.
         trainer.datamodule.tokenizer.save_pretrained(folder)  # type: ignore[attr-defined]
+
+
+class Samples(Callback):
+    """Writes answers to a few held-out questions to TensorBoard at each validation.
+
+    Args:
+        rows: How many.
+        tokens: Tokens of an answer, at most.
+    """
+
+    def __init__(self, rows: int = 3, tokens: int = 64) -> None:
+        self.rows = rows
+        self.sampling = Sampling(max_new_tokens=tokens)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Answer, likeliest token first, and write."""
+        boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        if not (trainer.is_global_zero and boards):
+            return
+        assert isinstance(pl_module, LoRAModule)
+        tokenizer, prompts = trainer.datamodule.prompts(self.rows)  # type: ignore[attr-defined]
+        with unpacked(pl_module.adapted_model) as model:
+            for place, answer in answers(model, tokenizer, prompts, self.sampling, self.rows):
+                question = tokenizer.decode(prompts[place], skip_special_tokens=True)
+                text = f"{question}\n\n{answer.text}"
+                for board in boards:
+                    board.experiment.add_text(f"answer {place + 1}", text, trainer.global_step)

@@ -6,6 +6,7 @@ from functools import partial
 import lightning as L
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
+from transformers import PreTrainedTokenizerBase
 
 from data.batch import collate
 from data.plan import Plan, plan
@@ -113,6 +114,13 @@ class QADataModule(L.LightningDataModule):
         """The shortest training rows, for a quick check of the model."""
         order = self.train_rows[np.argsort(self.store.lengths[self.train_rows], kind="stable")]
         return [self.store.example(row) for row in order[:rows]]
+
+    def prompts(self, rows: int) -> tuple[PreTrainedTokenizerBase, list[list[int]]]:
+        """The tokens before the first answer of a few held-out rows, and the tokenizer."""
+        spread = self.val_rows[:: max(1, len(self.val_rows) // rows)][:rows]
+        examples = [self.val.example(row) for row in spread]
+        starts = [next(i for i, y in enumerate(x.labels) if y != IGNORE) for x in examples]
+        return self.tokenizer, [x.ids[:i] for x, i in zip(examples, starts, strict=True)]
 
     def epoch(self, epoch: int) -> Plan:
         """The plan of an epoch of training."""

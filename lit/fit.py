@@ -15,16 +15,15 @@ from data.types import DataError
 from lit import console
 from lit import model as models
 from lit.arguments import Arguments, parse
-from lit.callbacks import BestAdapter, Lines, Throughput
+from lit.callbacks import BestAdapter, Lines, Samples, Throughput
 from lit.card import write_card
-from lit.checkpoint import StoppedError, StopOnSignal, WholeCheckpointIO
-from lit.console import say
+from lit.checkpoint import StopOnSignal, StoppedError, WholeCheckpointIO
 from lit.folder import RunFolder
 from lit.metrics import MetricsTable, losses
 from lit.module import TrainingError
 from lit.pictures import loss_picture
+from lit.summary import say_end, say_plan
 from lora.config import ConfigError
-from lora.inject import count
 
 
 def fit(arguments: Arguments) -> None:
@@ -38,23 +37,31 @@ def fit(arguments: Arguments) -> None:
     resume = arguments.config.ckpt_path
     checkpoint = folder.checkpoint(resume) if resume else None
     folder.check(resume=bool(resume), overwrite=arguments.config.overwrite)
-    best, stop = BestAdapter(folder), StopOnSignal(folder)
-    _start(arguments, folder, [best, Throughput(), stop])
+    best, throughput, stop = BestAdapter(folder), Throughput(), StopOnSignal(folder)
+    _start(arguments, folder, [best, throughput, stop, Samples()])
     data, model, trainer = arguments.datamodule, arguments.model, arguments.trainer
     data.trainer = trainer
+    asked = str(arguments.config.trainer.precision)
+    if asked.startswith("16") and trainer.precision != "16-mixed":
+        # Lightning goes over to bf16-mixed with no more than a warning.
+        raise ConfigError(
+            f"trainer.precision is {asked}, which needs a GPU; on this CPU use 32-true"
+        )
     with stop:
         data.setup()
         folder.prepare(resume=bool(resume))
         arguments.save(folder.config)
         if len(data.val_rows):
             folder.write_validation(data.val_path or data.path, set(data.val.lines[data.val_rows]))
-        _say_plan(arguments)
+        say_plan(arguments)
         if checkpoint is None:
             trainer.validate(model, data, verbose=False)
         trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
         if best.judged < trainer.global_step:
             trainer.validate(model, data, verbose=False)
-        _finish(arguments, folder, best)
+        if trainer.is_global_zero:
+            _write(arguments, folder, best)
+            say_end(arguments, folder, best, throughput)
 
 
 def _start(arguments: Arguments, folder: RunFolder, callbacks: list[Callback]) -> None:
@@ -71,26 +78,7 @@ def _start(arguments: Arguments, folder: RunFolder, callbacks: list[Callback]) -
     )
 
 
-def _say_plan(arguments: Arguments) -> None:
-    data, trainer = arguments.datamodule, arguments.trainer
-    first = data.epoch(0)
-    say(f"data   {data.path}: {data.store.ledger}")
-    if data.val_path:
-        say(f"       {data.val_path}: {data.val.ledger}")
-    say(
-        f"       {len(data.train_rows)} rows train, {len(data.val_rows)} validate; "
-        f"template {data.template}"
-    )
-    say(
-        f"plan   {data.total_steps()} optimizer steps, {first.steps} in the first epoch of "
-        f"{trainer.max_epochs}; {int(first.labels.sum())} of "
-        f"{int(data.store.lengths[data.train_rows].sum())} tokens are learned"
-    )
-
-
-def _finish(arguments: Arguments, folder: RunFolder, best: BestAdapter) -> None:
-    if not arguments.trainer.is_global_zero:
-        return
+def _write(arguments: Arguments, folder: RunFolder, best: BestAdapter) -> None:
     data, model = arguments.datamodule, arguments.model
     train, val = losses(folder.metrics)
     loss_picture(train, val, folder.picture)
@@ -108,18 +96,6 @@ def _finish(arguments: Arguments, folder: RunFolder, best: BestAdapter) -> None:
         targets=model.lora.target_modules,
         step=best.step,
     )
-    size = count(model.adapted_model)
-    say(f"model  {size.trainable:,} of {size.total:,} parameters trained")
-    if len(data.val_rows):
-        change = best.loss / best.base_loss - 1
-        say(
-            f"loss   {best.base_loss:.4f} -> {best.loss:.4f} on held-out rows ({change:+.1%}), "
-            f"best at step {best.step}"
-        )
-        if change >= 0:
-            say("       the adapter is no better than the base on rows it has not seen")
-    say(f"wrote  {folder.adapter}  {folder.picture}")
-    say(f"see    tensorboard --logdir {folder.path}")
 
 
 def main(args: list[str] | None = None) -> int:

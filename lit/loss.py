@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from data.types import IGNORE, Batch
-from lit.attention import hidden_states
+from lit.attention import hidden_states, unpacked
 from lora.config import ConfigError
 
 CHUNK = 512
@@ -42,14 +42,14 @@ def check_loss(model: PreTrainedModel, batch: Batch) -> None:
     was_training = model.training
     model.eval()
     ours = token_losses(model, batch).mean().item()
-    before = model.config._attn_implementation
     rows = zip(
         *(x.split(batch.borders.diff().tolist(), 1) for x in (batch.input_ids, batch.labels)),
         strict=True,
     )
-    model.set_attn_implementation("eager" if before == "eager" else "sdpa")
-    logits, labels = zip(*((_next_logits(model, ids), y[0, 1:]) for ids, y in rows), strict=True)
-    model.set_attn_implementation(before)
+    with unpacked(model):
+        logits, labels = zip(
+            *((_next_logits(model, ids), y[0, 1:]) for ids, y in rows), strict=True
+        )
     model.train(was_training)
     plain = F.cross_entropy(torch.cat(logits).float(), torch.cat(labels)).item()
     if abs(ours - plain) > 0.02 * max(1.0, plain):

@@ -23,7 +23,9 @@ DTYPES = {
     "32-true": torch.float32,
     "16-mixed": torch.float16,
     "bf16-mixed": torch.bfloat16,
+    "bf16-true": torch.bfloat16,
 }
+"""What the base computes in; A and B are float32 in all of them."""
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 CHECKED_ROWS = 3
 
@@ -79,7 +81,7 @@ class LoRAModule(L.LightningModule):
         self.model = None
         # The checkpoint holds the adapter alone; load_state_dict below is strict about that.
         self.strict_loading = False
-        self._step_loss = torch.zeros(())
+        self._step_loss = torch.zeros((), dtype=torch.float32)
         self._val = torch.zeros(2, dtype=torch.float64)
 
     def configure_model(self) -> None:
@@ -104,6 +106,11 @@ class LoRAModule(L.LightningModule):
             model.activation_checkpointing_enable({"use_reentrant": False})
         self.model = model
 
+    def to(self, *args: Any, **kwargs: Any) -> "LoRAModule":
+        """Move to a device; the dtype stays, as bf16-true would round A and B at every step."""
+        kwargs.pop("dtype", None)
+        return super().to(*args, **kwargs)
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed the dropout by position, so that a resumed run draws what it would have drawn."""
         place = (self.seed, self.global_rank, self.trainer.global_step, batch_idx)
@@ -122,14 +129,14 @@ class LoRAModule(L.LightningModule):
     def on_train_start(self) -> None:
         """Switch dropout and checkpointing on: transformers loads models in eval mode."""
         self.adapted_model.train()
-        self._step_loss = torch.zeros((), device=self.device)
+        self._step_loss = torch.zeros((), dtype=torch.float32, device=self.device)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the step; stop if a layer got no gradient, or a number is not finite."""
         if self.trainer.global_step == 0:
             self._check_gradients()
         loss = self.trainer.strategy.reduce(self._step_loss, reduce_op="sum")
-        self._step_loss = torch.zeros((), device=self.device)
+        self._step_loss = torch.zeros((), dtype=torch.float32, device=self.device)
         gradients = [p.grad for p in tensors(self.adapted_model).values() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         step = self.trainer.global_step + 1

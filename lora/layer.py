@@ -1,6 +1,7 @@
 """The LoRA layer."""
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -36,9 +37,9 @@ class LoRALinear(nn.Module):
         self.config = config
         self.enabled = True
         self.in_features, self.out_features = features(base)
-        device = base.weight.device
-        self.lora_A = nn.Parameter(torch.empty(config.r, self.in_features, device=device))
-        self.lora_B = nn.Parameter(torch.empty(self.out_features, config.r, device=device))
+        empty = partial(torch.empty, device=base.weight.device, dtype=torch.float32)
+        self.lora_A = nn.Parameter(empty(config.r, self.in_features))
+        self.lora_B = nn.Parameter(empty(self.out_features, config.r))
         self.reset()
 
     def reset(self) -> None:

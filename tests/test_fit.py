@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from safetensors import safe_open
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit.fit import main
 
@@ -60,7 +61,6 @@ def test_a_run_leaves_the_folder_that_the_design_names(
         *("adapter_model.safetensors", "adapter_config.json", "README.md"),
         *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
     }
-    assert any((run / "tensorboard").glob("events*"))
     with (run / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     val = [float(row["val/loss"]) for row in rows if row["val/loss"]]
@@ -72,7 +72,27 @@ def test_a_run_leaves_the_folder_that_the_design_names(
     assert "20 rows read, 20 used" in said
     assert "16 optimizer steps" in said
     assert f"{val[0]:.4f} -> {min(val[1:]):.4f}" in said
+    assert "1,700 tokens" in said
+    assert f"next   python -m lit.compare --adapter {run / 'adapter'}" in said
     assert f"{val[0]:.4f}" in (run / "adapter" / "README.md").read_text()
+
+
+def test_tensorboard_shows_the_numbers_and_answers_of_a_run(
+    command: list[str], tmp_path: Path
+) -> None:
+    assert main(command) == 0
+    board = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        table = list(csv.DictReader(file))
+    for tag in (
+        *("train/loss", "train/lr", "train/grad_norm", "train/tokens_per_s"),
+        *("val/loss", "val/perplexity"),
+    ):
+        shown = [(str(e.step), f"{e.value:.5g}") for e in board.Scalars(tag)]
+        assert shown == [(row["step"], f"{float(row[tag]):.5g}") for row in table if row[tag]]
+    texts = board.Tensors("answer 1/text_summary")
+    assert [text.step for text in texts] == [0, 8, 16]
+    assert "How warm must bed" in texts[0].tensor_proto.string_val[0].decode()
 
 
 def test_no_file_of_a_run_holds_a_base_weight(command: list[str], tmp_path: Path) -> None:
@@ -147,6 +167,25 @@ def test_without_validation_rows_the_last_adapter_is_kept(
     assert not (tmp_path / "run" / "validation.jsonl").exists()
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
+def test_every_precision_of_a_cpu_trains_and_resumes_bit_for_bit(
+    precision: str, command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    command = [*command, "--trainer.precision", precision]
+    every = ["--checkpoint.every_n_train_steps", "5", "--checkpoint.save_top_k", "-1"]
+    assert main([*command, *every]) == 0
+    whole = adapter_of(tmp_path / "run")
+    assert all(tensor.dtype == torch.float32 for tensor in whole.values())
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        val = [float(row["val/loss"]) for row in csv.DictReader(file) if row["val/loss"]]
+    assert val[-1] < val[0]
+    middle = tmp_path / "run" / "checkpoints" / "step-5.ckpt"
+    resumed = [*command, "--output_dir", str(tmp_path / "resumed"), "--ckpt_path", str(middle)]
+    assert main(resumed) == 0
+    after = adapter_of(tmp_path / "resumed")
+    assert all(torch.equal(whole[name], after[name]) for name in whole)
+
+
 WRONG = {
     "a missing data file": (["--data.path", "none.jsonl"], "none.jsonl does not exist"),
     "a hub name without a network": (["--model.base", "no/such"], "hub cannot be reached"),
@@ -163,7 +202,8 @@ WRONG = {
     "no rows that fit": (["--data.max_length", "8"], "no row of"),
     "a batch of none": (["--data.batch_size", "0"], "data.batch_size is 0"),
     "all held out": (["--data.val_fraction", "0.99"], "too few to hold out"),
-    "a precision that casts A and B": (["--trainer.precision", "bf16-true"], "bf16-mixed"),
+    "fp16 on a CPU": (["--trainer.precision", "16-mixed"], "needs a GPU"),
+    "double precision": (["--trainer.precision", "64-true"], "there are 32-true"),
 }
 
 
