@@ -249,8 +249,8 @@ def _draw(
         drawn.append("training_loss.png")
     shown = [pairs[i] for i in _spread(len(pairs), SHOWN)]
     rows = [(pair.question, pair.base, pair.tuned) for pair in shown]
+    # For other places than the report, which has the answers as text.
     answers_picture(rows, folder / "comparison_table.png")
-    drawn.append("comparison_table.png")
     if examples:
         tokens = zip(examples[0].ids, examples[0].labels, strict=True)
         parts = [

@@ -47,7 +47,7 @@ def answers_picture(rows: Sequence[tuple[str, str, str]], path: Path) -> None:
         rows: (question, base's answer, tuned's answer).
         path: A .png file.
     """
-    widths, characters = (0.2, 0.4, 0.4), (28, 58, 58)
+    widths, characters = (0.2, 0.4, 0.4), (24, 52, 52)
     wrapped = [[_wrap(text, n) for text, n in zip(row, characters, strict=True)] for row in rows]
     heights = [1.6, *(max(cell.count("\n") for cell in row) + 2.2 for row in wrapped)]
     figure = Figure(figsize=(13, 0.19 * sum(heights) + 0.2))
@@ -62,8 +62,9 @@ def answers_picture(rows: Sequence[tuple[str, str, str]], path: Path) -> None:
     )
     table.auto_set_font_size(False)
     table.set_fontsize(9)
-    for (row, _), cell in table.get_celld().items():
+    for (row, column), cell in table.get_celld().items():
         cell.set_height(heights[row] / sum(heights))
+        cell.PAD = 0.008 / widths[column]  # matplotlib's is a tenth of the width
         cell.set_edgecolor("#d1d5db")
         if row == 0:
             cell.set_facecolor("#f3f4f6")

@@ -171,8 +171,8 @@ SECTIONS: tuple[Callable[[Comparison], Section], ...] = (
     _summary,
     _losses,
     _writing,
-    _pictures,
     _answers,
+    _pictures,
     _how,
 )
 
