@@ -56,6 +56,9 @@ def quantised(base: nn.Linear, kind: str, dtype: torch.dtype) -> nn.Linear:
     layer = Linear4bit(*features(base), bias=False, compute_dtype=dtype, quant_type=kind)
     layer.weight = Params4bit(base.weight.detach(), requires_grad=False, quant_type=kind)
     layer.bias = base.bias
+    # In eval mode bitsandbytes would repack the weight for such a CPU, in place: its scales rounded
+    # to bfloat16, widths that 64 does not divide refused, and no gradient from then on.
+    layer.support_avx512bf16_for_cpu = False
     return layer
 
 

@@ -25,7 +25,7 @@ OPTIMIZERS: dict[str, Callable[[], Callable[..., Optimizer]]] = {
 
 
 def make_optimizer(model: nn.Module, name: str, lr: float, weight_decay: float) -> Optimizer:
-    """Make an optimizer over a model's trainable tensors; on a CPU, where nothing is paged, unpaged.
+    """Make an optimizer over a model's trainable tensors; on a CPU, where none is paged, unpaged.
 
     Args:
         model: With adapters.
