@@ -31,6 +31,8 @@ class LoRALinear(nn.Module):
         Hu et al., LoRA, 2021, section 4.1, arXiv:2106.09685.
     """
 
+    base: nn.Linear
+
     DECAYED: tuple[str, ...] = ("lora_A", "lora_B")
     """The tensors that may decay: without them the layer is its base."""
 
