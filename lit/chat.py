@@ -18,7 +18,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--prompt", help="answer this one question and end")
     parser.add_argument("--system", default="", help="what the model is told first")
     parser.add_argument(
-        "--quantize", choices=("nf4", "fp4"), help="hold the base's layers in 4 bits"
+        "--quantize", choices=("nf4", "fp4", "int8"), help="hold the base's layers in 4 or 8 bits"
     )
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument(

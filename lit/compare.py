@@ -28,7 +28,7 @@ def _parser() -> argparse.ArgumentParser:
         "--template", default="auto", help="as in lit.chat; none: questions are continued"
     )
     parser.add_argument(
-        "--quantize", choices=("nf4", "fp4"), help="hold the base's layers in 4 bits"
+        "--quantize", choices=("nf4", "fp4", "int8"), help="hold the base's layers in 4 or 8 bits"
     )
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--temperature", type=float, default=0.0)

@@ -20,7 +20,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dtype", choices=DTYPES, help="of the weights; by default the base's")
     parser.add_argument(
         "--quantize",
-        choices=("nf4", "fp4"),
+        choices=("nf4", "fp4", "int8"),
         help="the adapter was trained on a 4-bit base: say how far its original is from that",
     )
     parser.add_argument(

@@ -101,7 +101,7 @@ def load_base(
         base: A hub name or a local folder.
         revision: A branch, tag or commit of the hub.
         dtype: Of the weights; they never train, so the dtype of computing is enough.
-        quantize: ``nf4`` or ``fp4``: linear layers in 4 bits.
+        quantize: One of ``lora.base.KINDS``: linear layers in 4 or 8 bits.
         device: Where to.
 
     Raises:
@@ -198,6 +198,8 @@ def _base_of(adapter: str | Path, base: str | None) -> tuple[str, str | None]:
     found = base or named.get("base_model_name_or_path")
     if not isinstance(found, str) or not found:
         raise ConfigError(f"{adapter} does not name its base model: give it by --base")
+    if base is None and ".." in Path(found).parts:
+        raise ConfigError(f"{adapter} names its base as {found!r}, which climbs: give it by --base")
     # A revision belongs to the base that the adapter names, not to another.
     revision = None if base else named.get("revision")
     if revision is not None and not isinstance(revision, str):

@@ -17,7 +17,9 @@ from lit.loss import check_loss, summed_loss
 from lit.model import load_base
 from lora.config import ConfigError, LoRAConfig
 from lora.inject import adapted, inject, tensors
+from lora.neftune import EmbeddingNoise
 from lora.optimizer import make_optimizer
+from lora.whole import tied
 
 DTYPES = {
     "32-true": torch.float32,
@@ -41,10 +43,10 @@ class LoRAModule(L.LightningModule):
         base: The base model: a hub name, or a folder.
         revision: A branch, tag or commit of the hub.
         lora: The adapter.
-        quantize: ``nf4`` or ``fp4`` hold the base's linear layers in 4 bits.
+        quantize: ``nf4`` or ``fp4`` hold the base's linear layers in 4 bits, ``int8`` in 8.
         optimizer: ``adamw``, its 8-bit kin of bitsandbytes, or ``sgd``.
         lr: The highest learning rate.
-        weight_decay: Decay of A and B.
+        weight_decay: Decay of A and B; nothing else decays.
         scheduler: How the learning rate falls after the warm-up.
         warmup: Optimizer steps of rising learning rate; below 1, a share of all steps.
         gradient_checkpointing: Compute activations twice and keep few: less memory, a third slower.
@@ -58,7 +60,7 @@ class LoRAModule(L.LightningModule):
         base: str,
         lora: LoRAConfig,
         revision: str | None = None,
-        quantize: Literal["nf4", "fp4"] | None = None,
+        quantize: Literal["nf4", "fp4", "int8"] | None = None,
         optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "sgd"] = "adamw",
         lr: float = 2e-4,
         weight_decay: float = 0.0,
@@ -96,6 +98,9 @@ class LoRAModule(L.LightningModule):
         # A is drawn from the seed alone, whatever was drawn before.
         torch.manual_seed(self.seed)
         inject(model, self.lora)
+        for paths in tied(model):
+            say(f"model  {' and '.join(paths)} are one matrix: they train together")
+        self._noise = EmbeddingNoise(model.get_input_embeddings(), self.lora.neftune_alpha)
         examples = self.trainer.datamodule.shortest(CHECKED_ROWS)  # type: ignore[attr-defined]
         batch = collate(examples).to(self.device)
         with self.trainer.precision_plugin.forward_context():
@@ -122,6 +127,7 @@ class LoRAModule(L.LightningModule):
         Lightning divides by the number of micro-batches and DDP by the number of ranks; multiplied
         back, every labelled token of the step weighs the same, in a short last step too.
         """
+        self._noise.lengths = batch.borders.diff().tolist()
         loss = summed_loss(self.adapted_model, batch) / batch.step_labels
         self._step_loss = self._step_loss.to(loss.device) + loss.detach()
         return loss * self.trainer.accumulate_grad_batches * self.trainer.world_size
@@ -172,10 +178,16 @@ class LoRAModule(L.LightningModule):
         self.log("val/perplexity", (loss / labels).exp().float())
 
     def configure_optimizers(self) -> Any:
-        """The optimizer over A and B, and the schedule by optimizer steps."""
+        """The optimizer over what trains, and the schedule by optimizer steps."""
         if self.optimizer.startswith("paged") and self.device.type == "cpu":
             say("optim  paging needs a GPU: on this CPU paged_adamw_8bit is adamw_8bit")
-        chosen = make_optimizer(self.adapted_model, self.optimizer, self.lr, self.weight_decay)
+        chosen = make_optimizer(
+            self.adapted_model,
+            self.optimizer,
+            self.lr,
+            self.weight_decay,
+            self.lora.loraplus_lr_ratio,
+        )
         steps = self.trainer.datamodule.total_steps()  # type: ignore[attr-defined]
         warmup = round(self.warmup if self.warmup >= 1 else self.warmup * steps)
         if warmup >= steps:

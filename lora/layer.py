@@ -4,11 +4,11 @@ import math
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lora.base import dense_weight, features
 from lora.config import LoRAConfig
+from lora.low_rank import LowRank
 
 
 class LoRALinear(nn.Module):
@@ -17,12 +17,13 @@ class LoRALinear(nn.Module):
         y = base(x) + scale * B A dropout(x)
 
     A and B are float32 masters and compute in x's dtype; x is never copied up. The base layer is
-    called, never read, so it may be dense or quantised.
+    called, never read, so it may be dense or quantised. What is kept for the backward pass is
+    named in ``lora.low_rank``.
 
     Args:
         base: The layer to adapt, with weight (out, in), or (in, out) in GPT-2's ``Conv1D``.
             Frozen in place.
-        config: Rank, alpha, dropout and scaling.
+        config: Rank, alpha, dropout and scaling of this layer.
 
     Shape:
         x: (..., in) -> y: (..., out), in the dtype that base gives.
@@ -30,6 +31,11 @@ class LoRALinear(nn.Module):
     Reference:
         Hu et al., LoRA, 2021, section 4.1, arXiv:2106.09685.
     """
+
+    base: nn.Linear
+
+    DECAYED: tuple[str, ...] = ("lora_A", "lora_B")
+    """The tensors that may decay: without them the layer is its base."""
 
     def __init__(self, base: nn.Linear, config: LoRAConfig) -> None:
         super().__init__()
@@ -47,20 +53,22 @@ class LoRALinear(nn.Module):
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
         nn.init.zeros_(self.lora_B)
 
-    def delta(self, x: Tensor) -> Tensor:
-        """The update alone: scale * B A dropout(x), of shape (..., out)."""
-        x = F.dropout(x, self.config.lora_dropout, self.training)
-        down = F.linear(x, self.lora_A.to(x.dtype))
-        return F.linear(down * self.config.scale, self.lora_B.to(x.dtype))
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """A (r, in) and B (out, r) of the update, as it is computed and as it is saved."""
+        return self.lora_A, self.lora_B
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer, with its update unless disabled."""
         y = self.base(x)
-        return y + self.delta(x) if self.enabled else y
+        if not self.enabled:
+            return y
+        dropout = self.config.lora_dropout if self.training else 0.0
+        return LowRank.apply(y, x, *self.factors(), self.config.scale, dropout)
 
     def merged(self) -> Tensor:
         """The weight of the one dense layer that equals this one, (out, in), in float32."""
-        return dense_weight(self.base) + self.config.scale * (self.lora_B @ self.lora_A).detach()
+        A, B = self.factors()
+        return dense_weight(self.base) + self.config.scale * (B @ A).detach()
 
     @property
     def weight(self) -> Tensor:

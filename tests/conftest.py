@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any, NamedTuple
 
 # Two torch processes at once spin against each other; small tensors need one thread anyway.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
@@ -59,6 +60,35 @@ FAMILIES: dict[str, dict] = {
     },
 }
 """Model families with rows of 5 tokens and more beyond the window, where there is one."""
+
+
+class Kind(NamedTuple):
+    """A kind of adapter: our settings, PEFT's for the same, and what the model must be."""
+
+    ours: dict[str, Any]
+    theirs: dict[str, Any]
+    model: dict[str, Any] | None = None
+
+
+BLOCKS = {"layers_to_transform": [1]}
+PATTERNS = {"rank_pattern": {"mlp.up_proj": 6, "q_proj": 2}, "alpha_pattern": {"up_proj": 3}}
+HEAD, EMBEDDING = {"modules_to_save": ["lm_head"]}, {"modules_to_save": ["embed_tokens"]}
+ADAPTERS: dict[str, Kind] = {
+    "lora": Kind({}, {}),
+    "rslora": Kind({"use_rslora": True}, {"use_rslora": True}),
+    "dora": Kind({"variant": "dora"}, {"use_dora": True}),
+    "dora, biases": Kind({"variant": "dora"}, {"use_dora": True}, {"attention_bias": True}),
+    "pissa": Kind({"variant": "pissa"}, {"init_lora_weights": "pissa"}),
+    "patterns": Kind(PATTERNS, PATTERNS),
+    "patterns, rslora": Kind({**PATTERNS, "use_rslora": True}, {**PATTERNS, "use_rslora": True}),
+    "one block": Kind(BLOCKS, BLOCKS),
+    "whole head": Kind(HEAD, HEAD),
+    "whole embedding": Kind(EMBEDDING, EMBEDDING),
+    "tied embedding": Kind(
+        EMBEDDING, EMBEDDING | {"ensure_weight_tying": True}, {"tie_word_embeddings": True}
+    ),
+}
+"""Every kind of adapter; what holds for adapters is tested over this table."""
 
 
 def make_model(family: str = "llama", **changes: object) -> PreTrainedModel:

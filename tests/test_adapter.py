@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from transformers import PreTrainedModel
 from lora.adapter import CONFIG, WEIGHTS, AdapterError, load_adapter, save_adapter
 from lora.config import LoRAConfig
 from lora.inject import adapted, inject, tensors
+from lora.peft_format import UNSUPPORTED, from_peft
 
 IDS = torch.randint(3, 320, (2, 11), generator=torch.Generator().manual_seed(0))
 CASES = [
@@ -179,6 +181,35 @@ def tensor(change: Callable[[torch.Tensor], torch.Tensor | None], name: str = KE
     return rewrite
 
 
+def many_tensors(folder: Path) -> None:
+    empty = '{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+    header = "{" + ",".join(f'"x{i}":{empty}' for i in range(300_000)) + "}"
+    (folder / WEIGHTS).write_bytes(len(header).to_bytes(8, "little") + header.encode())
+
+
+def header(length: int) -> Break:
+    def rewrite(folder: Path) -> None:
+        whole = (folder / WEIGHTS).read_bytes()
+        (folder / WEIGHTS).write_bytes(length.to_bytes(8, "little") + whole[8:])
+
+    return rewrite
+
+
+def described(shape: list[int]) -> Break:
+    """The file as it is, but one shape in its header another."""
+
+    def rewrite(folder: Path) -> None:
+        whole = (folder / WEIGHTS).read_bytes()
+        length = int.from_bytes(whole[:8], "little")
+        words = json.loads(whole[8 : 8 + length])
+        words[KEY]["shape"] = shape
+        again = json.dumps(words).encode()
+        new = len(again).to_bytes(8, "little") + again + whole[8 + length :]
+        (folder / WEIGHTS).write_bytes(new)
+
+    return rewrite
+
+
 def truncate(folder: Path) -> None:
     whole = (folder / WEIGHTS).read_bytes()
     (folder / WEIGHTS).write_bytes(whole[:-100])
@@ -199,10 +230,44 @@ HOSTILE: dict[str, tuple[Break, str]] = {
     "true as rank": (setting(r=True), "r is True, a bool"),
     "alpha in quotes": (setting(lora_alpha="16"), "lora_alpha is '16', a str"),
     "one as truth": (setting(use_rslora=1), "use_rslora is 1, a int"),
-    "DoRA": (setting(use_dora=True), "use_dora is True"),
-    "whole modules": (setting(modules_to_save=["lm_head"]), r"modules_to_save is \['lm_head'\]"),
-    "biases": (setting(bias="all"), "bias is 'all'"),
-    "ranks by layer": (setting(rank_pattern={"q_proj": 2}), "rank_pattern is"),
+    "no magnitudes": (setting(use_dora=True), "lacks .*lora_magnitude_vector and 13 more"),
+    "no head": (setting(modules_to_save=["lm_head"]), r"lacks base_model.model.lm_head.weight"),
+    "an unknown head": (setting(modules_to_save=["score"]), "no layer is named score"),
+    "a head of numbers": (setting(modules_to_save=[7]), "modules_to_save must be a list of names"),
+    "other ranks": (setting(rank_pattern={"q_proj": 2}), r"\(4, 32\); the model needs \(2, 32\)"),
+    "ranks of nothing": (setting(rank_pattern={"query": 2}), "names query, which is no adapted"),
+    "ranks by pattern": (setting(rank_pattern={".*proj": 2}), r"has the pattern '\.\*proj'"),
+    "ranks in a list": (setting(rank_pattern=[2]), "rank_pattern must give numbers to names"),
+    "alphas in quotes": (setting(alpha_pattern={"q_proj": "2"}), "alpha_pattern must give num"),
+    "other blocks": (setting(layers_to_transform=[0]), r"has unknown .*layers\.1\."),
+    "blocks that are not": (setting(layers_to_transform=7), "there are blocks 0 to 1"),
+    "no number as alpha": (setting(lora_alpha=float("nan")), "lora_alpha is nan"),
+    "a rank below 1": (setting(r=-4), "r is -4; it must be 1 or more"),
+    "a rank beyond all": (setting(r=10**15), r"the model needs \(1000000000000000, 32\)"),
+    "no name that exists": (setting(target_modules=["query"]), "no linear layer is named query"),
+    "many names": (setting(target_modules=[f"q{i}" for i in range(10**5)]), "is named q0"),
+    "endless settings": (setting(auto_mapping="x" * 2**21), "an adapter's settings are a few"),
+    "a target that a terminal obeys": (
+        setting(target_modules=["\x1b[2Jtrust me"]),
+        r"is named \\x1b\[2Jtrust me",
+    ),
+    "a deep nest": (text("[" * 10**5), "nested too deep"),
+    **{
+        f"{key} in use": (setting(**{key: value}), f"{key} is .*, which is not supported")
+        for key, value in {
+            "alora_invocation_tokens": [1, 2],
+            "bias": "all",
+            "exclude_modules": ["q_proj"],
+            "init_lora_weights": "pissa",
+            "layer_replication": [[0, 2]],
+            "layers_pattern": "h",
+            "lora_bias": True,
+            "target_parameters": ["experts.weight"],
+            "trainable_token_indices": [5],
+            "use_qalora": True,
+            "velora_config": {"rank": 1},
+        }.items()
+    },
     "other rank": (setting(r=8), r"has shape \(4, 32\); the model needs \(8, 32\)"),
     "no weights": (lambda folder: (folder / WEIGHTS).unlink(), f"has no {WEIGHTS}"),
     "half the weights": (truncate, "is not a whole safetensors file"),
@@ -210,6 +275,23 @@ HOSTILE: dict[str, tuple[Break, str]] = {
     "a pickle": (
         lambda folder: torch.save({KEY: torch.zeros(4, 32)}, folder / WEIGHTS),
         "is not a whole safetensors file",
+    ),
+    "only a pickle": (
+        lambda folder: (folder / WEIGHTS).rename(folder / "adapter_model.bin"),
+        "only adapter_model.bin, a pickle, which is never opened",
+    ),
+    "half a pair": (tensor(lambda a: None, KEY.replace("_A", "_B")), "lacks .*up_proj.lora_B"),
+    "300,000 tensors": (many_tensors, "too many for the 28 tensors"),
+    "a header beyond the file": (header(2**60), "is not a whole safetensors file"),
+    "an absurd shape": (described([2**40, 2**40]), "is not a whole safetensors file"),
+    "a shape below zero": (described([-4, 32]), "is not a whole safetensors file"),
+    "a path as name": (
+        tensor(torch.clone, "../../../etc/passwd"),
+        "has unknown ../../../etc/passwd",
+    ),
+    "a name that a terminal obeys": (
+        tensor(torch.clone, "\x1b[2J\x1b[31mtrust me"),
+        r"has unknown \\x1b\[2J\\x1b\[31mtrust me",
     ),
     "a tensor too few": (tensor(lambda a: None), f"lacks {KEY}: it was made for another model"),
     "a tensor too many": (tensor(torch.clone, "lm_head.weight"), "has unknown lm_head.weight"),
@@ -219,16 +301,41 @@ HOSTILE: dict[str, tuple[Break, str]] = {
 }
 
 
+def peak_megabytes() -> float:
+    """The most memory this process has held since the last reset, by the kernel's count."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_broken_folder_is_named_and_leaves_the_model_alone(name, tiny_model, tmp_path):
     damage, message = HOSTILE[name]
     save_adapter(make_tuned(), tmp_path, base="some/model")
     damage(tmp_path)
+    files = contents(tmp_path)
     before = {key: value.clone() for key, value in tiny_model.state_dict().items()}
-    with pytest.raises(AdapterError, match=message):
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    start, held = time.perf_counter(), peak_megabytes()
+    with pytest.raises(AdapterError, match=message) as caught:
         load_adapter(tiny_model, tmp_path)
+    assert time.perf_counter() - start < 2
+    assert peak_megabytes() - held < 200
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1000
+    assert contents(tmp_path) == files
     assert not any(adapted(tiny_model))
     after = tiny_model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(value, after[key]) for key, value in before.items())
     assert all(p.requires_grad for p in tiny_model.parameters())
+
+
+def test_every_setting_of_peft_is_known_or_harmless():
+    defaults = peft.LoraConfig(task_type="CAUSAL_LM").to_dict()
+    ours = {"r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "use_dora"}
+    ours |= {"rank_pattern", "alpha_pattern", "layers_to_transform", "modules_to_save"}
+    harmless = {"peft_type", "task_type", "base_model_name_or_path", "revision", "fan_in_fan_out"}
+    harmless |= {"auto_mapping", "peft_version", "inference_mode"}
+    harmless |= {"ensure_weight_tying", "megatron_core", "qalora_group_size"}
+    assert set(defaults) == ours | harmless | set(UNSUPPORTED)
+    assert from_peft(defaults | {"target_modules": ["q_proj"]}).target_modules == ["q_proj"]

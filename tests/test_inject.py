@@ -8,8 +8,9 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from lora.config import PROJECTIONS, ConfigError, LoRAConfig
-from lora.inject import adapted, count, disabled, eject, inject, match, merge, tensors
+from lora.inject import adapted, count, disabled, eject, inject, merge, tensors
 from lora.layer import LoRALinear
+from lora.targets import match
 
 over_families = pytest.mark.parametrize("family", FAMILIES)
 IDS = torch.randint(3, 320, (2, 11), generator=torch.Generator().manual_seed(0))

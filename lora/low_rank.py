@@ -1,0 +1,102 @@
+"""The update of a LoRA layer as one step of autograd that keeps little for the backward pass."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+LEVELS = 2**16
+"""Dropout spends 16 random bits on an element: a probability is met to within 1 / 131072."""
+
+
+class LowRank(torch.autograd.Function):
+    """The sum y + scale * B A dropout(x), whose backward pass draws the dropout's mask again.
+
+    With g the gradient of the sum, z = scale * A dropout(x) and h = scale * Bᵀ g:
+
+        ∂L/∂y = g    ∂L/∂B = g zᵀ    ∂L/∂A = h dropout(x)ᵀ    ∂L/∂x = dropout(Aᵀ h)
+
+    Kept for the backward pass: x itself, which layers with one input share; z, r numbers a token;
+    A and B; a seed. Neither a mask, nor a masked copy, nor x, A or B in another dtype.
+
+    Shapes:
+        y: (..., out), x: (..., in), A: (r, in), B: (out, r) -> (..., out), in y's dtype.
+
+    Products are computed in x's dtype, or in autocast's where it is on; z and h as (r, tokens),
+    since products with few rows are up to four times faster on a CPU than those with few columns.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, y: Tensor, x: Tensor, A: Tensor, B: Tensor, scale: float, dropout: float
+    ) -> Tensor:
+        """Add the update; with dropout, draw one seed from torch's CPU generator."""
+        # On a GPU too: nothing waits for it, and checkpointing puts this generator back before it
+        # computes again, so the same mask returns.
+        ctx.seed = int(torch.randint(2**62, (), device="cpu")) if dropout else 0
+        ctx.scale, ctx.dropout, ctx.dtype = scale, dropout, _compute_dtype(x)
+        with torch.autocast(x.device.type, enabled=False):
+            dropped = x.to(ctx.dtype)
+            if dropout:
+                mask, kept = keep_mask(x.shape, dropout, ctx.seed, dropped)
+                dropped, scale = mask.mul_(dropped), scale / kept
+            z = A.to(ctx.dtype) @ _rows(dropped).T * scale
+            ctx.save_for_backward(x, z, A, B)
+            # One pass fewer over (..., out) than a product and then a sum.
+            return torch.addmm(_rows(y), z.T.to(y.dtype), B.to(y.dtype).T).view(y.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of y, x, A and B."""
+        x, z, A, B = ctx.saved_tensors
+        scale, mask = ctx.scale, None
+        of_x = of_A = of_B = None
+        with torch.autocast(x.device.type, enabled=False):
+            if ctx.dropout:
+                mask, kept = keep_mask(x.shape, ctx.dropout, ctx.seed, z)
+                scale = scale / kept
+            rows = _rows(g).to(ctx.dtype)
+            h = B.to(ctx.dtype).T @ rows.T * scale
+            if ctx.needs_input_grad[1]:
+                of_x = (h.T @ A.to(ctx.dtype)).view(x.shape)
+                of_x = (of_x if mask is None else of_x.mul_(mask)).to(x.dtype)
+            if ctx.needs_input_grad[2]:
+                dropped = x.to(ctx.dtype)
+                dropped = dropped if mask is None else mask.mul_(dropped)
+                of_A = (h @ _rows(dropped)).to(A.dtype)
+            if ctx.needs_input_grad[3]:
+                of_B = (z @ rows).T.to(B.dtype)
+        return g, of_x, of_A, of_B, None, None
+
+
+def keep_mask(shape: torch.Size, dropout: float, seed: int, like: Tensor) -> tuple[Tensor, float]:
+    """Draw which elements stay: the same for the same seed, whatever else was drawn.
+
+    Args:
+        shape: Of the mask.
+        dropout: The probability of a zero, in (0, 1).
+        seed: Of a generator of its own.
+        like: Has the mask's device and dtype.
+
+    Returns:
+        Ones and zeros, and the probability of a one, by which what stays is to be divided.
+    """
+    zeros = min(max(round(dropout * LEVELS), 1), LEVELS - 1)
+    generator = torch.Generator(like.device).manual_seed(seed)
+    # One draw of 64 bits serves four elements: six times faster on a CPU than bernoulli_.
+    draws = torch.empty(-(-shape.numel() // 4), dtype=torch.int64, device=like.device)
+    bits = draws.random_(-(2**63), None, generator=generator).view(torch.int16)
+    mask = torch.empty(shape, dtype=like.dtype, device=like.device)
+    torch.ge(bits[: shape.numel()].view(shape), zeros - LEVELS // 2, out=mask)
+    return mask, 1 - zeros / LEVELS
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x.reshape(-1, x.shape[-1])
+
+
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype

@@ -1,0 +1,35 @@
+"""NEFTune: noise on the input embeddings, in training only."""
+
+import torch
+from torch import Tensor, nn
+
+
+class EmbeddingNoise:
+    """Adds noise to what an embedding gives, in training.
+
+        e + alpha / sqrt(L d) * u,   u uniform in [-1, 1), L tokens in the row, d numbers a token
+
+    Args:
+        embedding: Its forward is hooked.
+        alpha: 5 to 15 in the paper; 0 for none.
+
+    Reference:
+        Jain et al., NEFTune, 2023, arXiv:2310.05914.
+    """
+
+    def __init__(self, embedding: nn.Module, alpha: float) -> None:
+        self.alpha = alpha
+        self.lengths: list[int] = []
+        """Of the rows that lie end to end in the next input; needed where several do."""
+        self.handle = embedding.register_forward_hook(self._add) if alpha else None
+
+    def _add(self, embedding: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
+        if not embedding.training:
+            return output
+        tokens, size = output.shape[-2:]
+        # Rows may also come one by one, each then as long as its input.
+        lengths = self.lengths if sum(self.lengths) == tokens else [tokens]
+        counts = torch.tensor(lengths, device=output.device)
+        strength = (self.alpha / (counts * size).sqrt()).repeat_interleave(counts)
+        noise = torch.rand_like(output).mul_(2).sub_(1)
+        return output + noise * strength[:, None].to(output.dtype)

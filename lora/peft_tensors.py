@@ -1,0 +1,105 @@
+"""The tensors of an adapter under PEFT's names: as they are saved, and as they must be."""
+
+import torch
+from torch import Tensor, nn
+
+from lora.base import features
+from lora.config import ConfigError, LoRAConfig
+from lora.inject import adapted
+from lora.peft_format import AdapterError, printable
+from lora.targets import chosen
+from lora.whole import whole
+
+PREFIX = "base_model.model."
+SUFFIX = {
+    "lora_A": "lora_A.weight",
+    "lora_B": "lora_B.weight",
+    "magnitude": "lora_magnitude_vector",
+}
+"""PEFT's names of a layer's tensors, by ours."""
+
+
+def parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The trainable tensors of a model with adapters, by their names in a file."""
+    named = {
+        f"{PREFIX}{path}.{SUFFIX[name]}": parameter
+        for path, layer in adapted(model)
+        for name, parameter in layer.named_parameters(recurse=False)
+    }
+    for path, module in whole(model):
+        named |= {f"{PREFIX}{path}.{name}": value for name, value in module.trained.items()}
+    return named
+
+
+def expected(model: nn.Module, config: LoRAConfig) -> dict[str, tuple[int, ...]]:
+    """The shapes of a file's tensors by their names, for a model without adapters.
+
+    Raises:
+        AdapterError: The config names what the model does not have.
+    """
+    try:
+        targets, in_full = chosen(model, config)
+    except ConfigError as error:
+        reason = printable(str(error))
+        raise AdapterError(f"it was made for another model: {reason}") from None
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path, layer in targets.items():
+        (columns, rows), r = features(layer), config.at(path).r
+        shapes[f"{PREFIX}{path}.{SUFFIX['lora_A']}"] = (r, columns)
+        shapes[f"{PREFIX}{path}.{SUFFIX['lora_B']}"] = (rows, r)
+        if config.variant == "dora":
+            shapes[f"{PREFIX}{path}.{SUFFIX['magnitude']}"] = (rows,)
+    for path, module in in_full.items():
+        for name, parameter in module.named_parameters():
+            shapes[f"{PREFIX}{path}.{name}"] = tuple(parameter.shape)
+    return shapes
+
+
+@torch.no_grad()
+def widest(model: nn.Module) -> tuple[int, int, dict[str, Tensor]]:
+    """The tensors in the form that most tools read: of one rank and one whole alpha.
+
+    A layer of smaller rank is filled up with zeros, and what its scale differs by is multiplied
+    into B. A layer of PiSSA becomes the update of rank 2r that fits the original base.
+
+    Returns:
+        The rank, the alpha, and the tensors by their names in a file, float32 on the CPU.
+    """
+    layers = dict(adapted(model))
+    factors = {path: layer.factors() for path, layer in layers.items()}
+    r = max(A.shape[0] for A, _ in factors.values())
+    lora_alpha = max(1, round(max(layer.config.scale for layer in layers.values()) * r))
+    tensors = {key: value.detach() for key, value in parameters(model).items()}
+    for path, (A, B) in factors.items():
+        short = r - A.shape[0]
+        B = B * (layers[path].config.scale / (lora_alpha / r))
+        tensors[f"{PREFIX}{path}.{SUFFIX['lora_A']}"] = nn.functional.pad(A, (0, 0, 0, short))
+        tensors[f"{PREFIX}{path}.{SUFFIX['lora_B']}"] = nn.functional.pad(B, (0, short))
+    # A tied matrix stands under each of its names, and safetensors wants memory for each.
+    return r, lora_alpha, {key: value.cpu().float().clone() for key, value in tensors.items()}
+
+
+@torch.no_grad()
+def check_widest(
+    model: nn.Module, r: int, lora_alpha: int, tensors: dict[str, Tensor], tolerance: float = 1e-4
+) -> None:
+    """Compare what tensors compute with what the model's layers compute, on random inputs.
+
+    Raises:
+        AdapterError: A layer's update, or a tensor that is saved as it is, differs.
+    """
+    generator = torch.Generator().manual_seed(0)
+    own = parameters(model)
+    for path, layer in adapted(model):
+        keys = [f"{PREFIX}{path}.{SUFFIX[name]}" for name in ("lora_A", "lora_B")]
+        x = torch.randn(4, layer.in_features, generator=generator)
+        A, B = (factor.detach().cpu().float() for factor in layer.factors())
+        wanted = layer.config.scale * x @ A.T @ B.T
+        given = lora_alpha / r * x @ tensors[keys[0]].T @ tensors[keys[1]].T
+        if not (given - wanted).norm() <= tolerance * wanted.norm():
+            raise AdapterError(f"{path} computes something else from what was written")
+        for key in keys:
+            del own[key]
+    for key, value in own.items():
+        if not torch.equal(tensors[key], value.detach().cpu().float()):
+            raise AdapterError(f"{key} was written as something else")
