@@ -50,9 +50,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(("family", "targets"), CASES)
-@pytest.mark.parametrize("use_rslora", [False, True])
-def test_peft_loads_what_we_save(family, targets, use_rslora, tmp_path):
-    model = make_tuned(family, target_modules=targets, use_rslora=use_rslora)
+@pytest.mark.parametrize("setting", [{}, {"use_rslora": True}, {"variant": "dora"}], ids=str)
+def test_peft_loads_what_we_save(family, targets, setting, tmp_path):
+    model = make_tuned(family, target_modules=targets, **setting)
     save_adapter(model, tmp_path, base="some/model")
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
@@ -73,7 +73,7 @@ def test_a_round_trip_is_exact(family, targets, tmp_path):
     assert torch.equal(logits(model), logits(fresh))
 
 
-@pytest.mark.parametrize("use_rslora", [False, True])
+@pytest.mark.parametrize("setting", ["none", "use_rslora", "use_dora"])
 @pytest.mark.parametrize(
     ("family", "targets"),
     [
@@ -83,12 +83,13 @@ def test_a_round_trip_is_exact(family, targets, tmp_path):
         ("opt", ["fc1", "out_proj"]),
     ],
 )
-def test_we_load_what_peft_saves(family, targets, use_rslora, tmp_path):
+def test_we_load_what_peft_saves(family, targets, setting, tmp_path):
     config = peft.LoraConfig(
         r=4,
         lora_alpha=12,
         target_modules=targets,
-        use_rslora=use_rslora,
+        use_rslora=setting == "use_rslora",
+        use_dora=setting == "use_dora",
         fan_in_fan_out=family == "gpt2",
     )
     theirs = peft.get_peft_model(make_model(family), config).eval()
@@ -145,6 +146,26 @@ def test_a_broken_weight_is_not_saved(value, matrix, tmp_path):
     with pytest.raises(AdapterError):
         save_adapter(model, tmp_path / "new", base="some/model")
     assert contents(tmp_path) == before
+
+
+def test_what_reads_back_as_something_else_is_not_put_in_place(tmp_path, monkeypatch):
+    save_adapter(make_tuned(), tmp_path, base="some/model")
+    before = contents(tmp_path)
+    monkeypatch.setattr(
+        "lora.adapter.save_file",
+        lambda weights, *args, **kwargs: save_file(
+            {key: value + 0.01 for key, value in weights.items()}, *args, **kwargs
+        ),
+    )
+    with pytest.raises(AdapterError, match="computes something else"):
+        save_adapter(make_tuned(), tmp_path, base="some/model")
+    assert contents(tmp_path) == before
+
+
+def test_a_base_beside_the_folder_is_written_as_a_whole_path(tmp_path):
+    save_adapter(make_tuned(), tmp_path, base="../models/mine")
+    base = json.loads((tmp_path / CONFIG).read_text())["base_model_name_or_path"]
+    assert Path(base) == Path("../models/mine").resolve()
 
 
 def test_a_model_without_adapter_is_not_saved(tiny_model, tmp_path):
