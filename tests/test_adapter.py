@@ -253,6 +253,7 @@ HOSTILE: dict[str, tuple[Break, str]] = {
     "one as truth": (setting(use_rslora=1), "use_rslora is 1, a int"),
     "no magnitudes": (setting(use_dora=True), "lacks .*lora_magnitude_vector and 13 more"),
     "no head": (setting(modules_to_save=["lm_head"]), r"lacks base_model.model.lm_head.weight"),
+    "many heads": (setting(modules_to_save=[f"q{i}" for i in range(10**5)]), "is named q0"),
     "an unknown head": (setting(modules_to_save=["score"]), "no layer is named score"),
     "a head of numbers": (setting(modules_to_save=[7]), "modules_to_save must be a list of names"),
     "other ranks": (setting(rank_pattern={"q_proj": 2}), r"\(4, 32\); the model needs \(2, 32\)"),
