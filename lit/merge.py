@@ -21,7 +21,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--quantize",
         choices=("nf4", "fp4", "int8"),
-        help="the adapter was trained on a 4-bit base: say how far its original is from that",
+        help="the adapter was trained on such a base: say how far its original is from that",
     )
     parser.add_argument(
         "--ollama", action="store_true", help="write a Modelfile for `ollama create` too"

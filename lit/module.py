@@ -181,13 +181,8 @@ class LoRAModule(L.LightningModule):
         """The optimizer over what trains, and the schedule by optimizer steps."""
         if self.optimizer.startswith("paged") and self.device.type == "cpu":
             say("optim  paging needs a GPU: on this CPU paged_adamw_8bit is adamw_8bit")
-        chosen = make_optimizer(
-            self.adapted_model,
-            self.optimizer,
-            self.lr,
-            self.weight_decay,
-            self.lora.loraplus_lr_ratio,
-        )
+        lr, ratio = self.lr, self.lora.loraplus_lr_ratio
+        chosen = make_optimizer(self.adapted_model, self.optimizer, lr, self.weight_decay, ratio)
         steps = self.trainer.datamodule.total_steps()  # type: ignore[attr-defined]
         warmup = round(self.warmup if self.warmup >= 1 else self.warmup * steps)
         if warmup >= steps:

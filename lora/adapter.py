@@ -14,7 +14,7 @@ from torch import nn
 from lora.config import LoRAConfig
 from lora.inject import adapted, inject
 from lora.peft_format import AdapterError, from_peft, printable, to_peft
-from lora.peft_tensors import check_widest, expected, parameters, widest
+from lora.peft_tensors import check_tied, check_widest, expected, parameters, widest
 
 __all__ = ["AdapterError", "load_adapter", "read_config", "save_adapter", "write_whole"]
 
@@ -93,6 +93,7 @@ def load_adapter(model: nn.Module, directory: str | Path) -> LoRAConfig:
     except AdapterError as error:
         raise AdapterError(f"{directory / CONFIG}: {error}") from None
     weights = _read_weights(directory / WEIGHTS, shapes)
+    check_tied(model, config, weights)
     inject(model, config)
     with torch.no_grad():
         for key, parameter in parameters(model).items():

@@ -46,7 +46,7 @@ def is_quantised(base: nn.Linear) -> bool:
 
 
 def quantised(base: nn.Linear, kind: str, dtype: torch.dtype) -> nn.Linear:
-    """The layer with its weight in 4 or 8 bits; it is packed when moved to a device.
+    """The layer with its weight in 4 or 8 bits; those of 4 are packed when moved to a device.
 
     Args:
         base: A dense layer; its weight is not copied.
@@ -102,13 +102,15 @@ def _in_4_bits(base: nn.Linear, kind: str, dtype: torch.dtype) -> Any:
 
 
 def _int8(base: nn.Linear) -> Any:
+    from bitsandbytes.functional import int8_vectorwise_quant
     from bitsandbytes.nn import Int8Params, Linear8bitLt
 
     layer = Linear8bitLt(
         *features(base), bias=False, has_fp16_weights=False, threshold=OUTLIER, device="meta"
     )
-    weight = base.weight.detach()
-    layer.weight = Int8Params(weight, requires_grad=False, has_fp16_weights=False)
+    # Moving to a device would round a weight that comes from the CPU, and no other.
+    rows, scale, _ = int8_vectorwise_quant(base.weight.detach().half())
+    layer.weight = Int8Params(rows, requires_grad=False, CB=rows, SCB=scale)
     return layer
 
 

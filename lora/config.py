@@ -1,7 +1,7 @@
 """What a LoRA adapter is made of: the one home of its settings."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -98,6 +98,15 @@ def ends(path: str) -> Iterator[str]:
     """Every target that a path ends with, the shortest first."""
     parts = path.split(".")
     return (".".join(parts[-length:]) for length in range(1, len(parts) + 1))
+
+
+def by_end(paths: Iterable[str]) -> dict[str, set[str]]:
+    """The paths that each target means: a look-up that many targets do not slow down."""
+    named: dict[str, set[str]] = {}
+    for path in paths:
+        for end in ends(path):
+            named.setdefault(end, set()).add(path)
+    return named
 
 
 def _named(name: str, pattern: dict) -> dict:

@@ -40,17 +40,20 @@ def inject(model: nn.Module, config: LoRAConfig) -> list[str]:
         The paths of the adapted layers.
 
     Raises:
-        ConfigError: A target name matches no layer, the variant is unknown, or the model has
-            adapters already.
+        ConfigError: A name matches no layer, the variant is unknown or refuses a layer, or the
+            model has adapters already.
     """
     if config.variant not in VARIANTS:
         raise ConfigError(f"lora.variant is {config.variant!r}; there are {', '.join(VARIANTS)}")
     if any(adapted(model)):
         raise ConfigError("this model has adapters already; merge or eject them first")
     targets, in_full = chosen(model, config)
+    variant = VARIANTS[config.variant]
+    # All are made before the first is put in, since a variant may refuse a layer.
+    layers = {path: variant(layer, config.at(path)) for path, layer in targets.items()}
     model.requires_grad_(False)
-    for path, layer in targets.items():
-        _replace(model, path, VARIANTS[config.variant](layer, config.at(path)))
+    for path, layer in layers.items():
+        _replace(model, path, layer)
     for path, module in whole_layers(in_full).items():
         _replace(model, path, module)
     return list(targets)

@@ -1,5 +1,6 @@
 """The update of a LoRA layer as one step of autograd that keeps little for the backward pass."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ class LowRank(torch.autograd.Function):
         # computes again, so the same mask returns.
         ctx.seed = int(torch.randint(2**62, (), device="cpu")) if dropout else 0
         ctx.scale, ctx.dropout, ctx.dtype = scale, dropout, _compute_dtype(x)
-        with torch.autocast(x.device.type, enabled=False):
+        with _as_written(x):
             dropped = x.to(ctx.dtype)
             if dropout:
                 mask, kept = keep_mask(x.shape, dropout, ctx.seed, dropped)
@@ -53,7 +54,7 @@ class LowRank(torch.autograd.Function):
         x, z, A, B = ctx.saved_tensors
         scale, mask = ctx.scale, None
         of_x = of_A = of_B = None
-        with torch.autocast(x.device.type, enabled=False):
+        with _as_written(x):
             if ctx.dropout:
                 mask, kept = keep_mask(x.shape, ctx.dropout, ctx.seed, z)
                 scale = scale / kept
@@ -91,6 +92,13 @@ def keep_mask(shape: torch.Size, dropout: float, seed: int, like: Tensor) -> tup
     mask = torch.empty(shape, dtype=like.dtype, device=like.device)
     torch.ge(bits[: shape.numel()].view(shape), zeros - LEVELS // 2, out=mask)
     return mask, 1 - zeros / LEVELS
+
+
+def _as_written(x: Tensor) -> AbstractContextManager:
+    """Autocast off, so that no product is computed in another dtype than is written."""
+    kind = x.device.type
+    # Entering autocast only to switch it off would cost a generated token some percent.
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def _rows(x: Tensor) -> Tensor:

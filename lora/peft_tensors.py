@@ -55,6 +55,21 @@ def expected(model: nn.Module, config: LoRAConfig) -> dict[str, tuple[int, ...]]
     return shapes
 
 
+def check_tied(model: nn.Module, config: LoRAConfig, tensors: dict[str, Tensor]) -> None:
+    """See that tensors for one matrix of a model, under several names, are one matrix too.
+
+    Raises:
+        AdapterError: They differ, as where PEFT trained each by itself.
+    """
+    first: dict[int, str] = {}
+    for path, module in chosen(model, config)[1].items():
+        for name, parameter in module.named_parameters():
+            key = f"{PREFIX}{path}.{name}"
+            other = first.setdefault(id(parameter), key)
+            if not torch.equal(tensors[key], tensors[other]):
+                raise AdapterError(f"{key} differs from {other}; in this model they are one matrix")
+
+
 @torch.no_grad()
 def widest(model: nn.Module) -> tuple[int, int, dict[str, Tensor]]:
     """The tensors in the form that most tools read: of one rank and one whole alpha.

@@ -3,7 +3,7 @@
 from torch import nn
 
 from lora.base import is_linear
-from lora.config import ConfigError, LoRAConfig, ends
+from lora.config import ConfigError, LoRAConfig, by_end
 from lora.whole import find_whole
 
 
@@ -21,14 +21,16 @@ def chosen(
         for path, layer in match(model, config.target_modules).items()
         if path not in in_full and _in_blocks(path, config.layers_to_transform)
     }
+    if not targets and config.layers_to_transform is None:
+        raise ConfigError("lora.modules_to_save takes every layer of lora.target_modules")
     if not targets:
         raise ConfigError(
             f"lora.layers_to_transform is {config.layers_to_transform}, and no target layer is in "
             f"such a block; there are blocks 0 to {_blocks(model) - 1}"
         )
-    named = {end for path in targets for end in ends(path)}
+    named = by_end(targets)
     for setting, pattern in (("rank", config.rank_pattern), ("alpha", config.alpha_pattern)):
-        if unused := set(pattern) - named:
+        if unused := pattern.keys() - named.keys():
             last = sorted({path.rpartition(".")[2] for path in targets})
             raise ConfigError(
                 f"lora.{setting}_pattern names {min(unused)}, which is no adapted layer; "
@@ -47,10 +49,7 @@ def match(model: nn.Module, target_modules: str | list[str]) -> dict[str, nn.Lin
     targets = [target_modules] if isinstance(target_modules, str) else target_modules
     attention = {path for path in linear if _is_attention(path)}
     groups = {"all-linear": set(linear), "attention": attention, "mlp": set(linear) - attention}
-    named: dict[str, set[str]] = {}
-    for path in linear:
-        for end in ends(path):
-            named.setdefault(end, set()).add(path)
+    named = by_end(linear)
     matches = {target: groups.get(target) or named.get(target, set()) for target in targets}
     missing = [target for target, found in matches.items() if not found]
     if missing:
@@ -61,7 +60,8 @@ def match(model: nn.Module, target_modules: str | list[str]) -> dict[str, nn.Lin
             f"this model has {', '.join(names)}. "
             "Set model.lora.target_modules to some of these, or to all-linear."
         )
-    return {path: layer for path, layer in linear.items() if path in set().union(*matches.values())}
+    found = set().union(*matches.values())
+    return {path: layer for path, layer in linear.items() if path in found}
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:

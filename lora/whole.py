@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lora.config import ConfigError, ends_with
+from lora.config import ConfigError, by_end
 
 
 class WholeLayer(nn.Module):
@@ -65,20 +65,21 @@ def find_whole(model: nn.Module, names: list[str]) -> dict[str, nn.Module]:
         for path, module in model.named_modules()
         if path and not list(module.children()) and list(module.parameters())
     }
+    named = by_end(leaves)
     for name in names:
-        found = [module for path, module in leaves.items() if ends_with(path, name)]
-        if not found:
+        if name not in named:
             there = sorted({path.rpartition(".")[2] for path in leaves})
             raise ConfigError(
                 f"no layer is named {name}; this model has {', '.join(there)}. "
                 "Set model.lora.modules_to_save to some of these, like embed_tokens."
             )
-        if not all(p.is_floating_point() for module in found for p in module.parameters()):
+        parameters = [p for path in named[name] for p in leaves[path].parameters()]
+        if not all(p.is_floating_point() for p in parameters):
             raise ConfigError(
                 f"model.lora.modules_to_save names {name}, whose weight is quantised and cannot "
                 "train: adapt it by target_modules"
             )
-    asked = {path for path in leaves if any(ends_with(path, name) for name in names)}
+    asked = {path for name in names for path in named[name]}
     shared = {id(p) for path in asked for p in leaves[path].parameters()}
     return {
         path: module
@@ -106,7 +107,8 @@ def tied(model: nn.Module) -> list[list[str]]:
     """Groups of paths whose layers train one matrix together."""
     groups: dict[int, list[str]] = {}
     for path, layer in whole(model):
-        groups.setdefault(id(layer.trained["weight"]), []).append(path)
+        for value in layer.trained.values():
+            groups.setdefault(id(value), []).append(path)
     return [paths for paths in groups.values() if len(paths) > 1]
 
 

@@ -169,6 +169,22 @@ def test_peft_s_own_pissa_loads_as_it_says_it_must_be_saved(tmp_path):
     torch.testing.assert_close(logits(ours.eval()), logits(theirs.eval()), atol=2e-5, rtol=1e-5)
 
 
+@torch.no_grad()
+def test_two_matrices_do_not_load_into_a_tied_one(tmp_path):
+    names = ["embed_tokens", "lm_head"]
+    config = peft.LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=names)
+    theirs = peft.get_peft_model(make_base("tied embedding"), config)
+    theirs.save_pretrained(tmp_path / "equal")
+    load_adapter(make_base("tied embedding"), tmp_path / "equal")
+    theirs.base_model.model.lm_head.modules_to_save["default"].weight[0, 0] += 1
+    theirs.save_pretrained(tmp_path / "apart")
+    model = make_base("tied embedding")
+    with pytest.raises(ConfigError, match=r"lm_head.weight differs from .*embed_tokens"):
+        load_adapter(model, tmp_path / "apart")
+    assert not [*adapted(model), *whole(model)]
+    load_adapter(make_base("whole head"), tmp_path / "apart")
+
+
 @over_kinds
 def test_the_file_has_one_rank_one_whole_alpha_and_no_patterns(kind, tmp_path):
 
@@ -215,6 +231,10 @@ def test_pissa_begins_with_the_best_fit_of_its_rank(shape):
 def test_pissa_refuses_more_directions_than_there_are():
     with pytest.raises(ConfigError, match="r is 7, but a layer of \\(10, 6\\) has 6 singular"):
         PiSSALinear(nn.Linear(6, 10), LoRAConfig(r=7))
+    model = make_base("pissa")  # whose key and value projections have 32 rows
+    with pytest.raises(ConfigError, match="32 singular"):
+        inject(model, LoRAConfig(r=33, variant="pissa"))
+    assert not any(adapted(model))
 
 
 def test_a_tied_embedding_comes_with_the_head_and_is_said():

@@ -120,10 +120,24 @@ def test_gradients_reach_the_adapter_and_never_the_base(variant, base, x):
         ("lora_dropout", math.nan),
         ("target_modules", []),
         ("target_modules", ""),
+        ("layers_to_transform", []),
+        ("layers_to_transform", [-1]),
+        ("loraplus_lr_ratio", 0),
+        ("loraplus_lr_ratio", math.inf),
+        ("neftune_alpha", -1),
+        ("neftune_alpha", math.nan),
     ],
 )
 def test_a_bad_setting_is_refused_by_name(setting, value):
     with pytest.raises(ConfigError, match=rf"lora\.{setting} is "):
+        LoRAConfig(**{setting: value})
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("rank_pattern", {"q_proj": 0}), ("alpha_pattern", {"q_proj": -1})]
+)
+def test_a_bad_pattern_is_refused_by_its_layer(setting, value):
+    with pytest.raises(ConfigError, match=rf"lora\.{setting}\['q_proj'\] is "):
         LoRAConfig(**{setting: value})
 
 

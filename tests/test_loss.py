@@ -72,10 +72,11 @@ def test_loss_and_gradients_equal_plain_cross_entropy(family, packed):
     ours.backward()
     expected.backward()
     for name, parameter in tensors(model).items():
-        assert parameter.grad.any(), name
-        torch.testing.assert_close(
-            parameter.grad, tensors(plain)[name].grad, atol=1e-4, rtol=1e-4, msg=name
-        )
+        wanted = tensors(plain)[name].grad
+        # Granite's gradients reach 70, and float32 sums of such terms differ by their order.
+        atol = max(1e-4, 1e-5 * wanted.abs().max().item())
+        assert wanted.any(), name
+        torch.testing.assert_close(parameter.grad, wanted, atol=atol, rtol=1e-4, msg=name)
 
 
 @over_heads

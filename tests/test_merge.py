@@ -1,6 +1,7 @@
 """A merged model: plain, equal, and never half there."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,19 @@ def test_a_folder_that_holds_something_is_not_touched(
     assert main(["--adapter", str(adapter), "--output_dir", str(out)]) == 2
     assert "is there already" in capsys.readouterr().err
     assert [path.name for path in out.iterdir()] == ["mine.txt"]
+
+
+def test_a_base_that_climbs_out_of_where_one_stands_is_not_followed(
+    adapter: Path, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    settings["base_model_name_or_path"] = os.path.relpath(tiny_folder)
+    (adapter / "adapter_config.json").write_text(json.dumps(settings))
+    command = ["--adapter", str(adapter), "--output_dir", str(tmp_path / "merged")]
+    assert main(command) == 2
+    assert "which climbs: give it by --base" in capsys.readouterr().err
+    assert not (tmp_path / "merged").exists()
+    assert main([*command, "--base", str(tiny_folder)]) == 0
 
 
 def test_a_merged_weight_that_is_not_finite_is_refused(

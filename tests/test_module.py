@@ -137,6 +137,43 @@ def test_a_checkpoint_holds_the_adapter_alone_and_takes_no_other(
         model.load_state_dict(state)
 
 
+KINDS = {
+    "dora": {"variant": "dora"},
+    "pissa": {"variant": "pissa"},
+    "patterns": {"rank_pattern": {"q_proj": 2}, "loraplus_lr_ratio": 4.0},
+    "whole": {"modules_to_save": ["embed_tokens", "lm_head"]},
+    "noise": {"neftune_alpha": 5.0},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_adapter_trains_the_same_twice_and_comes_back_from_its_checkpoint(
+    tiny_folder: Path, data_file: Path, kind: str
+) -> None:
+    lora = LoRAConfig(r=4, lora_dropout=0.1, **KINDS[kind])
+    one, two = (train(tiny_folder, data_file, 4, 1, lora=lora, lr=1e-3) for _ in range(2))
+    start = train(tiny_folder, data_file, 4, 1, lora=lora, lr=1e-9)
+    state = one.state_dict()
+    for name, value in state.items():
+        assert torch.equal(value, two.state_dict()[name]), name
+        if not name.endswith("lora_A"):
+            assert not torch.equal(value, start.state_dict()[name]), name
+    start.load_state_dict(state)
+    assert all(torch.equal(value, start.state_dict()[name]) for name, value in state.items())
+
+
+def test_noise_changes_training_and_knows_the_rows_of_a_batch(
+    tiny_folder: Path, data_file: Path
+) -> None:
+    noisy, clean = (
+        train(tiny_folder, data_file, 4, 1, lora=LoRAConfig(r=4, neftune_alpha=alpha))
+        for alpha in (5.0, 0.0)
+    )
+    a, b = (next(iter(tensors(m.adapted_model).values())) for m in (noisy, clean))
+    assert not torch.equal(a, b)
+    assert len(noisy._noise.lengths) > 1
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
