@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data.batch import collate
 from data.plan import Plan, plan
-from data.rows import split
+from data.split import split
 from data.store import Store, build
 from data.template import choose
 from data.types import IGNORE, Batch, Example

@@ -1,13 +1,12 @@
-"""Readers give every record with its place; split parts them by question."""
+"""Readers give every record with its place, or say what is wrong and where."""
 
 import csv
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from data.rows import read, split
+from data.rows import read
 from data.types import BadRow, DataError, Row
 
 GOOD: dict[str, tuple[str, str, list[tuple[int, dict]]]] = {
@@ -74,7 +73,7 @@ FAULTS = {
 UNUSABLE: dict[str, tuple[str, bytes | None, str]] = {
     "missing": ("f.jsonl", None, "does not exist; .* has .*other.csv"),
     "in a missing folder": ("no/f.jsonl", None, "does not exist, nor does .*no"),
-    "a folder": ("folder.jsonl", None, "name a file in it"),
+    "an empty folder": ("folder.jsonl", None, "is a folder without .jsonl"),
     "empty jsonl": ("f.jsonl", b"", "holds no rows"),
     "blank jsonl": ("f.jsonl", b"\n \n", "holds no rows"),
     "empty list": ("f.json", b"[]", "holds no rows"),
@@ -82,10 +81,10 @@ UNUSABLE: dict[str, tuple[str, bytes | None, str]] = {
     "header only": ("f.csv", b"q,a\n", "holds no rows"),
     "not JSON": ("f.json", b'[\n{"q": }]', ":2: not JSON"),
     "one object": ("f.json", b'{"q": "1"}', r"list of objects; .* use \.jsonl"),
-    "Windows-1251 jsonl": ("f.jsonl", '{"q": "да"}'.encode("cp1251"), "save it as UTF-8"),
-    "Windows-1251 csv": ("f.csv", "q\nда\n".encode("cp1251"), "save it as UTF-8"),
-    "UTF-16 csv": ("f.csv", "q\n1\n".encode("utf-16"), "save it as UTF-8"),
-    "Windows-1251 json": ("f.json", '[{"q": "да"}]'.encode("cp1251"), "save it as UTF-8"),
+    "Windows-1251 jsonl": ("f.jsonl", '{"q": "да"}'.encode("cp1251"), "not UTF-8 but likely .*set data.encoding to .*, or save it as UTF-8"),
+    "Windows-1251 csv": ("f.csv", "q\nда\n".encode("cp1251"), "not UTF-8 but likely .*set data.encoding to .*, or save it as UTF-8"),
+    "UTF-16 without a mark": ("f.csv", "q\n1\n".encode("utf-16-le"), "set data.encoding to utf-16-le"),
+    "Windows-1251 json": ("f.json", '[{"q": "да"}]'.encode("cp1251"), "not UTF-8 but likely .*set data.encoding to .*, or save it as UTF-8"),
     "a text file": ("f.txt", b"q", r"must end in one of \.jsonl, \.json, \.csv, \.tsv"),
     "no suffix": ("f", b"q", "must end in one of"),
 }
@@ -149,56 +148,6 @@ def test_any_text_comes_back_as_the_text_it_was(text: str, suffix: str, tmp_path
             writer.writeheader()
             writer.writerows(rows)
     assert [row.fields for row in read(path) if isinstance(row, Row)] == rows
-
-
-GROUPS = {
-    "all different": np.arange(200),
-    "pairs": np.arange(200) // 2,
-    "drawn": np.random.default_rng(0).integers(0, 60, 200),
-    "one half, the rest different": np.maximum(np.arange(200) - 100, 0),
-}
-
-
-@pytest.mark.parametrize("fraction", [0.01, 0.1, 0.3, 0.5])
-@pytest.mark.parametrize("groups", GROUPS.values(), ids=GROUPS)
-def test_a_split_keeps_every_row_once_and_a_question_whole(
-    groups: np.ndarray, fraction: float
-) -> None:
-    for seed in range(5):
-        train, val = split(groups, fraction, seed)
-        assert sorted([*train, *val]) == list(range(len(groups)))
-        assert not set(groups[train]) & set(groups[val])
-        assert len(train)
-        assert len(val)
-        assert abs(len(val) - fraction * len(groups)) <= np.bincount(groups).max()
-        assert (np.diff(train) > 0).all()
-        assert (np.diff(val) > 0).all()
-
-
-def test_a_seed_decides_the_split() -> None:
-    held = [split(GROUPS["drawn"], 0.2, seed)[1].tolist() for seed in (1, 1, 2)]
-    assert held[0] == held[1] != held[2]
-
-
-def test_fraction_zero_holds_nothing_out() -> None:
-    train, val = split(np.array([0, 0, 1]), 0, 0)
-    assert (train.tolist(), val.tolist()) == ([0, 1, 2], [])
-
-
-@pytest.mark.parametrize(
-    ("groups", "fraction", "message"),
-    [
-        ([0], 0.5, "1 different questions are too few .* data.val_fraction to 0"),
-        ([4, 4, 4], 0.1, "1 different questions are too few"),
-        ([0, 1], 1.0, r"data.val_fraction is 1.0; it must be in \[0, 1\)"),
-        ([0, 1], -0.1, "data.val_fraction is -0.1"),
-    ],
-)
-def test_a_split_that_leaves_no_rows_is_refused(
-    groups: list[int], fraction: float, message: str
-) -> None:
-    with pytest.raises(DataError, match=message):
-        split(np.array(groups), fraction, 0)
 
 
 def test_json_rows_have_the_lines_where_they_begin(tmp_path: Path) -> None:
