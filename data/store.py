@@ -16,7 +16,8 @@ from transformers import PreTrainedTokenizerBase
 
 from data.formats import to_messages
 from data.rows import read
-from data.template import TRUNCATIONS, encode
+from data.encoder import TRUNCATIONS
+from data.template import encode
 from data.types import BadRow, DataError, Example, Message, Row, RowError, TooLongError
 
 ON_BAD_ROW = ("error", "skip")

@@ -146,12 +146,12 @@ def test_an_instruction_is_followed_by_its_input() -> None:
     assert messages_of(fields)[0].content == "Translate.\n\nДа"
 
 
-NO_TEXT = {"NUL": "a\0b", "half a surrogate": "a\ud800"}
+NO_TEXT = {"NUL": "a\0b", "half a surrogate pair": "a\ud800"}
 
 
 @pytest.mark.parametrize("kind", NO_TEXT)
 def test_what_is_no_text_is_a_bad_row_with_its_field(kind: str) -> None:
-    with pytest.raises(RowError, match=r"response: holds NUL or half a surrogate"):
+    with pytest.raises(RowError, match=f"response: holds {kind}, which is no text"):
         to_messages(Row({"prompt": "a", "response": NO_TEXT[kind]}, "f", 1))
 
 

@@ -7,7 +7,8 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from data.template import MIN_PROMPT, choose, encode, prompt, stop_token
+from data.encoder import MIN_PROMPT
+from data.template import choose, encode, prompt, stop_token
 from data.types import IGNORE, DataError, Example, Message, RowError, TooLongError
 
 SYSTEM = Message("system", "Отвечай кратко.")
@@ -127,10 +128,10 @@ def test_a_row_that_fits_is_left_as_it_is(
 @pytest.mark.parametrize(
     ("truncation", "keep", "kind", "reason"),
     [
-        ("drop", MIN_PROMPT, TooLongError, "too long: .* tokens, data.max_length is"),
-        ("error", MIN_PROMPT, DataError, "data.max_length is .* and data.truncation is error"),
-        ("middle", MIN_PROMPT - 1, TooLongError, "too long: .* too little of it is prompt"),
-        ("middle", -1, TooLongError, "too long: .* too little of it is prompt"),
+        ("drop", MIN_PROMPT, TooLongError, "too long by .*.* tokens, data.max_length is"),
+        ("error", MIN_PROMPT, TooLongError, "too long by .* tokens, data.max_length is"),
+        ("middle", MIN_PROMPT - 1, TooLongError, "too long by .*.* too little of it is prompt"),
+        ("middle", -1, TooLongError, "too long by .*.* too little of it is prompt"),
     ],
 )
 def test_a_row_that_does_not_fit_is_refused(
