@@ -109,11 +109,12 @@ class Encoder:
         cut = len(ids) - self.max_length
         too_long = f"too long by {cut}: {len(ids)} tokens, data.max_length is {self.max_length}"
         if self.truncation != "middle":
-            return TooLongError(too_long)
+            return TooLongError(too_long, cut)
         first = next(i for i, label in enumerate(labels) if label != IGNORE)
         keep = first - cut
         if keep < MIN_PROMPT:
-            return TooLongError(f"{too_long}, and too little of it is prompt that could be cut")
+            reason = f"{too_long}, and too little of it is prompt that could be cut"
+            return TooLongError(reason, cut)
         # The template's header leads and the question's end comes last: both stay.
         head = keep // 2
         tail = head + cut
@@ -124,7 +125,7 @@ class Encoder:
         conversations: Sequence[Sequence[Message]],
         wanted: Sequence[Sequence[tuple[int, bool]]],
     ) -> list[list[list[int]] | RowError]:
-        """Tokens of a conversation's first turns, for each of (how many, is an answer to follow)."""
+        """Tokens of a conversation's first turns, for each (how many, is an answer due)."""
         found: list[Any] = [self._write(*pair) for pair in zip(conversations, wanted, strict=True)]
         texts = [text for parts in found if isinstance(parts, list) for text in parts]
         # One call for all of them: a call costs as much as the work on a text.

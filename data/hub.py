@@ -1,4 +1,4 @@
-"""Read Parquet files and data sets of the hub, through the library ``datasets``; no code of theirs."""
+"""Read Parquet files and data sets of the hub, through ``datasets``; code of theirs never runs."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,9 @@ def read_parquet(path: Path) -> Iterator[Row | BadRow]:
         DataError: The file is no Parquet.
     """
     try:
-        for number, fields in enumerate(datasets.Dataset.from_parquet(str(path), streaming=True), 1):
+        for number, fields in enumerate(
+            datasets.Dataset.from_parquet(str(path), streaming=True), 1
+        ):
             yield Row(_whole(fields), str(path), number)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: not Parquet: {_first_line(error)}") from None

@@ -69,7 +69,9 @@ def read_list(path: Path, encoding: str | None = None) -> Iterator[Row | BadRow]
         if not first:
             return
         if first != "[":
-            raise DataError(f"{path} must hold a list of objects; for one object a line, use .jsonl")
+            raise DataError(
+                f"{path} must hold a list of objects; for one object a line, use .jsonl"
+            )
         window.place += 1
         try:
             if window.skip() == "]":

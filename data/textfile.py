@@ -71,9 +71,7 @@ def _encoding(path: Path, head: bytes, asked: str | None) -> str:
             raise DataError(
                 f"data.encoding is {asked!r}, which is none; utf-8, cp1251, utf-16 are some"
             ) from None
-    mark, marked = next(
-        ((mark, name) for mark, name in MARKS.items() if head.startswith(mark)), (b"", None)
-    )
+    marked = next((name for mark, name in MARKS.items() if head.startswith(mark)), None)
     if marked:
         plain = marked.removesuffix("-sig")
         if asked and not codecs.lookup(asked).name.startswith(plain):

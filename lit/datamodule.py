@@ -1,6 +1,7 @@
 """The LightningDataModule: a file of questions and answers becomes planned, flat batches."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import lightning as L
@@ -8,11 +9,14 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data.batch import collate
+from data.near import joined, near
+from data.overlap import Overlap, overlap
 from data.plan import Plan, plan
+from data.rows import Source
 from data.split import split
 from data.store import Store, build
 from data.template import choose
-from data.types import IGNORE, Batch, Example
+from data.types import IGNORE, Batch, Example, Message
 from lit.model import load_tokenizer
 
 
@@ -52,9 +56,13 @@ class QADataModule(L.LightningDataModule):
     """Reads, splits, tokenises and plans.
 
     Args:
-        path: A .jsonl, .json, .csv or .tsv file.
-        val_path: A file to validate on; without it, a share of ``path`` is held out.
+        path: A .jsonl, .json, .csv, .tsv or .parquet file, a folder of such files,
+            ``hub:OWNER/NAME``, or a list of these.
+        val_path: The same, to validate on; without it, a share of ``path`` is held out.
         val_fraction: That share.
+        columns: The data's name for a field, by ours, like ``{prompt: question_text}``.
+        encoding: Of text files; by default UTF-8, or what their byte order mark says.
+        separator: Of .csv files; by default found in the header.
         template: ``auto`` (the model's chat template, else plain), ``chat``, ``plain``, or a
             Jinja file.
         max_length: Tokens a row may have.
@@ -62,6 +70,11 @@ class QADataModule(L.LightningDataModule):
         max_tokens: Tokens of a micro-batch.
         truncation: For longer rows: ``middle`` (cut the prompt's middle), ``drop``, ``error``.
         on_bad_row: ``error``, or ``skip`` and count.
+        on_duplicate: What becomes of a validation row that is a training row too: ``leave_out``, or
+            ``keep``.
+        near_duplicates: The share of text above which rows are near-duplicates, like 0.8; they
+            then stay on one side. Off unless given.
+        group_by_length: Make micro-batches of rows of about the same length.
         num_workers: Processes that prepare batches.
         base: Taken from ``model.base``.
         revision: Taken from ``model.revision``.
@@ -70,22 +83,31 @@ class QADataModule(L.LightningDataModule):
 
     def __init__(
         self,
-        path: str,
-        val_path: str | None = None,
+        path: str | list[str],
+        val_path: str | list[str] | None = None,
         val_fraction: float = 0.1,
+        columns: dict[str, str] | None = None,
+        encoding: str | None = None,
+        separator: str | None = None,
         template: str = "auto",
         max_length: int = 512,
         batch_size: int = 4,
         max_tokens: int | None = None,
         truncation: str = "middle",
         on_bad_row: str = "error",
+        on_duplicate: str = "leave_out",
+        near_duplicates: float | None = None,
+        group_by_length: bool = False,
         num_workers: int = 0,
         base: str = "",
         revision: str | None = None,
         seed: int = 42,
     ) -> None:
         super().__init__()
-        self.path, self.val_path, self.val_fraction = path, val_path, val_fraction
+        self.source = Source(path, encoding, separator, columns or {})
+        self.val_source = self.source if val_path is None else replace(self.source, path=val_path)
+        self.val_fraction, self.on_duplicate = val_fraction, on_duplicate
+        self.near_duplicates, self.group_by_length = near_duplicates, group_by_length
         self.template, self.base, self.revision = template, base, revision
         self.batch_size, self.max_tokens = batch_size, max_tokens
         self.num_workers, self.seed = num_workers, seed
@@ -100,14 +122,38 @@ class QADataModule(L.LightningDataModule):
             return
         self.tokenizer = load_tokenizer(self.base, self.revision)
         self.template = choose(self.tokenizer, self.template)
-        train = self._build(self.path, self.tokenizer)
-        if self.val_path is None:
-            self.val = train
-            self.train_rows, self.val_rows = split(train.questions, self.val_fraction, self.seed)
-        else:
-            self.val = self._build(self.val_path, self.tokenizer)
+        train = self._build(self.source, self.tokenizer)
+        apart = self.val_source is not self.source
+        self.val = self._build(self.val_source, self.tokenizer) if apart else train
+        close = self._near(train, self.val) if self.near_duplicates else None
+        if apart:
             self.train_rows, self.val_rows = np.arange(len(train)), np.arange(len(self.val))
+        else:
+            groups = joined(train.questions, close[0]) if close else train.questions
+            self.train_rows, self.val_rows = split(groups, self.val_fraction, self.seed)
+        rows = self.train_rows, self.val_rows
+        self.overlap: Overlap = overlap(
+            (train.contents[rows[0]], self.val.contents[rows[1]]),
+            (train.questions[rows[0]], self.val.questions[rows[1]]),
+            (close[0][rows[0]], close[1][rows[1]]) if close else None,
+            self.on_duplicate,
+        )
+        self.val_rows = np.delete(self.val_rows, self.overlap.left_out)
         self._train = train
+
+    def _near(self, train: Store, val: Store) -> tuple[np.ndarray, np.ndarray]:
+        """Equal numbers for rows of both stores that are near-duplicates."""
+        assert self.near_duplicates
+        stores = [train] if val is train else [train, val]
+        found = near(
+            (store.messages(row) for store in stores for row in range(len(store))),
+            self.near_duplicates,
+        )
+        return found[: len(train)], found[-len(val) :]
+
+    def held_out(self) -> Iterator[tuple[str, list[Message]]]:
+        """The validation rows, each with its place."""
+        return ((self.val.place(row), self.val.messages(row)) for row in self.val_rows.tolist())
 
     def shortest(self, rows: int) -> list[Example]:
         """The shortest training rows, for a quick check of the model."""
@@ -123,6 +169,7 @@ class QADataModule(L.LightningDataModule):
             max_tokens=self.max_tokens,
             accumulate=self._trainer.accumulate_grad_batches,
             world_size=self._trainer.world_size,
+            group_by_length=self.group_by_length,
             seed=self.seed,
             epoch=epoch,
         )

@@ -6,7 +6,6 @@ after saving.
 
 import math
 import sys
-from pathlib import Path
 
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -45,7 +44,7 @@ def fit(arguments: Arguments) -> None:
     folder.prepare(resume=bool(resume))
     arguments.save(folder.config)
     if len(data.val_rows):
-        folder.write_validation(data.val_path or data.path, set(data.val.lines[data.val_rows]))
+        folder.write_validation(data.held_out())
     _say_plan(arguments)
     if checkpoint is None:
         trainer.validate(model, data, verbose=False)
@@ -75,9 +74,11 @@ def _start(arguments: Arguments, folder: RunFolder) -> BestAdapter:
 def _say_plan(arguments: Arguments) -> None:
     data, trainer = arguments.datamodule, arguments.trainer
     first = data.epoch(0)
-    say(f"data   {data.path}: {data.store.ledger}")
-    if data.val_path:
-        say(f"       {data.val_path}: {data.val.ledger}")
+    say(f"data   {data.source}: {data.store.ledger}")
+    if data.val is not data.store:
+        say(f"       {data.val_source}: {data.val.ledger}")
+    if twice := str(data.overlap):
+        say(f"       {twice}")
     say(
         f"       {len(data.train_rows)} rows train, {len(data.val_rows)} validate; "
         f"template {data.template}"
@@ -100,7 +101,7 @@ def _finish(arguments: Arguments, folder: RunFolder, best: BestAdapter) -> None:
         base=model.base,
         base_loss=best.base_loss,
         loss=best.loss if math.isfinite(best.loss) else math.nan,
-        data=Path(data.path).name,
+        data=data.source.name,
         rows=len(data.train_rows),
         val_rows=len(data.val_rows),
         r=model.lora.r,

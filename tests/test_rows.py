@@ -81,10 +81,26 @@ UNUSABLE: dict[str, tuple[str, bytes | None, str]] = {
     "header only": ("f.csv", b"q,a\n", "holds no rows"),
     "not JSON": ("f.json", b'[\n{"q": }]', ":2: not JSON"),
     "one object": ("f.json", b'{"q": "1"}', r"list of objects; .* use \.jsonl"),
-    "Windows-1251 jsonl": ("f.jsonl", '{"q": "да"}'.encode("cp1251"), "not UTF-8 but likely .*set data.encoding to .*, or save it as UTF-8"),
-    "Windows-1251 csv": ("f.csv", "q\nда\n".encode("cp1251"), "not UTF-8 but likely .*set data.encoding to .*, or save it as UTF-8"),
-    "UTF-16 without a mark": ("f.csv", "q\n1\n".encode("utf-16-le"), "set data.encoding to utf-16-le"),
-    "Windows-1251 json": ("f.json", '[{"q": "да"}]'.encode("cp1251"), "not UTF-8 but likely .*set data.encoding to .*, or save it as UTF-8"),
+    "Windows-1251 jsonl": (
+        "f.jsonl",
+        '{"q": "да"}'.encode("cp1251"),
+        "not UTF-8 but likely .*set data.encoding to .*, or save it as UTF-8",
+    ),
+    "Windows-1251 csv": (
+        "f.csv",
+        "q\nда\n".encode("cp1251"),
+        "not UTF-8 but likely .*set data.encoding to .*, or save it as UTF-8",
+    ),
+    "UTF-16 without a mark": (
+        "f.csv",
+        "q\n1\n".encode("utf-16-le"),
+        "set data.encoding to utf-16-le",
+    ),
+    "Windows-1251 json": (
+        "f.json",
+        '[{"q": "да"}]'.encode("cp1251"),
+        "not UTF-8 but likely .*set data.encoding to .*, or save it as UTF-8",
+    ),
     "a text file": ("f.txt", b"q", r"must end in one of \.jsonl, \.json, \.csv, \.tsv"),
     "no suffix": ("f", b"q", "must end in one of"),
 }
