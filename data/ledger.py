@@ -9,7 +9,7 @@ import datasets
 
 BAD, TOO_LONG, CUT = "bad", "too long", "cut"
 SHOWN = 100
-DIFFERENT = 200
+DIFFERENT, OTHER = 200, "other reasons"
 NUMBER = re.compile(r"\d+")
 ENTRIES = datasets.Features(
     {
@@ -65,7 +65,7 @@ class Ledger:
         """Count an entry."""
         groups = self.counts.setdefault(entry.kind, {})
         # Every row can be wrong in its own way.
-        group = entry.group if entry.group in groups or len(groups) < DIFFERENT else "other reasons"
+        group = entry.group if entry.group in groups or len(groups) < DIFFERENT else OTHER
         groups[group] = groups.get(group, 0) + 1
         self.tokens[entry.kind] = self.tokens.get(entry.kind, 0) + entry.tokens
 
@@ -82,12 +82,12 @@ class Ledger:
     def report(self, kind: str, shown: int = SHOWN) -> str:
         """Rows of a kind, grouped by reason with counts; of each group as many as there is room."""
         groups = dict(sorted(self.counts.get(kind, {}).items(), key=lambda item: -item[1]))
-        each = max(1, shown // max(1, len(groups)))
+        room = _share(groups, shown)
         lines: dict[str, list[str]] = {group: [] for group in groups}
         for entry in self.entries(kind):
-            found = lines.get(entry.group, lines.get("other reasons", []))
-            if len(found) < each:
-                found.append(f"  {entry}")
+            group = entry.group if entry.group in groups else OTHER
+            if len(lines[group]) < room[group]:
+                lines[group].append(f"  {entry}")
         parts = []
         for group, count in groups.items():
             parts += [f"{count} × {group}", *lines[group]]
@@ -105,3 +105,12 @@ class Ledger:
             parts.append(f"{bad} bad and skipped")
         found = [name for name in self.files if ", parted by " in name]
         return "; ".join([", ".join(parts), *found])
+
+
+def _share(counts: dict[str, int], room: int) -> dict[str, int]:
+    """Room for each group: all of it where it is small, and an equal part of what is left."""
+    shares = {}
+    for place, (group, count) in enumerate(sorted(counts.items(), key=lambda item: item[1])):
+        shares[group] = min(count, max(1, room // (len(counts) - place)))
+        room -= shares[group]
+    return shares

@@ -98,8 +98,13 @@ def _misfit(path: Path, encoding: str) -> str:
             except UnicodeDecodeError as error:
                 good, rest = error.object[: error.start], error.object[error.start :]
                 line += good.decode(encoding, "ignore").count("\n")
+                said = f"{path}:{line}: not {_name(encoding)}"
                 begin = good[good.rfind(b"\n") + 1 :]
-                return f"{path}:{line}: not {_name(encoding)}{_guess(begin, rest)}"
+                text = (begin + rest[:4096]).decode(encoding, "replace")
+                # Hardly any text of another encoding is letters of this one by accident.
+                if text.count("\ufffd") < sum(letter > "\x7f" for letter in text) / 2:
+                    return f"{said}: a damaged character in column {text.index(chr(0xFFFD)) + 1}"
+                return said + _guess(begin, rest)
     return f"{path}:{line}: not {_name(encoding)}: it ends within a character; mend its end"
 
 
