@@ -22,7 +22,14 @@ def separator(path: Path, encoding: str | None = None, told: str | None = None) 
         return "\t"
     with open_text(path, encoding, newline="") as file:
         header = next((line for line in file if line.strip()), "")
-    return max(SEPARATORS, key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))
+    return max(SEPARATORS, key=lambda mark: _fields(header, mark))
+
+
+def _fields(line: str, mark: str) -> int:
+    try:
+        return len(next(csv.reader([line], delimiter=mark, strict=True), []))
+    except csv.Error:
+        return 0
 
 
 def named(mark: str) -> str:
@@ -49,7 +56,7 @@ def read_table(
             except StopIteration:
                 return
             except csv.Error as error:
-                if reader.line_num > line:
+                if header is None or reader.line_num > line:
                     # Quotes that do not match over lines: the rest cannot be told apart into rows.
                     raise DataError(f"{path}:{line}: not CSV from here on: {error}") from None
                 yield BadRow(str(path), line, f"not CSV: {error}")

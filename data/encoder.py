@@ -33,6 +33,9 @@ class Encoder:
         self.tokenizer, self.max_length, self.truncation = tokenizer, max_length, truncation
         added = tokenizer.added_tokens_decoder
         self.special = {i for i, token in added.items() if token.special}
+        if tokenizer.unk_token_id != tokenizer.eos_token_id:
+            # What stands for an unknown letter ends nothing.
+            self.special.discard(tokenizer.unk_token_id)
         names = [token.content for token in added.values() if not token.content.isspace()]
         self.control = re.compile("|".join(map(re.escape, names)) or "(?!)")
 

@@ -46,6 +46,8 @@ def load(name: str) -> datasets.Dataset:
     repository, _, rest = name.removeprefix(PREFIX).partition(":")
     split, _, config = rest.partition(":")
     try:
+        if not repository:
+            raise ValueError("it has no name")
         return datasets.load_dataset(repository, config or None, split=split or "train")
     except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as error:
         raise DataError(

@@ -149,6 +149,7 @@ FILES = {
     "empty": Beast(b"", None, "holds no rows", 0),
     "blank": Beast(b"\n \r\n", None, "holds no rows", 0),
     "header alone": Beast(b"prompt,response\n", None, "holds no rows", 0, ".csv"),
+    "quote in the header": Beast(b'"a"b,c\n1,2\n', 1, "not CSV from here on", 0, ".csv"),
     "column twice": Beast(b"a,b,a\n1,2,3\n", 1, "column 'a' is there twice", 0, ".csv"),
     "quote without end": Beast(
         f'{HEADER}"a,b\nc,d\n'.encode(), 3, "not CSV from here on", 1, ".csv"
@@ -216,8 +217,7 @@ def test_a_file_that_cannot_be_read_whole_is_never_skipped(
 @pytest.mark.parametrize("name", FILES)
 def test_rows_before_the_break_are_read(name: str, tmp_path: Path) -> None:
     path = let_out(tmp_path, {name: FILES[name]})[name]
-    found = []
+    found: list[object] = []
     with pytest.raises(DataError):
-        for row in Source(path).read(str(path)):
-            found.append(row)
+        found.extend(Source(path).read(str(path)))  # keeps what came before the error
     assert len(found) == FILES[name].clean
