@@ -20,7 +20,7 @@ from data.encoder import Encoder
 from data.formats import to_messages
 from data.ledger import BAD, CUT, TOO_LONG, Entry
 from data.rows import Source
-from data.types import BadRow, Example, Message, Row, RowError, TooLongError
+from data.types import IGNORE, BadRow, Example, Message, Row, RowError, TooLongError
 
 SIZE = 512
 ALONE = 16
@@ -92,7 +92,7 @@ def _record(row: Row, messages: list[Message], example: Example) -> dict[str, An
         "ids": example.ids,
         "labels": example.labels,
         "length": len(example.ids),
-        "targets": sum(label >= 0 for label in example.labels),
+        "targets": len(example.labels) - example.labels.count(IGNORE),
         "question": question_hash(messages),
         "content": content_hash(messages),
         "messages": json.dumps(messages, ensure_ascii=False),

@@ -31,6 +31,7 @@ class Encoder:
         truncation: str = "middle",
     ) -> None:
         self.tokenizer, self.max_length, self.truncation = tokenizer, max_length, truncation
+        tokenizer("")  # takes back a truncation or padding that the tokenizer's file asks for
         added = tokenizer.added_tokens_decoder
         self.special = {i for i, token in added.items() if token.special}
         if tokenizer.unk_token_id != tokenizer.eos_token_id:
@@ -164,14 +165,11 @@ class Encoder:
             return RowError(f"the template refuses this conversation: {error}")
 
     def _tokens(self, texts: list[str]) -> list[list[int]]:
-        if not texts:
-            return []
-        return self.tokenizer(
-            texts,
-            add_special_tokens=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )["input_ids"]
+        if not self.tokenizer.is_fast:
+            return self.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+        # The same tokens without the offsets that a call works out for each.
+        batch = self.tokenizer.backend_tokenizer.encode_batch_fast
+        return [found.ids for found in batch(texts, add_special_tokens=False)]
 
 
 def _trained(messages: Sequence[Message]) -> list[int]:
