@@ -113,6 +113,7 @@ def measure(tool: str, file: Path, tokenizer_path: Path, processes: int) -> dict
     base = _anonymous(os.getpid())
     peak = Peak()
     peak.start()
+    work = sum(os.times()[:4])
     result: dict[str, Any] = {"tool": tool, "imports_mb": base}
     with tempfile.TemporaryDirectory(dir=file.parent) as cache:
         start = time.perf_counter()
@@ -121,6 +122,7 @@ def measure(tool: str, file: Path, tokenizer_path: Path, processes: int) -> dict
                 file, tokenizer, max_length=MAX_LENGTH, processes=processes, cache=Path(cache)
             )
             result["seconds"] = time.perf_counter() - start
+            result["cpu_s"] = sum(os.times()[:4]) - work
             result["rows"], result["tokens"] = len(store), int(store.lengths.sum())
             start = time.perf_counter()
             store = build(file, tokenizer, max_length=MAX_LENGTH, cache=Path(cache))
@@ -134,6 +136,7 @@ def measure(tool: str, file: Path, tokenizer_path: Path, processes: int) -> dict
         else:
             table = with_datasets(file, tokenizer, processes, cache)
             result["seconds"] = time.perf_counter() - start
+            result["cpu_s"] = sum(os.times()[:4]) - work
             result["rows"] = len(table)
             result["tokens"] = sum(table.data.column("length").to_pylist())
     result["peak_own_mb"] = peak.own
@@ -200,8 +203,8 @@ def run(rows: list[int], repeats: int, processes: int, folder: Path) -> list[dic
 def table(results: list[dict[str, Any]]) -> str:
     """Medians over the repeats, as Markdown."""
     lines = [
-        "| rows | | seconds | rows/s | own memory, MB | RSS, MB | second start, s | plan, s |",
-        "|---|---|---|---|---|---|---|---|",
+        "| rows | | seconds | CPU, s | rows/s | own memory, MB | RSS, MB | second start, s | plan, s |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for count in sorted({result["file_rows"] for result in results}):
         for tool in TOOLS:
@@ -213,7 +216,7 @@ def table(results: list[dict[str, Any]]) -> str:
             seconds = median("seconds")
             more = [f"{median(name):.2f}" for name in ("second_start_s", "plan_s")]
             lines.append(
-                f"| {count:,} | {tool} | {seconds:.1f} | {count / seconds:,.0f} "
+                f"| {count:,} | {tool} | {seconds:.1f} | {median('cpu_s'):.1f} | {count / seconds:,.0f} "
                 f"| {median('peak_own_mb'):.0f} | {median('peak_rss_mb'):.0f} "
                 f"| {' | '.join(more if tool == 'ours' else ['', ''])} |"
             )
