@@ -203,7 +203,7 @@ def run(rows: list[int], repeats: int, processes: int, folder: Path) -> list[dic
 def table(results: list[dict[str, Any]]) -> str:
     """Medians over the repeats, as Markdown."""
     lines = [
-        "| rows | | seconds | CPU, s | rows/s | own memory, MB | RSS, MB | second start, s | plan, s |",
+        "| rows | | seconds | CPU, s | rows/s | own memory, MB | RSS, MB | again, s | plan, s |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for count in sorted({result["file_rows"] for result in results}):
@@ -215,9 +215,10 @@ def table(results: list[dict[str, Any]]) -> str:
 
             seconds = median("seconds")
             more = [f"{median(name):.2f}" for name in ("second_start_s", "plan_s")]
+            memory = [f"{median(name):.0f}" for name in ("peak_own_mb", "peak_rss_mb")]
             lines.append(
-                f"| {count:,} | {tool} | {seconds:.1f} | {median('cpu_s'):.1f} | {count / seconds:,.0f} "
-                f"| {median('peak_own_mb'):.0f} | {median('peak_rss_mb'):.0f} "
+                f"| {count:,} | {tool} | {seconds:.1f} | {median('cpu_s'):.1f} "
+                f"| {count / seconds:,.0f} | {' | '.join(memory)} "
                 f"| {' | '.join(more if tool == 'ours' else ['', ''])} |"
             )
     return "\n".join(lines)
@@ -242,7 +243,8 @@ def main(args: list[str] | None = None) -> int:
         results = run(given.rows, given.repeats, given.processes, Path(folder))
     report = {
         "date": date.today().isoformat(),
-        "machine": f"{os.cpu_count()} {platform.machine()} cores, Python {platform.python_version()}",
+        "machine": f"{os.cpu_count()} {platform.machine()} cores, "
+        f"Python {platform.python_version()}",
         "command": f"python benchmarks/data_scale.py --rows {' '.join(map(str, given.rows))} "
         f"--repeats {given.repeats} --processes {given.processes}",
         "results": results,

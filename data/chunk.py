@@ -23,6 +23,8 @@ from data.rows import Source
 from data.types import IGNORE, BadRow, Example, Message, Row, RowError, TooLongError
 
 SIZE = 512
+LONGEST = 400
+"""Letters of a reason that are kept."""
 ALONE = 16
 """Chunks that are made before other processes are started: a small file is done sooner alone."""
 FEATURES = datasets.Features(
@@ -65,26 +67,33 @@ class Tokenise:
         read: dict[int, tuple[Row, list[Message]]] = {}
         for place, row in enumerate(rows):
             if isinstance(row, BadRow):
-                entries[place] = Entry(BAD, *row)
+                entries[place] = _entry(BAD, row, row.reason)
                 continue
             try:
                 read[place] = row, to_messages(row, self.source.columns)
             except RowError as error:
-                entries[place] = Entry(BAD, row.file, row.line, str(error))
+                entries[place] = _entry(BAD, row, str(error))
         records = []
         examples = self.encoder.encode_all([messages for _, messages in read.values()])
         for (place, (row, messages)), example in zip(read.items(), examples, strict=True):
             if isinstance(example, TooLongError):
-                entries[place] = Entry(TOO_LONG, row.file, row.line, str(example), example.tokens)
+                entries[place] = _entry(TOO_LONG, row, str(example), example.tokens)
             elif isinstance(example, RowError):
-                entries[place] = Entry(BAD, row.file, row.line, str(example))
+                entries[place] = _entry(BAD, row, str(example))
             else:
                 if example.cut:
                     reason = f"the prompt's middle is cut by {example.cut} tokens"
-                    entries[place] = Entry(CUT, row.file, row.line, reason, example.cut)
+                    entries[place] = _entry(CUT, row, reason, example.cut)
                 records.append(_record(row, messages, example))
         table = pyarrow.Table.from_pylist(records, FEATURES.arrow_schema)
         return Chunk(table, [entries[place] for place in sorted(entries)], len(rows))
+
+
+def _entry(kind: str, row: Row | BadRow, reason: str, tokens: int = 0) -> Entry:
+    # A row's own keys stand in some reasons, and they may be of any length and hold anything.
+    shown = reason if len(reason) <= LONGEST else f"{reason[:LONGEST]} …"
+    line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in shown)
+    return Entry(kind, row.file, row.line, line, tokens)
 
 
 def _record(row: Row, messages: list[Message], example: Example) -> dict[str, Any]:

@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 
 from data.csvfile import named, read_table, separator
 from data.hub import PREFIX, load, read_hub, read_parquet
@@ -30,7 +29,7 @@ class Source:
     path: str | Path | Sequence[str | Path]
     encoding: str | None = None
     separator: str | None = None
-    columns: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    columns: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return ", ".join(map(str, self._paths))

@@ -1,6 +1,7 @@
 """Rows are tokenised in several processes as in one, and few are held at a time."""
 
 import json
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,6 +85,15 @@ def test_a_fault_of_the_template_ends_the_work_of_all(
     good = (row for row in read(mixed) if not isinstance(row, BadRow))
     with pytest.raises(DataError, match="never learn to stop"):
         list(chunks(good, tokenise, processes))
+
+
+def test_the_work_can_be_sent_to_a_process_that_shares_nothing(
+    mixed: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    rows = list(read(mixed))
+    tokenise = Tokenise(Source(mixed), Encoder(tokenizer, 96))
+    sent = pickle.loads(pickle.dumps(tokenise))
+    assert pickle.loads(pickle.dumps(sent(rows))).rows.equals(tokenise(rows).rows)
 
 
 PAIRS = {

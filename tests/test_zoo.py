@@ -85,6 +85,10 @@ ROWS = {
         '{"messages": [{"role": "user", "role": "user", "content": "a"}]}', "role: this key is"
     ),
     "unknown keys": row("text, label: unknown keys; known are", text="a", label="b"),
+    "half a pair as key": row("\\ud83d: unknown keys", **{"\ud83d": "a"}),
+    "escapes as key": row("\\x1b[2J\\n: unknown keys", **{"\x1b[2J\n": "a"}),
+    "endless key": row("x" * 100, **{"x" * 100_000: "a"}),
+    "half a pair twice": lines('{"\\ud83d": 1, "\\ud83d": 2}', "\\ud83d: this key is there"),
     "no answer": row("prompt: unknown keys", prompt="a"),
     "null answer": row("response: null", prompt="a", response=None),
     "blank answer": row("response: blank", prompt="a", response=" \n\t "),
@@ -190,6 +194,7 @@ def test_one_run_names_every_fault_with_file_line_and_reason(
         assert beast.reason in found[0], name
     assert f"{len(ROWS)} of " in said
     assert len(beasts) > 60
+    assert max(map(len, said.splitlines())) < 1000
 
 
 def test_skipping_leaves_out_the_faults_alone(
