@@ -227,3 +227,16 @@ def test_questions_are_equal_up_to_case_and_white_space(other: str, equal: bool)
         for name, text in (("a", "Why does it warp?"), ("b", other))
     ]
     assert (hashes[0] == hashes[1]) == equal
+
+
+def test_what_kept_a_file_from_being_read_is_not_remembered(
+    file: Path, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise DataError(f"{file}: Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("data.rows.read_lines", broken)
+        with pytest.raises(DataError, match="Input/output error"):
+            build(file, tokenizer, max_length=MAX_LENGTH)
+    assert len(build(file, tokenizer, max_length=MAX_LENGTH)) == 3
