@@ -1,8 +1,73 @@
 """Part rows into those that train and those that are held out."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from data.near import joined, near
+from data.overlap import Overlap, overlap
+from data.store import Store
 from data.types import DataError
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The rows that train and those that validate.
+
+    Shapes:
+        train_rows, val_rows: (rows,) row indices of ``train`` and of ``val``, each ascending
+    """
+
+    train: Store
+    val: Store
+    train_rows: np.ndarray
+    val_rows: np.ndarray
+    overlap: Overlap
+
+
+def part(
+    train: Store,
+    val: Store | None,
+    *,
+    fraction: float,
+    seed: int,
+    near_duplicates: float | None = None,
+    on_duplicate: str = "leave_out",
+) -> Sides:
+    """Say which rows train and which validate, and what stands on both sides.
+
+    Args:
+        train: Rows to train on.
+        val: Rows to validate on; None to hold out a share of ``train``.
+        fraction, seed: As in ``split``.
+        near_duplicates: As in ``near``; None to look for none.
+        on_duplicate: As in ``overlap``.
+
+    Raises:
+        DataError: A setting is wrong, or either side would be empty.
+    """
+    stores = (train, val or train)
+    close = None
+    if near_duplicates is not None:
+        texts = (s.messages(i) for s in {id(s): s for s in stores}.values() for i in range(len(s)))
+        found = near(texts, near_duplicates)
+        close = found[: len(train)], found[-len(stores[1]) :]
+    if val is None:
+        groups = joined(train.questions, close[0]) if close else train.questions
+        sides = split(groups, fraction, seed)
+    else:
+        sides = np.arange(len(train)), np.arange(len(val))
+
+    def both(columns: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        return columns[0][sides[0]], columns[1][sides[1]]
+
+    twice = overlap(
+        both((train.contents, stores[1].contents)),
+        both((train.questions, stores[1].questions)),
+        both(close) if close else None,
+        on_duplicate,
+    )
+    return Sides(*stores, sides[0], np.delete(sides[1], twice.left_out), twice)
 
 
 def split(groups: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,11 +9,9 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data.batch import collate
-from data.near import joined, near
-from data.overlap import Overlap, overlap
 from data.plan import Plan, plan
 from data.rows import Source
-from data.split import split
+from data.split import part
 from data.store import Store, build
 from data.template import choose
 from data.types import IGNORE, Batch, Example, Message
@@ -105,14 +103,20 @@ class QADataModule(L.LightningDataModule):
     ) -> None:
         super().__init__()
         self.source = Source(path, encoding, separator, columns or {})
-        self.val_source = self.source if val_path is None else replace(self.source, path=val_path)
-        self.val_fraction, self.on_duplicate = val_fraction, on_duplicate
-        self.near_duplicates, self.group_by_length = near_duplicates, group_by_length
+        self.val_source = replace(self.source, path=val_path) if val_path else None
         self.template, self.base, self.revision = template, base, revision
         self.batch_size, self.max_tokens = batch_size, max_tokens
+        self.group_by_length = group_by_length
         self.num_workers, self.seed = num_workers, seed
         self._build = partial(
             build, max_length=max_length, truncation=truncation, on_bad_row=on_bad_row
+        )
+        self._part = partial(
+            part,
+            fraction=val_fraction,
+            seed=seed,
+            near_duplicates=near_duplicates,
+            on_duplicate=on_duplicate,
         )
         self._train: Store | None = None
 
@@ -123,33 +127,11 @@ class QADataModule(L.LightningDataModule):
         self.tokenizer = load_tokenizer(self.base, self.revision)
         self.template = choose(self.tokenizer, self.template)
         train = self._build(self.source, self.tokenizer)
-        apart = self.val_source is not self.source
-        self.val = self._build(self.val_source, self.tokenizer) if apart else train
-        close = self._near(train, self.val) if self.near_duplicates else None
-        if apart:
-            self.train_rows, self.val_rows = np.arange(len(train)), np.arange(len(self.val))
-        else:
-            groups = joined(train.questions, close[0]) if close else train.questions
-            self.train_rows, self.val_rows = split(groups, self.val_fraction, self.seed)
-        rows = self.train_rows, self.val_rows
-        self.overlap: Overlap = overlap(
-            (train.contents[rows[0]], self.val.contents[rows[1]]),
-            (train.questions[rows[0]], self.val.questions[rows[1]]),
-            (close[0][rows[0]], close[1][rows[1]]) if close else None,
-            self.on_duplicate,
-        )
-        self.val_rows = np.delete(self.val_rows, self.overlap.left_out)
+        val = self._build(self.val_source, self.tokenizer) if self.val_source else None
+        sides = self._part(train, val)
+        self.val, self.overlap = sides.val, sides.overlap
+        self.train_rows, self.val_rows = sides.train_rows, sides.val_rows
         self._train = train
-
-    def _near(self, train: Store, val: Store) -> tuple[np.ndarray, np.ndarray]:
-        """Equal numbers for rows of both stores that are near-duplicates."""
-        assert self.near_duplicates
-        stores = [train] if val is train else [train, val]
-        found = near(
-            (store.messages(row) for store in stores for row in range(len(store))),
-            self.near_duplicates,
-        )
-        return found[: len(train)], found[-len(val) :]
 
     def held_out(self) -> Iterator[tuple[str, list[Message]]]:
         """The validation rows, each with its place."""
