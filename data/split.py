@@ -46,12 +46,13 @@ def part(
     Raises:
         DataError: A setting is wrong, or either side would be empty.
     """
-    stores = (train, val or train)
+    other = train if val is None else val
     close = None
     if near_duplicates is not None:
-        texts = (s.messages(i) for s in {id(s): s for s in stores}.values() for i in range(len(s)))
+        stores = [train] if val is None else [train, val]
+        texts = (store.messages(row) for store in stores for row in range(len(store)))
         found = near(texts, near_duplicates)
-        close = found[: len(train)], found[-len(stores[1]) :]
+        close = found[: len(train)], found[-len(other) :]
     if val is None:
         groups = joined(train.questions, close[0]) if close else train.questions
         sides = split(groups, fraction, seed)
@@ -62,12 +63,12 @@ def part(
         return columns[0][sides[0]], columns[1][sides[1]]
 
     twice = overlap(
-        both((train.contents, stores[1].contents)),
-        both((train.questions, stores[1].questions)),
+        both((train.contents, other.contents)),
+        both((train.questions, other.questions)),
         both(close) if close else None,
         on_duplicate,
     )
-    return Sides(*stores, sides[0], np.delete(sides[1], twice.left_out), twice)
+    return Sides(train, other, sides[0], np.delete(sides[1], twice.left_out), twice)
 
 
 def split(groups: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
