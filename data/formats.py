@@ -1,9 +1,10 @@
 """A row becomes a conversation. Its keys say how: add a function, and its line in FORMATS."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from data.types import Message, Row, RowError
+from data.types import DataError, Message, Row, RowError
 
 ROLES = {"system", "user", "assistant"}
 SHAREGPT_ROLES = {
@@ -13,6 +14,11 @@ SHAREGPT_ROLES = {
     "gpt": "assistant",
     "assistant": "assistant",
 }
+EXTRA = ("system", "input")
+"""Fields that a row may have beside those it is known by."""
+SURROGATE = re.compile("[\ud800-\udfff]")
+INVISIBLE = " \t\r\n\u00a0\u00ad\u200b\u200c\u200d\u2060\ufeff"
+"""Characters of which an answer that shows nothing is made; half of them are no white space."""
 
 
 class Format(NamedTuple):
@@ -24,19 +30,49 @@ class Format(NamedTuple):
     sample: dict[str, Any]
 
 
-def to_messages(row: Row) -> list[Message]:
+def to_messages(row: Row, columns: Mapping[str, str] | None = None) -> list[Message]:
     """The conversation that a row holds.
+
+    Args:
+        row: As read.
+        columns: The row's name for a field, by ours; fields of other formats are then left alone.
 
     Raises:
         RowError: The row has no known keys, or a field is missing, blank or of a wrong type.
     """
+    fields = _renamed(row.fields, columns) if columns else row.fields
     for format_ in FORMATS.values():
-        if all(key in row.fields for key in format_.keys):
-            messages = format_.read(row.fields)
+        if all(key in fields for key in format_.keys):
+            messages = format_.read(fields)
             _check_order(messages)
             return messages
     known = "; ".join("+".join(format_.keys) for format_ in FORMATS.values())
-    raise RowError(f"{', '.join(map(str, row.fields))}: unknown keys; known are {known}")
+    raise RowError(
+        f"{', '.join(map(str, row.fields))}: unknown keys; known are {known}. "
+        "data.columns says which of yours is which"
+    )
+
+
+def check_columns(columns: Mapping[str, str]) -> None:
+    """Look whether ``data.columns`` names fields that exist.
+
+    Raises:
+        DataError: It does not.
+    """
+    known = {key: None for format_ in FORMATS.values() for key in (*format_.keys, *EXTRA)}
+    if unknown := [name for name in columns if name not in known]:
+        raise DataError(
+            f"data.columns names {', '.join(unknown)}; there are {', '.join(known)}. It is written "
+            "as {ours: the file's}"
+        )
+
+
+def _renamed(fields: dict[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    if absent := [name for name in columns.values() if name not in fields]:
+        there = ", ".join(map(str, fields))
+        raise RowError(f"{absent[0]}: missing, though data.columns names it; there are {there}")
+    kept = {name: fields[name] for name in EXTRA if name in fields}
+    return kept | {ours: fields[theirs] for ours, theirs in columns.items()}
 
 
 def _pair(question: str, answer: str) -> Callable[[dict[str, Any]], list[Message]]:
@@ -89,16 +125,21 @@ def _turn(turn: Any, where: str, role_key: str, text_key: str, roles: dict[str, 
 
 
 def _text(fields: dict[str, Any], key: str, where: str = "") -> str:
-    value = fields.get(key)
+    if key not in fields:
+        raise RowError(f"{where}{key}: missing")
+    value = fields[key]
     if not isinstance(value, str):
-        kind = "missing" if value is None else f"not text but a {type(value).__name__}"
+        kind = "null" if value is None else f"not text but a {type(value).__name__}"
         raise RowError(f"{where}{key}: {kind}")
-    if not value.strip():
-        raise RowError(f"{where}{key}: blank")
-    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
-        raise RowError(f"{where}{key}: holds NUL or half a surrogate, which is no text")
     # White space around a text would melt into the template's tokens beside it.
-    return value.strip()
+    text = value.strip()
+    if not text.strip(INVISIBLE):
+        raise RowError(f"{where}{key}: blank")
+    if "\0" in text:
+        raise RowError(f"{where}{key}: holds NUL, which is no text")
+    if not text.isascii() and SURROGATE.search(text):
+        raise RowError(f"{where}{key}: holds half a surrogate pair, which is no text")
+    return text
 
 
 def _list(fields: dict[str, Any], key: str) -> list[Any]:

@@ -6,6 +6,9 @@ import numpy as np
 
 from data.types import DataError
 
+NOISE = 0.1
+"""By what share lengths are blurred before rows are grouped by them."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -54,6 +57,7 @@ def plan(
     max_tokens: int | None = None,
     accumulate: int = 1,
     world_size: int = 1,
+    group_by_length: bool = False,
     seed: int | None = None,
     epoch: int = 0,
 ) -> Plan:
@@ -66,6 +70,7 @@ def plan(
         max_tokens: Tokens a micro-batch may have; None for any number.
         accumulate: Micro-batches of an optimizer step on each rank.
         world_size: Ranks.
+        group_by_length: Make micro-batches of rows of about the same length.
         seed: Shuffles the rows, anew each epoch; None keeps their order.
         epoch: Which epoch.
 
@@ -84,10 +89,16 @@ def plan(
             "raise max_tokens, or lower data.max_length"
         )
     rows = np.arange(len(lengths))
-    if seed is not None:
-        rows = np.random.default_rng([seed, epoch]).permutation(rows)
+    random = np.random.default_rng([seed, epoch]) if seed is not None else None
+    if random:
+        rows = random.permutation(rows)
+    if group_by_length:
+        rows = rows[_by_length(lengths[rows], random)]
     borders = _borders(lengths[rows], batch_size, max_tokens)
     groups = np.split(rows, borders[1:-1]) if len(rows) else []
+    if group_by_length and random:
+        # Short rows first and long ones last would be a lesson of its own.
+        groups = [groups[i] for i in random.permutation(len(groups))]
     dealt: list[np.ndarray] = []
     labels = []
     for first in range(0, len(groups), accumulate * world_size):
@@ -101,6 +112,12 @@ def plan(
         accumulate=accumulate,
         world_size=world_size,
     )
+
+
+def _by_length(lengths: np.ndarray, random: np.random.Generator | None) -> np.ndarray:
+    """An order in which neighbours are about as long, and others in each epoch."""
+    noise = random.uniform(1 - NOISE, 1 + NOISE, len(lengths)) if random else 1.0
+    return np.argsort(lengths * noise, kind="stable")
 
 
 def _borders(lengths: np.ndarray, batch_size: int, max_tokens: int | None) -> list[int]:

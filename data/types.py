@@ -21,6 +21,11 @@ class RowError(DataError):
 class TooLongError(RowError):
     """One row does not fit into max_length."""
 
+    def __init__(self, message: str, tokens: int = 0) -> None:
+        super().__init__(message)
+        self.tokens = tokens
+        """By how many it is too long."""
+
 
 class Row(NamedTuple):
     """One record of a data file, as it stands there."""

@@ -1,6 +1,7 @@
 """The LightningDataModule: a file of questions and answers becomes planned, flat batches."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import lightning as L
@@ -10,10 +11,11 @@ from transformers import PreTrainedTokenizerBase
 
 from data.batch import collate
 from data.plan import Plan, plan
-from data.rows import split
+from data.rows import Source
+from data.split import part
 from data.store import Store, build
 from data.template import choose
-from data.types import IGNORE, Batch, Example
+from data.types import IGNORE, Batch, Example, Message
 from lit.model import load_tokenizer
 
 
@@ -53,9 +55,13 @@ class QADataModule(L.LightningDataModule):
     """Reads, splits, tokenises and plans.
 
     Args:
-        path: A .jsonl, .json, .csv or .tsv file.
-        val_path: A file to validate on; without it, a share of ``path`` is held out.
+        path: A .jsonl, .json, .csv, .tsv or .parquet file, a folder of such files,
+            ``hub:OWNER/NAME``, or a list of these.
+        val_path: The same, to validate on; without it, a share of ``path`` is held out.
         val_fraction: That share.
+        columns: The data's name for a field, by ours, like ``{prompt: question_text}``.
+        encoding: Of text files; by default UTF-8, or what their byte order mark says.
+        separator: Of .csv files; by default found in the header.
         template: ``auto`` (the model's chat template, else plain), ``chat``, ``plain``, or a
             Jinja file.
         max_length: Tokens a row may have.
@@ -63,6 +69,11 @@ class QADataModule(L.LightningDataModule):
         max_tokens: Tokens of a micro-batch.
         truncation: For longer rows: ``middle`` (cut the prompt's middle), ``drop``, ``error``.
         on_bad_row: ``error``, or ``skip`` and count.
+        on_duplicate: What becomes of a validation row that is a training row too: ``leave_out``, or
+            ``keep``.
+        near_duplicates: The share of text above which rows are near-duplicates, like 0.8; they
+            then stay on one side. Off unless given.
+        group_by_length: Make micro-batches of rows of about the same length.
         num_workers: Processes that prepare batches.
         base: Taken from ``model.base``.
         revision: Taken from ``model.revision``.
@@ -71,27 +82,42 @@ class QADataModule(L.LightningDataModule):
 
     def __init__(
         self,
-        path: str,
-        val_path: str | None = None,
+        path: str | list[str],
+        val_path: str | list[str] | None = None,
         val_fraction: float = 0.1,
+        columns: dict[str, str] | None = None,
+        encoding: str | None = None,
+        separator: str | None = None,
         template: str = "auto",
         max_length: int = 512,
         batch_size: int = 4,
         max_tokens: int | None = None,
         truncation: str = "middle",
         on_bad_row: str = "error",
+        on_duplicate: str = "leave_out",
+        near_duplicates: float | None = None,
+        group_by_length: bool = False,
         num_workers: int = 0,
         base: str = "",
         revision: str | None = None,
         seed: int = 42,
     ) -> None:
         super().__init__()
-        self.path, self.val_path, self.val_fraction = path, val_path, val_fraction
+        self.source = Source(path, encoding, separator, columns or {})
+        self.val_source = replace(self.source, path=val_path) if val_path else None
         self.template, self.base, self.revision = template, base, revision
         self.batch_size, self.max_tokens = batch_size, max_tokens
+        self.group_by_length = group_by_length
         self.num_workers, self.seed = num_workers, seed
         self._build = partial(
             build, max_length=max_length, truncation=truncation, on_bad_row=on_bad_row
+        )
+        self._part = partial(
+            part,
+            fraction=val_fraction,
+            seed=seed,
+            near_duplicates=near_duplicates,
+            on_duplicate=on_duplicate,
         )
         self._train: Store | None = None
 
@@ -101,14 +127,16 @@ class QADataModule(L.LightningDataModule):
             return
         self.tokenizer = load_tokenizer(self.base, self.revision)
         self.template = choose(self.tokenizer, self.template)
-        train = self._build(self.path, self.tokenizer)
-        if self.val_path is None:
-            self.val = train
-            self.train_rows, self.val_rows = split(train.questions, self.val_fraction, self.seed)
-        else:
-            self.val = self._build(self.val_path, self.tokenizer)
-            self.train_rows, self.val_rows = np.arange(len(train)), np.arange(len(self.val))
+        train = self._build(self.source, self.tokenizer)
+        val = self._build(self.val_source, self.tokenizer) if self.val_source else None
+        sides = self._part(train, val)
+        self.val, self.overlap = sides.val, sides.overlap
+        self.train_rows, self.val_rows = sides.train_rows, sides.val_rows
         self._train = train
+
+    def held_out(self) -> Iterator[tuple[str, list[Message]]]:
+        """The validation rows, each with its place."""
+        return ((self.val.place(row), self.val.messages(row)) for row in self.val_rows.tolist())
 
     def shortest(self, rows: int) -> list[Example]:
         """The shortest training rows, for a quick check of the model."""
@@ -131,6 +159,7 @@ class QADataModule(L.LightningDataModule):
             max_tokens=self.max_tokens,
             accumulate=self._trainer.accumulate_grad_batches,
             world_size=self._trainer.world_size,
+            group_by_length=self.group_by_length,
             seed=self.seed,
             epoch=epoch,
         )

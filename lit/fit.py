@@ -6,7 +6,6 @@ after saving.
 
 import math
 import sys
-from pathlib import Path
 
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -52,7 +51,7 @@ def fit(arguments: Arguments) -> None:
         folder.prepare(resume=bool(resume))
         arguments.save(folder.config)
         if len(data.val_rows):
-            folder.write_validation(data.val_path or data.path, set(data.val.lines[data.val_rows]))
+            folder.write_validation(data.held_out())
         say_plan(arguments)
         if checkpoint is None:
             trainer.validate(model, data, verbose=False)
@@ -87,7 +86,7 @@ def _write(arguments: Arguments, folder: RunFolder, best: BestAdapter) -> None:
         base=model.base,
         base_loss=best.base_loss,
         loss=best.loss if math.isfinite(best.loss) else math.nan,
-        data=Path(data.path).name,
+        data=data.source.name,
         rows=len(data.train_rows),
         val_rows=len(data.val_rows),
         r=model.lora.r,

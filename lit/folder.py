@@ -2,9 +2,10 @@
 
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
-from data.store import conversations
+from data.types import Message
 from lora.adapter import write_whole
 from lora.config import ConfigError
 
@@ -65,16 +66,13 @@ class RunFolder:
             raise ConfigError(f"there is no checkpoint {path} to go on from")
         return path
 
-    def write_validation(self, data_path: str, lines: set[int]) -> None:
+    def write_validation(self, held_out: Iterable[tuple[str, list[Message]]]) -> None:
         """Write the held-out rows as a data file of their own, each with its source."""
         rows = [
             json.dumps(
-                {
-                    "messages": [message._asdict() for message in messages],
-                    "source": f"{row.file}:{row.line}",
-                },
+                {"messages": [message._asdict() for message in messages], "source": place},
                 ensure_ascii=False,
             )
-            for row, messages in conversations(data_path, lines)
+            for place, messages in held_out
         ]
         write_whole(self.validation, "\n".join(rows) + "\n")

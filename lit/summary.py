@@ -16,9 +16,11 @@ def say_plan(arguments: Arguments) -> None:
     """Print what became of the data's rows, and how long the run is."""
     data, trainer = arguments.datamodule, arguments.trainer
     first = data.epoch(0)
-    say(f"data   {data.path}: {data.store.ledger}")
-    if data.val_path:
-        say(f"       {data.val_path}: {data.val.ledger}")
+    say(f"data   {data.source}: {data.store.ledger}")
+    if data.val is not data.store:
+        say(f"       {data.val_source}: {data.val.ledger}")
+    if twice := str(data.overlap):
+        say(f"       {twice}")
     say(
         f"       {len(data.train_rows)} rows train, {len(data.val_rows)} validate; "
         f"template {data.template}"

@@ -21,7 +21,7 @@ def test_a_config_parses_and_builds(config: Path, tmp_path: Path) -> None:
     # CPUs have no fp16 scaler and no bitsandbytes paging; what a config asks of a GPU is kept.
     arguments.config.trainer.precision = "32-true"
     arguments.start(callbacks=[], logger=False)
-    assert Path(arguments.datamodule.path).is_file()
+    assert Path(arguments.datamodule.source.path).is_file()
     assert arguments.datamodule.base == arguments.model.base
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from data.formats import FORMATS, to_messages
-from data.types import Message, Row, RowError
+from data.formats import FORMATS, check_columns, to_messages
+from data.types import DataError, Message, Row, RowError
 
 MISSING = object()
 DAMAGES = {"missing": MISSING, "null": None, "blank": " \n", "a number": 7}
@@ -146,12 +146,12 @@ def test_an_instruction_is_followed_by_its_input() -> None:
     assert messages_of(fields)[0].content == "Translate.\n\nДа"
 
 
-NO_TEXT = {"NUL": "a\0b", "half a surrogate": "a\ud800"}
+NO_TEXT = {"NUL": "a\0b", "half a surrogate pair": "a\ud800"}
 
 
 @pytest.mark.parametrize("kind", NO_TEXT)
 def test_what_is_no_text_is_a_bad_row_with_its_field(kind: str) -> None:
-    with pytest.raises(RowError, match=r"response: holds NUL or half a surrogate"):
+    with pytest.raises(RowError, match=f"response: holds {kind}, which is no text"):
         to_messages(Row({"prompt": "a", "response": NO_TEXT[kind]}, "f", 1))
 
 
@@ -170,3 +170,44 @@ def test_a_system_field_stands_before_any_format() -> None:
 def test_white_space_around_texts_is_removed() -> None:
     messages = to_messages(Row({"prompt": " a\n", "completion": "\n\n b "}, "f", 1))
     assert [message.content for message in messages] == ["a", "b"]
+
+
+COLUMNS = {
+    "a pair": ({"prompt": "вопрос", "response": "ответ"}, {"вопрос": "Hi?", "ответ": "Hello."}),
+    "turns": (
+        {"messages": "chat"},
+        {"chat": FORMATS["messages"].sample["messages"], "prompt": 1, "response": 2},
+    ),
+    "swapped": (
+        {"prompt": "answer", "response": "question"},
+        {"answer": "Hi?", "question": "Hello."},
+    ),
+    "an instruction": ({"instruction": "task", "output": "out"}, {"task": "Hi?", "out": "Hello."}),
+    "beside a known pair": (
+        {"question": "q", "answer": "a"},
+        {"prompt": "No", "response": "No", "q": "Hi?", "a": "Hello."},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", COLUMNS)
+def test_columns_say_which_field_is_which(case: str) -> None:
+    columns, fields = COLUMNS[case]
+    check_columns(columns)
+    assert to_messages(Row(fields, "f", 1), columns) == messages_of(FORMATS["messages"].sample)
+
+
+def test_fields_that_are_not_renamed_keep_their_meaning() -> None:
+    fields = {"task": "Translate.", "input": "Да", "out": "Yes", "system": "Be brief."}
+    messages = to_messages(Row(fields, "f", 1), {"instruction": "task", "output": "out"})
+    assert [turn.content for turn in messages] == ["Be brief.", "Translate.\n\nДа", "Yes"]
+
+
+def test_a_column_that_a_row_does_not_have_is_named_with_those_it_has() -> None:
+    with pytest.raises(RowError, match=r"b: missing, though data.columns names it; there are a, c"):
+        to_messages(Row({"a": "1", "c": "2"}, "f", 1), {"prompt": "a", "response": "b"})
+
+
+def test_columns_that_mean_nothing_are_refused() -> None:
+    with pytest.raises(DataError, match=r"data.columns names ask; there are prompt, response.*"):
+        check_columns({"prompt": "a", "ask": "b"})

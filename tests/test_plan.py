@@ -167,3 +167,43 @@ def test_an_impossible_plan_is_refused(changes: dict[str, int], reason: str) -> 
 def test_a_plan_of_many_rows_is_made(max_tokens: int | None) -> None:
     made = make(Case(200_000, 16, max_tokens, 4, 8))
     assert np.array_equal(np.sort(made.order), np.arange(200_000))
+
+
+GROUPED = [case for case in CASES if case.rows >= 50]
+every_grouped = pytest.mark.parametrize("case", GROUPED, ids=lambda case: "-".join(map(str, case)))
+
+
+@every_grouped
+def test_grouped_by_length_a_micro_batch_holds_neighbours(case: Case) -> None:
+    lengths, _ = drawn(case.rows)
+
+    def mean_spread(**changes: Any) -> float:
+        groups = [
+            group for step in steps_of(make(case, **changes)) for turn in step for group in turn
+        ]
+        return float(np.mean([np.ptp(lengths[group]) for group in groups if len(group)]))
+
+    assert mean_spread(group_by_length=True) < max(0.5 * mean_spread(), 1)
+
+
+@every_grouped
+def test_grouped_by_length_epochs_differ_and_a_seed_repeats_them(case: Case) -> None:
+    first, again = (make(case, group_by_length=True) for _ in range(2))
+    assert np.array_equal(first.order, again.order)
+    for changes in ({"epoch": 1}, {"seed": 2}):
+        assert not np.array_equal(first.order, make(case, group_by_length=True, **changes).order)
+
+
+def test_grouped_by_length_short_rows_do_not_come_first() -> None:
+    case = Case(2000, 8, None, 1, 1)
+    lengths, _ = drawn(case.rows)
+    made = make(case, group_by_length=True)
+    means = [lengths[made.rows(0, turn)].mean() for turn in range(made.turns)]
+    assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.2
+
+
+@every_grouped
+def test_grouped_by_length_without_a_seed_is_one_order(case: Case) -> None:
+    made = make(case, group_by_length=True, seed=None)
+    again = make(case, group_by_length=True, seed=None, epoch=5)
+    assert np.array_equal(made.order, again.order)

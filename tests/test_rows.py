@@ -1,13 +1,14 @@
-"""Readers give every record with its place; split parts them by question."""
+"""Readers give every record with its place, or say what is wrong and where."""
 
 import csv
+import gzip
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from data.rows import read, split
+from data.jsonfile import Objects
+from data.rows import Source, read
 from data.types import BadRow, DataError, Row
 
 GOOD: dict[str, tuple[str, str, list[tuple[int, dict]]]] = {
@@ -74,7 +75,7 @@ FAULTS = {
 UNUSABLE: dict[str, tuple[str, bytes | None, str]] = {
     "missing": ("f.jsonl", None, "does not exist; .* has .*other.csv"),
     "in a missing folder": ("no/f.jsonl", None, "does not exist, nor does .*no"),
-    "a folder": ("folder.jsonl", None, "name a file in it"),
+    "an empty folder": ("folder.jsonl", None, "is a folder without .jsonl"),
     "empty jsonl": ("f.jsonl", b"", "holds no rows"),
     "blank jsonl": ("f.jsonl", b"\n \n", "holds no rows"),
     "empty list": ("f.json", b"[]", "holds no rows"),
@@ -82,10 +83,26 @@ UNUSABLE: dict[str, tuple[str, bytes | None, str]] = {
     "header only": ("f.csv", b"q,a\n", "holds no rows"),
     "not JSON": ("f.json", b'[\n{"q": }]', ":2: not JSON"),
     "one object": ("f.json", b'{"q": "1"}', r"list of objects; .* use \.jsonl"),
-    "Windows-1251 jsonl": ("f.jsonl", '{"q": "да"}'.encode("cp1251"), "save it as UTF-8"),
-    "Windows-1251 csv": ("f.csv", "q\nда\n".encode("cp1251"), "save it as UTF-8"),
-    "UTF-16 csv": ("f.csv", "q\n1\n".encode("utf-16"), "save it as UTF-8"),
-    "Windows-1251 json": ("f.json", '[{"q": "да"}]'.encode("cp1251"), "save it as UTF-8"),
+    "Windows-1251 jsonl": (
+        "f.jsonl",
+        '{"q": "да"}'.encode("cp1251"),
+        "not UTF-8 but likely .*set data.encoding to .*, or save it as UTF-8",
+    ),
+    "Windows-1251 csv": (
+        "f.csv",
+        "q\nда\n".encode("cp1251"),
+        "not UTF-8 but likely .*set data.encoding to .*, or save it as UTF-8",
+    ),
+    "UTF-16 without a mark": (
+        "f.csv",
+        "q\n1\n".encode("utf-16-le"),
+        "set data.encoding to utf-16-le",
+    ),
+    "Windows-1251 json": (
+        "f.json",
+        '[{"q": "да"}]'.encode("cp1251"),
+        "not UTF-8 but likely .*set data.encoding to .*, or save it as UTF-8",
+    ),
     "a text file": ("f.txt", b"q", r"must end in one of \.jsonl, \.json, \.csv, \.tsv"),
     "no suffix": ("f", b"q", "must end in one of"),
 }
@@ -151,56 +168,6 @@ def test_any_text_comes_back_as_the_text_it_was(text: str, suffix: str, tmp_path
     assert [row.fields for row in read(path) if isinstance(row, Row)] == rows
 
 
-GROUPS = {
-    "all different": np.arange(200),
-    "pairs": np.arange(200) // 2,
-    "drawn": np.random.default_rng(0).integers(0, 60, 200),
-    "one half, the rest different": np.maximum(np.arange(200) - 100, 0),
-}
-
-
-@pytest.mark.parametrize("fraction", [0.01, 0.1, 0.3, 0.5])
-@pytest.mark.parametrize("groups", GROUPS.values(), ids=GROUPS)
-def test_a_split_keeps_every_row_once_and_a_question_whole(
-    groups: np.ndarray, fraction: float
-) -> None:
-    for seed in range(5):
-        train, val = split(groups, fraction, seed)
-        assert sorted([*train, *val]) == list(range(len(groups)))
-        assert not set(groups[train]) & set(groups[val])
-        assert len(train)
-        assert len(val)
-        assert abs(len(val) - fraction * len(groups)) <= np.bincount(groups).max()
-        assert (np.diff(train) > 0).all()
-        assert (np.diff(val) > 0).all()
-
-
-def test_a_seed_decides_the_split() -> None:
-    held = [split(GROUPS["drawn"], 0.2, seed)[1].tolist() for seed in (1, 1, 2)]
-    assert held[0] == held[1] != held[2]
-
-
-def test_fraction_zero_holds_nothing_out() -> None:
-    train, val = split(np.array([0, 0, 1]), 0, 0)
-    assert (train.tolist(), val.tolist()) == ([0, 1, 2], [])
-
-
-@pytest.mark.parametrize(
-    ("groups", "fraction", "message"),
-    [
-        ([0], 0.5, "1 different questions are too few .* data.val_fraction to 0"),
-        ([4, 4, 4], 0.1, "1 different questions are too few"),
-        ([0, 1], 1.0, r"data.val_fraction is 1.0; it must be in \[0, 1\)"),
-        ([0, 1], -0.1, "data.val_fraction is -0.1"),
-    ],
-)
-def test_a_split_that_leaves_no_rows_is_refused(
-    groups: list[int], fraction: float, message: str
-) -> None:
-    with pytest.raises(DataError, match=message):
-        split(np.array(groups), fraction, 0)
-
-
 def test_json_rows_have_the_lines_where_they_begin(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     path.write_text('[\n{"a": 1},\n\n  {"a":\n 2}, 3\n]\n', "utf-8")
@@ -263,3 +230,120 @@ def test_quotes_that_never_close_stop_the_file(tmp_path: Path) -> None:
     path.write_text('q,a\n"1,2\n3,4\n', "utf-8")
     with pytest.raises(DataError, match=r"rows\.csv:2: not CSV from here on"):
         list(read(path))
+
+
+def test_a_folder_gives_the_rows_of_its_files_by_name(tmp_path: Path) -> None:
+    write(tmp_path / "b.csv", "q\n3\n")
+    write(tmp_path / "a.jsonl", '{"q": "1"}\n{"q": "2"}')
+    write(tmp_path / "c.jsonl.gz", gzip.compress(b'{"q": "4"}'))
+    write(tmp_path / "notes.txt", "q")
+    rows = [row for row in read(tmp_path) if isinstance(row, Row)]
+    assert [row.fields["q"] for row in rows] == ["1", "2", "3", "4"]
+    assert [(Path(row.file).name, row.line) for row in rows] == [
+        *[("a.jsonl", 1), ("a.jsonl", 2), ("b.csv", 2), ("c.jsonl.gz", 1)]
+    ]
+
+
+def test_several_files_are_read_in_the_order_told(tmp_path: Path) -> None:
+    paths = [write(tmp_path / f"{name}.jsonl", f'{{"q": "{name}"}}') for name in "bac"]
+    assert [row.fields["q"] for row in read(Source(paths)) if isinstance(row, Row)] == [*"bac"]
+    assert Source(paths).name == "b.jsonl, a.jsonl, c.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        ([], "data.path names no file"),
+        (["a.jsonl", "a.jsonl"], "names .*a.jsonl twice"),
+        (["a.jsonl", ""], "names .*a.jsonl twice"),
+        (["a.jsonl", "none.jsonl"], "none.jsonl does not exist"),
+        (["f.parquet.gz"], "must end in one of .*all but the last may have .gz"),
+    ],
+)
+def test_sources_that_make_no_sense_are_refused(
+    names: list[str], reason: str, tmp_path: Path
+) -> None:
+    write(tmp_path / "a.jsonl", "{}")
+    write(tmp_path / "f.parquet.gz", "")
+    with pytest.raises(DataError, match=reason):
+        list(read(Source([tmp_path / name for name in names])))
+
+
+SEPARATED = {
+    "commas": ("f.csv", "q,a\n1,2\n", None),
+    "semicolons": ("f.csv", "q;a\n1;2\n", None),
+    "tabs": ("f.csv", "q\ta\n1\t2\n", None),
+    "bars": ("f.csv", "q|a\n1|2\n", None),
+    "'~'": ("f.csv", "q~a\n1~2\n", "~"),
+    "semicolons beside quoted commas": ("f.csv", '"q";"a";"b, c, d, e"\n1;2;3\n', None),
+}
+
+
+@pytest.mark.parametrize("name", SEPARATED)
+def test_a_separator_is_found_or_told_and_named(name: str, tmp_path: Path) -> None:
+    file, content, told = SEPARATED[name]
+    path = write(tmp_path / file, content)
+    source = Source(path, separator=told)
+    (row,) = read(source)
+    assert isinstance(row, Row)
+    assert (row.fields["q"], row.fields["a"]) == ("1", "2")
+    assert source.described(str(path)) == f"{path}, parted by {name.split(' beside')[0]}"
+
+
+@pytest.mark.parametrize("told", ["", ";;", "\n", '"'])
+def test_a_separator_that_can_part_nothing_is_refused(told: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "f.csv", "q,a\n1,2\n")
+    with pytest.raises(DataError, match=r"data.separator is .* it must be one character"):
+        list(read(Source(path, separator=told)))
+
+
+ENCODINGS = {
+    "none such": ("utf-99", b"{}", "data.encoding is 'utf-99', which is none"),
+    "no text encoding": ("base64", b"{}", "data.encoding is 'base64', which is none"),
+    "against the mark": ("cp1251", "\ufeff{}".encode(), "begins with the mark of UTF-8"),
+    "wrong": ("ascii", '{"q": "да"}'.encode(), "f.jsonl:1: not ascii"),
+    "UTF-16 cut short": (None, '{"q": 1}'.encode("utf-16")[:-1], "not UTF-16: it ends within"),
+}
+
+
+@pytest.mark.parametrize("case", ENCODINGS)
+def test_an_encoding_that_does_not_fit_is_refused(case: str, tmp_path: Path) -> None:
+    told, content, reason = ENCODINGS[case]
+    path = write(tmp_path / "f.jsonl", content)
+    with pytest.raises(DataError, match=reason):
+        list(read(Source(path, encoding=told)))
+
+
+@pytest.mark.parametrize("line", [1, 2, 5000])
+def test_the_line_of_a_wrong_byte_is_named(line: int, tmp_path: Path) -> None:
+    content = b'{"q": "1"}\n' * (line - 1) + '{"q": "Почему деталь отклеилась?"}'.encode("cp1251")
+    path = write(tmp_path / "f.jsonl", content)
+    with pytest.raises(DataError, match=rf"jsonl:{line}: not UTF-8 but likely cp1251 \({{.q.: .П"):
+        list(read(path))
+
+
+@pytest.mark.parametrize("block", [1, 2, 7, 64])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_list_is_read_through_a_window_of_any_size(
+    block: int, indent: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list = [{"q": 'да\\n"]},{' * n, "a": [n, {"b": None}]} for n in range(20)]
+    values = [*rows, 12345, 1.5e10, True, "text", None]
+    path = write(tmp_path / "f.json", json.dumps(values, ensure_ascii=False, indent=indent))
+    whole = list(read(path))
+    monkeypatch.setattr("data.jsonfile.BLOCK", block)
+    assert list(read(path)) == whole
+    assert [row.fields for row in whole if isinstance(row, Row)] == rows
+    assert len(whole) == len(values)
+
+
+def test_a_list_is_never_held_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "f.json", json.dumps([{"q": "x" * 50}] * 500))
+    monkeypatch.setattr("data.jsonfile.BLOCK", 256)
+    held = []
+    decode = Objects.raw_decode
+    monkeypatch.setattr(
+        Objects, "raw_decode", lambda self, s, i: (held.append(len(s)), decode(self, s, i))[1]
+    )
+    assert len(list(read(path))) == 500
+    assert max(held) < 1024

@@ -9,10 +9,12 @@ import datasets
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-import data.store
+from data.chunk import question_hash
+from data.encoder import Encoder
 from data.formats import to_messages
-from data.store import build, conversations, question_hash
-from data.template import choose, encode
+from data.ledger import BAD, CUT, TOO_LONG
+from data.store import build
+from data.template import SAMPLE, choose, encode
 from data.types import IGNORE, DataError, Message, Row
 
 MAX_LENGTH = 96
@@ -29,8 +31,8 @@ CHAT = {
 }
 LONG_PROMPT = {"prompt": " ".join(map(str, range(60))), "response": "Yes."}
 LONG_ANSWER = {"prompt": "Count.", "response": " ".join(map(str, range(60)))}
-BAD = [("{", "not JSON"), ('{"prompt": "?"}', "unknown keys"), ("[]", "not an object"),
-       ('{"prompt": "?", "response": " "}', "response: blank")]  # fmt: skip
+FAULTY = [("{", "not JSON"), ('{"prompt": "?"}', "unknown keys"), ("[]", "not an object"),
+          ('{"prompt": "?", "response": " "}', "response: blank")]  # fmt: skip
 
 
 def write(path: Path, *rows: dict[str, Any] | str) -> Path:
@@ -48,12 +50,13 @@ def file(tmp_path: Path) -> Path:
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The first texts of the conversations that were tokenised, as they come."""
     seen = []
+    encode_all = Encoder.encode_all
 
-    def counting(messages: list[Message], *rest: Any) -> Any:
-        seen.append(messages[0].content)
-        return encode(messages, *rest)
+    def counting(self: Encoder, conversations: list[list[Message]]) -> Any:
+        seen.extend(turns[0].content for turns in conversations if turns is not SAMPLE)
+        return encode_all(self, conversations)
 
-    monkeypatch.setattr(data.store, "encode", counting)
+    monkeypatch.setattr(Encoder, "encode_all", counting)
     return seen
 
 
@@ -69,7 +72,7 @@ def test_a_stored_example_is_what_encode_gives(
     assert [store.example(row)[:2] for row in range(len(store))] == [e[:2] for e in expected]
     assert store.lengths.tolist() == [len(e.ids) for e in expected]
     assert store.targets.tolist() == [sum(x != IGNORE for x in e.labels) for e in expected]
-    assert store.lines.tolist() == [1, 3, 4, 5]
+    assert [store.place(row) for row in range(4)] == [f"{file}:{n}" for n in (1, 3, 4, 5)]
 
 
 @pytest.mark.parametrize(
@@ -79,16 +82,17 @@ def test_the_ledger_accounts_for_every_row(
     truncation: str, cut_rows: int, too_long: list[int], file: Path,
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:  # fmt: skip
-    write(file, GOOD, LONG_PROMPT, BAD[0][0], LONG_ANSWER, OTHER, BAD[1][0])
+    write(file, GOOD, LONG_PROMPT, FAULTY[0][0], LONG_ANSWER, OTHER, FAULTY[1][0])
     store = build(file, tokenizer, max_length=MAX_LENGTH, truncation=truncation, on_bad_row="skip")
     ledger = store.ledger
-    assert ledger.read == ledger.used + len(ledger.bad) + len(ledger.too_long) == 6
+    assert ledger.read == ledger.used + ledger.count(BAD) + ledger.count(TOO_LONG) == 6
     assert ledger.used == len(store)
-    assert [line.split(": ")[0] for line in ledger.too_long] == [f"{file}:{n}" for n in too_long]
-    assert [line.split(": ")[0] for line in ledger.bad] == [f"{file}:{n}" for n in (3, 6)]
+    lines = {kind: [entry.line for entry in ledger.entries(kind)] for kind in (BAD, TOO_LONG, CUT)}
+    assert lines == {BAD: [3, 6], TOO_LONG: too_long, CUT: [2] * cut_rows}
     whole = len(encode(to_messages(Row(LONG_PROMPT, "", 0)), tokenizer).ids)
-    assert ledger.cut_rows == cut_rows
-    assert ledger.cut_tokens == (whole - MAX_LENGTH) * cut_rows
+    assert ledger.count(CUT) == cut_rows
+    cut = (whole - MAX_LENGTH) * cut_rows
+    assert sum(entry.tokens for entry in ledger.entries(CUT)) == ledger.tokens.get(CUT, 0) == cut
     for words in ("6 rows read", f"{ledger.used} used", f"{len(too_long)} left out", "2 bad"):
         assert words in str(ledger)
 
@@ -96,27 +100,27 @@ def test_the_ledger_accounts_for_every_row(
 def test_every_bad_row_is_listed_with_its_line_and_the_way_out(
     file: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    write(file, GOOD, *(row for row, _ in BAD))
+    write(file, GOOD, *(row for row, _ in FAULTY))
     for _ in range(2):  # from the store as well
         with pytest.raises(DataError, match=r"set data\.on_bad_row to skip") as error:
             build(file, tokenizer, max_length=MAX_LENGTH)
-        assert f"{len(BAD)} of {len(BAD) + 1} rows of {file} are bad" in str(error.value)
-        for line, (_, reason) in enumerate(BAD, 2):
-            assert f"\n{file}:{line}: " in str(error.value)
+        assert f"{len(FAULTY)} of {len(FAULTY) + 1} rows of {file} are bad" in str(error.value)
+        for line, (_, reason) in enumerate(FAULTY, 2):
+            assert f"\n  {file}:{line}: " in str(error.value)
             assert reason in str(error.value)
     store = build(file, tokenizer, max_length=MAX_LENGTH, on_bad_row="skip")
-    assert (len(store), len(store.ledger.bad)) == (1, len(BAD))
+    assert (len(store), store.ledger.count(BAD)) == (1, len(FAULTY))
 
 
 def test_a_long_list_of_bad_rows_ends_with_how_many_more(
     file: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    write(file, *["{"] * 50)
+    write(file, *["{"] * 500)
     with pytest.raises(DataError) as error:
         build(file, tokenizer, max_length=MAX_LENGTH)
     shown = str(error.value).count(f"{file}:")
-    assert shown < 50
-    assert f"… and {50 - shown} more" in str(error.value)
+    assert shown < 200
+    assert f"… and {500 - shown} more" in str(error.value)
 
 
 def test_a_second_build_tokenises_nothing(
@@ -126,7 +130,7 @@ def test_a_second_build_tokenises_nothing(
     assert len(encoded) == 3
     second = build(file, tokenizer, max_length=MAX_LENGTH)
     assert len(encoded) == 3
-    assert second.ledger == first.ledger
+    assert str(second.ledger) == str(first.ledger)
     assert [second.example(i) for i in range(3)] == [first.example(i) for i in range(3)]
 
 
@@ -157,17 +161,15 @@ def test_an_interrupted_build_leaves_nothing(
     stop: type[BaseException], file: Path, tmp_path: Path, tokenizer: PreTrainedTokenizerFast,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    def interrupted(messages: list[Message], *rest: Any) -> Any:
-        if messages[0].content == OTHER["question"]:
-            raise stop
-        return encode(messages, *rest)
+    def interrupted(*_: object) -> None:
+        raise stop
 
     cache = tmp_path / "stores"
     with monkeypatch.context() as patch:
-        patch.setattr(data.store, "encode", interrupted)
+        patch.setattr(Encoder, "encode_all", interrupted)
         with pytest.raises(stop):
             build(file, tokenizer, max_length=MAX_LENGTH, cache=cache)
-    assert not list(cache.iterdir())
+    assert not [path for path in cache.iterdir() if path.is_dir()]
     assert len(build(file, tokenizer, max_length=MAX_LENGTH, cache=cache)) == 3
 
 
@@ -185,7 +187,11 @@ def test_a_store_lies_in_the_cache_of_datasets_unless_told_otherwise(
         (GOOD, {"on_bad_row": "mend"}, "data.on_bad_row is 'mend'; there are error, skip"),
         (LONG_ANSWER, {}, "no row of .* is usable at data.max_length 96: 1 rows read, 0 used"),
         ("{", {"on_bad_row": "skip"}, "no row of .* is usable .*f.jsonl:1: not JSON"),
-        (LONG_PROMPT, {"truncation": "error"}, "f.jsonl:1: .* data.truncation is error"),
+        (
+            LONG_PROMPT,
+            {"truncation": "error"},
+            "data.truncation is error:(.|\\n)*f.jsonl:1: too long by",
+        ),
     ],
 )
 def test_a_build_that_gives_nothing_to_learn_is_refused(
@@ -197,12 +203,13 @@ def test_a_build_that_gives_nothing_to_learn_is_refused(
         build(file, tokenizer, max_length=MAX_LENGTH, **settings)
 
 
-@pytest.mark.parametrize("lines", [set(), {3}, {1, 4}, {2, 99}])
-def test_conversations_are_those_of_the_lines_asked_for(lines: set[int], file: Path) -> None:
-    whole = {1: GOOD, 3: OTHER, 4: CHAT}
-    found = list(conversations(file, lines))
-    assert [row.line for row, _ in found] == sorted(lines & whole.keys())
-    assert all(messages == to_messages(Row(whole[row.line], "", 0)) for row, messages in found)
+def test_a_conversation_comes_back_with_its_place(
+    file: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    store = build(file, tokenizer, max_length=MAX_LENGTH)
+    for row, (line, fields) in enumerate({1: GOOD, 3: OTHER, 4: CHAT}.items()):
+        assert store.place(row) == f"{file}:{line}"
+        assert store.messages(row) == to_messages(Row(fields, "", 0))
 
 
 @pytest.mark.parametrize(
@@ -220,3 +227,16 @@ def test_questions_are_equal_up_to_case_and_white_space(other: str, equal: bool)
         for name, text in (("a", "Why does it warp?"), ("b", other))
     ]
     assert (hashes[0] == hashes[1]) == equal
+
+
+def test_what_kept_a_file_from_being_read_is_not_remembered(
+    file: Path, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise DataError(f"{file}: Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("data.rows.read_lines", broken)
+        with pytest.raises(DataError, match="Input/output error"):
+            build(file, tokenizer, max_length=MAX_LENGTH)
+    assert len(build(file, tokenizer, max_length=MAX_LENGTH)) == 3

@@ -7,7 +7,8 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from data.template import MIN_PROMPT, choose, encode, prompt, stop_token
+from data.encoder import MIN_PROMPT
+from data.template import choose, encode, prompt, stop_token
 from data.types import IGNORE, DataError, Example, Message, RowError, TooLongError
 
 SYSTEM = Message("system", "Отвечай кратко.")
@@ -127,10 +128,10 @@ def test_a_row_that_fits_is_left_as_it_is(
 @pytest.mark.parametrize(
     ("truncation", "keep", "kind", "reason"),
     [
-        ("drop", MIN_PROMPT, TooLongError, "too long: .* tokens, data.max_length is"),
-        ("error", MIN_PROMPT, DataError, "data.max_length is .* and data.truncation is error"),
-        ("middle", MIN_PROMPT - 1, TooLongError, "too long: .* too little of it is prompt"),
-        ("middle", -1, TooLongError, "too long: .* too little of it is prompt"),
+        ("drop", MIN_PROMPT, TooLongError, "too long by .*.* tokens, data.max_length is"),
+        ("error", MIN_PROMPT, TooLongError, "too long by .* tokens, data.max_length is"),
+        ("middle", MIN_PROMPT - 1, TooLongError, "too long by .*.* too little of it is prompt"),
+        ("middle", -1, TooLongError, "too long by .*.* too little of it is prompt"),
     ],
 )
 def test_a_row_that_does_not_fit_is_refused(
@@ -264,3 +265,31 @@ def test_the_next_turns_control_token_is_no_stop(tokenizer: PreTrainedTokenizerF
     turns = [Message("user", "a"), Message("assistant", "b"), Message("user", "c")]
     with pytest.raises(DataError, match="never learn to stop"):
         encode(turns, tokenizer)
+
+
+def test_a_truncation_in_the_tokenizer_s_file_cuts_nothing(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    whole = encode(LONG, tokenizer)
+    tokenizer.backend_tokenizer.enable_truncation(8)
+    tokenizer.backend_tokenizer.enable_padding(length=400)
+    assert encode(LONG, tokenizer) == whole
+
+
+def test_an_answer_of_which_the_template_writes_nothing_is_refused(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.content if m.role == 'user' }}<|im_end|>{% endfor %}"
+    )
+    with pytest.raises(RowError, match="turn 2: the template writes nothing of this answer"):
+        encode([ASK, ANSWER], tokenizer)
+
+
+def test_an_unknown_letter_ends_no_answer(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.add_special_tokens({"unk_token": "<unk>"})
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "{{ message['content'] }}", "{{ message['content'] }}<unk>!"
+    )
+    example = encode([ASK, ANSWER], tokenizer)
+    assert taught(example, tokenizer) == [f"{ANSWER.content}<unk>!<|im_end|>"]
