@@ -50,4 +50,4 @@ $(MODEL)/config.json: | .venv/quickstart
 	$(PYTHON) -m venv .venv
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache *.egg-info build
+	rm -rf .venv .pytest_cache .hypothesis .mypy_cache .ruff_cache *.egg-info build

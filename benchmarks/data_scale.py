@@ -127,6 +127,7 @@ def measure(tool: str, file: Path, tokenizer_path: Path, processes: int) -> dict
             start = time.perf_counter()
             store = build(file, tokenizer, max_length=MAX_LENGTH, cache=Path(cache))
             result["second_start_s"] = time.perf_counter() - start
+            result |= memory(peak)
             start = time.perf_counter()
             for epoch in range(3):
                 plan(
@@ -139,12 +140,16 @@ def measure(tool: str, file: Path, tokenizer_path: Path, processes: int) -> dict
             result["cpu_s"] = sum(os.times()[:4]) - work
             result["rows"] = len(table)
             result["tokens"] = sum(table.data.column("length").to_pylist())
-    result["peak_own_mb"] = peak.own
-    result["peak_rss_mb"] = (
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    )
+            result |= memory(peak)
+    result["with_plan_own_mb"] = peak.own
     return result
+
+
+def memory(peak: Peak) -> dict[str, float]:
+    """The most so far: of their own, and with the pages of mapped files, which can be let go."""
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    resident = sum(resource.getrusage(kind).ru_maxrss for kind in kinds) / 1024
+    return {"peak_own_mb": peak.own, "peak_rss_mb": resident}
 
 
 def with_datasets(file: Path, tokenizer: Any, processes: int, cache: str) -> Any:

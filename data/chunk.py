@@ -22,11 +22,13 @@ from data.ledger import BAD, CUT, TOO_LONG, Entry
 from data.rows import Source
 from data.types import IGNORE, BadRow, Example, Message, Row, RowError, TooLongError
 
-SIZE = 512
+SIZE = 2048
 LONGEST = 400
 """Letters of a reason that are kept."""
-ALONE = 16
+ALONE = 4
 """Chunks that are made before other processes are started: a small file is done sooner alone."""
+INDEX = ("length", "targets", "question", "content")
+"""What is held of every row; the rest stays on disk until a row is asked for."""
 FEATURES = datasets.Features(
     {
         "ids": datasets.List(datasets.Value("int32")),

@@ -1,6 +1,7 @@
 """An epoch, decided before it starts."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -94,24 +95,23 @@ def plan(
         rows = random.permutation(rows)
     if group_by_length:
         rows = rows[_by_length(lengths[rows], random)]
-    borders = _borders(lengths[rows], batch_size, max_tokens)
-    groups = np.split(rows, borders[1:-1]) if len(rows) else []
+    starts = _borders(lengths[rows], batch_size, max_tokens)
     if group_by_length and random:
         # Short rows first and long ones last would be a lesson of its own.
-        groups = [groups[i] for i in random.permutation(len(groups))]
-    dealt: list[np.ndarray] = []
-    labels = []
-    for first in range(0, len(groups), accumulate * world_size):
-        step = _fill(groups[first : first + accumulate * world_size], lengths, world_size)
-        labels.append(sum(int(targets[group].sum()) for group in step))
-        dealt += _deal(step, lengths, world_size)
-    return Plan(
-        order=np.concatenate(dealt) if dealt else rows,
-        starts=np.cumsum([0, *(len(group) for group in dealt)]),
-        labels=np.array(labels, dtype=np.int64),
-        accumulate=accumulate,
-        world_size=world_size,
-    )
+        rows, starts = _reordered(rows, starts, random.permutation(len(starts) - 1))
+    whole = (len(starts) - 1) // (accumulate * world_size) * accumulate * world_size
+    last = [rows[begin:end] for begin, end in pairwise(starts[whole:].tolist())]
+    rows, starts = rows[: starts[whole]], starts[: whole + 1]
+    tokens = _sums(lengths[rows], starts).reshape(-1, accumulate * world_size)
+    rows, starts = _reordered(rows, starts, _deal(tokens, world_size))
+    if last:
+        last = _fill(last, lengths, world_size)
+        order = _deal(np.array([[lengths[group].sum() for group in last]]), world_size)
+        last = [last[i] for i in order]
+        rows = np.concatenate([rows, *last])
+        starts = np.concatenate([starts, starts[-1] + np.cumsum([len(group) for group in last])])
+    steps = np.append(starts[: -1 : accumulate * world_size], starts[-1])
+    return Plan(rows, starts, _sums(targets[rows], steps), accumulate, world_size)
 
 
 def _by_length(lengths: np.ndarray, random: np.random.Generator | None) -> np.ndarray:
@@ -120,18 +120,35 @@ def _by_length(lengths: np.ndarray, random: np.random.Generator | None) -> np.nd
     return np.argsort(lengths * noise, kind="stable")
 
 
-def _borders(lengths: np.ndarray, batch_size: int, max_tokens: int | None) -> list[int]:
+def _borders(lengths: np.ndarray, batch_size: int, max_tokens: int | None) -> np.ndarray:
     """Where micro-batches begin and end when rows are taken until either limit is reached."""
     if max_tokens is None:
-        return [*range(0, len(lengths), batch_size), len(lengths)]
+        return np.append(np.arange(0, len(lengths), batch_size), len(lengths))
+    ends = np.append(0, np.cumsum(lengths, dtype=np.int64))
+    # For every row, where a micro-batch ends that begins with it.
+    fits = np.searchsorted(ends, ends[:-1] + max_tokens, "right") - 1
+    fits = np.minimum(fits, np.arange(len(lengths)) + batch_size)
     borders = [0]
-    tokens = 0
-    for place, length in enumerate(lengths.tolist()):
-        tokens += length
-        if tokens > max_tokens or place - borders[-1] == batch_size:
-            borders.append(place)
-            tokens = length
-    return [*borders, len(lengths)]
+    while borders[-1] < len(lengths):
+        borders.append(int(fits[borders[-1]]))
+    return np.array(borders)
+
+
+def _sums(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """The sum of each part of the values."""
+    ends = np.append(0, np.cumsum(values, dtype=np.int64))
+    return np.diff(ends[starts])
+
+
+def _reordered(
+    rows: np.ndarray, starts: np.ndarray, order: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same micro-batches in another order."""
+    sizes = np.diff(starts)[order]
+    ends = np.append(0, np.cumsum(sizes))
+    # Each row comes from as far behind its micro-batch's old start as it stands behind the new.
+    moved = np.repeat(starts[:-1][order] - ends[:-1], sizes)
+    return rows[moved + np.arange(len(moved))], ends
 
 
 def _fill(step: list[np.ndarray], lengths: np.ndarray, world_size: int) -> list[np.ndarray]:
@@ -145,14 +162,13 @@ def _fill(step: list[np.ndarray], lengths: np.ndarray, world_size: int) -> list[
     return step
 
 
-def _deal(step: list[np.ndarray], lengths: np.ndarray, world_size: int) -> list[np.ndarray]:
-    """Order a step's micro-batches so that the ranks' tokens are even."""
-    if world_size == 1:
-        return step
-    by_tokens = sorted(step, key=lambda group: -int(lengths[group].sum()))
-    dealt = []
-    for turn, first in enumerate(range(0, len(by_tokens), world_size)):
+def _deal(tokens: np.ndarray, world_size: int) -> np.ndarray:
+    """Order the micro-batches of each step, (steps, micro_batches), so that ranks are even."""
+    order = np.arange(tokens.size).reshape(tokens.shape)
+    if world_size > 1:
+        by_tokens = np.argsort(-tokens, axis=1, kind="stable")
+        order = np.take_along_axis(order, by_tokens, axis=1)
+        hands = order.reshape(len(order), tokens.shape[1] // world_size, world_size)
         # There and back: the rank that got the largest of one turn gets the smallest of the next.
-        hand = by_tokens[first : first + world_size]
-        dealt += hand[::-1] if turn % 2 else hand
-    return dealt
+        hands[:, 1::2] = hands[:, 1::2, ::-1]
+    return order.reshape(-1)

@@ -13,7 +13,7 @@ from datasets.arrow_writer import ArrowWriter
 from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
-from data.chunk import FEATURES, Tokenise, chunks
+from data.chunk import FEATURES, INDEX, Tokenise, chunks
 from data.encoder import TRUNCATIONS, Encoder
 from data.formats import check_columns
 from data.ledger import BAD, ENTRIES, TOO_LONG, Ledger
@@ -28,6 +28,7 @@ class Store:
 
     Args:
         table: A row for each example.
+        index: The columns of it that are held in memory.
         ledger: What became of every row that was read.
 
     Shapes:
@@ -35,15 +36,10 @@ class Store:
         for equal questions and for equal conversations.
     """
 
-    def __init__(self, table: datasets.Dataset, ledger: Ledger) -> None:
+    def __init__(self, table: datasets.Dataset, index: datasets.Dataset, ledger: Ledger) -> None:
         self.table, self.ledger = table, ledger
-        self.lengths = self._column("length")
-        self.targets = self._column("targets")
-        self.questions = self._column("question")
-        self.contents = self._column("content")
-
-    def _column(self, name: str) -> np.ndarray:
-        return self.table.data.column(name).to_numpy()
+        columns: list[np.ndarray] = [index.data.column(name).to_numpy() for name in INDEX]
+        self.lengths, self.targets, self.questions, self.contents = columns
 
     def __len__(self) -> int:
         return len(self.table)
@@ -112,7 +108,10 @@ def build(
         # What kept a file from being read may be mended without a change to the file.
         shutil.rmtree(folder, ignore_errors=True)
     _judge(source, ledger, on_bad_row, truncation, max_length)
-    return Store(datasets.Dataset.from_file(str(folder / "rows.arrow")), ledger)
+    table, index = (
+        datasets.Dataset.from_file(str(folder / f"{name}.arrow")) for name in ("rows", "index")
+    )
+    return Store(table, index, ledger)
 
 
 def _write(folder: Path, source: Source, tokenise: Tokenise, processes: int | None) -> None:
@@ -123,16 +122,20 @@ def _write(folder: Path, source: Source, tokenise: Tokenise, processes: int | No
     try:
         ledger = Ledger()
         rows = ArrowWriter(features=FEATURES, path=str(new / "rows.arrow"))
+        # Apart from the tokens: reading a column among them would map most of the file.
+        columns = datasets.Features({name: FEATURES[name] for name in INDEX})
+        index = ArrowWriter(features=columns, path=str(new / "index.arrow"))
         entries = ArrowWriter(features=ENTRIES, path=str(new / "entries.arrow"))
         for chunk in chunks(_read(source, ledger), tokenise, processes):
             ledger.read += chunk.read
             ledger.used += len(chunk.rows)
             rows.write_table(chunk.rows)
+            index.write_table(chunk.rows.select(INDEX))
             for entry in chunk.entries:
                 ledger.add(entry)
                 entries.write(entry._asdict())
-        rows.finalize()
-        entries.finalize()
+        for writer in (rows, index, entries):
+            writer.finalize()
         text = json.dumps(asdict(ledger), ensure_ascii=False)
         (new / "ledger.json").write_text(text, encoding="utf-8")
         new.rename(folder)
