@@ -24,6 +24,8 @@ COMMAND = [sys.executable, "-m", "lit.chat"]
 ANSWER = ["--max_new_tokens", "12"]
 PROMPT = r">\x08?\x1b\[2C"
 """How prompt_toolkit draws the prompt "> ", once for each line that it reads."""
+TAKEN = "\x1b[?2004l"
+"""What prompt_toolkit sends when it has a line, and keys are the terminal's again."""
 NOISE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|\r")
 
 
@@ -66,9 +68,9 @@ def terminal(adapter: Path) -> Iterator[pexpect.spawn]:
 
 
 def ask(child: pexpect.spawn, text: str) -> str:
-    """Type a line; what is on the screen until the next prompt."""
+    """Type a line; what is on the screen after it, until the next prompt."""
     child.send(text + "\r")
-    child.expect_exact(text.splitlines()[-1][-20:])
+    child.expect_exact(TAKEN)
     child.expect(PROMPT)
     return NOISE.sub("", child.before)
 
@@ -133,7 +135,7 @@ def test_control_c_stops_an_answer_and_not_the_program(adapter: Path) -> None:
     child.send("/system be endless\r")
     child.expect(PROMPT)
     child.send("Tell me everything\r")
-    child.expect_exact("\x1b[?2004l")  # the line was taken, and keys are the terminal's again
+    child.expect_exact(TAKEN)
     child.expect(r"[^\x00-\x20\x1b]{5}")  # it streams: text is there long before the end
     child.sendintr()
     child.expect_exact("…")
