@@ -79,7 +79,10 @@ def write_gguf(file: Path, adapter: Path, base: str | None = None) -> int:
         raise ConfigError(f"{adapter} is DoRA, and GGUF has no place for its magnitudes: {MERGE}")
     if settings.modules_to_save:
         names = ", ".join(settings.modules_to_save)
-        raise ConfigError(f"{adapter} has {names} trained in full, and GGUF only pairs: {MERGE}")
+        raise ConfigError(
+            f"{adapter} has {names} trained in full, and GGUF has no place for whole layers: "
+            f"{MERGE}"
+        )
     architecture_of(base_config(adapter, base))
     model, _ = load_tuned(adapter, base, stored_dtype(adapter, base))
     with appearing(file) as new:
