@@ -25,7 +25,17 @@ Trained with lit-lora on {rows} rows of `{data}`; {val_rows} rows were held out.
 
 r {r}, lora_alpha {lora_alpha}, lora_dropout {lora_dropout}, layers: {targets}.
 Best of the run at optimizer step {step}. Answers follow `chat_template.jinja` in this folder.
+"""
+PLAIN = """\
+---
+{card_data}
+---
 
+# LoRA adapter for {base}
+
+Written by lit-lora from an adapter that came without a model card.
+"""
+USE = """
 ## Use
 
 ```python
@@ -49,16 +59,24 @@ def write_card(folder: Path, base: str, base_loss: float, loss: float, **facts: 
         loss: Validation loss with it.
         facts: What else the text names.
     """
+    text = TEXT + USE
+    losses = {"base_perplexity": math.exp(base_loss), "perplexity": math.exp(loss)}
+    _write(folder, base, text, base_loss=base_loss, loss=loss, **losses, **facts)
+
+
+def write_plain_card(folder: Path, base: str) -> None:
+    """Write README.md into the folder of an adapter whose training is not known.
+
+    Args:
+        folder: The adapter's.
+        base: The base model's name.
+    """
+    _write(folder, base, PLAIN + USE)
+
+
+def _write(folder: Path, base: str, text: str, **facts: object) -> None:
     # A local folder is no model of the hub, and the hub refuses such a name in a card.
     hub = None if Path(base).is_dir() else base
     data = ModelCardData(base_model=hub, library_name="peft", tags=["lora"])
-    text = TEXT.format(
-        card_data=data.to_yaml(),
-        base=base,
-        base_loss=base_loss,
-        base_perplexity=math.exp(base_loss),
-        loss=loss,
-        perplexity=math.exp(loss),
-        **facts,
-    )
-    write_whole(folder / "README.md", str(ModelCard(text)))
+    card = ModelCard(text.format(card_data=data.to_yaml(), base=base, **facts))
+    write_whole(folder / "README.md", str(card))

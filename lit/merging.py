@@ -1,19 +1,18 @@
 """A merged model as a folder, proved before it is there."""
 
-import tempfile
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from data.template import continuation
 from lit.generate import stop_tokens
 from lit.model import load_tuned, stored_dtype
+from lit.output import appearing, check_free
+from lit.probe import distance, probe
 from lora.config import ConfigError
 from lora.inject import merge
 
-PROBE = "What comes out must be what went in. Что вошло, то и вышло: 0123456789."
 LIMITS = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.25}
 """How far rounding weights to a dtype may move logits, as a share of their size; bfloat16 keeps 8
 bits of each, and a small model with a strong adapter was seen to move by 0.12."""
@@ -45,21 +44,17 @@ def merge_into(
         ConfigError: The folder is taken, the adapter does not fit, a merged weight is not finite,
             or the merged model says something else.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder} is there already: give another --output_dir, or remove it")
+    check_free(folder)
     stored = stored_dtype(adapter, base)
     dtype = dtype or stored
     # The sum is made in float32 and rounded once, to whichever of the two is finer.
     model, tokenizer = load_tuned(adapter, base, torch.promote_types(stored, dtype))
-    probe = torch.tensor([continuation(PROBE, tokenizer)])
-    wanted = _logits(model, probe)
+    wanted = probe(model, tokenizer)
     merge(model)
     if broken := [name for name, p in model.named_parameters() if not p.isfinite().all()]:
         raise ConfigError(f"the merged {broken[0]} is not finite; nothing was written")
     model.to(dtype)  # type: ignore[arg-type]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as name:
-        new = Path(name) / folder.name
+    with appearing(folder) as new:
         model.save_pretrained(new)
         tokenizer.save_pretrained(new)
         if ollama:
@@ -67,7 +62,7 @@ def merge_into(
         again = AutoModelForCausalLM.from_pretrained(
             new, dtype=dtype, trust_remote_code=False, local_files_only=True
         )
-        moved = _distance(_logits(again, probe), wanted)
+        moved = distance(probe(again, tokenizer), wanted)
         if not moved < LIMITS[dtype]:
             raise ConfigError(
                 f"the merged model's logits differ from the adapter's by {moved:.1%}; "
@@ -75,10 +70,7 @@ def merge_into(
             )
         if quantize:
             trained, _ = load_tuned(adapter, base, quantize=quantize)
-            moved = _distance(_logits(again, probe), _logits(trained, probe))
-        if folder.exists():
-            folder.rmdir()
-        new.rename(folder)
+            moved = distance(probe(again, tokenizer), probe(trained, tokenizer))
     return moved
 
 
@@ -105,12 +97,3 @@ def _rendered(turns: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase) -
 
 def _adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
     return continuation("a", tokenizer)[0] == tokenizer.bos_token_id
-
-
-def _distance(logits: Tensor, wanted: Tensor) -> float:
-    return float((logits - wanted).norm() / wanted.norm())
-
-
-@torch.inference_mode()
-def _logits(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    return model(input_ids=ids).logits.float()

@@ -16,6 +16,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -169,7 +170,7 @@ def load_tuned(
     Raises:
         ConfigError: The adapter, or its base, is not there, or they do not fit.
     """
-    base, revision = _base_of(adapter, base)
+    base, revision = base_of(adapter, base)
     model = load_base(base, revision, dtype, quantize)
     load_adapter(model, adapter)
     # The folder's tokenizer carries the template of training; one made elsewhere may lack it.
@@ -188,12 +189,31 @@ def stored_dtype(adapter: str | Path, base: str | None = None) -> torch.dtype:
         adapter: An adapter's folder.
         base: The base model, if it is not where the adapter's config says.
     """
-    base, revision = _base_of(adapter, base)
-    config = AutoConfig.from_pretrained(base, trust_remote_code=False, **locate(base, revision))
-    return config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
+    dtype = base_config(adapter, base).dtype
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 
-def _base_of(adapter: str | Path, base: str | None) -> tuple[str, str | None]:
+def base_config(adapter: str | Path, base: str | None = None) -> PretrainedConfig:
+    """What an adapter's base model is, known before its weights are loaded.
+
+    Args:
+        adapter: An adapter's folder.
+        base: The base model, if it is not where the adapter's config says.
+    """
+    base, revision = base_of(adapter, base)
+    return AutoConfig.from_pretrained(base, trust_remote_code=False, **locate(base, revision))
+
+
+def base_of(adapter: str | Path, base: str | None) -> tuple[str, str | None]:
+    """The name or folder of an adapter's base model, and its revision.
+
+    Args:
+        adapter: An adapter's folder.
+        base: The base model, if it is not where the adapter's config says.
+
+    Raises:
+        ConfigError: The adapter names none, or one that is not followed.
+    """
     named = read_config(adapter)
     found = base or named.get("base_model_name_or_path")
     if not isinstance(found, str) or not found:

@@ -96,7 +96,7 @@ def widest(model: nn.Module) -> tuple[int, int, dict[str, Tensor]]:
 
 @torch.no_grad()
 def check_widest(
-    model: nn.Module, r: int, lora_alpha: int, tensors: dict[str, Tensor], tolerance: float = 1e-4
+    model: nn.Module, r: int, lora_alpha: float, tensors: dict[str, Tensor], tolerance: float = 1e-4
 ) -> None:
     """Compare what tensors compute with what the model's layers compute, on random inputs.
 

@@ -36,14 +36,14 @@ def test_every_command_exists(readme: Path) -> None:
 
 @pytest.mark.parametrize("readme", READMES, ids=str)
 def test_every_flag_exists(readme: Path) -> None:
-    from lit import chat, compare, merge
+    from lit import chat, compare, export, merge
     from lit.arguments import Arguments
 
     known = {
         f"python -m lit.{command.__name__.rpartition('.')[2]}": {
             option for action in command._parser()._actions for option in action.option_strings
         }
-        for command in (chat, compare, merge)
+        for command in (chat, compare, export, merge)
     }
     settings = Arguments(["--model.base", "m", "--data.path", "p"]).parser.get_defaults().keys()
     known["python -m lit.fit"] = {f"--{name}" for name in settings} | {"--config", "--help"}
