@@ -66,16 +66,24 @@ def show_page(sections: Iterable[Section]) -> None:
     for section in sections:
         console.print(f"[bold]{section.title}[/bold]")
         if section.text:
-            console.print(escape(section.text))
+            console.print(escape(_printable(section.text)))
         if section.rows:
-            table = Table(*section.headers)
+            table = Table()
+            for name in section.headers:
+                table.add_column(name, overflow="fold")
             for row in section.rows:
-                table.add_row(*map(escape, row))
+                table.add_row(*(escape(_printable(text)) for text in row))
             console.print(table)
         if section.parts:
             styles = {True: "bold green", False: "dim"}
-            console.print(Text.assemble(*((text, styles[on]) for text, on in section.parts)))
+            pieces = ((_printable(text), styles[learned]) for text, learned in section.parts)
+            console.print(Text.assemble(*pieces))
         console.print()
+
+
+def _printable(text: str) -> str:
+    """A text without the control characters that a terminal would obey."""
+    return "".join(letter for letter in text if letter.isprintable() or letter == "\n")
 
 
 def _cell(text: str) -> str:
