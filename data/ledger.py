@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import datasets
+import numpy as np
+import pyarrow
+from pyarrow import compute
 
 BAD, TOO_LONG, CUT = "bad", "too long", "cut"
 SHOWN = 100
@@ -78,6 +81,13 @@ class Ledger:
         for record in self.table or []:
             if record["kind"] == kind:
                 yield Entry(**record)
+
+    def beyond(self) -> np.ndarray:
+        """By how many tokens rows are too long, of each that was cut or left out for that."""
+        if self.table is None:
+            return np.zeros(0, dtype=np.int64)
+        kinds, tokens = (self.table.data.column(name) for name in ("kind", "tokens"))
+        return tokens.filter(compute.is_in(kinds, pyarrow.array([CUT, TOO_LONG]))).to_numpy()
 
     def report(self, kind: str, shown: int = SHOWN) -> str:
         """Rows of a kind, grouped by reason with counts; of each group as many as there is room."""

@@ -55,9 +55,11 @@ class Arguments(LightningCLI):
 
     Args:
         args: The command line.
+        program: The command, for ``--help``.
+        description: What it does, for ``--help``.
     """
 
-    def __init__(self, args: list[str]) -> None:
+    def __init__(self, args: list[str], program: str, description: str) -> None:
         self.command = args
         super().__init__(
             LoRAModule,
@@ -69,8 +71,8 @@ class Arguments(LightningCLI):
             parser_kwargs={
                 "exit_on_error": False,
                 "allow_abbrev": False,
-                "prog": "python -m lit.fit",
-                "description": "Train a LoRA adapter.",
+                "prog": program,
+                "description": description,
             },
             trainer_defaults=TRAINER_DEFAULTS,
             auto_configure_optimizers=False,
@@ -92,6 +94,9 @@ class Arguments(LightningCLI):
         )
         parser.add_argument(
             "--overwrite", type=bool, default=False, help="Replace a run that is in output_dir."
+        )
+        parser.add_argument(
+            "--force", type=bool, default=False, help="Train also what cannot work."
         )
         parser.add_lightning_class_args(Checkpoints, "checkpoint")
         parser.set_defaults(CHECKPOINT_DEFAULTS)
@@ -135,8 +140,8 @@ class Arguments(LightningCLI):
     def save(self, path: Path) -> None:
         """Write everything resolved, so that the file alone repeats the run."""
         config: Namespace = self.config.clone()
-        # Going on and replacing are what one command did, not what the run is.
-        config.ckpt_path, config.overwrite = None, False
+        # Going on, replacing and forcing are what one command did, not what the run is.
+        config.ckpt_path, config.overwrite, config.force = None, False, False
         self.parser.save(config, path, overwrite=True, skip_unset=False)
 
 
@@ -172,11 +177,15 @@ def _explain(message: str, known: list[str]) -> str:
     return message
 
 
-def parse(args: list[str]) -> Arguments:
+def parse(
+    args: list[str],
+    program: str = "python -m lit.fit",
+    description: str = "Train a LoRA adapter.",
+) -> Arguments:
     """Parse a run's settings.
 
     Raises:
         ConfigError: One line on what is wrong.
         SystemExit: After ``--help``.
     """
-    return Arguments(args)
+    return Arguments(args, program, description)

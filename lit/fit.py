@@ -18,10 +18,12 @@ from lit.callbacks import BestAdapter, Lines, Samples, Throughput
 from lit.card import write_card
 from lit.checkpoint import StopOnSignal, StoppedError, WholeCheckpointIO
 from lit.folder import RunFolder
+from lit.forecast import forecast
 from lit.metrics import MetricsTable, losses
 from lit.module import TrainingError
 from lit.pictures import loss_picture
 from lit.summary import say_end, say_plan
+from lit.verdict import judge, refuse
 from lora.config import ConfigError
 
 
@@ -40,19 +42,17 @@ def fit(arguments: Arguments) -> None:
     _start(arguments, folder, [best, throughput, stop, Samples()])
     data, model, trainer = arguments.datamodule, arguments.model, arguments.trainer
     data.trainer = trainer
-    asked = str(arguments.config.trainer.precision)
-    if asked.startswith("16") and trainer.precision != "16-mixed":
-        # Lightning goes over to bf16-mixed with no more than a warning.
-        raise ConfigError(
-            f"trainer.precision is {asked}, which needs a GPU; on this CPU use 32-true"
-        )
     with stop:
         data.setup()
+        reasons = judge(arguments, forecast(arguments))
+        refuse(reasons, arguments.config.force)
         folder.prepare(resume=bool(resume))
         arguments.save(folder.config)
         if len(data.val_rows):
             folder.write_validation(data.held_out())
         say_plan(arguments)
+        for reason in reasons:
+            console.say(f"check  {reason.text}")
         if checkpoint is None:
             trainer.validate(model, data, verbose=False)
         trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)

@@ -21,7 +21,11 @@ def summed_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
     Hidden states are gathered at labelled positions first; only those meet the vocabulary matrix,
     CHUNK at a time, so that no (tokens, vocabulary) matrix ever exists.
     """
-    hidden, targets = _labelled(model, batch)
+    return sum_at(model, *_labelled(model, batch))
+
+
+def sum_at(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> Tensor:
+    """The same from the hidden states, (labels, hidden), that predict the targets, (labels,)."""
     # The sum alone is cheaper than a number a position, but half precision would round it.
     reduction = "sum" if hidden.dtype == torch.float32 else "none"
     return _head_loss(model, hidden, targets, reduction).float().sum()

@@ -184,17 +184,17 @@ class LoRAModule(L.LightningModule):
         lr, ratio = self.lr, self.lora.loraplus_lr_ratio
         chosen = make_optimizer(self.adapted_model, self.optimizer, lr, self.weight_decay, ratio)
         steps = self.trainer.datamodule.total_steps()  # type: ignore[attr-defined]
-        warmup = round(self.warmup if self.warmup >= 1 else self.warmup * steps)
-        if warmup >= steps:
-            raise ConfigError(
-                f"the warm-up of {warmup} steps is not shorter than the run of {steps}: "
-                "lower model.warmup, or train for more epochs"
-            )
-        schedule = transformers.get_scheduler(SCHEDULES[self.scheduler], chosen, warmup, steps)
+        schedule = transformers.get_scheduler(
+            SCHEDULES[self.scheduler], chosen, self.warmup_steps(steps), steps
+        )
         return {
             "optimizer": chosen,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def warmup_steps(self, steps: int) -> int:
+        """How many of a run's optimizer steps its learning rate rises for."""
+        return round(self.warmup if self.warmup >= 1 else self.warmup * steps)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """The adapter's tensors by their path in the model; never base weights."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
@@ -97,6 +98,21 @@ def example_picture(parts: Sequence[tuple[str, bool]], path: Path) -> None:
             family="DejaVu Sans Mono",
         )
         top += height
+    _save(figure, path)
+
+
+def lengths_picture(lengths: np.ndarray, path: Path) -> None:
+    """Draw how many rows have how many tokens.
+
+    Args:
+        lengths: (rows,) tokens of each row.
+        path: A .png file.
+    """
+    figure = Figure(figsize=(8, 3.5))
+    axes = figure.subplots()
+    axes.hist(lengths, bins=min(40, len(np.unique(lengths))), color="#2171b5")
+    axes.set(xlabel="tokens", ylabel="rows")
+    axes.grid(alpha=0.3)
     _save(figure, path)
 
 

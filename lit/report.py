@@ -3,18 +3,13 @@
 A new section is a function, and its line in SECTIONS.
 """
 
-import base64
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import jinja2
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
+from lit.page import Section, show_page, write_page
 from lora.adapter import write_whole
 
 
@@ -65,17 +60,6 @@ class Comparison:
     chrf: dict[str, float] | None
     pairs: list[Pair]
     pictures: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the report."""
-
-    title: str
-    text: str
-    headers: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = ()
-    pictures: Sequence[str] = ()
 
 
 def verdict(result: Comparison) -> str:
@@ -152,6 +136,7 @@ def _answers(result: Comparison) -> Section:
         "the reference answer under both.",
         ["question", "base", "tuned", "reference"],
         rows,
+        wide=True,
     )
 
 
@@ -183,16 +168,7 @@ def write(result: Comparison, folder: Path) -> None:
     text = json.dumps(asdict(result), ensure_ascii=False, indent=2)
     write_whole(folder / "report.json", text + "\n")
     for name in ("report.md", "report.html"):
-        environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(Path(__file__).parent),
-            autoescape=name.endswith("html"),
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        environment.filters["cell"] = _cell
-        environment.globals["picture"] = lambda picture: _inline(folder / picture)
-        page = environment.get_template(f"{name}.j2").render(sections=sections, result=result)
-        write_whole(folder / name, page)
+        write_page(folder / name, f"{result.adapter} against its base", sections, folder)
     for voice in ("base", "tuned"):
         answers = [f"{pair.question}\n\n{getattr(pair, voice)}\n" for pair in result.pairs]
         write_whole(folder / f"{voice}_answers.txt", f"\n{'-' * 72}\n\n".join(answers))
@@ -200,25 +176,4 @@ def write(result: Comparison, folder: Path) -> None:
 
 def show(result: Comparison) -> None:
     """Print the report's short sections."""
-    console = Console()
-    for section in (make(result) for make in SECTIONS if make not in (_answers, _pictures)):
-        console.print(f"[bold]{section.title}[/bold]")
-        console.print(escape(section.text))
-        if section.rows:
-            table = Table(*section.headers)
-            for row in section.rows:
-                table.add_row(*map(escape, row))
-            console.print(table)
-        console.print()
-
-
-def _cell(text: str) -> str:
-    """A text that stays in one cell of a Markdown table and starts no markup there."""
-    for mark in "\\`*_[]<>|#":
-        text = text.replace(mark, f"\\{mark}")
-    return "<br>".join(text.splitlines())
-
-
-def _inline(picture: Path) -> str:
-    data = base64.b64encode(picture.read_bytes()).decode()
-    return f"data:image/png;base64,{data}"
+    show_page(make(result) for make in SECTIONS if make not in (_answers, _pictures))

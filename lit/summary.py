@@ -1,14 +1,12 @@
 """What a run says of itself: before it, what will happen; after it, what came out."""
 
-import resource
-import sys
-
 import torch
 
 from lit.arguments import Arguments
 from lit.callbacks import BestAdapter, Throughput
 from lit.console import say
 from lit.folder import RunFolder
+from lit.memory import used
 from lora.inject import count
 
 
@@ -64,10 +62,7 @@ def _duration(seconds: float) -> str:
 
 
 def _memory(device: torch.device) -> str:
-    # ru_maxrss counts kilobytes on Linux and bytes on macOS.
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    text = f"{peak / 1e9:.1f} GB of memory at most"
+    text = f"{used() / 1e9:.1f} GB of memory at most"
     if device.type == "cuda":
         text += f", {torch.cuda.max_memory_allocated(device) / 1e9:.1f} GB on the GPU"
     return text

@@ -85,7 +85,8 @@ def keep_mask(shape: torch.Size, dropout: float, seed: int, like: Tensor) -> tup
         Ones and zeros, and the probability of a one, by which what stays is to be divided.
     """
     zeros = min(max(round(dropout * LEVELS), 1), LEVELS - 1)
-    generator = torch.Generator(like.device).manual_seed(seed)
+    # The meta device, on which sizes are worked out without numbers, has nothing to draw.
+    generator = None if like.is_meta else torch.Generator(like.device).manual_seed(seed)
     # One draw of 64 bits serves four elements: six times faster on a CPU than bernoulli_.
     draws = torch.empty(-(-shape.numel() // 4), dtype=torch.int64, device=like.device)
     bits = draws.random_(-(2**63), None, generator=generator).view(torch.int16)
@@ -98,7 +99,7 @@ def _as_written(x: Tensor) -> AbstractContextManager:
     """Autocast off, so that no product is computed in another dtype than is written."""
     kind = x.device.type
     # Entering autocast only to switch it off would cost a generated token some percent.
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+    return torch.autocast(kind, enabled=False) if _autocast(kind) else nullcontext()
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -107,4 +108,9 @@ def _rows(x: Tensor) -> Tensor:
 
 def _compute_dtype(x: Tensor) -> torch.dtype:
     kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    return torch.get_autocast_dtype(kind) if _autocast(kind) else x.dtype
+
+
+def _autocast(kind: str) -> bool:
+    # The meta device knows no autocast.
+    return kind != "meta" and torch.is_autocast_enabled(kind)

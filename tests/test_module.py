@@ -186,8 +186,3 @@ def test_noise_changes_training_and_knows_the_rows_of_a_batch(
 def test_settings_out_of_range_are_refused_by_name(settings: dict, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         LoRAModule("anything", lora=LoRAConfig(), **settings)
-
-
-def test_a_warm_up_as_long_as_the_run_is_refused(tiny_folder: Path, data_file: Path) -> None:
-    with pytest.raises(ConfigError, match="warm-up of 6 steps is not shorter than the run of 6"):
-        train(tiny_folder, data_file, 4, 1, warmup=6)

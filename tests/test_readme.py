@@ -37,7 +37,7 @@ def test_every_command_exists(readme: Path) -> None:
 @pytest.mark.parametrize("readme", READMES, ids=str)
 def test_every_flag_exists(readme: Path) -> None:
     from lit import chat, compare, export, merge
-    from lit.arguments import Arguments
+    from lit.arguments import parse
 
     known = {
         f"python -m lit.{command.__name__.rpartition('.')[2]}": {
@@ -45,8 +45,9 @@ def test_every_flag_exists(readme: Path) -> None:
         }
         for command in (chat, compare, export, merge)
     }
-    settings = Arguments(["--model.base", "m", "--data.path", "p"]).parser.get_defaults().keys()
-    known["python -m lit.fit"] = {f"--{name}" for name in settings} | {"--config", "--help"}
+    settings = parse(["--model.base", "m", "--data.path", "p"]).parser.get_defaults().keys()
+    for name in ("fit", "check"):
+        known[f"python -m lit.{name}"] = {f"--{x}" for x in settings} | {"--config", "--help"}
     for program, arguments in commands(readme):
         for word in shlex.split(arguments):
             if word.startswith("--"):

@@ -1,0 +1,34 @@
+"""The memory of this machine: what this process took, and what there is."""
+
+import os
+import resource
+import sys
+from pathlib import Path
+
+import torch
+
+LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+"""Where Linux says how much a container may take."""
+
+
+def used() -> int:
+    """The most memory that this process has had, in bytes."""
+    # ru_maxrss counts kilobytes on Linux and bytes on macOS.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def total(device: torch.device) -> int | None:
+    """All memory of a device in bytes, or on a CPU what a container may take of it, if known."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    if device.type != "cpu" or not hasattr(os, "sysconf"):
+        return None
+    amounts = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for path in LIMITS:
+        text = path.read_text().strip() if path.is_file() else ""
+        amounts += [int(text)] if text.isdecimal() else []
+    return min(amounts)

@@ -1,0 +1,222 @@
+"""Whether a run can work, and whether it is likely to teach anything: each reason in a sentence.
+
+A new reason is a function, and its line in RULES.
+"""
+
+import math
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from transformers import AutoConfig, GenerationConfig
+
+from data.template import stop_token
+from data.types import IGNORE
+from lit.arguments import Arguments
+from lit.forecast import Forecast
+from lit.model import load_tokenizer, locate
+from lora.config import ConfigError
+
+REACH = 5e-3
+"""Optimizer steps times learning rate that a run should have. Adam moves a number by about the
+learning rate in a step, and B begins at zero: this is about how far it can come."""
+USUAL_LR = 2e-4
+HIGH_LR = 10 * USUAL_LR
+FEW_ROWS = 50
+FEW_VALIDATION_ROWS = 10
+OFTEN = 0.05
+"""The share of cut or left-out rows that is worth a warning."""
+SAME = 1 / 3
+"""The share of rows with one and the same answer that is worth a warning."""
+ROUND = 64
+"""Proposed lengths are multiples of it."""
+LOOKED_AT = 2000
+"""Rows whose answers are compared, evenly spread."""
+
+
+class Reason(NamedTuple):
+    """Something about a run that its user should know."""
+
+    text: str
+    fatal: bool = False
+    """Whether the run cannot work."""
+
+
+def judge(arguments: Arguments, forecast: Forecast) -> list[Reason]:
+    """Give every reason against a run, those it cannot work for first.
+
+    Args:
+        arguments: Started, with the data set up.
+        forecast: Of the same run.
+    """
+    reasons = [reason for rule in RULES for reason in rule(arguments, forecast)]
+    return sorted(reasons, key=lambda reason: not reason.fatal)
+
+
+def refuse(reasons: list[Reason], force: bool) -> None:
+    """Stop before a run that cannot work, unless it is wanted all the same.
+
+    Raises:
+        ConfigError: It cannot work.
+    """
+    fatal = [reason.text for reason in reasons if reason.fatal]
+    if fatal and not force:
+        raise ConfigError("\n".join([*fatal, "--force true goes on all the same"]))
+
+
+def _length(arguments: Arguments, forecast: Forecast) -> Iterator[Reason]:
+    steps, warmup = forecast.steps, forecast.warmup
+    if steps < 1:
+        yield Reason(
+            f"the run has {'no end' if steps < 0 else 'no optimizer step'}: set trainer.max_epochs "
+            "or trainer.max_steps",
+            fatal=True,
+        )
+    elif warmup >= steps:
+        yield Reason(
+            f"the warm-up of {warmup} steps is not shorter than the run of {steps}: "
+            "lower model.warmup, or train for more epochs",
+            fatal=True,
+        )
+
+
+def _validation(arguments: Arguments, forecast: Forecast) -> Iterator[Reason]:
+    trainer, rows = arguments.trainer, len(arguments.datamodule.val_rows)
+    every, turns = trainer.val_check_interval, forecast.first.turns
+    if rows and isinstance(every, int) and trainer.check_val_every_n_epoch and every > turns:
+        yield Reason(
+            f"trainer.val_check_interval is {every}, and an epoch has {turns} micro-batches: lower "
+            "it, or count over the whole run by trainer.check_val_every_n_epoch null",
+            fatal=True,
+        )
+    if not rows:
+        yield Reason(
+            "no rows validate, so nothing tells whether the adapter helps: set data.val_fraction"
+        )
+    elif rows < FEW_VALIDATION_ROWS:
+        yield Reason(
+            f"{rows} rows validate: a loss over so few says little; raise data.val_fraction, or "
+            "give data.val_path"
+        )
+
+
+def _precision(arguments: Arguments, forecast: Forecast) -> Iterator[Reason]:
+    asked = str(arguments.config.trainer.precision)
+    if asked.startswith("16") and arguments.trainer.precision != "16-mixed":
+        # Lightning goes over to bf16-mixed with no more than a warning.
+        yield Reason(
+            f"trainer.precision is {asked}, which needs a GPU; on this CPU use 32-true", fatal=True
+        )
+
+
+def _rate(arguments: Arguments, forecast: Forecast) -> Iterator[Reason]:
+    module, steps, epochs = arguments.model, forecast.steps, forecast.epochs
+    if module.optimizer == "sgd" or steps < 1:
+        return
+    short = REACH / (steps * module.lr * max(1.0, module.lora.loraplus_lr_ratio))
+    if short > 1:
+        longer = f" or trainer.max_epochs to {math.ceil(epochs * short)}" if epochs else ""
+        yield Reason(
+            f"{steps} optimizer steps at lr {_short(module.lr)} rarely change answers: raise "
+            f"model.lr to {_short(_round_up(module.lr * short))}{longer}"
+        )
+    if module.lr > HIGH_LR:
+        yield Reason(
+            f"model.lr is {_short(module.lr)}, {module.lr / USUAL_LR:.0f} times the usual "
+            f"{_short(USUAL_LR)}: training may diverge"
+        )
+
+
+def _round_up(value: float) -> float:
+    """The next of …, 1e-4, 2e-4, 5e-4, 1e-3, …"""
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(n * power for n in (1, 2, 5, 10) if n * power > 0.999 * value)
+
+
+def _short(value: float) -> str:
+    """A learning rate as people write it: 2e-4."""
+    digits, _, power = f"{value:e}".partition("e")
+    return f"{float(digits):g}e{int(power)}"
+
+
+def _lengths(arguments: Arguments, forecast: Forecast) -> Iterator[Reason]:
+    data, limit = arguments.datamodule, arguments.config.data.max_length
+    beyond, read = data.store.ledger.beyond(), data.store.ledger.read
+    if len(beyond) > OFTEN * read:
+        every, most = (
+            ROUND * math.ceil((limit + np.quantile(beyond, share)) / ROUND) for share in (1, 0.9)
+        )
+        yield Reason(
+            f"{len(beyond) / read:.0%} of the rows are cut or left out at data.max_length {limit}: "
+            f"{every} would hold all of them" + (f", {most} nine in ten" if most < every else "")
+        )
+    where = locate(data.base, data.revision)
+    config = AutoConfig.from_pretrained(data.base, trust_remote_code=False, **where)
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    longest = int(data.store.lengths[data.train_rows].max())
+    if positions and longest > positions:
+        yield Reason(
+            f"the longest row has {longest} tokens, and the model was made for {positions}: lower "
+            "data.max_length to that"
+        )
+
+
+def _template(arguments: Arguments, forecast: Forecast) -> Iterator[Reason]:
+    data = arguments.datamodule
+    own = load_tokenizer(data.base, data.revision)
+    ends = {own.eos_token_id, *_ends_of(data.base, data.revision)}
+    stop = stop_token(data.tokenizer)
+    if stop not in ends:
+        yield Reason(
+            f"the template ends an answer with {data.tokenizer.convert_ids_to_tokens(stop)}, and "
+            f"the model ends its texts with {own.eos_token}, like a base model that never chatted: "
+            "use data.template plain"
+        )
+    # Some base models carry a template whose end of an answer they never learned.
+    elif data.template == "plain" and own.chat_template and stop_token(own) in ends:
+        yield Reason(
+            "this model was trained to chat in a template of its own, and data.template is plain: "
+            "use auto or chat, so that it builds on what it knows"
+        )
+
+
+def _ends_of(base: str, revision: str | None) -> list[int]:
+    """The tokens that end a text, as the model's own files say."""
+    try:
+        config = GenerationConfig.from_pretrained(base, **locate(base, revision))  # type: ignore[arg-type]
+    except OSError:
+        return []
+    found = config.eos_token_id
+    return found if isinstance(found, list) else [found]
+
+
+def _rows(arguments: Arguments, forecast: Forecast) -> Iterator[Reason]:
+    data = arguments.datamodule
+    rows = data.train_rows
+    if len(rows) < FEW_ROWS:
+        yield Reason(f"{len(rows)} rows train: so few are learned by heart, not generalised")
+    looked_at = rows[:: max(1, len(rows) // LOOKED_AT)]
+    answers = Counter(
+        tuple(label for label in data.store.example(row).labels if label != IGNORE)
+        for row in looked_at
+    )
+    answer, times = answers.most_common(1)[0]
+    if times > max(1, SAME * len(looked_at)):
+        text = str(data.tokenizer.decode(list(answer), skip_special_tokens=True))
+        yield Reason(
+            f"{times / len(looked_at):.0%} of the rows have one and the same answer, "
+            f"“{textwrap.shorten(text, 60, placeholder=' …')}”: it may become the answer to all"
+        )
+
+
+RULES: tuple[Callable[[Arguments, Forecast], Iterator[Reason]], ...] = (
+    _length,
+    _precision,
+    _validation,
+    _rate,
+    _lengths,
+    _template,
+    _rows,
+)
