@@ -7,47 +7,32 @@ from dataclasses import asdict
 from datetime import date
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.progress import Progress
 from torchmetrics.text import CHRFScore
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from data.formats import to_messages
-from data.rows import read
-from data.template import continuation, encode, prompt
-from data.types import IGNORE, BadRow, DataError, Example, Message, RowError
+from data.types import IGNORE, DataError, Example
 from lit.folder import RunFolder
 from lit.generate import Answer, Sampling, answers, speaking
 from lit.measure import VOICES, Losses, losses
 from lit.metrics import losses as logged_losses
 from lit.model import load
 from lit.pictures import answers_picture, example_picture, loss_picture
+from lit.questions import Asked, example, general_text, prompt_of, questions
 from lit.report import Comparison, LossResult, Pair
 from lora.adapter import read_config
 
-GENERAL = Path(__file__).parent.parent / "data" / "corpora" / "general.ru-en.txt"
 SHOWN = 6
 Told = Callable[[int], None]
-
-
-class Asked(NamedTuple):
-    """A question, with the conversation before it, and its answer if one is known."""
-
-    turns: list[Message]
-    reference: str | None
-
-    @property
-    def text(self) -> str:
-        """The question alone."""
-        return self.turns[-1].content
 
 
 def compare(
     adapter: Path,
     base: str | None,
     data: Path | None,
-    questions: Path | None,
+    asked_file: Path | None,
     folder: Path,
     most_answers: int,
     template: str,
@@ -61,7 +46,7 @@ def compare(
         adapter: Its folder; beside it lies the run it came from, if it was not moved.
         base: The base model, if it is not where the adapter says.
         data: Rows with answers; None for those that the run held out.
-        questions: More questions, without answers or with.
+        asked_file: More questions, without answers or with.
         folder: Where the pictures go.
         most_answers: How many of the rows are answered, evenly spread.
         template: As in ``lit.model.load``.
@@ -75,12 +60,12 @@ def compare(
     start = time.perf_counter()
     read_config(adapter)  # what is no adapter is said first
     run = RunFolder(adapter.absolute().parent)
-    path, source = _source(run, data, needed=questions is None)
-    rows = _asked(path) if path else []
-    extra = _asked(questions) if questions else []
+    path, source = _source(run, data, needed=asked_file is None)
+    rows = questions(path) if path else []
+    extra = questions(asked_file) if asked_file else []
     model, tokenizer = load(adapter, base, template, quantize)
-    examples = [_example(row, tokenizer) for row in rows]
-    general = [_text(text, tokenizer) for text in GENERAL.read_text("utf-8").split("\n\n")]
+    examples = [example(row, tokenizer) for row in rows]
+    general = general_text(tokenizer)
     chosen = _spread(len(rows), most_answers)
     asked = [rows[i] for i in chosen] + extra
     with _progress() as told:
@@ -126,46 +111,6 @@ def _source(run: RunFolder, data: Path | None, needed: bool) -> tuple[Path | Non
     return None, "Questions only."
 
 
-def _asked(path: Path) -> list[Asked]:
-    """The questions of a text file or a data file."""
-    if path.suffix.lower() == ".txt":
-        try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except OSError as error:
-            raise DataError(f"{path}: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise DataError(f"{path} is not UTF-8; save it as UTF-8") from None
-        found = [Asked([Message("user", line.strip())], None) for line in lines if line.strip()]
-        if not found:
-            raise DataError(f"{path} holds no questions")
-        return found
-    rows = []
-    for row in read(path):
-        if isinstance(row, BadRow):
-            raise DataError(str(row))
-        try:
-            messages = to_messages(row)
-        except RowError as error:
-            raise DataError(f"{row.file}:{row.line}: {error}") from None
-        last = max(i for i, message in enumerate(messages) if message.role == "assistant")
-        rows.append(Asked(messages[:last], messages[last].content))
-    return rows
-
-
-def _example(row: Asked, tokenizer: PreTrainedTokenizerBase) -> Example:
-    assert row.reference is not None
-    if tokenizer.chat_template:
-        return encode([*row.turns, Message("assistant", row.reference)], tokenizer)
-    before = continuation(row.text, tokenizer)
-    after = continuation(f" {row.reference}", tokenizer)
-    return Example(before + after, [IGNORE] * len(before) + after)
-
-
-def _text(text: str, tokenizer: PreTrainedTokenizerBase) -> Example:
-    ids = continuation(text.strip(), tokenizer)
-    return Example(ids, [IGNORE, *ids[1:]])
-
-
 def _spread(total: int, most: int) -> list[int]:
     """Up to ``most`` places, evenly over ``total``."""
     most = min(most, total)
@@ -180,12 +125,7 @@ def _answer_all(
     batch_size: int,
     told: Told,
 ) -> dict[str, list[Answer]]:
-    prompts = [
-        prompt(row.turns, tokenizer)
-        if tokenizer.chat_template
-        else continuation(row.text, tokenizer)
-        for row in asked
-    ]
+    prompts = [prompt_of(row, tokenizer) for row in asked]
     made: dict[str, list[Answer]] = {}
     for voice in VOICES:
         found = {}
