@@ -32,6 +32,10 @@ REFUSED = {
 PLAIN = [kind for kind in ADAPTERS if kind not in REFUSED]
 
 
+PAIRED = ("llama", "mistral")
+"""Families whose queries' and keys' rows llama.cpp keeps in another order."""
+
+
 @pytest.fixture
 def make(tiny_folder: Path, tmp_path: Path) -> Callable[..., Path]:
     """Makes an adapter's folder: by PEFT wherever PEFT saves the kind for the original base."""
@@ -138,7 +142,7 @@ def read_gguf(path: Path, model: PreTrainedModel) -> dict[str, Tensor]:
     for name in {name.rpartition(".")[0] for name in found}:
         A, B = found[f"{name}.lora_a"], found[f"{name}.lora_b"]
         part = name.split(".")[2]
-        if ARCHITECTURES[model.config.model_type].paired and part in heads:
+        if model.config.model_type in PAIRED and part in heads:
             B = B.view(heads[part], -1, 2, B.shape[1]).transpose(1, 2).reshape(B.shape)
         updates[name] = alpha / A.shape[0] * B @ A
     return updates
@@ -153,7 +157,8 @@ PARTS = {
 
 @pytest.mark.parametrize(
     ("kind", "family"),
-    [(kind, "llama") for kind in PLAIN] + [("lora", family) for family in ARCHITECTURES],
+    [(kind, "llama") for kind in PLAIN]
+    + [("lora", family) for family in ARCHITECTURES if family != "llama"],
 )
 def test_a_gguf_file_holds_the_update(
     kind: str, family: str, make: Callable[..., Path], tmp_path: Path
