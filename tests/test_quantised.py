@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import peft
 import pytest
 import torch
 from conftest import make_model
@@ -9,9 +10,10 @@ from torch import nn
 
 from lit.fit import main as fit
 from lit.merge import main as merge
+from lora.adapter import save_adapter
 from lora.base import KINDS, dense_weight, is_quantised
-from lora.config import ConfigError
-from lora.inject import count, quantise
+from lora.config import ConfigError, LoRAConfig
+from lora.inject import adapted, count, inject, quantise
 
 IDS = torch.randint(3, 300, (1, 12), generator=torch.Generator().manual_seed(0))
 FAR = {"nf4": 0.15, "fp4": 0.2, "int8": 0.02}
@@ -120,3 +122,19 @@ def test_a_run_on_a_rounded_base_trains_and_merges_into_the_dense_one(
     adapter, out = str(run / "adapter"), str(tmp_path / "merged")
     assert merge(["--adapter", adapter, "--output_dir", out, "--quantize", kind]) == 0
     assert f"on the {kind} base" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["nf4", "fp4"])
+def test_peft_computes_the_same_over_the_same_4_bit_base(kind: str, tmp_path: Path) -> None:
+    ours = quantised_model(kind)
+    inject(ours, LoRAConfig(r=4))
+    for _, layer in adapted(ours):
+        torch.nn.init.normal_(layer.lora_B, std=0.1)
+    save_adapter(ours, tmp_path, "base")
+    base = quantised_model(kind)
+    base.is_loaded_in_4bit = True  # what transformers sets; PEFT asks for it
+    theirs = peft.PeftModel.from_pretrained(base, tmp_path).eval()
+    ids = torch.randint(3, 300, (2, 12), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert type(theirs.base_model.model.model.layers[0].mlp.up_proj).__name__ == "Linear4bit"
+        assert (ours(ids).logits - theirs(ids).logits).abs().max() <= 1e-5
