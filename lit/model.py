@@ -183,23 +183,13 @@ def load_tuned(
 
 
 def stored_dtype(adapter: str | Path, base: str | None = None) -> torch.dtype:
-    """The dtype in which an adapter's base model is stored.
-
-    Args:
-        adapter: An adapter's folder.
-        base: The base model, if it is not where the adapter's config says.
-    """
+    """The dtype in which an adapter's base model, found as by ``base_of``, is stored."""
     dtype = base_config(adapter, base).dtype
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 
 def base_config(adapter: str | Path, base: str | None = None) -> PretrainedConfig:
-    """What an adapter's base model is, known before its weights are loaded.
-
-    Args:
-        adapter: An adapter's folder.
-        base: The base model, if it is not where the adapter's config says.
-    """
+    """The config of an adapter's base model, found as by ``base_of``, without its weights."""
     base, revision = base_of(adapter, base)
     return AutoConfig.from_pretrained(base, trust_remote_code=False, **locate(base, revision))
 
