@@ -19,7 +19,8 @@ from lit.estimate import estimate
 from lit.forecast import forecast, largest
 from lit.memory import total
 from lit.page import show_page, write_page
-from lit.verdict import Reason, judge
+from lit.reason import Reason
+from lit.verdict import judge
 from lora.config import ConfigError
 
 

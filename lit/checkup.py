@@ -18,7 +18,7 @@ from lit.estimate import Estimate
 from lit.forecast import Forecast
 from lit.page import Section
 from lit.pictures import lengths_picture
-from lit.verdict import Reason
+from lit.reason import Reason
 
 PICTURE = "lengths.png"
 BARS, WIDTH = 12, 40

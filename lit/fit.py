@@ -19,6 +19,7 @@ from lit.card import write_card
 from lit.checkpoint import StopOnSignal, StoppedError, WholeCheckpointIO
 from lit.folder import RunFolder
 from lit.forecast import forecast
+from lit.memory import return_freed
 from lit.metrics import MetricsTable, losses
 from lit.module import TrainingError
 from lit.pictures import loss_picture
@@ -101,6 +102,7 @@ def main(args: list[str] | None = None) -> int:
     """Run the command."""
     console.quiet()
     models.quiet()
+    return_freed()
     try:
         fit(parse(sys.argv[1:] if args is None else args))
     except (ConfigError, DataError) as error:

@@ -4,19 +4,12 @@ A new reason is a function, and its line in RULES.
 """
 
 import math
-import textwrap
-from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
-import numpy as np
-from transformers import AutoConfig, GenerationConfig
-
-from data.template import stop_token
-from data.types import IGNORE
 from lit.arguments import Arguments
 from lit.forecast import Forecast
-from lit.model import load_tokenizer, locate
+from lit.reason import Reason
+from lit.suitability import answers, lengths, template
 from lora.config import ConfigError
 
 REACH = 5e-3
@@ -24,24 +17,7 @@ REACH = 5e-3
 learning rate in a step, and B begins at zero: this is about how far it can come."""
 USUAL_LR = 2e-4
 HIGH_LR = 10 * USUAL_LR
-FEW_ROWS = 50
 FEW_VALIDATION_ROWS = 10
-OFTEN = 0.05
-"""The share of cut or left-out rows that is worth a warning."""
-SAME = 1 / 3
-"""The share of rows with one and the same answer that is worth a warning."""
-ROUND = 64
-"""Proposed lengths are multiples of it."""
-LOOKED_AT = 2000
-"""Rows whose answers are compared, evenly spread."""
-
-
-class Reason(NamedTuple):
-    """Something about a run that its user should know."""
-
-    text: str
-    fatal: bool = False
-    """Whether the run cannot work."""
 
 
 def judge(arguments: Arguments, forecast: Forecast) -> list[Reason]:
@@ -141,82 +117,12 @@ def _short(value: float) -> str:
     return f"{float(digits):g}e{int(power)}"
 
 
-def _lengths(arguments: Arguments, forecast: Forecast) -> Iterator[Reason]:
-    data, limit = arguments.datamodule, arguments.config.data.max_length
-    beyond, read = data.store.ledger.beyond(), data.store.ledger.read
-    if len(beyond) > OFTEN * read:
-        every, most = (
-            ROUND * math.ceil((limit + np.quantile(beyond, share)) / ROUND) for share in (1, 0.9)
-        )
-        yield Reason(
-            f"{len(beyond) / read:.0%} of the rows are cut or left out at data.max_length {limit}: "
-            f"{every} would hold all of them" + (f", {most} nine in ten" if most < every else "")
-        )
-    where = locate(data.base, data.revision)
-    config = AutoConfig.from_pretrained(data.base, trust_remote_code=False, **where)
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
-    longest = int(data.store.lengths[data.train_rows].max())
-    if positions and longest > positions:
-        yield Reason(
-            f"the longest row has {longest} tokens, and the model was made for {positions}: lower "
-            "data.max_length to that"
-        )
-
-
-def _template(arguments: Arguments, forecast: Forecast) -> Iterator[Reason]:
-    data = arguments.datamodule
-    own = load_tokenizer(data.base, data.revision)
-    ends = {own.eos_token_id, *_ends_of(data.base, data.revision)}
-    stop = stop_token(data.tokenizer)
-    if stop not in ends:
-        yield Reason(
-            f"the template ends an answer with {data.tokenizer.convert_ids_to_tokens(stop)}, and "
-            f"the model ends its texts with {own.eos_token}, like a base model that never chatted: "
-            "use data.template plain"
-        )
-    # Some base models carry a template whose end of an answer they never learned.
-    elif data.template == "plain" and own.chat_template and stop_token(own) in ends:
-        yield Reason(
-            "this model was trained to chat in a template of its own, and data.template is plain: "
-            "use auto or chat, so that it builds on what it knows"
-        )
-
-
-def _ends_of(base: str, revision: str | None) -> list[int]:
-    """The tokens that end a text, as the model's own files say."""
-    try:
-        config = GenerationConfig.from_pretrained(base, **locate(base, revision))  # type: ignore[arg-type]
-    except OSError:
-        return []
-    found = config.eos_token_id
-    return found if isinstance(found, list) else [found]
-
-
-def _rows(arguments: Arguments, forecast: Forecast) -> Iterator[Reason]:
-    data = arguments.datamodule
-    rows = data.train_rows
-    if len(rows) < FEW_ROWS:
-        yield Reason(f"{len(rows)} rows train: so few are learned by heart, not generalised")
-    looked_at = rows[:: max(1, len(rows) // LOOKED_AT)]
-    answers = Counter(
-        tuple(label for label in data.store.example(row).labels if label != IGNORE)
-        for row in looked_at
-    )
-    answer, times = answers.most_common(1)[0]
-    if times > max(1, SAME * len(looked_at)):
-        text = str(data.tokenizer.decode(list(answer), skip_special_tokens=True))
-        yield Reason(
-            f"{times / len(looked_at):.0%} of the rows have one and the same answer, "
-            f"“{textwrap.shorten(text, 60, placeholder=' …')}”: it may become the answer to all"
-        )
-
-
 RULES: tuple[Callable[[Arguments, Forecast], Iterator[Reason]], ...] = (
     _length,
     _precision,
     _validation,
     _rate,
-    _lengths,
-    _template,
-    _rows,
+    lengths,
+    template,
+    answers,
 )

@@ -11,6 +11,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 from lit import report
+from lit.page import Section, write_page
 from lit.pictures import answers_picture
 from lit.report import Comparison, LossResult, Pair
 
@@ -116,3 +117,26 @@ def test_what_a_model_wrote_is_text_and_runs_nothing(browser: webdriver.Chrome, 
     assert widths[0] > 500
     data = json.loads((page.parent / "report.json").read_text("utf-8"))
     assert data["pairs"][1]["question"] == ATTACK
+
+
+@pytest.mark.parametrize("device", WIDTHS)
+def test_a_text_in_two_colours_is_whole_and_stays_in_the_window(
+    device: str, browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    parts = [(f"<|im_start|>user\n{ATTACK} {UNBROKEN}\n", False), (LONG, True)]
+    table = Section("Verdict", "No.", ["", "why"], [["warning", UNBROKEN]], tone="warn")
+    pages = [table, Section("An example", "", parts=parts)]
+    write_page(tmp_path / "check.html", "Check of a run", pages, tmp_path)
+    show(browser, tmp_path / "check.html", WIDTHS[device])
+    assert browser.title == "Check of a run"
+    wide = browser.execute_script(
+        "return [...document.querySelectorAll('*')].filter("
+        "e => e.getBoundingClientRect().right > document.documentElement.clientWidth + 1).length"
+    )
+    assert wide == 0
+    spans = browser.execute_script(
+        "return [...document.querySelectorAll('pre span')]"
+        ".map(e => [e.textContent, getComputedStyle(e).color, getComputedStyle(e).opacity])"
+    )
+    assert [text for text, _, _ in spans] == [text for text, _ in parts]
+    assert spans[0][1:] != spans[1][1:]

@@ -1,0 +1,11 @@
+"""What speaks against a run."""
+
+from typing import NamedTuple
+
+
+class Reason(NamedTuple):
+    """Something about a run that its user should know."""
+
+    text: str
+    fatal: bool = False
+    """Whether the run cannot work."""
