@@ -1,0 +1,81 @@
+"""The longest micro-batch of a run, computed before its first step, so that memory suffices."""
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from data.batch import collate
+from data.types import Batch
+from lit.datamodule import QADataModule
+from lit.module import LoRAModule
+from lit.steps import TrainingError
+from lora.inject import tensors
+
+
+class Rehearsal(Callback):
+    """Goes forward and back through the longest micro-batch, and forgets what came of it.
+
+    No number of the run depends on it: the gradients are dropped, the random generators put back.
+    """
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Rehearse.
+
+        Raises:
+            TrainingError: The memory does not suffice.
+        """
+        assert isinstance(pl_module, LoRAModule)
+        batch = longest(trainer.datamodule)  # type: ignore[attr-defined]
+        model = pl_module.adapted_model
+        training = model.training
+        try:
+            with torch.random.fork_rng(), trainer.precision_plugin.train_step_context():
+                model.train()
+                pl_module.training_step(batch.to(pl_module.device), 0).backward()
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            raise TrainingError(
+                f"out of memory in the longest micro-batch, {len(batch.borders) - 1} rows of "
+                f"{batch.input_ids.numel()} tokens. {LOWER}"
+            ) from None
+        finally:
+            model.train(training)
+            pl_module.take_step_loss()
+            for parameter in tensors(model).values():
+                parameter.grad = None
+
+
+LOWER = (
+    "Lower data.batch_size, data.max_tokens or data.max_length, set model.gradient_checkpointing "
+    "to true, or hold the base in 4 bits by model.quantize nf4"
+)
+"""What to do where memory does not suffice, cheapest first."""
+
+
+def longest(data: QADataModule) -> Batch:
+    """The micro-batch with the most tokens that a rank meets in a run.
+
+    Args:
+        data: With its trainer, after ``setup``.
+    """
+    trainer = data.trainer
+    assert trainer is not None
+    lengths = data.store.lengths[data.train_rows]
+    most, rows = 0, data.train_rows[:1]
+    for epoch in range(max(1, trainer.max_epochs or 1)):
+        planned = data.epoch(epoch)
+        ends = np.append(0, np.cumsum(lengths[planned.order]))
+        tokens = np.diff(ends[planned.starts])[trainer.global_rank :: trainer.world_size]
+        turn = int(tokens.argmax())
+        if tokens[turn] > most:
+            most, rows = tokens[turn], data.train_rows[planned.rows(trainer.global_rank, turn)]
+    return collate([data.store.example(row) for row in rows], step_labels=1)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was asked for in vain, on a CPU or on a GPU."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
