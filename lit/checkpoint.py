@@ -1,6 +1,8 @@
 """Checkpoints: written whole or not at all, and read without running anything in them."""
 
+import errno
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -51,7 +53,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
             raise ConfigError(f"{path}: checkpoints are not loaded from the network")
         try:
             loaded = torch.load(path, map_location=map_location, weights_only=True)
-        except OSError:
+        except (FileNotFoundError, PermissionError):
             raise
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -60,8 +62,51 @@ class WholeCheckpointIO(TorchCheckpointIO):
         return loaded
 
 
+def check_space(folder: Path, size: int, files: int) -> None:
+    """Look whether files of a size can be written, by holding the room for one and counting.
+
+    Args:
+        folder: Made where it is not.
+        size: Bytes of a file.
+        files: How many there will be at once.
+
+    Raises:
+        OSError: The disk is too full, a file may not be so large, or nothing may be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < size * files:
+        need = f"{files} checkpoints take {size * files / 1e6:.1f} MB at least"
+        raise OSError(
+            errno.ENOSPC,
+            f"{free / 1e6:.1f} MB are free, and {need}. Free some, or lower "
+            "checkpoint.save_top_k or model.lora.r",
+            str(folder),
+        )
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, max(size, 1))
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            reason = f"{os.strerror(error.errno or 0)}: no room for a checkpoint of {size} bytes"
+            raise OSError(error.errno, reason, str(folder)) from None
+
+
 class Checkpoints(ModelCheckpoint):
     """Lightning's ModelCheckpoint: the newest few, and last.ckpt, which is there at the end too."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Look whether the checkpoints will find room.
+
+        Raises:
+            OSError: They will not.
+        """
+        super().on_train_start(trainer, pl_module)
+        trained = sum(p.numel() * p.element_size() for p in pl_module.state_dict().values())
+        if trainer.is_global_zero and self.dirpath:
+            # The new last.ckpt beside the old one, and those that are kept; each with the best
+            # adapter. What the optimizer keeps is not counted: it may be little.
+            check_space(Path(self.dirpath), 2 * trained, max(self.save_top_k, 0) + 2)
 
     def on_train_batch_end(self, trainer: L.Trainer, *arguments: Any) -> None:
         """Save where an interval ends, never between the micro-batches of a step."""

@@ -56,7 +56,7 @@ class MetricsTable(Logger):
         """Append a row."""
         row = {name: str(metrics[name]) for name in COLUMNS if name in metrics}
         row["step"] = str(step)
-        if not self.begun or (step or 0) < self.done:
+        if not self.begun or (step or 0) <= self.done:
             self._rewrite(row)
             self.begun = True
             return
@@ -66,7 +66,8 @@ class MetricsTable(Logger):
     def _rewrite(self, row: dict[str, str]) -> None:
         """Write the table as it was after the steps done, with a row in place of its like."""
         rows = read(self.path) if self.done and self.path.exists() else []
-        rows = [old for old in rows if int(old["step"]) < self.done]
+        # A validation has the number of steps before it, a step the number of those before it.
+        rows = [old for old in rows if int(old["step"]) < self.done + bool(old["val/loss"])]
         like = [i for i, old in enumerate(rows) if _kind(old) == _kind(row)]
         rows[slice(like[0], like[-1] + 1) if like else slice(len(rows), None)] = [row]
         text = io.StringIO(newline="")

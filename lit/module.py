@@ -1,5 +1,6 @@
 """The LightningModule: a base model with adapters, one exact step at a time."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -160,8 +161,14 @@ class LoRAModule(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the mean loss of a labelled token over all rows and ranks."""
         loss, labels = self.trainer.strategy.reduce(self._val, reduce_op="sum")
-        self.log("val/loss", (loss / labels).float(), prog_bar=True)
-        self.log("val/perplexity", (loss / labels).exp().float())
+        self.log("val/loss", (loss / labels).float(), prog_bar=True, logger=False)
+        mean = float(loss / labels)
+        values = {"val/loss": mean, "val/perplexity": math.exp(mean) if mean < 700 else math.inf}
+        # Lightning would give a validation the number of the step before it, and the first its own.
+        for logger in self.trainer.loggers:
+            logger.log_metrics(
+                {**values, "epoch": self.trainer.current_epoch}, self.trainer.global_step
+            )
 
     def configure_optimizers(self) -> Any:
         """The optimizer over what trains, and the schedule by optimizer steps."""

@@ -94,7 +94,7 @@ class Continuation(Callback):
         self.settings, self.origin = settings, origin
         self.validated = -1
         """The optimizer step of the last validation."""
-        self.loops, self.record = origin.loops, origin.record
+        self.noted, self.loops, self.record = origin.step, origin.loops, origin.record
 
     def on_fit_start(self, trainer: L.Trainer, *_: object) -> None:
         """Log the step that the checkpoint was written after: its run may not have come to it."""
@@ -116,14 +116,8 @@ class Continuation(Callback):
     def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
         """Note what holds after an optimizer step, for a checkpoint in or after the validation."""
         if not trainer.fit_loop._should_accumulate():
-            self.record = step_record(trainer)
+            self.noted, self.record = trainer.global_step, step_record(trainer)
             self.loops = copy.deepcopy(trainer.fit_loop.state_dict())
-
-    def on_validation_start(self, trainer: L.Trainer, *_: object) -> None:
-        """Count the steps as a run that did not stop, where all of them were done before."""
-        loop = trainer.fit_loop.epoch_loop
-        if trainer.global_step == self.origin.step > 0 and not self.origin.validation_due:
-            loop._batches_that_stepped = trainer.global_step
 
     def on_validation_end(self, trainer: L.Trainer, *_: object) -> None:
         """Note that the validation is done."""
@@ -142,5 +136,5 @@ class Continuation(Callback):
         checkpoint[RUN] = {
             "settings": self.settings,
             "validation_due": bool(due) and not validated,
-            "record": self.record,
+            "record": self.record if self.noted == trainer.global_step else step_record(trainer),
         }
