@@ -144,6 +144,14 @@ class QADataModule(L.LightningDataModule):
         steps = sum(self.epoch(epoch).steps for epoch in range(epochs))
         return steps if most < 0 else min(steps, most)
 
+    def epoch_of(self, step: int) -> int:
+        """The epoch that an optimizer step, from 0, is in."""
+        epoch, ends = 0, self.epoch(0).steps
+        while step >= ends:
+            epoch += 1
+            ends += self.epoch(epoch).steps
+        return epoch
+
     def step_places(self) -> list[str]:
         """Where the rows of the optimizer step were read that this rank is in."""
         epoch = self._trainer.current_epoch

@@ -164,11 +164,12 @@ class LoRAModule(L.LightningModule):
         self.log("val/loss", (loss / labels).float(), prog_bar=True, logger=False)
         mean = float(loss / labels)
         values = {"val/loss": mean, "val/perplexity": math.exp(mean) if mean < 700 else math.inf}
-        # Lightning would give a validation the number of the step before it, and the first its own.
+        # Lightning gives a validation the number of the step before, and where a run was resumed at
+        # the edge of an epoch, the next epoch's.
+        step = self.trainer.global_step
+        values["epoch"] = self.trainer.datamodule.epoch_of(step - 1)  # type: ignore[attr-defined]
         for logger in self.trainer.loggers:
-            logger.log_metrics(
-                {**values, "epoch": self.trainer.current_epoch}, self.trainer.global_step
-            )
+            logger.log_metrics(values, step)
 
     def configure_optimizers(self) -> Any:
         """The optimizer over what trains, and the schedule by optimizer steps."""

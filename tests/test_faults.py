@@ -219,6 +219,7 @@ def unfinished(copy: Path, step: int) -> None:
     (copy / "loss.png").unlink()
 
 
+@pytest.mark.faults
 def test_kill_9_at_20_random_moments_always_leaves_a_checkpoint_and_the_end_is_the_same(
     command: Command, settings: list[str], whole: Path, tmp_path: Path
 ) -> None:
@@ -317,6 +318,7 @@ KINDS = {
 }
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_run_that_is_stopped_and_goes_on_comes_to_the_same_end(
     kind: str, command: Command, settings: list[str], tmp_path: Path
@@ -568,10 +570,11 @@ def test_a_gradient_of_nan_at_a_step_stops_with_1_or_is_skipped_and_counted(
 def test_too_little_memory_ends_with_1_before_the_first_step_and_says_what_to_lower(
     command: Command, settings: list[str], tmp_path: Path
 ) -> None:
-    rows = [{"prompt": "Why?", "response": "So. " * (9 if i else 900)} for i in range(9)]
+    rows = [{"prompt": "Why?", "response": "So. " * 900} for i in range(8)]
     path = tmp_path / "long.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     more = ["--data.path", str(path), "--data.max_length", "4000", "--data.val_fraction", "0"]
+    more += ["--data.batch_size", "8", "--model.warmup", "0"]
     args = [*settings, *more, "--output_dir", str(tmp_path / "run")]
     ended = command.run(args, fault=Fault(f"{MODULE}.training_step", 1, "memory"))
     assert ended.code == 1

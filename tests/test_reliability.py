@@ -15,7 +15,9 @@ def test_every_test_that_the_page_names_exists() -> None:
 
 def test_every_row_of_what_is_promised_names_a_test() -> None:
     text = (ROOT / "docs" / "reliability.md").read_text("utf-8").partition("## How")[0]
-    rows = [line for line in text.splitlines() if line.startswith("| ") and "promised |" not in line]
+    rows = [
+        line for line in text.splitlines() if line.startswith("| ") and "promised |" not in line
+    ]
     assert all("`test_" in row for row in rows)
 
 
