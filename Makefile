@@ -1,13 +1,14 @@
 # make quickstart   train an adapter on the embedded model
 # make test         ruff, mypy and pytest
-# Both set up what they need in .venv and models/, once.
+# make test-faults  minutes of killing runs and going on
+# All set up what they need in .venv and models/, once.
 
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 MODEL = models/SmolLM2-135M-Instruct
 RUN = runs/quickstart
 
-.PHONY: quickstart test lint format clean
+.PHONY: quickstart test test-faults lint format clean
 
 quickstart: $(RUN)/comparison/report.html
 	@echo "adapter     $(RUN)/adapter"
@@ -17,6 +18,9 @@ quickstart: $(RUN)/comparison/report.html
 
 test: lint $(MODEL)/config.json
 	.venv/bin/python -m pytest
+
+test-faults: .venv/test
+	.venv/bin/python -m pytest -m faults
 
 lint: .venv/test
 	.venv/bin/ruff check .

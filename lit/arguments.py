@@ -12,6 +12,7 @@ from lit.checkpoint import Checkpoints
 from lit.datamodule import QADataModule
 from lit.keys import check_keys, nearest
 from lit.module import LoRAModule
+from lora.adapter import write_whole
 from lora.config import ConfigError
 
 TRAINER_DEFAULTS = {
@@ -47,7 +48,10 @@ def early_stopping(patience: int | None = None, min_delta: float = 0.0) -> Early
     """
     if patience is None:
         return None
-    return EarlyStopping("val/loss", patience=patience, min_delta=min_delta)
+    # At the end of a validation, which a resumed run repeats; the end of an epoch it may not see.
+    return EarlyStopping(
+        "val/loss", patience=patience, min_delta=min_delta, check_on_train_epoch_end=False
+    )
 
 
 class Arguments(LightningCLI):
@@ -142,7 +146,11 @@ class Arguments(LightningCLI):
         config: Namespace = self.config.clone()
         # Going on, replacing and forcing are what one command did, not what the run is.
         config.ckpt_path, config.overwrite, config.force = None, False, False
-        self.parser.save(config, path, overwrite=True, skip_unset=False)
+        write_whole(path, self.parser.dump(config, skip_unset=False))
+
+    def settings(self) -> dict[str, Any]:
+        """Every setting by its dotted name."""
+        return vars(self.config.as_flat())
 
 
 def _config_files(args: list[str]) -> list[Path]:

@@ -1,10 +1,13 @@
 """What happens beside training: speed, lines for a pipe, the best adapter."""
 
 import math
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -103,6 +106,8 @@ class BestAdapter(Callback):
         folder: The run's.
     """
 
+    STATE = ("base_loss", "loss", "step", "judged", "tensors")
+
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
         self.base_loss = math.nan
@@ -110,6 +115,7 @@ class BestAdapter(Callback):
         self.step = 0
         self.judged = 0
         """The optimizer step of the last validation."""
+        self.tensors: dict[str, torch.Tensor] = {}
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save if this is the best so far; a silent adapter is the base."""
@@ -119,30 +125,46 @@ class BestAdapter(Callback):
             self.base_loss = loss
         elif loss < self.loss:
             self.loss, self.step = loss, trainer.global_step
+            state = pl_module.state_dict().items()
+            self.tensors = {name: value.to("cpu", copy=True) for name, value in state}
             self._save(trainer, pl_module)
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Put the best so far into the folder, where one of later steps may lie, or none."""
+        if not self.tensors:
+            return
+        assert isinstance(pl_module, LoRAModule)
+        now = {name: value.clone() for name, value in pl_module.state_dict().items()}
+        pl_module.load_state_dict(self.tensors)
+        self._save(trainer, pl_module)
+        pl_module.load_state_dict(now)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save the last where nothing was judged."""
         if not trainer.datamodule.val_rows.size:  # type: ignore[attr-defined]
             self.step = self.judged = trainer.global_step
             self._save(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run must know."""
-        return {"base_loss": self.base_loss, "loss": self.loss, "step": self.step}
+        """What a resumed run must know: the best adapter itself, as its folder may be elsewhere."""
+        return {name: getattr(self, name) for name in self.STATE}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take it back."""
-        for name, value in state_dict.items():
-            setattr(self, name, value)
+        for name in self.STATE:
+            setattr(self, name, state_dict[name])
 
     @rank_zero_only
     def _save(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, LoRAModule)
         folder = self.folder.adapter
-        save_adapter(pl_module.adapted_model, folder, pl_module.base, pl_module.revision)
+        folder.mkdir(parents=True, exist_ok=True)
         # The tokenizer carries the template: the folder says how to talk to the adapter.
-        trainer.datamodule.tokenizer.save_pretrained(folder)  # type: ignore[attr-defined]
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".adapter-") as new:
+            trainer.datamodule.tokenizer.save_pretrained(new)  # type: ignore[attr-defined]
+            for path in Path(new).iterdir():
+                path.replace(folder / path.name)
+        save_adapter(pl_module.adapted_model, folder, pl_module.base, pl_module.revision)
 
 
 class Samples(Callback):

@@ -6,49 +6,17 @@ from functools import partial
 
 import lightning as L
 import numpy as np
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from data.batch import collate
 from data.plan import Plan, plan
 from data.rows import Source
 from data.split import part
 from data.store import Store, build
 from data.template import choose
-from data.types import IGNORE, Batch, Example, Message
+from data.types import IGNORE, DataError, Example, Message
 from lit.model import load_tokenizer
-
-
-class MicroBatches(Dataset):
-    """The micro-batches of one rank in one epoch, by turn."""
-
-    def __init__(self, store: Store, rows: np.ndarray, plan: Plan, rank: int) -> None:
-        self.store, self.rows, self.plan, self.rank = store, rows, plan, rank
-
-    def __len__(self) -> int:
-        return self.plan.turns
-
-    def __getitem__(self, turn: int) -> Batch:
-        rows = self.rows[self.plan.rows(self.rank, turn)]
-        labels = self.plan.step_labels(turn)
-        if len(rows):
-            return collate([self.store.example(row) for row in rows], labels)
-        # A rank without a share in the last step still takes part in it, with nothing to learn.
-        idle = self.store.example(self.rows[0])
-        return collate([idle._replace(labels=[IGNORE] * len(idle.ids))], labels)
-
-
-class Turns(Sampler):
-    """The turns from a starting point; its length is the whole epoch's, as Lightning counts."""
-
-    def __init__(self, start: int, total: int) -> None:
-        self.start, self.total = start, total
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.start, self.total))
-
-    def __len__(self) -> int:
-        return self.total
+from lit.turns import MicroBatches, Turns
 
 
 class QADataModule(L.LightningDataModule):
@@ -132,6 +100,10 @@ class QADataModule(L.LightningDataModule):
         sides = self._part(train, val)
         self.val, self.overlap = sides.val, sides.overlap
         self.train_rows, self.val_rows = sides.train_rows, sides.val_rows
+        if not train.targets[self.train_rows].any():
+            raise DataError(f"no token of {self.source} is to be learned: see data.max_length")
+        if len(self.val_rows) and not self.val.targets[self.val_rows].any():
+            raise DataError("the validation rows have no label: no loss can be computed of them")
         self._train = train
 
     def held_out(self) -> Iterator[tuple[str, list[Message]]]:
@@ -172,12 +144,32 @@ class QADataModule(L.LightningDataModule):
         steps = sum(self.epoch(epoch).steps for epoch in range(epochs))
         return steps if most < 0 else min(steps, most)
 
+    def epoch_of(self, step: int) -> int:
+        """The epoch that an optimizer step, from 0, is in."""
+        epoch, ends = 0, self.epoch(0).steps
+        while step >= ends:
+            epoch += 1
+            ends += self.epoch(epoch).steps
+        return epoch
+
+    def step_places(self) -> list[str]:
+        """Where the rows of the optimizer step were read that this rank is in."""
+        epoch = self._trainer.current_epoch
+        planned = self.epoch(epoch)
+        begin = (self._trainer.global_step - self._steps_before(epoch)) * planned.accumulate
+        turns = range(begin, min(begin + planned.accumulate, planned.turns))
+        rows = [row for turn in turns for row in planned.rows(self._trainer.global_rank, turn)]
+        return [self.store.place(row) for row in self.train_rows[rows].tolist()]
+
+    def _steps_before(self, epoch: int) -> int:
+        return sum(self.epoch(e).steps for e in range(epoch))
+
     def train_dataloader(self) -> DataLoader:
         """The rest of the current epoch: all of it, unless the run was resumed in mid-epoch."""
         epoch = self._trainer.current_epoch
         planned = self.epoch(epoch)
         # The plan is a pure function, so the number of steps done is the whole position.
-        done = self._trainer.global_step - sum(self.epoch(e).steps for e in range(epoch))
+        done = self._trainer.global_step - self._steps_before(epoch)
         batches = MicroBatches(self.store, self.train_rows, planned, self._trainer.global_rank)
         start = min(max(done, 0) * planned.accumulate, planned.turns)
         return self._loader(batches, Turns(start, planned.turns))

@@ -9,9 +9,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from lit.loss import CHUNK
 from lit.memory import used
+from lit.meta_step import rehearse
 from lit.model import locate
 from lit.module import DTYPES, LoRAModule
-from lit.rehearsal import rehearse
 from lora.config import ConfigError
 from lora.inject import Count, adapted, count, inject, tensors
 from lora.targets import linear_layers

@@ -16,13 +16,18 @@ from lit import model as models
 from lit.arguments import Arguments, parse
 from lit.callbacks import BestAdapter, Lines, Samples, Throughput
 from lit.card import write_card
-from lit.checkpoint import StopOnSignal, StoppedError, WholeCheckpointIO
+from lit.checkpoint import WholeCheckpointIO
+from lit.console import say
+from lit.drift import Settings, check_drift, digests, same_end, settings
 from lit.folder import RunFolder
 from lit.forecast import forecast
 from lit.memory import return_freed
 from lit.metrics import MetricsTable, losses
-from lit.module import TrainingError
 from lit.pictures import loss_picture
+from lit.rehearsal import LOWER, Rehearsal, out_of_memory
+from lit.resume import Continuation, Origin
+from lit.steps import TrainingError
+from lit.stopping import StopOnSignal, StoppedError
 from lit.summary import say_end, say_plan
 from lit.verdict import judge, refuse
 from lora.config import ConfigError
@@ -37,26 +42,49 @@ def fit(arguments: Arguments) -> None:
     """
     folder = RunFolder(arguments.config.output_dir)
     resume = arguments.config.ckpt_path
-    checkpoint = folder.checkpoint(resume) if resume else None
-    folder.check(resume=bool(resume), overwrite=arguments.config.overwrite)
+    with folder.claimed(resume=bool(resume), overwrite=arguments.config.overwrite):
+        origin = Origin.find(folder, resume) if resume else Origin()
+        now = settings(arguments.settings())
+        lines = check_drift(origin.settings, now)
+        ended = origin.path == folder.last and folder.picture.is_file()
+        if ended and same_end(origin.settings, now):
+            say(f"resume {folder.path} is already complete: {origin.step} optimizer steps")
+            say("       train longer by trainer.max_epochs, or anew in another --output_dir")
+            return
+        _run(arguments, folder, origin, now, lines)
+
+
+def _run(
+    arguments: Arguments, folder: RunFolder, origin: Origin, now: Settings, lines: list[str]
+) -> None:
     best, throughput, stop = BestAdapter(folder), Throughput(), StopOnSignal(folder)
-    _start(arguments, folder, [best, throughput, stop, Samples()])
+    continuation = Continuation(now, origin)
+    _start(arguments, folder, origin, [best, throughput, stop, continuation, Samples()])
     data, model, trainer = arguments.datamodule, arguments.model, arguments.trainer
     data.trainer = trainer
     with stop:
         data.setup()
+        now |= digests(data) | {"ranks": str(trainer.world_size)}
+        check_drift(origin.settings, now)
+        if origin.step and origin.step >= data.total_steps() and folder.picture.is_file():
+            say(f"resume {folder.path} is already complete: {origin.step} optimizer steps")
+            return
         reasons = judge(arguments, forecast(arguments))
         refuse(reasons, arguments.config.force)
-        folder.prepare(resume=bool(resume))
+        folder.prepare(resume=bool(origin.path))
         arguments.save(folder.config)
         if len(data.val_rows):
             folder.write_validation(data.held_out())
         say_plan(arguments)
         for reason in reasons:
-            console.say(f"check  {reason.text}")
-        if checkpoint is None:
+            say(f"check  {reason.text}")
+        if origin.path:
+            say(f"resume {origin.path}, after step {origin.step}")
+            for line in lines:
+                say(f"       {line}")
+        else:
             trainer.validate(model, data, verbose=False)
-        trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
+        trainer.fit(model, data, ckpt_path=origin.path, weights_only=True)
         if best.judged < trainer.global_step:
             trainer.validate(model, data, verbose=False)
         if trainer.is_global_zero:
@@ -64,15 +92,17 @@ def fit(arguments: Arguments) -> None:
             say_end(arguments, folder, best, throughput)
 
 
-def _start(arguments: Arguments, folder: RunFolder, callbacks: list[Callback]) -> None:
+def _start(
+    arguments: Arguments, folder: RunFolder, origin: Origin, callbacks: list[Callback]
+) -> None:
     terminal = sys.stdout.isatty()
     arguments.start(
-        callbacks=[*callbacks, RichProgressBar() if terminal else Lines()],
+        callbacks=[*callbacks, RichProgressBar() if terminal else Lines(), Rehearsal()],
         default_root_dir=str(folder.path),
         enable_progress_bar=terminal,
         logger=[
             TensorBoardLogger(folder.path, name="tensorboard", version=""),
-            MetricsTable(folder.metrics),
+            MetricsTable(folder.metrics, done=origin.step),
         ],
         plugins=[WholeCheckpointIO()],
     )
@@ -115,6 +145,15 @@ def main(args: list[str] | None = None) -> int:
         return 130
     except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        print(f"error: out of memory. {LOWER}", file=sys.stderr)
         return 1
     return 0
 

@@ -1,5 +1,6 @@
 """The LightningModule: a base model with adapters, one exact step at a time."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -15,8 +16,9 @@ from lit.attention import pack
 from lit.console import say
 from lit.loss import check_loss, summed_loss
 from lit.model import load_base
+from lit.steps import StepNumbers
 from lora.config import ConfigError, LoRAConfig
-from lora.inject import adapted, inject, tensors
+from lora.inject import inject, tensors
 from lora.neftune import EmbeddingNoise
 from lora.optimizer import make_optimizer
 from lora.whole import tied
@@ -30,10 +32,6 @@ DTYPES = {
 """What the base computes in; A and B are float32 in all of them."""
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 CHECKED_ROWS = 3
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message says where it stands and what to try."""
 
 
 class LoRAModule(L.LightningModule):
@@ -50,6 +48,8 @@ class LoRAModule(L.LightningModule):
         scheduler: How the learning rate falls after the warm-up.
         warmup: Optimizer steps of rising learning rate; below 1, a share of all steps.
         gradient_checkpointing: Compute activations twice and keep few: less memory, a third slower.
+        on_nonfinite: Where a loss or gradient is not finite, ``stop`` the run before the update, or
+            ``skip`` the step and count it.
         seed: Taken from ``seed_everything``.
     """
 
@@ -67,6 +67,7 @@ class LoRAModule(L.LightningModule):
         scheduler: Literal["cosine", "linear", "constant"] = "cosine",
         warmup: float = 0.03,
         gradient_checkpointing: bool = False,
+        on_nonfinite: Literal["stop", "skip"] = "stop",
         seed: int = 42,
     ) -> None:
         super().__init__()
@@ -79,6 +80,7 @@ class LoRAModule(L.LightningModule):
         self.optimizer, self.lr, self.weight_decay = optimizer, lr, weight_decay
         self.scheduler, self.warmup = scheduler, warmup
         self.gradient_checkpointing = gradient_checkpointing
+        self.numbers = StepNumbers(skip=on_nonfinite == "skip")
         self.seed = seed
         self.model = None
         # The checkpoint holds the adapter alone; load_state_dict below is strict about that.
@@ -111,6 +113,10 @@ class LoRAModule(L.LightningModule):
             model.activation_checkpointing_enable({"use_reentrant": False})
         self.model = model
 
+    def configure_callbacks(self) -> StepNumbers:
+        """No run goes without a look at its numbers."""
+        return self.numbers
+
     def to(self, *args: Any, **kwargs: Any) -> "LoRAModule":
         """Move to a device; the dtype stays, as bf16-true would round A and B at every step."""
         kwargs.pop("dtype", None)
@@ -137,29 +143,10 @@ class LoRAModule(L.LightningModule):
         self.adapted_model.train()
         self._step_loss = torch.zeros((), dtype=torch.float32, device=self.device)
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Log the step; stop if a layer got no gradient, or a number is not finite."""
-        if self.trainer.global_step == 0:
-            self._check_gradients()
-        loss = self.trainer.strategy.reduce(self._step_loss, reduce_op="sum")
-        self._step_loss = torch.zeros((), dtype=torch.float32, device=self.device)
-        gradients = [p.grad for p in tensors(self.adapted_model).values() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        step = self.trainer.global_step + 1
-        # fp16's loss scaling meets infinite gradients by design and skips those steps itself.
-        finite = norm.isfinite() or self.trainer.precision == "16-mixed"
-        if not (loss.isfinite() and finite):
-            raise TrainingError(
-                f"step {step}: loss {float(loss)}, gradient norm {float(norm)}. The adapter was "
-                f"not updated. Lower model.lr (now {self.lr}), or look at this step's rows."
-            )
-        self.log("train/loss", loss, prog_bar=True)
-        self.log("train/grad_norm", norm)
-        self.log("train/lr", optimizer.param_groups[0]["lr"])
-        if step == 1 and self.trainer.log_every_n_steps > 1:  # type: ignore[attr-defined]
-            # The first step says whether a run begins well; Lightning would wait for the n-th.
-            for logger in self.trainer.loggers:
-                logger.log_metrics({"train/loss": float(loss)}, step=0)
+    def take_step_loss(self) -> Tensor:
+        """The loss of an optimizer step on this rank; the next begins at zero."""
+        loss, self._step_loss = self._step_loss, torch.zeros_like(self._step_loss)
+        return loss
 
     def on_validation_start(self) -> None:
         """Begin a new sum."""
@@ -174,8 +161,15 @@ class LoRAModule(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the mean loss of a labelled token over all rows and ranks."""
         loss, labels = self.trainer.strategy.reduce(self._val, reduce_op="sum")
-        self.log("val/loss", (loss / labels).float(), prog_bar=True)
-        self.log("val/perplexity", (loss / labels).exp().float())
+        self.log("val/loss", (loss / labels).float(), prog_bar=True, logger=False)
+        mean = float(loss / labels)
+        values = {"val/loss": mean, "val/perplexity": math.exp(mean) if mean < 700 else math.inf}
+        # Lightning gives a validation the number of the step before, and where a run was resumed at
+        # the edge of an epoch, the next epoch's.
+        step = self.trainer.global_step
+        values["epoch"] = self.trainer.datamodule.epoch_of(step - 1)  # type: ignore[attr-defined]
+        for logger in self.trainer.loggers:
+            logger.log_metrics(values, step)
 
     def configure_optimizers(self) -> Any:
         """The optimizer over what trains, and the schedule by optimizer steps."""
@@ -221,15 +215,3 @@ class LoRAModule(L.LightningModule):
         if self.model is None:
             raise RuntimeError("configure_model has not been called")
         return self.model
-
-    def _check_gradients(self) -> None:
-        silent = [
-            path
-            for path, layer in adapted(self.adapted_model)
-            if layer.lora_B.grad is None or not layer.lora_B.grad.any()
-        ]
-        if silent:
-            raise TrainingError(
-                f"{len(silent)} adapted layers got no gradient in the first step, {silent[0]} "
-                "among them: they would never learn. Leave them out of model.lora.target_modules."
-            )

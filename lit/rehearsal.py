@@ -1,127 +1,81 @@
-"""A step of training on the meta device: every tensor has its size, and none has its numbers."""
+"""The longest micro-batch of a run, computed before its first step, so that memory suffices."""
 
-import weakref
-from collections.abc import Sequence
-from contextlib import nullcontext
-from typing import Any, NamedTuple
-
+import lightning as L
+import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from transformers import PreTrainedModel
+from lightning.pytorch.callbacks import Callback
 
+from data.batch import collate
 from data.types import Batch
-from lit.attention import NAME, UnpackableError, hidden_states
-from lit.loss import sum_at
+from lit.datamodule import QADataModule
+from lit.module import LoRAModule
+from lit.steps import TrainingError
+from lora.inject import tensors
 
 
-class Step(NamedTuple):
-    """What a step of training holds beside the model, in bytes."""
+class Rehearsal(Callback):
+    """Goes forward and back through the longest micro-batch, and forgets what came of it.
 
-    kept: int
-    """Activations that are kept for the backward pass when it begins."""
-    peak: int
-    """The most that is held at any time, with the gradients of what trains."""
+    No number of the run depends on it: the gradients are dropped, the random generators put back.
+    """
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Rehearse.
 
-class Live(TorchDispatchMode):
-    """Counts the bytes of tensors that were made since it began and are still held."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes = self.peak = 0
-        self._held: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {id(storage) for storage in _storages((args, kwargs))}
-        made = func(*args, **(kwargs or {}))
-        for storage in _storages(made):
-            # Some results are views of what was given.
-            if id(storage) not in given and id(storage) not in self._held:
-                self._hold(storage)
-        return made
-
-    def _hold(self, storage: torch.UntypedStorage) -> None:
-        place, size = id(storage), storage.nbytes()
-        self._held.add(place)
-        self.bytes += size
-        self.peak = max(self.peak, self.bytes)
-        # The Python side of a storage lives as long as the storage, also within autograd.
-        weakref.finalize(storage, self._release, place, size)
-
-    def _release(self, place: int, size: int) -> None:
-        self._held.discard(place)
-        self.bytes -= size
+        Raises:
+            TrainingError: The memory does not suffice.
+        """
+        assert isinstance(pl_module, LoRAModule)
+        batch = longest(trainer.datamodule)  # type: ignore[attr-defined]
+        model = pl_module.adapted_model
+        training = model.training
+        try:
+            with torch.random.fork_rng(), trainer.precision_plugin.train_step_context():
+                model.train()
+                pl_module.training_step(batch.to(pl_module.device), 0).backward()
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            raise TrainingError(
+                f"out of memory in the longest micro-batch, {len(batch.borders) - 1} rows of "
+                f"{batch.input_ids.numel()} tokens. {LOWER}"
+            ) from None
+        finally:
+            model.train(training)
+            pl_module.take_step_loss()
+            for parameter in tensors(model).values():
+                parameter.grad = None
 
 
-class Fused(TorchFunctionMode):
-    """Attention by the kernel that holds no scores, as CPU and GPU compute it; meta would not."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        # With dropout a CPU has no such kernel either.
-        if func is not F.scaled_dot_product_attention or kwargs.get("dropout_p"):
-            return func(*args, **kwargs)
-        kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-        # It takes fewer heads of keys than of queries without being told.
-        named = {name: value for name, value in kwargs.items() if name != "enable_gqa"}
-        if named.get("attn_mask") is not None:
-            named["attn_mask"] = named["attn_mask"].to(args[0].dtype)
-        return kernel(*args, **named)[0]
+LOWER = (
+    "Lower data.batch_size, data.max_tokens or data.max_length, set model.gradient_checkpointing "
+    "to true, or hold the base in 4 bits by model.quantize nf4"
+)
+"""What to do where memory does not suffice, cheapest first."""
 
 
-def rehearse(
-    model: PreTrainedModel, lengths: Sequence[int], labels: int, gradient_checkpointing: bool
-) -> Step:
-    """Go forward and back through a model that has no numbers.
+def longest(data: QADataModule) -> Batch:
+    """The micro-batch with the most tokens that a rank meets in a run.
 
     Args:
-        model: On the meta device, with adapters.
-        lengths: Tokens of each row of the micro-batch.
-        labels: Its labelled tokens.
-        gradient_checkpointing: As in ``LoRAModule``.
+        data: With its trainer, after ``setup``.
     """
-    batch = _batch(lengths)
-    # Some families look for padding in the tokens, of which there are none.
-    model.config.pad_token_id = None
-    if _packs(model):
-        model.set_attn_implementation(NAME)
-    if gradient_checkpointing:
-        again = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), Fused())}
-        model.gradient_checkpointing_enable(again)
-    model.train()
-    targets = torch.empty(labels, dtype=torch.int64, device="meta")
-    with Live() as live, Fused():
-        hidden = hidden_states(model, batch)[0]
-        kept = live.bytes
-        sum_at(model, hidden.index_select(0, targets), targets).backward()
-    return Step(kept, live.peak)
+    trainer = data.trainer
+    assert trainer is not None
+    lengths = data.store.lengths[data.train_rows]
+    most, rows = 0, data.train_rows[:1]
+    for epoch in range(max(1, trainer.max_epochs or 1)):
+        planned = data.epoch(epoch)
+        ends = np.append(0, np.cumsum(lengths[planned.order]))
+        tokens = np.diff(ends[planned.starts])[trainer.global_rank :: trainer.world_size]
+        turn = int(tokens.argmax())
+        if tokens[turn] > most:
+            most, rows = tokens[turn], data.train_rows[planned.rows(trainer.global_rank, turn)]
+    return collate([data.store.example(row) for row in rows], step_labels=1)
 
 
-def _batch(lengths: Sequence[int]) -> Batch:
-    ids = torch.empty((1, sum(lengths)), dtype=torch.int64, device="meta")
-    borders = torch.tensor([0, *lengths]).cumsum(0, dtype=torch.int32)
-    return Batch(ids, ids, ids, borders, max(lengths))
-
-
-@torch.no_grad()
-def _packs(model: PreTrainedModel) -> bool:
-    """Whether a model takes packed attention; whether rightly, only numbers could tell."""
-    before = model.config._attn_implementation
-    try:
-        model.set_attn_implementation(NAME)
-        with Fused():
-            hidden_states(model, _batch([2, 2]))
-    except UnpackableError:
-        return False
-    finally:
-        model.set_attn_implementation(before)
-    return True
-
-
-def _storages(tree: Any) -> list[torch.UntypedStorage]:
-    leaves = [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor) and leaf.is_meta]
-    return [leaf.untyped_storage() for leaf in leaves]
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was asked for in vain, on a CPU or on a GPU."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

@@ -19,7 +19,7 @@ from lit.attention import hidden_states, pack
 from lit.check import examine, main
 from lit.estimate import skeleton
 from lit.fit import main as fit
-from lit.rehearsal import rehearse
+from lit.meta_step import rehearse
 from lora.config import LoRAConfig
 from lora.inject import count, inject
 

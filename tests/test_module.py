@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from lit.datamodule import QADataModule
-from lit.module import LoRAModule, TrainingError
+from lit.module import LoRAModule
+from lit.steps import TrainingError
 from lora.config import ConfigError, LoRAConfig
 from lora.inject import adapted, tensors
 
