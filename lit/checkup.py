@@ -192,6 +192,8 @@ def _memory(found: Checkup) -> Section:
         f"{found.estimate.peak / 1e9:.1f} GB of memory on this {device.type.upper()}"
         f"{', and what CUDA keeps for itself' if device.type == 'cuda' else ''}."
     )
+    if not found.estimate.whole:
+        text += " Activations come on top: of this family they cannot be told without its weights."
     return Section("Memory", text, ["part", "GB"], rows)
 
 

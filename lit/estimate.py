@@ -29,12 +29,14 @@ class Estimate:
     Args:
         size: Parameters that train, and all.
         parts: What is held when the most is, by name.
-        loading: The peak before training, when weights that will be quantised are still whole.
+        loading: The peak before training, when weights that will be quantised are still dense.
+        whole: Whether the activations are among the parts; some families' sizes depend on numbers.
     """
 
     size: Count
     parts: dict[str, int]
     loading: int
+    whole: bool = True
 
     @property
     def peak(self) -> int:
@@ -73,13 +75,17 @@ def estimate(
     # DoRA and PiSSA keep numbers beside those that train.
     adapter += sum(b.nbytes for _, layer in adapted(model) for b in layer.buffers(recurse=False))
     widest = max((layer.weight.numel() for _, layer in adapted(model)), default=0)
-    step = rehearse(model, lengths, labels, module.gradient_checkpointing)
+    try:
+        step = rehearse(model, lengths, labels, module.gradient_checkpointing)
+    except (RuntimeError, NotImplementedError):
+        # A mixture of experts, say: which of them a token goes to, only numbers tell.
+        step = None
     head = model.get_output_embeddings().weight
-    # Gradients that remain after the step are named on their own below.
+    # The loss makes them inside one operation, into which the meta device does not look.
     logits = min(CHUNK, labels) * head.shape[0] * 4
     if dtype != torch.float32 and device.type == "cpu":
-        logits += head.numel() * 4
-    passing = max(logits, step.peak - step.kept)
+        logits += head.numel() * 4  # there, a float32 copy of the vocabulary matrix is made too
+    passing = max(logits, step.peak - step.kept) if step else logits
     if module.quantize:
         passing += widest * dtype.itemsize
     parts = {
@@ -89,12 +95,14 @@ def estimate(
         f"its optimizer, {module.optimizer}": sum(
             _states(p.numel(), module.optimizer) for p in trained
         ),
-        f"activations of {sum(lengths)} tokens": step.kept,
+        f"activations of {sum(lengths)} tokens": step.kept if step else 0,
         f"passing: logits of {min(CHUNK, labels)} tokens, gradients of activations": passing,
     }
     if libraries:
         parts["Python and libraries"] = libraries
-    return Estimate(size, parts, dense + libraries if module.quantize else 0)
+    return Estimate(
+        size, parts, loading=dense + libraries if module.quantize else 0, whole=step is not None
+    )
 
 
 def skeleton(base: str, revision: str | None, dtype: torch.dtype) -> PreTrainedModel:

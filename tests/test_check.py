@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import FAMILIES, make_model
+from conftest import FAMILIES, SMALL, make_model
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from data.batch import collate
 from data.types import Example
@@ -256,3 +256,14 @@ def test_checkpointing_keeps_a_layers_input_only() -> None:
     config = LoRAConfig(target_modules="all-linear")
     plain, spared = (foretold("llama", config, on) for on in (False, True))
     assert spared < plain / 4
+
+
+def test_a_family_whose_sizes_depend_on_numbers_is_estimated_without_activations(
+    command: list[str], tokenizer_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = tmp_path / "experts"
+    shutil.copytree(tokenizer_file, folder)
+    AutoConfig.for_model("mixtral", **SMALL, num_local_experts=2).save_pretrained(folder)
+    settings = ["--model.base", str(folder), "--model.lora.target_modules", "attention"]
+    assert main([*command, *settings]) == 0
+    assert "Activations come on top" in " ".join(capsys.readouterr().out.split())
