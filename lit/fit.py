@@ -72,6 +72,12 @@ def _run(
         if origin.step and origin.step >= data.total_steps() and folder.picture.is_file():
             say(f"resume {folder.path} is already complete: {origin.step} optimizer steps")
             return
+        turns, interval = data.epoch(0).turns, trainer.val_check_interval
+        if isinstance(interval, int) and interval > turns and trainer.check_val_every_n_epoch:
+            raise ConfigError(
+                f"trainer.val_check_interval is {interval}; an epoch has {turns} micro-batches: "
+                "lower it, or give a share, like 0.5"
+            )
         folder.prepare(resume=bool(origin.path))
         arguments.save(folder.config)
         if len(data.val_rows):

@@ -574,7 +574,7 @@ def test_too_little_memory_ends_with_1_before_the_first_step_and_says_what_to_lo
     path = tmp_path / "long.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     more = ["--data.path", str(path), "--data.max_length", "4000", "--data.val_fraction", "0"]
-    more += ["--data.batch_size", "8", "--model.warmup", "0"]
+    more += ["--data.batch_size", "8", "--model.warmup", "0", "--trainer.val_check_interval", "1.0"]
     args = [*settings, *more, "--output_dir", str(tmp_path / "run")]
     ended = command.run(args, fault=Fault(f"{MODULE}.training_step", 1, "memory"))
     assert ended.code == 1
