@@ -347,6 +347,7 @@ def test_a_run_goes_on_from_any_step_in_another_folder_with_workers_to_the_same_
     args = [*settings, "--output_dir", str(moved), "--ckpt_path", "last", "--data.num_workers", "2"]
     ended = command.run(args)
     assert ended.code == 0, ended.error
+    assert not ended.error
     assert_same(moved, whole)
 
 
@@ -358,6 +359,21 @@ def test_a_finished_run_says_already_complete_and_ends_with_0(
     assert ended.code == 0
     assert "already complete: 12 optimizer steps" in ended.out
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.parametrize("every", ["1", "100"])
+def test_a_finished_run_that_is_given_more_epochs_goes_on_as_if_it_always_had_them(
+    every: str, command: Command, settings: list[str], tmp_path: Path
+) -> None:
+    more = ["--model.scheduler", "constant", "--checkpoint.every_n_train_steps", every]
+    args = [*settings, *more, "--output_dir"]
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    assert command.run([*args, str(whole)]).code == 0
+    assert command.run([*args, str(run), "--trainer.max_epochs", "2"]).code == 0
+    ended = command.run([*args, str(run), "--ckpt_path", "last"])
+    assert ended.code == 0, ended.error
+    assert "trainer.max_epochs is 3, was 2: the new value rules" in ended.out
+    assert_same(run, whole)
 
 
 DRIFT = {
@@ -574,7 +590,7 @@ def test_too_little_memory_ends_with_1_before_the_first_step_and_says_what_to_lo
     path = tmp_path / "long.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     more = ["--data.path", str(path), "--data.max_length", "4000", "--data.val_fraction", "0"]
-    more += ["--data.batch_size", "8", "--model.warmup", "0"]
+    more += ["--data.batch_size", "8", "--model.warmup", "0", "--trainer.val_check_interval", "1.0"]
     args = [*settings, *more, "--output_dir", str(tmp_path / "run")]
     ended = command.run(args, fault=Fault(f"{MODULE}.training_step", 1, "memory"))
     assert ended.code == 1

@@ -202,6 +202,10 @@ WRONG = {
     "no rows that fit": (["--data.max_length", "8"], "no row of"),
     "a batch of none": (["--data.batch_size", "0"], "data.batch_size is 0"),
     "all held out": (["--data.val_fraction", "0.99"], "too few to hold out"),
+    "too rare a validation": (
+        ["--trainer.val_check_interval", "9"],
+        "an epoch has 8 micro-batches",
+    ),
     "fp16 on a CPU": (["--trainer.precision", "16-mixed"], "needs a GPU"),
     "double precision": (["--trainer.precision", "64-true"], "there are 32-true"),
 }
