@@ -56,7 +56,7 @@ class MetricsTable(Logger):
         """Append a row."""
         row = {name: str(metrics[name]) for name in COLUMNS if name in metrics}
         row["step"] = str(step)
-        if not self.begun or (step or 0) <= self.done:
+        if not self.begun or (self.done and (step or 0) <= self.done):
             self._rewrite(row)
             self.begun = True
             return
