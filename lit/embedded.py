@@ -8,6 +8,7 @@ original, or any larger model, by its hub name.
 
 import argparse
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -65,6 +66,8 @@ def download(folder: Path) -> Path:
 def convert(gguf: Path, folder: Path) -> None:
     """Turn a GGUF file into a model folder with float32 weights."""
     print("unpacking the weights (about half a minute) …", flush=True)
+    # Read when tqdm is imported; a log file would fill with the bars of the conversion.
+    os.environ.setdefault("TQDM_DISABLE", "1")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

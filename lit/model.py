@@ -118,6 +118,10 @@ def load_base(
     model.to(device)  # type: ignore[arg-type]
     if quantize:
         quantise(model, quantize, dtype)
+        # What is left in full would keep the whole file mapped, pages of quantised layers too.
+        for tensor in model.parameters():
+            if tensor.is_floating_point():
+                tensor.data = tensor.data.clone()
     return model
 
 
