@@ -1,4 +1,4 @@
-"""What each variant of LoRA costs beside PEFT's: python benchmarks/variants.py
+"""What each variant of LoRA costs beside PEFT's: python -m benchmarks.variants
 
 One forward and backward pass of two layers of SmolLM2-135M's shapes, on the CPU, four rows of 590
 tokens in all, r 8 on all seven projections, in turns; PEFT computes them padded to 784. Printed
