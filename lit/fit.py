@@ -21,7 +21,6 @@ from lit.console import say
 from lit.drift import Settings, check_drift, digests, same_end, settings
 from lit.folder import RunFolder
 from lit.forecast import forecast
-from lit.memory import return_freed
 from lit.metrics import MetricsTable, losses
 from lit.pictures import loss_picture
 from lit.rehearsal import LOWER, Rehearsal, out_of_memory
@@ -132,7 +131,6 @@ def main(args: list[str] | None = None) -> int:
     """Run the command."""
     console.quiet()
     models.quiet()
-    return_freed()
     try:
         fit(parse(sys.argv[1:] if args is None else args))
     except (ConfigError, DataError) as error:

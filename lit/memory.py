@@ -17,16 +17,24 @@ LIMITS = (
 
 M_MMAP_THRESHOLD = -3
 LARGE = 1 << 20
+ROOM = 2.0
+"""How often what a step takes at first must fit into the memory there is, for it may grow so."""
 
 
 def return_freed() -> None:
-    """Have large blocks of memory go back to Linux once they are freed.
+    """Have large blocks of memory go back to Linux once they are freed: less memory, slower.
 
     glibc keeps them to use again, but a block that torch asks for, at an address that 64 divides,
-    does not fit where an equal one was: a step then takes up to three times what it holds.
+    does not fit where an equal one was, and so a process grows beyond what it holds.
     """
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
         library.mallopt(M_MMAP_THRESHOLD, LARGE)
+
+
+def tight(device: torch.device) -> bool:
+    """Whether this process has taken so much of a CPU's memory that it must not grow further."""
+    there = total(device) if device.type == "cpu" else None
+    return there is not None and used() * ROOM > there
 
 
 def used() -> int:

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from data.types import Batch
 from lit.attention import NAME, UnpackableError, hidden_states
 from lit.loss import sum_at
+from lora.gated import keep_less
 
 
 class Step(NamedTuple):
@@ -92,6 +93,8 @@ def rehearse(
     if gradient_checkpointing:
         again = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), Fused())}
         model.gradient_checkpointing_enable(again)
+    else:
+        keep_less(model)
     model.train()
     targets = torch.empty(labels, dtype=torch.int64, device="meta")
     with Live() as live, Fused():

@@ -18,6 +18,7 @@ from lit.loss import check_loss, summed_loss
 from lit.model import load_base
 from lit.steps import StepNumbers
 from lora.config import ConfigError, LoRAConfig
+from lora.gated import keep_less
 from lora.inject import inject, tensors
 from lora.neftune import EmbeddingNoise
 from lora.optimizer import make_optimizer
@@ -108,6 +109,8 @@ class LoRAModule(L.LightningModule):
         with self.trainer.precision_plugin.forward_context():
             if reason := pack(model, batch):
                 say(f"model  {reason}: rows are computed one by one, slower, to the same result")
+            if not self.gradient_checkpointing:
+                keep_less(model)
             check_loss(model, batch)
         if self.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from lora.base import compute_dtype, dense_weight
 from lora.layer import LoRALinear
+from lora.low_rank import Remade
 
 
 class DoRALinear(LoRALinear):
@@ -30,9 +31,9 @@ class DoRALinear(LoRALinear):
         self.register_buffer("squares", squares, persistent=False)
         self.magnitude = nn.Parameter(squares.sqrt())
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, remade: Remade | None = None) -> Tensor:
         """Apply the layer, with its update and its gain unless disabled."""
-        y = super().forward(x)
+        y = super().forward(x, remade)
         if not self.enabled:
             return y
         bias = self.base.bias

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lora.base import dense_weight, features
 from lora.config import LoRAConfig
-from lora.low_rank import LowRank
+from lora.low_rank import LowRank, Remade
 
 
 class LoRALinear(nn.Module):
@@ -58,8 +58,13 @@ class LoRALinear(nn.Module):
         """A (r, in) and B (out, r) of the update, as it is computed and as it is saved."""
         return self.lora_A, self.lora_B
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the layer, with its update unless disabled."""
+    def forward(self, x: Tensor, remade: Remade | None = None) -> Tensor:
+        """Apply the layer, with its update unless disabled.
+
+        Args:
+            x: (..., in).
+            remade: How x is made again for the backward pass, where it is not to be kept.
+        """
         y = self.base(x)
         if not self.enabled:
             return y
@@ -68,7 +73,8 @@ class LoRALinear(nn.Module):
         if not (torch.is_grad_enabled() or dropout):
             # Nothing is kept: in the textbook's order, PEFT's too, and quicker for single tokens.
             return y + F.linear(F.linear(x, A.to(x.dtype)), B.to(x.dtype)) * self.config.scale
-        return LowRank.apply(y, x, A, B, self.config.scale, dropout)
+        make, parts = remade or (None, ())
+        return LowRank.apply(y, x, A, B, self.config.scale, dropout, make, *parts)
 
     def merged(self) -> Tensor:
         """The weight of the one dense layer that equals this one, (out, in), in float32."""

@@ -21,6 +21,7 @@ from lit.estimate import skeleton
 from lit.fit import main as fit
 from lit.meta_step import rehearse
 from lora.config import LoRAConfig
+from lora.gated import keep_less
 from lora.inject import count, inject
 
 HOSTILE = "<script>alert(1)</script> <|im_end|> \x1b[31m [bold]"
@@ -208,6 +209,7 @@ def kept(family: str, config: LoRAConfig) -> int:
     inject(model, config)
     batch = collate([Example(list(range(3, 3 + n)), list(range(3, 3 + n))) for n in LENGTHS])
     pack(model, batch)
+    keep_less(model)
     model.train()
     known = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
     held: dict[int, Tensor] = {}
@@ -243,9 +245,9 @@ def test_activations_follow_from_the_architecture(targets: str, r: int) -> None:
     attention, mlp = targets != "mlp", targets != "attention"
     norm = hidden + 1  # its input and scale
     heads = 2 * query + 2 * key + 4  # query, keys, values, result; a sum for each head
-    layer = 2 * norm + heads + 3 * inner  # gate, its silu, up
+    layer = 2 * norm + heads + 2 * inner  # gate, up
     layer += attention * (hidden + query + 4 * r)  # inputs of q, k, v and of o
-    layer += mlp * (hidden + inner + 3 * r)  # inputs of gate, up and of down
+    layer += mlp * (hidden + 3 * r)  # the input of gate and up; that of down is made again
     numbers = 2 * layer + norm + hidden + 2 * 8  # the last norm, the result, cosines and sines
     # What stands before the first adapter needs no gradient.
     numbers -= norm if attention else 2 * norm + heads

@@ -43,7 +43,11 @@ def test_sum_and_gradients_are_those_of_autograd_with_the_same_mask(dropout, dty
     weight = torch.randn(10, dtype=torch.float64).to(dtype)
     for step, function in ((ours, LowRank.apply), (plain, None)):
         torch.manual_seed(3)
-        total = function(*step, SCALE, dropout) if function else by_autograd(*step, dropout)
+        total = (
+            function(step[0] * 1, *step[1:], SCALE, dropout)
+            if function
+            else by_autograd(*step, dropout)
+        )
         assert total.dtype == dtype
         (total * weight).square().sum().backward()
     for one, other in zip(ours, plain, strict=True):
@@ -55,7 +59,7 @@ def test_sum_and_gradients_are_those_of_autograd_with_the_same_mask(dropout, dty
 
 def test_only_gradients_that_are_asked_for_are_computed():
     y, x, A, B = leaves()
-    LowRank.apply(y, x.detach(), A, B.detach(), SCALE, 0.3).sum().backward()
+    LowRank.apply(y * 1, x.detach(), A, B.detach(), SCALE, 0.3).sum().backward()
     assert y.grad.any()
     assert A.grad.any()
     assert x.grad is None
@@ -66,11 +70,11 @@ def test_only_gradients_that_are_asked_for_are_computed():
 def test_dropout_keeps_the_share_it_says_at_every_place(dropout):
     shape = torch.Size((1000, 401))
     mask, kept = keep_mask(shape, dropout, 7, torch.empty(0))
-    assert abs(kept - (1 - dropout)) < 2**-16
+    assert abs(kept - (1 - dropout)) < (2**-8.9 if 0.03 < dropout < 0.97 else 2**-16)
     assert set(mask.unique().tolist()) <= {0.0, 1.0}
     spread = (kept * (1 - kept)) ** 0.5
-    for place in range(4):  # four elements come out of one draw
-        part = mask.flatten()[place::4]
+    for place in range(8):  # eight elements come out of one draw
+        part = mask.flatten()[place::8]
         assert abs(part.mean() - kept) < 5 * spread / len(part) ** 0.5 + 1e-6
     neighbours = (mask.flatten()[1:] * mask.flatten()[:-1]).mean()
     assert abs(neighbours - kept**2) < 6 * spread / mask.numel() ** 0.5 + 1e-6
