@@ -2,19 +2,22 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor
 
-from benchmarks.bases import Base, decoder_layers, empty
+from benchmarks.bases import BASES, Base, decoder_layers, empty
 from lit.estimate import estimate_of
 from lit.module import LoRAModule
 from lora.config import LoRAConfig
-from lora.inject import Count, inject
+from lora.inject import Count
 
 KINDS = {"fp32": torch.float32, "bf16": torch.bfloat16, "NF4": torch.bfloat16}
 """How a base is held, and what it computes in."""
 GPU = torch.device("cuda")
+R = 16
+TOKENS = 4096
 IN_FLIGHT = 2
 """Blocks of the model that are whole at a time: one is computed while the next is gathered."""
 
@@ -46,7 +49,12 @@ class Footprint:
 
 
 def footprint(
-    base: Base, kind: str, r: int, lengths: Sequence[int], gradient_checkpointing: bool = False
+    base: Base,
+    kind: str,
+    r: int,
+    lengths: Sequence[int],
+    labels: int,
+    gradient_checkpointing: bool = False,
 ) -> tuple[Footprint, Count]:
     """The parts of a run on one GPU by ``lit.check``'s estimate, and its parameters.
 
@@ -54,7 +62,8 @@ def footprint(
         base: The base model.
         kind: A key of KINDS.
         r: The rank of adapters on all linear layers.
-        lengths: Tokens of each row of a micro-batch, half of which are learned.
+        lengths: Tokens of each row of a micro-batch.
+        labels: How many of these are learned.
         gradient_checkpointing: As in ``LoRAModule``.
     """
     settings = LoRAModule(
@@ -64,44 +73,39 @@ def footprint(
         gradient_checkpointing=gradient_checkpointing,
     )
     model = empty(base, KINDS[kind])
-    found = estimate_of(model, settings, lengths, sum(lengths) // 2, GPU)
+    found = estimate_of(model, settings, lengths, labels, GPU)
     return Footprint(*found.parts.values()), found.size
 
 
-def shard(whole: Footprint, base: Base, kind: str, r: int, world_size: int) -> Footprint:
-    """The same run on one of several devices, each of which holds a share of base and adapter.
+@cache
+def of_known(name: str, kind: str, gradient_checkpointing: bool) -> Footprint:
+    """The same of a key of BASES with adapters of rank R and a micro-batch of TOKENS."""
+    return footprint(BASES[name], kind, R, [TOKENS], TOKENS // 2, gradient_checkpointing)[0]
 
-    FSDP2 cuts each tensor along its first dimension; a short last share is filled up. A block is
-    put together to be computed with, and let go; what stands outside blocks (embeddings, head)
-    stays together from a micro-batch's begin to its end. Activations are each device's own.
+
+def shard(whole: Footprint, base: Base, kind: str, world_size: int) -> Footprint:
+    """The same run on one of several devices, each of which holds a share of the base.
+
+    FSDP2 cuts each frozen tensor along its first dimension; a short last share is filled up. Blocks
+    and input embeddings are put together to be computed with, and let go; the head stays together
+    from a micro-batch's begin to its end. The adapter is whole on every device, and activations are
+    each device's own.
 
     Args:
         whole: The run on one device, not of a quantised base.
-        base, kind, r: What it is a run of.
+        base, kind: What it is a run of.
         world_size: Devices.
     """
     if world_size == 1:
         return whole
     model = empty(base, KINDS[kind])
-    inject(model, LoRAConfig(r=r, target_modules="all-linear"))
-    trained = [p for p in model.parameters() if p.requires_grad]
-    frozen = [p for p in model.parameters() if not p.requires_grad]
-    blocks = [_bytes(block.parameters()) for block in decoder_layers(model)]
-    gathered = min(IN_FLIGHT, len(blocks)) * max(blocks)
-    gathered += _bytes(model.parameters()) - sum(blocks)
-    adapter = _share(trained, world_size)
-    return replace(
-        whole,
-        weights=_share(frozen, world_size),
-        adapter=adapter,
-        gradients=adapter,
-        optimizer=2 * adapter,
-        gathered=gathered,
-    )
-
-
-def _share(tensors: Iterable[Tensor], world_size: int) -> int:
-    return sum(-(-t.shape[0] // world_size) * (t.nbytes // t.shape[0]) for t in tensors)
+    weights = sum(-(-p.shape[0] // world_size) * (p.nbytes // len(p)) for p in model.parameters())
+    sizes = [_bytes(block.parameters()) for block in decoder_layers(model)]
+    embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    tied = embedding is head
+    staying = _bytes(model.parameters()) - sum(sizes) - (0 if tied else embedding.nbytes)
+    passing = max(sum(sizes[:IN_FLIGHT]), sizes[0] + (0 if tied else embedding.nbytes))
+    return replace(whole, weights=weights, gathered=staying + passing)
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:

@@ -8,7 +8,7 @@ from data.plan import Plan, plan
 
 STEPS = 200
 """Optimizer steps that are looked at, where MOST_EPOCHS have so many."""
-MOST_EPOCHS = 5
+MOST_EPOCHS = 3
 
 
 @dataclass(frozen=True)

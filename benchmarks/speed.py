@@ -7,15 +7,12 @@ from functools import cache
 import numpy as np
 
 from benchmarks.bases import BASES, empty, flops_of_a_token
-from benchmarks.footprint import Footprint, footprint, shard
+from benchmarks.footprint import TOKENS, Footprint, R, of_known, shard
 from benchmarks.imbalance import Batching, simulate
 from benchmarks.traffic import Sizes, ddp, fsdp, sizes
 from lora.config import LoRAConfig
 from lora.inject import inject
 
-R = 16
-BUDGET = 4096
-"""Tokens of a micro-batch."""
 MICRO_BATCHES = 64
 """Of an optimizer step over all devices, so that any number of them gives the same adapter."""
 LABELLED = 0.5
@@ -106,7 +103,7 @@ def work(lengths: np.ndarray, devices: Iterable[int]) -> Work:
     """
     once, often = {}, {}
     for count in devices:
-        found = simulate(lengths, Batching(BUDGET, BUDGET, MICRO_BATCHES // count), count)
+        found = simulate(lengths, Batching(TOKENS, TOKENS, MICRO_BATCHES // count), count)
         once[count] = float(np.median(found.dealt * found.mean))
         often[count] = float(np.median(found.dealt_by_turn * found.mean))
     return Work(float((lengths.astype(float) ** 2).sum() / lengths.sum()), once, often)
@@ -116,17 +113,16 @@ def step(setting: Setting, devices: int, work: Work) -> tuple[float, float] | No
     """Seconds of computing and of sending; None where it does not fit the devices' memory."""
     machine, base = MACHINES[setting.machine], BASES[setting.base]
     whole, operations, size = _of(setting.base, setting.gradient_checkpointing, work.row)
-    here = shard(whole, base, "bf16", R, devices) if setting.sharded else whole
+    here = shard(whole, base, "bf16", devices) if setting.sharded else whole
     if here.total > machine.memory:
         return None
+    tokens, sent = work.waiting_once[devices], ddp(size.adapter, devices)
+    messages = 2 * (devices - 1)
     if setting.sharded:
         turns = MICRO_BATCHES // devices
         tokens, sent = work.waiting_often[devices], fsdp(size, devices, turns)
-        # Two gathers and a sum for each block, a gather for the rest.
-        messages = (3 * size.layers + 1) * (devices - 1) * turns
-    else:
-        tokens, sent = work.waiting_once[devices], ddp(size.adapter, devices)
-        messages = 2 * (devices - 1)
+        # Two gathers for each block, one for embeddings, one for the head.
+        messages += (2 * size.layers + 2) * (devices - 1) * turns
     rate, bandwidth = machine.peak * machine.used, machine.bandwidth(devices)
     return step_time(tokens * operations, rate, sent, bandwidth, messages, machine.latency)
 
@@ -135,8 +131,7 @@ def step(setting: Setting, devices: int, work: Work) -> tuple[float, float] | No
 def _of(name: str, gradient_checkpointing: bool, row: float) -> tuple[Footprint, float, Sizes]:
     """A base's memory on one device, its operations of a token, and what can be sent of it."""
     base = BASES[name]
-    whole, _ = footprint(base, "bf16", R, [512] * (BUDGET // 512), gradient_checkpointing)
     model = empty(base)
     inject(model, LoRAConfig(r=R, target_modules="all-linear"))
     operations = flops_of_a_token(model, row, LABELLED, gradient_checkpointing)
-    return whole, operations, sizes(base, R)
+    return of_known(name, "bf16", gradient_checkpointing), operations, sizes(base, R)

@@ -53,13 +53,13 @@ def ddp(gradients: int, world_size: int) -> float:
 def fsdp(sizes: Sizes, world_size: int, micro_batches: int = 1) -> float:
     """An optimizer step under FSDP2 with a frozen base.
 
-    In every micro-batch, blocks and their adapters are gathered to go forward and again to go
-    back, what stands outside of blocks once, and the adapters' gradients are summed and shared out.
+    In every micro-batch, blocks are gathered to go forward and again to go back, what stands
+    outside of them once. The gradients of the adapters, which are whole, are summed once a step.
     """
-    gathered = 2 * (sizes.blocks + sizes.adapter) + sizes.outside
-    return micro_batches * once(gathered + sizes.adapter, world_size)
+    gathered = micro_batches * once(2 * sizes.blocks + sizes.outside, world_size)
+    return gathered + ddp(sizes.adapter, world_size)
 
 
 def fsdp_in_full(sizes: Sizes, world_size: int, micro_batches: int = 1) -> float:
-    """The same when every weight trains: the base's gradients are summed and shared out too."""
+    """The same when every weight trains: in every micro-batch the gradients are shared out too."""
     return micro_batches * once(2 * sizes.blocks + sizes.outside + sizes.base, world_size)
