@@ -63,8 +63,29 @@ def estimate(
     libraries = used() if device.type == "cpu" else 0
     if precision not in DTYPES:
         raise ConfigError(f"trainer.precision is {precision}; there are {', '.join(DTYPES)}")
-    dtype = DTYPES[precision]
-    model = skeleton(module.base, module.revision, dtype)
+    model = skeleton(module.base, module.revision, DTYPES[precision])
+    return estimate_of(model, module, lengths, labels, device, libraries)
+
+
+def estimate_of(
+    model: PreTrainedModel,
+    module: LoRAModule,
+    lengths: Sequence[int],
+    labels: int,
+    device: torch.device,
+    libraries: int = 0,
+) -> Estimate:
+    """The same of a base that need not be anywhere.
+
+    Args:
+        model: The base on the meta device, in the dtype it computes in; gets the adapter put on.
+        module, lengths, labels, device: As in ``estimate``.
+        libraries: What the process takes beside the run.
+
+    Raises:
+        ConfigError: The adapter cannot be.
+    """
+    dtype = model.dtype
     dense = _bytes(model)
     quantised = dense - sum(
         _saved(layer, module.quantize) for layer in linear_layers(model).values()

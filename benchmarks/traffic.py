@@ -1,0 +1,65 @@
+"""Bytes that one process sends in an optimizer step."""
+
+from dataclasses import dataclass
+
+from benchmarks.bases import Base, decoder_layers, empty
+from lora.config import LoRAConfig
+from lora.inject import inject, tensors
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What can be sent of a model, in bytes.
+
+    Args:
+        blocks: The base's weights within blocks.
+        outside: Its weights outside them: embeddings, head, last norm.
+        adapter: A and B, or their gradients.
+        layers: Blocks.
+    """
+
+    blocks: int
+    outside: int
+    adapter: int
+    layers: int
+
+    @property
+    def base(self) -> int:
+        """The base's weights, or their gradients."""
+        return self.blocks + self.outside
+
+
+def sizes(base: Base, r: int) -> Sizes:
+    """The sizes of a base in bf16 with float32 adapters on all linear layers."""
+    model = empty(base)
+    layers = decoder_layers(model)
+    whole = sum(p.nbytes for p in model.parameters())
+    blocks = sum(p.nbytes for layer in layers for p in layer.parameters())
+    inject(model, LoRAConfig(r=r, target_modules="all-linear"))
+    adapter = sum(p.nbytes for p in tensors(model).values())
+    return Sizes(blocks, whole - blocks, adapter, len(layers))
+
+
+def once(amount: int, world_size: int) -> float:
+    """What a process sends of a ring's all-gather or reduce-scatter of an amount."""
+    return amount * (world_size - 1) / world_size
+
+
+def ddp(gradients: int, world_size: int) -> float:
+    """An optimizer step under DDP: one ring all-reduce, however many micro-batches there are."""
+    return 2 * once(gradients, world_size)
+
+
+def fsdp(sizes: Sizes, world_size: int, micro_batches: int = 1) -> float:
+    """An optimizer step under FSDP2 with a frozen base.
+
+    In every micro-batch, blocks are gathered to go forward and again to go back, what stands
+    outside of them once. The gradients of the adapters, which are whole, are summed once a step.
+    """
+    gathered = micro_batches * once(2 * sizes.blocks + sizes.outside, world_size)
+    return gathered + ddp(sizes.adapter, world_size)
+
+
+def fsdp_in_full(sizes: Sizes, world_size: int, micro_batches: int = 1) -> float:
+    """The same when every weight trains: in every micro-batch the gradients are shared out too."""
+    return micro_batches * once(2 * sizes.blocks + sizes.outside + sizes.base, world_size)
