@@ -1,0 +1,167 @@
+"""The workloads: files of rows, and which of them our own plan puts into each optimizer step.
+
+Ours trains on the file by its usual way; the others are handed the rows of each step.
+"""
+
+import json
+import random
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import rows
+from benchmarks.rows import Step
+from data.plan import plan
+from data.store import Store, build
+from lit.model import load_tokenizer
+
+MODEL = "models/SmolLM2-135M-Instruct"
+CORPORA = Path("data/corpora")
+ENGLISH = CORPORA / "printing3d.en.jsonl"
+MAX_LENGTH = 512
+SEED = 42
+MODES: dict[str, dict[str, int]] = {
+    "batch 4": {"batch_size": 4},
+    "budget 2048": {"batch_size": 64, "max_tokens": 2048},
+}
+ENOUGH = 32
+"""Composed rows for each step, of which the budget takes as many as it has room for."""
+Shape = Callable[[random.Random], tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Rows of one kind.
+
+    Args:
+        title: What they are.
+        files: Corpora that they are taken from.
+        shape: Draws about how many tokens the prompt and the answer of a row have, which are then
+            made of the corpus's words; None to take the corpus's own rows.
+    """
+
+    title: str
+    files: tuple[Path, ...] = (ENGLISH,)
+    shape: Shape | None = None
+
+
+WORKLOADS = {
+    "a": Workload("the quickstart's corpus"),
+    "b": Workload(
+        "short rows of very different lengths",
+        shape=lambda draw: (draw.randint(5, 20), round(2 ** draw.uniform(1, 8))),
+    ),
+    "c": Workload("rows near 512 tokens", shape=lambda draw: (30, draw.randint(410, 440))),
+    "d": Workload(
+        "prompts ten times longer than answers", shape=lambda draw: (draw.randint(200, 300), 25)
+    ),
+    "e": Workload(
+        "the Russian corpora",
+        tuple(
+            CORPORA / name
+            for name in ("printing3d.ru.jsonl", "electronics.ru.csv", "video_editing.ru.jsonl")
+        ),
+    ),
+}
+
+
+CELLS = tuple(
+    (key, mode)
+    for key in WORKLOADS
+    for mode in MODES
+    # Four rows near 512 tokens are what a budget of 2048 takes.
+    if (key, mode) != ("c", "budget 2048")
+)
+
+
+def prepare(key: str, mode: str, steps: int, folder: Path) -> Path:
+    """Write a workload's rows, and the steps that the plan makes of them.
+
+    Returns:
+        A file of ``benchmarks.rows``: the steps, the data file, and the settings of ``data.``.
+    """
+    workload = WORKLOADS[key]
+    tokenizer = load_tokenizer(MODEL, None)
+    name = f"{key}_{mode.replace(' ', '_')}"
+    source: list[Path] = list(workload.files)
+    if workload.shape:
+        source = [folder / f"{name}.source.jsonl"]
+
+        @cache
+        def count(word: str) -> int:
+            return len(tokenizer(f" {word}", add_special_tokens=False)["input_ids"])
+
+        _compose(source[0], workload, count, rows=ENOUGH * (steps + 1))
+    stores = [build(path, tokenizer, max_length=MAX_LENGTH) for path in source]
+    everything = [(store, row) for store in stores for row in range(len(store))]
+    random.Random(SEED).shuffle(everything)
+    lengths = np.array([store.lengths[row] for store, row in everything])
+    targets = np.array([store.targets[row] for store, row in everything])
+    taken = enough(lengths, targets, mode, steps)
+    data = folder / f"{name}.jsonl"
+    _write(data, everything[:taken])
+    planned = steps_of(build(data, tokenizer, max_length=MAX_LENGTH), mode)[:steps]
+    path = folder / f"{name}.json"
+    rows.write(path, planned, data=str(data), settings=MODES[mode], model=MODEL)
+    return path
+
+
+def enough(lengths: np.ndarray, targets: np.ndarray, mode: str, steps: int) -> int:
+    """The fewest rows of which the plan makes that many steps, all of them full.
+
+    Ours rehearses the longest micro-batch of a run, so that there should be no rows beside these.
+    """
+    for taken in range(steps, len(lengths) + 1):
+        planned = plan(lengths[:taken], targets[:taken], seed=SEED, **MODES[mode])
+        # The last step is what was left over.
+        if planned.steps > steps or (planned.steps == steps and taken == len(lengths)):
+            return taken - 1 if mode == "batch 4" else taken
+    raise ValueError(f"{len(lengths)} rows are too few for {steps} steps: lower --steps")
+
+
+def steps_of(store: Store, mode: str) -> list[Step]:
+    """The steps of the first epoch of our own plan."""
+    planned = plan(store.lengths, store.targets, seed=SEED, **MODES[mode])
+    examples = (
+        [store.example(row) for row in planned.rows(0, turn)] for turn in range(planned.turns)
+    )
+    return [Step([x.ids for x in step], [x.labels for x in step]) for step in examples]
+
+
+def _write(path: Path, chosen: list[tuple[Store, int]]) -> None:
+    lines = (
+        json.dumps({"messages": [message._asdict() for message in store.messages(row)]})
+        for store, row in chosen
+    )
+    path.write_text("\n".join(lines) + "\n")
+
+
+def _compose(path: Path, workload: Workload, count: Callable[[str], int], rows: int) -> None:
+    """Rows of the wanted shape, made of the corpus's words in their order."""
+    assert workload.shape
+    draw = random.Random(SEED)
+    words = _words(workload.files[0])
+    with path.open("w") as file:
+        for _ in range(rows):
+            prompt, answer = (_take(words, length, count) for length in workload.shape(draw))
+            file.write(json.dumps({"prompt": prompt, "response": answer}) + "\n")
+
+
+def _words(path: Path) -> Iterator[str]:
+    texts = [json.loads(line)["response"] for line in path.read_text().splitlines()]
+    words = re.findall(r"\S+", " ".join(texts))
+    while True:
+        yield from words
+
+
+def _take(words: Iterator[str], tokens: int, count: Callable[[str], int]) -> str:
+    """Words of about so many tokens."""
+    taken: list[str] = []
+    while tokens > 0:
+        taken.append(next(words))
+        tokens -= count(taken[-1])
+    return " ".join(taken)
