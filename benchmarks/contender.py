@@ -1,4 +1,4 @@
-"""A contender: a process that trains as its own trainer does, and asks the gate before each step."""
+"""A contender: a process that trains as its own trainer does, and asks before each step."""
 
 import json
 import os

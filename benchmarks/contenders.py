@@ -22,7 +22,7 @@ def ours(steps: Path, dropout: float = 0.1, extra: tuple[str, ...] = ()) -> list
         *(sys.executable, "-m", "lit.fit", f"--model.base={settings['model']}"),
         *(f"--data.{name}={value}" for name, value in data.items()),
         *fit_arguments(dropout),
-        *(f"--trainer.max_epochs=1", f"--trainer.max_steps={len(planned)}"),
+        *("--trainer.max_epochs=1", f"--trainer.max_steps={len(planned)}"),
         *("--trainer.accelerator=cpu", "--force=true", "--overwrite=true"),
         f"--output_dir={steps.with_suffix('.run')}",
         "--trainer.callbacks+=benchmarks.gate_lightning.Gated",

@@ -1,4 +1,4 @@
-"""The gate as a callback of our own trainer: --trainer.callbacks+=benchmarks.gate_lightning.Gated"""
+"""The gate as a callback: --trainer.callbacks+=benchmarks.gate_lightning.Gated"""
 
 import os
 from typing import Any

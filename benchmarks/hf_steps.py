@@ -66,9 +66,7 @@ class Gated(TrainerCallback):
         if state.global_step == 1 and self.flops:
             self.report["flops"] = self.flops.end()
 
-    def on_log(
-        self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any
-    ) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
         """Note the losses."""
         for name, key in (("loss", "loss"), ("eval_loss", "val_loss")):
             if name in logs:

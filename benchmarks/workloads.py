@@ -24,7 +24,8 @@ CORPORA = Path("data/corpora")
 ENGLISH = CORPORA / "printing3d.en.jsonl"
 MAX_LENGTH = 512
 SEED = 42
-MODES: dict[str, dict[str, int]] = {
+Settings = dict[str, int]
+MODES: dict[str, Settings] = {
     "batch 4": {"batch_size": 4},
     "budget 2048": {"batch_size": 64, "max_tokens": 2048},
 }
@@ -78,15 +79,22 @@ CELLS = tuple(
 )
 
 
-def prepare(key: str, mode: str, steps: int, folder: Path) -> Path:
+def prepare(key: str, settings: Settings, steps: int, folder: Path, skip: int = 0) -> Path:
     """Write a workload's rows, and the steps that the plan makes of them.
+
+    Args:
+        key: Which of ``WORKLOADS``.
+        settings: ``batch_size``, and perhaps ``max_tokens``.
+        steps: Optimizer steps.
+        folder: Where to write.
+        skip: Rows that another file has.
 
     Returns:
         A file of ``benchmarks.rows``: the steps, the data file, and the settings of ``data.``.
     """
     workload = WORKLOADS[key]
     tokenizer = load_tokenizer(MODEL, None)
-    name = f"{key}_{mode.replace(' ', '_')}"
+    name = "_".join([key, *map(str, settings.values()), str(skip)])
     source: list[Path] = list(workload.files)
     if workload.shape:
         source = [folder / f"{name}.source.jsonl"]
@@ -95,37 +103,39 @@ def prepare(key: str, mode: str, steps: int, folder: Path) -> Path:
         def count(word: str) -> int:
             return len(tokenizer(f" {word}", add_special_tokens=False)["input_ids"])
 
-        _compose(source[0], workload, count, rows=ENOUGH * (steps + 1))
+        _compose(source[0], workload, count, ENOUGH * (steps + 1) + skip)
     stores = [build(path, tokenizer, max_length=MAX_LENGTH) for path in source]
     everything = [(store, row) for store in stores for row in range(len(store))]
     random.Random(SEED).shuffle(everything)
+    everything = everything[skip:]
     lengths = np.array([store.lengths[row] for store, row in everything])
     targets = np.array([store.targets[row] for store, row in everything])
-    taken = enough(lengths, targets, mode, steps)
+    taken = enough(lengths, targets, settings, steps)
     data = folder / f"{name}.jsonl"
     _write(data, everything[:taken])
-    planned = steps_of(build(data, tokenizer, max_length=MAX_LENGTH), mode)[:steps]
+    planned = steps_of(build(data, tokenizer, max_length=MAX_LENGTH), settings)[:steps]
     path = folder / f"{name}.json"
-    rows.write(path, planned, data=str(data), settings=MODES[mode], model=MODEL)
+    rows.write(path, planned, data=str(data), settings=settings, model=MODEL)
     return path
 
 
-def enough(lengths: np.ndarray, targets: np.ndarray, mode: str, steps: int) -> int:
+def enough(lengths: np.ndarray, targets: np.ndarray, settings: Settings, steps: int) -> int:
     """The fewest rows of which the plan makes that many steps, all of them full.
 
     Ours rehearses the longest micro-batch of a run, so that there should be no rows beside these.
     """
+    if "max_tokens" not in settings and len(lengths) >= steps * settings["batch_size"]:
+        return steps * settings["batch_size"]
     for taken in range(steps, len(lengths) + 1):
-        planned = plan(lengths[:taken], targets[:taken], seed=SEED, **MODES[mode])
-        # The last step is what was left over.
-        if planned.steps > steps or (planned.steps == steps and taken == len(lengths)):
-            return taken - 1 if mode == "batch 4" else taken
-    raise ValueError(f"{len(lengths)} rows are too few for {steps} steps: lower --steps")
+        # One step more is begun as soon as these are full.
+        if plan(lengths[:taken], targets[:taken], seed=SEED, **settings).steps > steps:
+            return taken
+    raise ValueError(f"{len(lengths)} rows are too few for {steps} steps: ask for fewer")
 
 
-def steps_of(store: Store, mode: str) -> list[Step]:
+def steps_of(store: Store, settings: Settings) -> list[Step]:
     """The steps of the first epoch of our own plan."""
-    planned = plan(store.lengths, store.targets, seed=SEED, **MODES[mode])
+    planned = plan(store.lengths, store.targets, seed=SEED, **settings)
     examples = (
         [store.example(row) for row in planned.rows(0, turn)] for turn in range(planned.turns)
     )
@@ -140,13 +150,13 @@ def _write(path: Path, chosen: list[tuple[Store, int]]) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-def _compose(path: Path, workload: Workload, count: Callable[[str], int], rows: int) -> None:
+def _compose(path: Path, workload: Workload, count: Callable[[str], int], number: int) -> None:
     """Rows of the wanted shape, made of the corpus's words in their order."""
     assert workload.shape
     draw = random.Random(SEED)
     words = _words(workload.files[0])
     with path.open("w") as file:
-        for _ in range(rows):
+        for _ in range(number):
             prompt, answer = (_take(words, length, count) for length in workload.shape(draw))
             file.write(json.dumps({"prompt": prompt, "response": answer}) + "\n")
 
