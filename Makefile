@@ -26,7 +26,8 @@ test-faults: .venv/test
 	.venv/bin/python -m pytest -m faults
 
 # BENCH="--steps 2 --workloads a --parts speed" is a quick trial; what is in results.json is kept.
-bench: .venv-bench/stamp $(LITGPT)/lit_model.pth $(MODEL)/config.json
+# It makes the model itself: the rule for it would install into .venv.
+bench: .venv-bench/stamp $(LITGPT)/lit_model.pth
 	.venv-bench/bin/python -m benchmarks.bench $(BENCH)
 
 lint: .venv/test
@@ -71,7 +72,8 @@ $(MODEL)/config.json: | .venv/quickstart
 	.venv-bench-litgpt/bin/python -m pip install --disable-pip-version-check --quiet -r $<
 	touch $@
 
-$(LITGPT)/lit_model.pth: .venv-bench-litgpt/stamp | $(MODEL)/config.json
+$(LITGPT)/lit_model.pth: .venv-bench-litgpt/stamp | .venv-bench/stamp
+	test -f $(MODEL)/config.json || .venv-bench/bin/python -m lit.embedded $(MODEL)
 	mkdir -p $(LITGPT)
 	cp $(MODEL)/* $(LITGPT)
 	.venv-bench-litgpt/bin/litgpt convert_to_litgpt $(LITGPT) \

@@ -22,7 +22,8 @@ def write(cells: Cells, folder: Path) -> None:
     path = folder / "RESULTS.md"
     text = path.read_text() if path.exists() else "# Results\n"
     before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
+    after = rest.partition(END)[2].strip()
+    after = f"\n{after}\n" if after else ""
     names = pictures.draw(cells, folder)
     body = "\n".join(lines(cells, names))
     write_whole(path, f"{before.rstrip()}\n\n{BEGIN}\n\n{body}\n\n{END}\n{after}")

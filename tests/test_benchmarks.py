@@ -16,11 +16,12 @@ from benchmarks.workloads import MODES, SEED, enough
 from data.plan import plan
 
 FAKE = """
-import json, sys, time
+import sys, time
+from pathlib import Path
 sys.path.insert(0, {root!r})
 from benchmarks.gate import Gate
 from benchmarks.rows import digest_of, read
-steps, _ = read({steps!r})
+steps, _ = read(Path({steps!r}))
 gate, report = Gate.from_environment(), {{}}
 for step in steps:
     gate.step(**report)
