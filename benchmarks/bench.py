@@ -62,7 +62,7 @@ def main(args: list[str] | None = None) -> int:
             results.measure("startup", work)
         if "generation" in options.parts:
             results.measure("generation", generation.measure)
-    render.write(results.cells, ROOT / "benchmarks")
+    render.write(results.cells, options.results.parent)
     return 0
 
 
