@@ -1,6 +1,7 @@
 # make quickstart   train an adapter on the embedded model
 # make test         ruff, mypy and pytest
 # make test-faults  minutes of killing runs and going on
+# make bench        ours beside PEFT, TRL and LitGPT on two idle cores: benchmarks/RESULTS.md
 # All set up what they need in .venv and models/, once.
 
 PYTHON ?= python3
@@ -8,7 +9,9 @@ PIP = .venv/bin/python -m pip install --disable-pip-version-check --quiet --cons
 MODEL = models/SmolLM2-135M-Instruct
 RUN = runs/quickstart
 
-.PHONY: quickstart test test-faults lint format clean
+LITGPT = .venv-bench-litgpt/checkpoint/SmolLM2-135M-Instruct
+
+.PHONY: quickstart test test-faults bench lint format clean
 
 quickstart: $(RUN)/comparison/report.html
 	@echo "adapter     $(RUN)/adapter"
@@ -21,6 +24,11 @@ test: lint $(MODEL)/config.json
 
 test-faults: .venv/test
 	.venv/bin/python -m pytest -m faults
+
+# BENCH="--steps 2 --workloads a --parts speed" is a quick trial; what is in results.json is kept.
+# It makes the model itself: the rule for it would install into .venv.
+bench: .venv-bench/stamp $(LITGPT)/lit_model.pth
+	.venv-bench/bin/python -m benchmarks.peers $(BENCH)
 
 lint: .venv/test
 	.venv/bin/ruff check .
@@ -53,5 +61,23 @@ $(MODEL)/config.json: | .venv/quickstart
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
+.venv-bench/stamp: setup.cfg constraints.txt benchmarks/peers/requirements.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --disable-pip-version-check --quiet \
+		--constraint constraints.txt --editable .[quickstart] -r benchmarks/peers/requirements.txt
+	touch $@
+
+.venv-bench-litgpt/stamp: benchmarks/peers/requirements-litgpt.txt
+	$(PYTHON) -m venv .venv-bench-litgpt
+	.venv-bench-litgpt/bin/python -m pip install --disable-pip-version-check --quiet -r $<
+	touch $@
+
+$(LITGPT)/lit_model.pth: .venv-bench-litgpt/stamp | .venv-bench/stamp
+	test -f $(MODEL)/config.json || .venv-bench/bin/python -m lit.embedded $(MODEL)
+	mkdir -p $(LITGPT)
+	cp $(MODEL)/* $(LITGPT)
+	.venv-bench-litgpt/bin/litgpt convert_to_litgpt $(LITGPT) \
+		--model_name SmolLM2-135M-Instruct --dtype float32 > .venv-bench-litgpt/convert.log
+
 clean:
-	rm -rf .venv .pytest_cache .hypothesis .mypy_cache .ruff_cache *.egg-info build
+	rm -rf .venv .venv-bench .venv-bench-litgpt .pytest_cache .hypothesis .mypy_cache .ruff_cache *.egg-info build

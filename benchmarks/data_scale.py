@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import platform
-import random
 import resource
 import statistics
 import subprocess
@@ -26,47 +25,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.made_rows import generate, make_tokenizer  # noqa: E402
+
 MAX_LENGTH = 512
 TOOLS = ("ours", "datasets")
-TEMPLATE = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-
-
-def generate(path: Path, rows: int) -> None:
-    """Rows of made-up words: questions of 10 to 30 of them, answers of 20 to 100."""
-    draw = random.Random(0)
-    words = ["".join(draw.choices("etaoinshrdlucmfw", k=draw.randint(2, 9))) for _ in range(3000)]
-    with path.open("w", encoding="utf-8") as file:
-        for _ in range(rows):
-            prompt = " ".join(draw.choices(words, k=draw.randint(10, 30)))
-            response = " ".join(draw.choices(words, k=draw.randint(20, 100)))
-            file.write(json.dumps({"prompt": prompt, "response": response}) + "\n")
-
-
-def make_tokenizer(path: Path, sample: Path) -> None:
-    """A byte-level tokenizer of 8,000 tokens, trained on the first rows."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=8000,
-        special_tokens=["<|im_start|>", "<|im_end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    with sample.open(encoding="utf-8") as file:
-        core.train_from_iterator(
-            (line for line, _ in zip(file, range(5000), strict=False)), trainer
-        )
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, eos_token="<|im_end|>", chat_template=TEMPLATE
-    )
-    tokenizer.save_pretrained(path)
 
 
 class Peak(threading.Thread):
@@ -179,7 +141,9 @@ def with_datasets(file: Path, tokenizer: Any, processes: int, cache: str) -> Any
     return table.map(encode, batched=True, remove_columns=table.column_names, num_proc=several)
 
 
-def run(rows: list[int], repeats: int, processes: int, folder: Path) -> list[dict[str, Any]]:
+def run(
+    rows: list[int], repeats: int, processes: int, folder: Path, tools: tuple[str, ...] = TOOLS
+) -> list[dict[str, Any]]:
     """Every measurement, each in a process of its own, the tools in turn."""
     results = []
     # One thread in each process, so that processes are what is counted.
@@ -192,7 +156,7 @@ def run(rows: list[int], repeats: int, processes: int, folder: Path) -> list[dic
         if not tokenizer.exists():
             make_tokenizer(tokenizer, file)
         for repeat in range(repeats):
-            for tool in TOOLS:
+            for tool in tools:
                 command = [sys.executable, __file__, "--measure", tool, "--file", str(file)]
                 command += ["--tokenizer", str(tokenizer), "--processes", str(processes)]
                 said = subprocess.run(

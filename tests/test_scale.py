@@ -11,12 +11,12 @@ import torch
 from conftest import SMALL, make_model
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.bases import BASES, Base, decoder_layers, empty, flops_of_a_token
-from benchmarks.footprint import KINDS, Footprint, footprint, shard
-from benchmarks.imbalance import Batching, simulate
-from benchmarks.scale import DOCUMENT, TABLES, renew
-from benchmarks.speed import MACHINES, Setting, Work, step
-from benchmarks.traffic import Sizes, ddp, fsdp, fsdp_in_full, sizes
+from benchmarks.scale.__main__ import DOCUMENT, TABLES, renew
+from benchmarks.scale.bases import BASES, Base, decoder_layers, empty, flops_of_a_token
+from benchmarks.scale.footprint import KINDS, Footprint, footprint, shard
+from benchmarks.scale.imbalance import Batching, simulate
+from benchmarks.scale.speed import MACHINES, Setting, Work, step
+from benchmarks.scale.traffic import Sizes, ddp, fsdp, fsdp_in_full, sizes
 from lit.arguments import parse
 from lit.check import examine
 from lit.meta_step import rehearse

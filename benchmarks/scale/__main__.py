@@ -10,12 +10,12 @@ import re
 import sys
 from collections.abc import Callable
 
-from benchmarks import tables
-from benchmarks.footprint import TOKENS
-from benchmarks.imbalance import Batching, simulate
-from benchmarks.imbalance_picture import draw
-from benchmarks.lengths import ROOT, corpora, heavy_tailed
-from benchmarks.speed import work
+from benchmarks.scale import tables
+from benchmarks.scale.footprint import TOKENS
+from benchmarks.scale.imbalance import Batching, simulate
+from benchmarks.scale.imbalance_picture import draw
+from benchmarks.scale.lengths import ROOT, corpora, heavy_tailed
+from benchmarks.scale.speed import work
 
 DOCUMENT = ROOT / "docs" / "scale.md"
 PICTURE = ROOT / "docs" / "imbalance.png"

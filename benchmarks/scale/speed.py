@@ -6,10 +6,10 @@ from functools import cache
 
 import numpy as np
 
-from benchmarks.bases import BASES, empty, flops_of_a_token
-from benchmarks.footprint import TOKENS, Footprint, R, of_known, shard
-from benchmarks.imbalance import Batching, simulate
-from benchmarks.traffic import Sizes, ddp, fsdp, sizes
+from benchmarks.scale.bases import BASES, empty, flops_of_a_token
+from benchmarks.scale.footprint import TOKENS, Footprint, R, of_known, shard
+from benchmarks.scale.imbalance import Batching, simulate
+from benchmarks.scale.traffic import Sizes, ddp, fsdp, sizes
 from lora.config import LoRAConfig
 from lora.inject import inject
 

@@ -9,7 +9,7 @@ from data.rows import Source
 from data.store import build
 from lit.model import load_tokenizer
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CORPORA = ROOT / "data" / "corpora"
 MODEL = ROOT / "models" / "SmolLM2-135M-Instruct"
 MAX_LENGTH = 4096

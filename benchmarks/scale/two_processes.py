@@ -1,6 +1,6 @@
-"""How well the model of ``benchmarks.speed`` tells the step of two processes on this machine.
+"""How well the model of ``benchmarks.scale.speed`` tells the step of two processes on this machine.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.two_processes
+    OMP_NUM_THREADS=1 python -m benchmarks.scale.two_processes
 
 The embedded model in float32 with adapters of rank 8 on all linear layers, one thread a process,
 gloo on the loopback, torch's DistributedDataParallel around the project's loss. Measured are a step
@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
-from benchmarks.bases import flops_of_a_token
-from benchmarks.lengths import MODEL, ROOT
-from benchmarks.speed import step_time
-from benchmarks.traffic import ddp
+from benchmarks.scale.bases import flops_of_a_token
+from benchmarks.scale.lengths import MODEL, ROOT
+from benchmarks.scale.speed import step_time
+from benchmarks.scale.traffic import ddp
 from data.batch import collate
 from data.types import Batch, Example
 from lit.attention import pack
@@ -148,7 +148,7 @@ def start(count: int) -> dict:
         "MASTER_PORT": str(port),
         "GLOO_SOCKET_IFNAME": "lo",
     }
-    command = [sys.executable, "-m", "benchmarks.two_processes"]
+    command = [sys.executable, "-m", "benchmarks.scale.two_processes"]
     started = [
         subprocess.Popen(
             command, env=environment | {"RANK": str(rank)}, cwd=ROOT, stdout=subprocess.PIPE

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from benchmarks.bases import BASES, empty
-from benchmarks.footprint import KINDS, TOKENS, R, of_known, shard
-from benchmarks.imbalance import Imbalance
-from benchmarks.speed import MACHINES, Setting, Work, step
-from benchmarks.traffic import ddp, fsdp, fsdp_in_full, sizes
+from benchmarks.scale.bases import BASES, empty
+from benchmarks.scale.footprint import KINDS, TOKENS, R, of_known, shard
+from benchmarks.scale.imbalance import Imbalance
+from benchmarks.scale.speed import MACHINES, Setting, Work, step
+from benchmarks.scale.traffic import ddp, fsdp, fsdp_in_full, sizes
 from lora.inject import count
 
 SEVERAL = (2, 4, 8)

@@ -7,7 +7,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from benchmarks.bases import BASES, Base, decoder_layers, empty
+from benchmarks.scale.bases import BASES, Base, decoder_layers, empty
 from lit.estimate import estimate_of
 from lit.module import LoRAModule
 from lora.config import LoRAConfig

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.imbalance import Imbalance
+from benchmarks.scale.imbalance import Imbalance
 
 LINES = {
     "padded": ("padded, dealt in turn", "#d94801", "^"),

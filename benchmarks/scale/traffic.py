@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from benchmarks.bases import Base, decoder_layers, empty
+from benchmarks.scale.bases import Base, decoder_layers, empty
 from lora.config import LoRAConfig
 from lora.inject import inject, tensors
 

@@ -1,0 +1,66 @@
+"""From the command to the first training step, and to ``--help``, beside the bare imports."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.peers import workloads
+from benchmarks.peers.contender import ROOT, Contender
+from benchmarks.peers.contenders import COMMANDS, LITGPT
+
+TRAINER = "import torch, lightning.pytorch, transformers, datasets"
+HUGGING_FACE = "import torch, datasets, accelerate, peft; from transformers import Trainer"
+LOAD = (
+    "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; "
+    f"M.from_pretrained('{workloads.MODEL}', dtype=torch.float32); "
+    f"T.from_pretrained('{workloads.MODEL}')"
+)
+HERE = {
+    "lit.fit --help": ["-m", "lit.fit", "--help"],
+    "lit.fit --help: bare imports": ["-c", "import jsonargparse, lightning.pytorch.cli"],
+    "lit.chat --help": ["-m", "lit.chat", "--help"],
+    "lit.chat --help: bare imports": ["-c", "import argparse"],
+    "first step, ours: bare imports": ["-c", TRAINER],
+    "first step, ours: bare imports and weights": ["-c", f"{TRAINER}; {LOAD}"],
+    "first step, peft: bare imports and weights": ["-c", f"{HUGGING_FACE}; {LOAD}"],
+}
+
+
+def measure(names: list[str], repeats: int, folder: Path) -> dict[str, Any]:
+    """Seconds of every start, in turns; the first of each only warms the page cache."""
+    path = workloads.prepare("a", workloads.MODES["batch 4"], 1, folder)
+    found: dict[str, list[float]] = {}
+    failed: dict[str, str] = {}
+    for repeat in range(repeats + 1):
+        for title, arguments in HERE.items():
+            seconds = _run([sys.executable, *arguments])
+            found.setdefault(title, []).extend([seconds] if repeat else [])
+        for name in names:
+            title = f"first step, {name}"
+            if title in failed:
+                continue
+            try:
+                seconds = _to_first_step(COMMANDS[name](path, 0.1), folder / f"{name}.log")
+            except (RuntimeError, OSError) as error:
+                failed[title] = str(error)
+                continue
+            found.setdefault(title, []).extend([seconds] if repeat else [])
+    medians = {title: float(np.median(times)) for title, times in found.items() if times}
+    return {"seconds": found, "medians": medians, "failed": failed, "litgpt": LITGPT}
+
+
+def _to_first_step(command: list[str], log: Path) -> float:
+    with Contender(command, log) as contender:
+        contender.request()
+        return time.perf_counter() - contender.started
+
+
+def _run(command: list[str]) -> float:
+    start = time.perf_counter()
+    subprocess.run(command, cwd=ROOT, env=os.environ, check=True, capture_output=True)
+    return time.perf_counter() - start
