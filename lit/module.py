@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any, Literal
 
 import lightning as L
@@ -112,6 +113,10 @@ class LoRAModule(L.LightningModule):
         if self.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
         self.model = model
+        # Every rank has read the same base: DDP is to send nothing but what trains.
+        trained = {f"model.{name}" for name in tensors(model)}
+        named = chain(self.named_parameters(), self.named_buffers())
+        self._ddp_params_and_buffers_to_ignore = [n for n, _ in named if n not in trained]
 
     def configure_callbacks(self) -> StepNumbers:
         """No run goes without a look at its numbers."""
@@ -123,9 +128,8 @@ class LoRAModule(L.LightningModule):
         return super().to(*args, **kwargs)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed the dropout by position, so that a resumed run draws what it would have drawn."""
-        place = (self.seed, self.global_rank, self.trainer.global_step, batch_idx)
-        torch.manual_seed(hash(place))
+        """Seed the dropout by the rows: whichever rank has them, and in whichever run, draws so."""
+        torch.manual_seed(hash((self.seed, batch.draw)))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The micro-batch's share of the optimizer step's loss.
