@@ -1,7 +1,6 @@
 """An epoch, decided before it starts."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
