@@ -83,3 +83,12 @@ class Course:
                 steps = steps if end is None else min(steps, end - step)
                 yield Span(epoch, step, steps, done)
                 step, epoch, done = step + steps, epoch + 1, 0
+
+
+def said_of(course: Course, step: int) -> list[str]:
+    """A line on steps that have another size from some step on; none where they have not."""
+    *others, now = course.legs
+    if not others or now.step != step:
+        return []
+    sizes = f"{now.per_step} micro-batches, was of {others[-1].per_step}"
+    return [f"a step is of {sizes}: from micro-batch {now.done} of epoch {now.epoch} on"]

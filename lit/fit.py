@@ -18,6 +18,7 @@ from lit.callbacks import BestAdapter, Lines, Samples, Throughput
 from lit.card import write_card
 from lit.checkpoint import WholeCheckpointIO
 from lit.console import say
+from lit.course import said_of
 from lit.drift import Settings, check_drift, digests, same_end, settings
 from lit.folder import RunFolder
 from lit.forecast import forecast
@@ -93,7 +94,7 @@ def _run(
             say(f"check  {reason.text}")
         if origin.path:
             say(f"resume {origin.path}, after step {origin.step}")
-            for line in lines:
+            for line in [*lines, *said_of(data.course, origin.step)]:
                 say(f"       {line}")
         else:
             trainer.validate(model, data, verbose=False)

@@ -274,11 +274,13 @@ class Ranks:
     def _see_off(self) -> None:
         """The first rank ends last: the others read its board."""
         if self.rank:
+            with contextlib.suppress(RuntimeError):
+                self._board.set(f"left/{self.rank}", "")
             return
         deadline = time.monotonic() + 2 * GRACE
         with contextlib.suppress(RuntimeError):
             others = {*range(1, self.size)} - self.gone
-            while others - self._ends().keys() and time.monotonic() < deadline:
+            while others - self._shown("left").keys() and time.monotonic() < deadline:
                 time.sleep(BEAT / 20)
         for child in self.children:
             try:

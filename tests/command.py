@@ -103,13 +103,15 @@ class Command:
         size: int,
         environment: Callable[[int, int], dict[str, str]] = torchrun,
         faults: dict[int, Fault] | None = None,
+        more: dict[int, list[str]] | None = None,
     ) -> list[int]:
-        """Start it as several ranks at once; their process ids."""
+        """Start it as several ranks at once, some with more arguments; their process ids."""
         port, started = str(find_free_network_port()), []
         for rank in range(size):
             env = environment(rank, size) | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
             fault = (faults or {}).get(rank)
-            started.append(self.start(args, env=env, fault=fault, name=f"-{rank}"))
+            own = [*args, *(more or {}).get(rank, [])]
+            started.append(self.start(own, env=env, fault=fault, name=f"-{rank}"))
         return started
 
     def ends(self, started: list[int], limit: float = 120) -> list[Result]:

@@ -3,12 +3,23 @@
 import csv
 import json
 import random
+import shutil
+import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from command import Command, Result
+from command import Command, Fault, Result, slurm, torchrun
+
+from data.plan import micro_batches
+from data.types import Batch
+from lit.fit import main
+from lit.folder import RunFolder
+from lit.resume import Origin
+from lit.turns import MicroBatches
 
 MODULE = "lit.module.LoRAModule"
 random_ = random.Random(0)
@@ -112,3 +123,188 @@ def test_a_folder_of_several_processes_holds_what_one_writes(
     ours, theirs = ([name for name in listed if "tfevents" not in name] for listed in names)
     assert ours == theirs
     assert len(names[0]) == len(names[1])
+
+
+def same(run: Path, whole: Path, step: int = 20) -> None:
+    """See that two runs came to the same end, bit by bit."""
+    ours, theirs = checkpoint(run, step), checkpoint(whole, step)
+    torch.testing.assert_close(ours["state_dict"], theirs["state_dict"], rtol=0, atol=0)
+    for a, b in zip(ours["optimizer_states"], theirs["optimizer_states"], strict=True):
+        torch.testing.assert_close(a["state"], b["state"], rtol=0, atol=0)
+    assert table(run) == table(whole)
+    adapters = [path / "adapter" / "adapter_model.safetensors" for path in (run, whole)]
+    assert adapters[0].read_bytes() == adapters[1].read_bytes()
+
+
+ENDS = {
+    "SIGTERM to the second": ({1: Fault(f"{MODULE}.training_step", 22, "SIGTERM")}, 143),
+    "Ctrl-C in a validation": ({0: Fault(f"{MODULE}.validation_step", 7, "SIGINT")}, 130),
+    "kill -9 of the second": ({1: Fault(f"{MODULE}.training_step", 22)}, 1),
+    "kill -9 of the first": ({0: Fault(f"{MODULE}.training_step", 22)}, 1),
+}
+"""What happens to one of two ranks, and the code with which the ranks that live end."""
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_ranks_end_together_and_the_resumed_end_is_that_of_an_uninterrupted_run(
+    end: str, command: Command, settings: list[str], runs: dict[int, Path], tmp_path: Path
+) -> None:
+    faults, code = ENDS[end]
+    args = [*settings, *shared(2), "--output_dir", str(tmp_path / "run")]
+    began = time.monotonic()
+    ended = command.ends(command.together(args, 2, faults=faults))
+    assert time.monotonic() - began < 60
+    killed = {rank for rank, fault in faults.items() if fault.what == "SIGKILL"}
+    assert [result.code for result in ended] == [-9 if n in killed else code for n in range(2)]
+    errors = "".join(result.error for result in ended)
+    assert len(errors.splitlines()) == 1, errors
+    assert "go on with the same command and --ckpt_path last" in errors.replace("Go", "go")
+    for rank in killed:
+        assert f"rank {rank} is gone" in errors
+    well(command.ends(command.together([*args, "--ckpt_path", "last"], 2)))
+    same(tmp_path / "run", runs[2])
+
+
+def unfinished(run: Path, step: int, copy: Path) -> Path:
+    """A copy of a run as a kill after a step would have left it."""
+    shutil.copytree(run, copy)
+    checkpoints = copy / "checkpoints"
+    shutil.copy(checkpoints / f"step-{step}.ckpt", checkpoints / "last.ckpt")
+    (checkpoints / "manifest.json").unlink()
+    (copy / "loss.png").unlink()
+    return copy
+
+
+@pytest.mark.parametrize(("step", "before", "after"), [(6, 2, 3), (8, 3, 1)])
+def test_a_run_goes_on_by_another_number_of_processes_to_the_same_end(
+    step: int,
+    before: int,
+    after: int,
+    command: Command,
+    settings: list[str],
+    runs: dict[int, Path],
+    tmp_path: Path,
+) -> None:
+    run = unfinished(runs[before], step, tmp_path / "run")
+    args = [*settings, *shared(after), "--output_dir", str(run), "--ckpt_path", "last"]
+    ended = command.ends(
+        command.together(args, after) if after > 1 else [command.start(args, name="-0")]
+    )
+    well(ended)
+    assert f'trainer.devices is "{after}", was "{before}": the new value rules' in ended[0].out
+    for later in range(step + 1, 21):
+        ours, theirs = (checkpoint(path, later)["state_dict"] for path in (run, runs[1]))
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+    for a, b in zip(table(run), table(runs[1]), strict=True):
+        assert a == pytest.approx(b, rel=1e-5)
+
+
+@pytest.mark.parametrize(("step", "done", "product"), [(6, 12, 4), (7, 18, 30), (8, 19, 1)])
+def test_a_run_goes_on_with_steps_of_another_size_at_the_next_row(
+    step: int,
+    done: int,
+    product: int,
+    settings: list[str],
+    runs: dict[int, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: dict[int, list[np.ndarray]] = {}
+
+    def noted(batches: MicroBatches, turn: int) -> Batch:
+        if len(batches.rows) == 37:  # not the rows held out
+            seen.setdefault(batches.epoch, []).append(batches.plan.rows(0, turn))
+        return taken(batches, turn)
+
+    run = unfinished(runs[2], step, tmp_path / "run")
+    args = [*settings, *shared(1, product), "--output_dir", str(run), "--ckpt_path", "last"]
+    taken = MicroBatches.__getitem__
+    monkeypatch.setattr(MicroBatches, "__getitem__", noted)
+    assert main([*args, "--checkpoint.every_n_train_steps", "100"]) == 0
+    left = Counter({1: 19 - done, 2: 19, 3: 19, 4: 19})
+    assert {epoch: len(groups) for epoch, groups in seen.items()} == +left
+    for epoch, groups in seen.items():
+        rows, starts = micro_batches_of(epoch)
+        first = 0 if epoch > 1 else starts[done]
+        assert sorted(np.concatenate(groups)) == sorted(rows[first:])
+    steps = step + sum(-(-n // product) for n in left.values())
+    assert Origin.find(RunFolder(run), "last").step == steps
+
+
+def micro_batches_of(epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    lengths = np.ones(37, dtype=int)
+    return micro_batches(lengths, batch_size=2, seed=42, epoch=epoch)
+
+
+WRONG = {
+    "no such file": ["--data.path", "nowhere.jsonl"],
+    "no such setting": ["--model.lorra", "1"],
+    "other numbers of processes": ["--trainer.devices", "3"],
+    "one process each": ["--trainer.devices", "1", "--trainer.strategy", "auto"],
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_an_error_that_all_ranks_have_is_printed_once_and_they_end_with_2(
+    wrong: str, command: Command, settings: list[str], tmp_path: Path
+) -> None:
+    args = [*settings, *shared(2), *WRONG[wrong], "--output_dir", str(tmp_path / "run")]
+    ended = command.ends(command.together(args, 2, slurm if "other" in wrong else torchrun), 40)
+    assert [result.code for result in ended] == [2, 2]
+    assert ended[0].error.startswith("error: ")
+    assert not ended[1].error
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_error_of_one_rank_is_said_by_it_and_ends_the_others_with_its_code(
+    rank: int, command: Command, settings: list[str], tmp_path: Path
+) -> None:
+    args = [*settings, *shared(2), "--output_dir", str(tmp_path / "run")]
+    more = {rank: ["--data.path", "nowhere.jsonl"]}
+    ended = command.ends(command.together(args, 2, slurm, more=more), 40)
+    assert [result.code for result in ended] == [2, 2]
+    assert ended[rank].error.startswith("error (rank 1): " if rank else "error: ")
+    assert not ended[1 - rank].error
+
+
+def test_ranks_that_read_other_rows_are_refused(
+    command: Command, settings: list[str], tmp_path: Path
+) -> None:
+    args = [*settings, *shared(2), "--output_dir", str(tmp_path / "run")]
+    rows = Path(settings[settings.index("--data.path") + 1])
+    other = tmp_path / "rows.jsonl"
+    other.write_text(rows.read_text("utf-8").replace("warm", "hot"), "utf-8")
+    more = {1: ["--data.path", str(other)]}
+    ended = command.ends(command.together(args, 2, more=more), 40)
+    assert [result.code for result in ended] == [2, 2]
+    assert "data.path (rows) is 37 rows" in ended[0].error
+    assert "on rank 1" in ended[0].error
+    assert not ended[1].error
+
+
+def test_memory_that_one_rank_lacks_in_the_rehearsal_ends_all(
+    command: Command, settings: list[str], tmp_path: Path
+) -> None:
+    rows = [{"prompt": "Why?", "response": "So. " * 900} for i in range(16)]
+    path = tmp_path / "long.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    more = ["--data.path", str(path), "--data.max_length", "4000", "--data.val_fraction", "0"]
+    more += ["--data.batch_size", "8", "--model.warmup", "0"]
+    args = [*settings, *shared(2, 2), *more, "--output_dir", str(tmp_path / "run")]
+    fault = {1: Fault(f"{MODULE}.training_step", 1, "memory")}
+    ended = command.ends(command.together(args, 2, faults=fault), 40)
+    assert [result.code for result in ended] == [1, 1]
+    assert ended[1].error.startswith("error (rank 1): out of memory in the longest micro-batch")
+    assert not ended[0].error
+
+
+def test_a_4_bit_base_trains_in_two_processes_as_in_one(
+    command: Command, settings: list[str], tmp_path: Path
+) -> None:
+    more = ["--model.quantize", "nf4", "--trainer.max_steps", "6"]
+    for ranks in (1, 2):
+        args = [*settings, *shared(ranks), *more, "--output_dir", str(tmp_path / str(ranks))]
+        started = command.together(args, ranks) if ranks > 1 else [command.start(args, name="-0")]
+        well(command.ends(started))
+    ours, theirs = (checkpoint(tmp_path / str(ranks), 6) for ranks in (2, 1))
+    torch.testing.assert_close(ours["state_dict"], theirs["state_dict"], rtol=0, atol=1e-5)

@@ -109,6 +109,8 @@ def wait(pid: int, limit: float) -> int:
 if __name__ == "__main__":
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    # First, as in the command: it tells torch what to say.
+    importlib.import_module("lit")
     import matplotlib.backends.backend_agg
     import torch
     import transformers
