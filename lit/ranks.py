@@ -83,9 +83,10 @@ class Ranks:
             )
         if trainer.world_size == 1:
             return
+        from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+
         launcher = trainer.strategy.launcher
-        procs = getattr(launcher, "procs", None)
-        if launcher is None or procs is None or not hasattr(launcher, "cluster_environment"):
+        if not isinstance(launcher, _SubprocessScriptLauncher):
             name = type(trainer.strategy).__name__
             raise ConfigError(f"trainer.strategy {name} starts no commands: take ddp")
         if self.size == 1 and trainer.num_nodes > 1:
@@ -97,9 +98,9 @@ class Ranks:
             launcher.launch(lambda: None, trainer=trainer)
         except ValueError as error:
             raise ConfigError(str(error)) from None
-        self.children = list(procs)
+        self.children = list(launcher.procs)
         # Lightning watches this list, and would kill all without a word where one ended.
-        procs.clear()
+        launcher.procs.clear()
         if self.size == 1:
             self._open(trainer.world_size)
         trainer.strategy.setup_environment()
