@@ -1,9 +1,14 @@
 """Runs of several processes, which talk by gloo on the loopback."""
 
+import contextlib
 import csv
 import json
+import os
 import random
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -308,3 +313,95 @@ def test_a_4_bit_base_trains_in_two_processes_as_in_one(
         well(command.ends(started))
     ours, theirs = (checkpoint(tmp_path / str(ranks), 6) for ranks in (2, 1))
     torch.testing.assert_close(ours["state_dict"], theirs["state_dict"], rtol=0, atol=1e-5)
+
+
+@pytest.fixture
+def hosts() -> Iterator[list[str]]:
+    """Two network namespaces with a cable between them: host n has the address 10.77.0.n."""
+    names = [f"lit-{os.getpid()}-{n}" for n in (1, 2)]
+    commands = [f"ip netns add {name}" for name in names]
+    commands.append(f"ip link add eth0 netns {names[0]} type veth peer eth0 netns {names[1]}")
+    for n, name in enumerate(names, 1):
+        commands += [
+            f"ip -n {name} address add 10.77.0.{n}/24 dev eth0",
+            f"ip -n {name} link set eth0 up",
+            f"ip -n {name} link set lo up",
+        ]
+    try:
+        for line in commands:
+            try:
+                made = subprocess.run(line.split(), capture_output=True, text=True, check=False)
+            except FileNotFoundError:
+                pytest.skip("there is no command ip here to make network namespaces with")
+            if made.returncode:
+                pytest.skip(
+                    f"no network namespaces may be made here: {line}: {made.stderr.strip()}"
+                )
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
+
+
+def test_two_hosts_under_torchrun_train_what_one_process_trains(
+    hosts: list[str], settings: list[str], runs: dict[int, Path], tmp_path: Path
+) -> None:
+    env = os.environ | {"GLOO_SOCKET_IFNAME": "eth0", "OMP_NUM_THREADS": "1"}
+    env |= {"HF_DATASETS_CACHE": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[1])}
+    many = ["--nnodes", "2", "--nproc_per_node", "1", "--master_addr", "10.77.0.1"]
+    run = ["--trainer.num_nodes", "2", "--trainer.devices", "1", "--trainer.strategy", "ddp"]
+    run += ["--trainer.accumulate_grad_batches", "3", "--output_dir", str(tmp_path / "run")]
+    started = [
+        subprocess.Popen(
+            [
+                *("ip", "netns", "exec", host, sys.executable, "-m", "torch.distributed.run"),
+                *(*many, "--node_rank", str(rank), "-m", "lit.fit", *settings, *run),
+            ],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        for rank, host in enumerate(hosts)
+    ]
+    try:
+        said = [process.communicate(timeout=120) for process in started]
+    finally:
+        for process in started:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert [process.returncode for process in started] == [0, 0], said
+    assert not said[1][0]
+    ours, theirs = (checkpoint(path, 20) for path in (tmp_path / "run", runs[1]))
+    torch.testing.assert_close(ours["state_dict"], theirs["state_dict"], rtol=0, atol=1e-5)
+
+
+def test_python_m_lit_fit_starts_the_other_rank_and_outlives_it_for_a_word(
+    settings: list[str], runs: dict[int, Path], tmp_path: Path
+) -> None:
+    env = os.environ | {"HF_DATASETS_CACHE": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    env |= {"PYTHONPATH": str(Path(__file__).parents[1])}
+    args = [*settings, *shared(2), "--output_dir", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "lit.fit", *args]
+    with (tmp_path / "out").open("w") as out, (tmp_path / "error").open("w") as error:
+        process = subprocess.Popen(
+            command, env=env, stdout=out, stderr=error, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + 90
+        while "step 2/" not in (tmp_path / "out").read_text():
+            assert time.monotonic() < deadline, (tmp_path / "error").read_text()
+            time.sleep(0.01)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+        os.kill(int(children.split()[0]), signal.SIGKILL)
+        assert process.wait(60) == 1
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    said = (tmp_path / "error").read_text()
+    assert len(said.splitlines()) == 1
+    assert said.startswith("error: rank 1 is gone")
+    assert main([*settings, *shared(1), *args[-2:], "--ckpt_path", "last"]) == 0
+    ours, theirs = (checkpoint(path, 20)["state_dict"] for path in (tmp_path / "run", runs[1]))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
