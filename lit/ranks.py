@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch.utilities import rank_zero_only
@@ -42,6 +42,7 @@ class Ranks:
         self.size = 1
         self.children: list[subprocess.Popen] = []
         self.board: Board | None = None
+        self.beat, self.code = 0, 1
         self.gone: set[int] = set()
         self.over = threading.Event()
         self.ending = threading.Lock()
@@ -132,6 +133,7 @@ class Ranks:
             self._print(code, text)
             return code
         with self.ending:
+            self.code = code
             self.over.set()
             if threading.current_thread() is threading.main_thread():
                 # torchrun and SLURM send it to the ranks that are left.
@@ -171,25 +173,39 @@ class Ranks:
 
         self.board = Board(self.rank, size)
         self.size = size
-        threading.Thread(target=self._watch, args=[self.board], daemon=True, name="ranks").start()
+        threading.Thread(target=self._talk, args=[self.board], daemon=True).start()
+        threading.Thread(target=self._watch, daemon=True).start()
 
-    def _watch(self, board: "Board") -> None:
+    def _talk(self, board: "Board") -> None:
+        """Show life, and look at the others'; end with them."""
         seen: dict[int, tuple[int, int]] = {}
-        beat = 0
         while not self.over.wait(BEAT):
-            beat += 1
+            self.beat += 1
             try:
-                board.show("beat", str(beat))
+                board.show("beat", str(self.beat))
                 trouble = board.trouble()
                 if self.rank == 0 and not trouble:
-                    self._listen(board, beat, seen)
+                    self._listen(board, self.beat, seen)
                     trouble = bool(self.gone)
             except RuntimeError:
                 trouble = True
             if trouble and not self.over.wait(GRACE):
-                code = self.end(1, lost=True)
-                sys.stdout.flush()
-                os._exit(code)
+                self._leave(self.end(1, lost=True))
+
+    def _watch(self) -> None:
+        """End where the board does not answer, as its machine is no longer in the network."""
+        beat, silence = 0, 0
+        while silence <= SILENCE:
+            time.sleep(BEAT)
+            beat, silence = self.beat, silence + 1 if self.beat == beat else 0
+        if not self.over.is_set():
+            self._print(1, _gone({0}))
+        self._leave(self.code)
+
+    def _leave(self, code: int) -> NoReturn:
+        """End although the main thread waits for another rank."""
+        sys.stdout.flush()
+        os._exit(code)
 
     def _listen(self, board: "Board", beat: int, seen: dict[int, tuple[int, int]]) -> None:
         """Note which ranks have gone: they ended without a word, or are silent for long."""
@@ -215,8 +231,7 @@ class Ranks:
                 self.gone = silent - board.ends().keys()
         except RuntimeError:
             self.gone = {0}
-        who = ", ".join(map(str, sorted(self.gone))) or "(which is not known)"
-        return code, f"rank {who} is gone: it was killed, or cannot be reached. {GO_ON}"
+        return code, _gone(self.gone)
 
     def _count_children(self, board: "Board") -> None:
         ends = board.ends()
@@ -252,6 +267,11 @@ class Ranks:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
+
+
+def _gone(ranks: set[int]) -> str:
+    who = ", ".join(map(str, sorted(ranks))) or "(which is not known)"
+    return f"rank {who} is gone: it was killed, or cannot be reached. {GO_ON}"
 
 
 def unreachable(error: BaseException) -> bool:
