@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any, Literal
 
 import lightning as L
@@ -101,6 +102,8 @@ class LoRAModule(L.LightningModule):
         # A is drawn from the seed alone, whatever was drawn before.
         torch.manual_seed(self.seed)
         inject(model, self.lora)
+        if not self.gradient_checkpointing:
+            keep_less(model)
         for paths in tied(model):
             say(f"model  {' and '.join(paths)} are one matrix: they train together")
         self._noise = EmbeddingNoise(model.get_input_embeddings(), self.lora.neftune_alpha)
@@ -109,12 +112,14 @@ class LoRAModule(L.LightningModule):
         with self.trainer.precision_plugin.forward_context():
             if reason := pack(model, batch):
                 say(f"model  {reason}: rows are computed one by one, slower, to the same result")
-            if not self.gradient_checkpointing:
-                keep_less(model)
             check_loss(model, batch)
         if self.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
         self.model = model
+        # Every rank has read the same base: DDP is to send nothing but what trains.
+        trained = {f"model.{name}" for name in tensors(model)}
+        named = chain(self.named_parameters(), self.named_buffers())
+        self._ddp_params_and_buffers_to_ignore = [n for n, _ in named if n not in trained]
 
     def configure_callbacks(self) -> StepNumbers:
         """No run goes without a look at its numbers."""
@@ -126,9 +131,8 @@ class LoRAModule(L.LightningModule):
         return super().to(*args, **kwargs)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed the dropout by position, so that a resumed run draws what it would have drawn."""
-        place = (self.seed, self.global_rank, self.trainer.global_step, batch_idx)
-        torch.manual_seed(hash(place))
+        """Seed the dropout by the rows: whichever rank has them, and in whichever run, draws so."""
+        torch.manual_seed(hash((self.seed, batch.draw)))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The micro-batch's share of the optimizer step's loss.
