@@ -1,8 +1,9 @@
 """The LightningModule: a base model with adapters, one exact step at a time."""
 
 import math
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 import lightning as L
 import torch
@@ -16,6 +17,7 @@ from lit.attention import pack
 from lit.console import say
 from lit.loss import check_loss, summed_loss
 from lit.model import load_base
+from lit.sharding import NAME, Gathered, ShardedStrategy, shard
 from lit.steps import StepNumbers
 from lora.config import ConfigError, LoRAConfig
 from lora.inject import inject, tensors
@@ -32,6 +34,7 @@ DTYPES = {
 """What the base computes in; A and B are float32 in all of them."""
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 CHECKED_ROWS = 3
+T = TypeVar("T")
 
 
 class LoRAModule(L.LightningModule):
@@ -54,6 +57,7 @@ class LoRAModule(L.LightningModule):
     """
 
     model: PreTrainedModel | None
+    root: Gathered | None
 
     def __init__(
         self,
@@ -82,7 +86,7 @@ class LoRAModule(L.LightningModule):
         self.gradient_checkpointing = gradient_checkpointing
         self.numbers = StepNumbers(skip=on_nonfinite == "skip")
         self.seed = seed
-        self.model = None
+        self.model = self.root = None
         # The checkpoint holds the adapter alone; load_state_dict below is strict about that.
         self.strict_loading = False
         self._step_loss = torch.zeros((), dtype=torch.float32)
@@ -95,23 +99,37 @@ class LoRAModule(L.LightningModule):
         precision = str(self.trainer.precision)
         if precision not in DTYPES:
             raise ConfigError(f"trainer.precision is {precision}; there are {', '.join(DTYPES)}")
-        dtype = DTYPES[precision]
-        model = load_base(self.base, self.revision, dtype, self.quantize, self.device)
+        dtype, strategy = DTYPES[precision], self.trainer.strategy
+        sharded = isinstance(strategy, ShardedStrategy)
+        # A base that is sharded may be too large for a device.
+        device = torch.device("cpu") if sharded else self.device
+        model = load_base(self.base, self.revision, dtype, self.quantize, device)
         # A is drawn from the seed alone, whatever was drawn before.
         torch.manual_seed(self.seed)
         inject(model, self.lora)
         for paths in tied(model):
             say(f"model  {' and '.join(paths)} are one matrix: they train together")
         self._noise = EmbeddingNoise(model.get_input_embeddings(), self.lora.neftune_alpha)
+        self.model = model
+        if isinstance(strategy, ShardedStrategy):
+            device = strategy.root_device
+            self.root = shard(model, strategy.device_mesh["data_parallel"], device)
         examples = self.trainer.datamodule.shortest(CHECKED_ROWS)  # type: ignore[attr-defined]
-        batch = collate(examples).to(self.device)
+        batch = collate(examples).to(device)
         with self.trainer.precision_plugin.forward_context():
-            if reason := pack(model, batch):
+            if reason := self.call(pack, batch):
+                if sharded:
+                    # Ranks have different numbers of rows, and must gather equally often.
+                    raise ConfigError(f"{reason}: trainer.strategy {NAME} cannot train this model")
                 say(f"model  {reason}: rows are computed one by one, slower, to the same result")
-            check_loss(model, batch)
+            self.call(check_loss, batch)
         if self.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
-        self.model = model
+
+    def call(self, function: Callable[..., T], *args: Any) -> T:
+        """Call a function of the model; where the base is sharded, every rank must take part."""
+        call = partial(function, self.adapted_model, *args)
+        return self.root(call) if self.root else call()
 
     def configure_callbacks(self) -> StepNumbers:
         """No run goes without a look at its numbers."""
@@ -134,7 +152,7 @@ class LoRAModule(L.LightningModule):
         back, every labelled token of the step weighs the same, in a short last step too.
         """
         self._noise.lengths = batch.borders.diff().tolist()
-        loss = summed_loss(self.adapted_model, batch) / batch.step_labels
+        loss = self.call(summed_loss, batch) / batch.step_labels
         self._step_loss = self._step_loss.to(loss.device) + loss.detach()
         return loss * self.trainer.accumulate_grad_batches * self.trainer.world_size
 
@@ -154,7 +172,7 @@ class LoRAModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add the micro-batch's loss and labels to the sum."""
-        loss = summed_loss(self.adapted_model, batch).double()
+        loss = self.call(summed_loss, batch).double()
         labels = (batch.labels >= 0).sum().double()
         self._val += torch.stack([loss, labels])
 
