@@ -184,13 +184,14 @@ class Samples(Callback):
         """Answer, likeliest token first, and write."""
         boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         assert isinstance(pl_module, LoRAModule)
-        # The ranks among which a base is sharded answer together; their boards write nothing.
-        if not (boards and (trainer.is_global_zero or pl_module.root)):
+        # Ranks that share a base answer together; the boards of all but the first write nothing.
+        sharded = pl_module.root is not None
+        if not (boards and (trainer.is_global_zero or sharded)):
             return
         tokenizer, prompts = trainer.datamodule.prompts(self.rows)  # type: ignore[attr-defined]
 
         def answer_all(model: PreTrainedModel) -> list[tuple[int, Answer]]:
-            return list(answers(model, tokenizer, prompts, self.sampling, self.rows))
+            return list(answers(model, tokenizer, prompts, self.sampling, self.rows, sharded))
 
         with unpacked(pl_module.adapted_model):
             made = pl_module.call(answer_all)

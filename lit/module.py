@@ -113,7 +113,7 @@ class LoRAModule(L.LightningModule):
         self.model = model
         if isinstance(strategy, ShardedStrategy):
             device = strategy.root_device
-            self.root = shard(model, strategy.device_mesh["data_parallel"], device)
+            self.root = shard(model, strategy.device_mesh, device)
         examples = self.trainer.datamodule.shortest(CHECKED_ROWS)  # type: ignore[attr-defined]
         batch = collate(examples).to(device)
         with self.trainer.precision_plugin.forward_context():

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import ModelParallelStrategy, ParallelStrategy, StrategyRegistry
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from transformers import PreTrainedModel
 
@@ -42,9 +42,10 @@ class ShardedStrategy(ModelParallelStrategy):
     restore_checkpoint_after_setup = ParallelStrategy.restore_checkpoint_after_setup
 
     def setup_environment(self) -> None:
-        """Join the other processes; all of them share one base."""
-        self._data_parallel_size, self._tensor_parallel_size = self.world_size, 1
-        super().setup_environment()
+        """Join the other processes, all of which share one base; a second call changes nothing."""
+        self._setup_distributed()
+        if self._device_mesh is None:
+            self._device_mesh = init_device_mesh(self.root_device.type, (self.world_size,))
 
     def optimizer_step(
         self, optimizer: torch.optim.Optimizer, closure: Callable[[], Any], *args: Any, **kw: Any
