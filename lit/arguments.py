@@ -12,6 +12,7 @@ from lit.checkpoint import Checkpoints
 from lit.datamodule import QADataModule
 from lit.keys import check_keys, nearest
 from lit.module import LoRAModule
+from lit.sharding import check_strategy
 from lora.adapter import write_whole
 from lora.config import ConfigError
 
@@ -132,7 +133,11 @@ class Arguments(LightningCLI):
         Args:
             callbacks: Added to those of the settings.
             trainer: Arguments of the Trainer that override the settings.
+
+        Raises:
+            ConfigError: The strategy cannot train such a model.
         """
+        check_strategy(self.config.trainer.strategy, self.config.model.quantize)
         self.config_init = self.parser.instantiate_classes(self.config)
         self.datamodule: QADataModule = self.config_init["data"]
         self.model: LoRAModule = self.config_init["model"]

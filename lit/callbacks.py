@@ -11,12 +11,13 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from transformers import PreTrainedModel
 
 from data.types import Batch
 from lit.attention import unpacked
 from lit.console import say
 from lit.folder import RunFolder
-from lit.generate import Sampling, answers
+from lit.generate import Answer, Sampling, answers
 from lit.module import LoRAModule
 from lora.adapter import save_adapter
 
@@ -184,13 +185,20 @@ class Samples(Callback):
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Answer, likeliest token first, and write."""
         boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        if not (trainer.is_global_zero and boards):
-            return
         assert isinstance(pl_module, LoRAModule)
+        # Ranks that share a base answer together; the boards of all but the first write nothing.
+        sharded = pl_module.root is not None
+        if not (boards and (trainer.is_global_zero or sharded)):
+            return
         tokenizer, prompts = trainer.datamodule.prompts(self.rows)  # type: ignore[attr-defined]
-        with unpacked(pl_module.adapted_model) as model:
-            for place, answer in answers(model, tokenizer, prompts, self.sampling, self.rows):
-                question = tokenizer.decode(prompts[place], skip_special_tokens=True)
-                text = f"{question}\n\n{answer.text}"
-                for board in boards:
-                    board.experiment.add_text(f"answer {place + 1}", text, trainer.global_step)
+
+        def answer_all(model: PreTrainedModel) -> list[tuple[int, Answer]]:
+            return list(answers(model, tokenizer, prompts, self.sampling, self.rows, sharded))
+
+        with unpacked(pl_module.adapted_model):
+            made = pl_module.call(answer_all)
+        for place, answer in made:
+            question = tokenizer.decode(prompts[place], skip_special_tokens=True)
+            text = f"{question}\n\n{answer.text}"
+            for board in boards:
+                board.experiment.add_text(f"answer {place + 1}", text, trainer.global_step)

@@ -105,8 +105,17 @@ def answers(
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
     batch_size: int = 8,
+    synced: bool = False,
 ) -> Iterator[tuple[int, Answer]]:
     """Answer prompts in batches of similar length.
+
+    Args:
+        model: In eval mode.
+        tokenizer: Its tokenizer, with the template.
+        prompts: Tokens.
+        sampling: How tokens are drawn.
+        batch_size: Prompts of a batch.
+        synced: Go on until every rank has ended, where the model is sharded among them.
 
     Yields:
         (place in prompts, answer), in the order they are made.
@@ -114,7 +123,7 @@ def answers(
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     for first in range(0, len(order), batch_size):
         places = order[first : first + batch_size]
-        made = _generate(model, tokenizer, [prompts[i] for i in places], sampling)
+        made = _generate(model, tokenizer, [prompts[i] for i in places], sampling, synced=synced)
         yield from zip(places, made, strict=True)
 
 
@@ -125,6 +134,7 @@ def _generate(
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
     streamer: TextStreamer | None = None,
+    synced: bool = False,
 ) -> list[Answer]:
     stops = stop_tokens(model, tokenizer)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stops[0]
@@ -149,6 +159,7 @@ def _generate(
         attention_mask=mask.to(model.device),
         generation_config=config,
         streamer=streamer,
+        synced_gpus=synced,
     )
     return [_answer(row[width:].tolist(), stops, tokenizer) for row in output]
 

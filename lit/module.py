@@ -1,9 +1,10 @@
 """The LightningModule: a base model with adapters, one exact step at a time."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import lightning as L
 import torch
@@ -17,6 +18,7 @@ from lit.attention import pack
 from lit.console import say
 from lit.loss import check_loss, summed_loss
 from lit.model import load_base
+from lit.sharding import NAME, Gathered, ShardedStrategy, shard
 from lit.steps import StepNumbers
 from lora.config import ConfigError, LoRAConfig
 from lora.gated import keep_less
@@ -34,6 +36,7 @@ DTYPES = {
 """What the base computes in; A and B are float32 in all of them."""
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 CHECKED_ROWS = 3
+T = TypeVar("T")
 
 
 class LoRAModule(L.LightningModule):
@@ -56,6 +59,7 @@ class LoRAModule(L.LightningModule):
     """
 
     model: PreTrainedModel | None
+    root: Gathered | None
 
     def __init__(
         self,
@@ -84,7 +88,7 @@ class LoRAModule(L.LightningModule):
         self.gradient_checkpointing = gradient_checkpointing
         self.numbers = StepNumbers(skip=on_nonfinite == "skip")
         self.seed = seed
-        self.model = None
+        self.model = self.root = None
         # The checkpoint holds the adapter alone; load_state_dict below is strict about that.
         self.strict_loading = False
         self._step_loss = torch.zeros((), dtype=torch.float32)
@@ -97,8 +101,11 @@ class LoRAModule(L.LightningModule):
         precision = str(self.trainer.precision)
         if precision not in DTYPES:
             raise ConfigError(f"trainer.precision is {precision}; there are {', '.join(DTYPES)}")
-        dtype = DTYPES[precision]
-        model = load_base(self.base, self.revision, dtype, self.quantize, self.device)
+        dtype, strategy = DTYPES[precision], self.trainer.strategy
+        sharded = isinstance(strategy, ShardedStrategy)
+        # A base that is sharded may be too large for a device.
+        device = torch.device("cpu") if sharded else self.device
+        model = load_base(self.base, self.revision, dtype, self.quantize, device)
         # A is drawn from the seed alone, whatever was drawn before.
         torch.manual_seed(self.seed)
         inject(model, self.lora)
@@ -107,19 +114,30 @@ class LoRAModule(L.LightningModule):
         for paths in tied(model):
             say(f"model  {' and '.join(paths)} are one matrix: they train together")
         self._noise = EmbeddingNoise(model.get_input_embeddings(), self.lora.neftune_alpha)
+        self.model = model
+        if isinstance(strategy, ShardedStrategy):
+            device = strategy.root_device
+            self.root = shard(model, strategy.device_mesh, device)
         examples = self.trainer.datamodule.shortest(CHECKED_ROWS)  # type: ignore[attr-defined]
-        batch = collate(examples).to(self.device)
+        batch = collate(examples).to(device)
         with self.trainer.precision_plugin.forward_context():
-            if reason := pack(model, batch):
+            if reason := self.call(pack, batch):
+                if sharded:
+                    # Ranks have different numbers of rows, and must gather equally often.
+                    raise ConfigError(f"{reason}: trainer.strategy {NAME} cannot train this model")
                 say(f"model  {reason}: rows are computed one by one, slower, to the same result")
-            check_loss(model, batch)
+            self.call(check_loss, batch)
         if self.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
-        self.model = model
         # Every rank has read the same base: DDP is to send nothing but what trains.
         trained = {f"model.{name}" for name in tensors(model)}
         named = chain(self.named_parameters(), self.named_buffers())
         self._ddp_params_and_buffers_to_ignore = [n for n, _ in named if n not in trained]
+
+    def call(self, function: Callable[..., T], *args: Any) -> T:
+        """Call a function of the model; where the base is sharded, every rank must take part."""
+        call = partial(function, self.adapted_model, *args)
+        return self.root(call) if self.root else call()
 
     def configure_callbacks(self) -> StepNumbers:
         """No run goes without a look at its numbers."""
@@ -141,7 +159,7 @@ class LoRAModule(L.LightningModule):
         back, every labelled token of the step weighs the same, in a short last step too.
         """
         self._noise.lengths = batch.borders.diff().tolist()
-        loss = summed_loss(self.adapted_model, batch) / batch.step_labels
+        loss = self.call(summed_loss, batch) / batch.step_labels
         self._step_loss = self._step_loss.to(loss.device) + loss.detach()
         return loss * self.trainer.accumulate_grad_batches * self.trainer.world_size
 
@@ -161,7 +179,7 @@ class LoRAModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add the micro-batch's loss and labels to the sum."""
-        loss = summed_loss(self.adapted_model, batch).double()
+        loss = self.call(summed_loss, batch).double()
         labels = (batch.labels >= 0).sum().double()
         self._val += torch.stack([loss, labels])
 
