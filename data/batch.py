@@ -7,12 +7,13 @@ import torch
 from data.types import Batch, Example
 
 
-def collate(examples: Sequence[Example], step_labels: int = 0) -> Batch:
+def collate(examples: Sequence[Example], step_labels: int = 0, draw: int = 0) -> Batch:
     """Lay rows end to end.
 
     Args:
         examples: At least one row.
         step_labels: Labelled tokens of the optimizer step this micro-batch is part of.
+        draw: What chance in this micro-batch is seeded by.
     """
     lengths = [len(example.ids) for example in examples]
     return Batch(
@@ -22,4 +23,5 @@ def collate(examples: Sequence[Example], step_labels: int = 0) -> Batch:
         borders=torch.tensor([0, *lengths]).cumsum(0, dtype=torch.int32),
         longest=max(lengths),
         step_labels=step_labels,
+        draw=draw,
     )

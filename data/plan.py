@@ -1,7 +1,6 @@
 """An epoch, decided before it starts."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
@@ -21,11 +20,13 @@ class Plan:
     Shapes:
         order: (rows,) row indices
         starts: (micro_batches + 1,) micro-batch i is order[starts[i] : starts[i + 1]]
+        places: (micro_batches,) its number in the epoch before micro-batches were dealt to ranks
         labels: (steps,) labelled tokens of each whole optimizer step
     """
 
     order: np.ndarray
     starts: np.ndarray
+    places: np.ndarray
     labels: np.ndarray
     accumulate: int
     world_size: int
@@ -45,6 +46,10 @@ class Plan:
         i = turn * self.world_size + rank
         return self.order[self.starts[i] : self.starts[i + 1]]
 
+    def place(self, rank: int, turn: int) -> int:
+        """The number of one micro-batch, which is the same for any number of ranks."""
+        return int(self.places[turn * self.world_size + rank])
+
     def step_labels(self, turn: int) -> int:
         """Labelled tokens of the optimizer step that a turn belongs to."""
         return int(self.labels[turn // self.accumulate])
@@ -61,6 +66,7 @@ def plan(
     group_by_length: bool = False,
     seed: int | None = None,
     epoch: int = 0,
+    skip: int = 0,
 ) -> Plan:
     """Decide an epoch: a pure function of its arguments.
 
@@ -74,16 +80,57 @@ def plan(
         group_by_length: Make micro-batches of rows of about the same length.
         seed: Shuffles the rows, anew each epoch; None keeps their order.
         epoch: Which epoch.
+        skip: Leave out so many micro-batches, which were computed before.
 
     Raises:
         DataError: A number is below 1, or a row is longer than max_tokens.
     """
-    for name, value in (
-        ("data.batch_size", batch_size),
-        ("trainer.accumulate_grad_batches", accumulate),
-    ):
-        if value < 1:
-            raise DataError(f"{name} is {value}; it must be 1 or more")
+    if accumulate < 1:
+        raise DataError(f"trainer.accumulate_grad_batches is {accumulate}; it must be 1 or more")
+    rows, starts = micro_batches(
+        lengths,
+        batch_size=batch_size,
+        max_tokens=max_tokens,
+        group_by_length=group_by_length,
+        seed=seed,
+        epoch=epoch,
+    )
+    starts = starts[min(skip, len(starts) - 1) :]
+    rows, starts = rows[starts[0] :], starts - starts[0]
+    places = skip + np.arange(len(starts) - 1)
+    # In the last step, ranks for which nothing is left have empty micro-batches.
+    starts = np.append(starts, np.repeat(starts[-1], -len(places) % world_size))
+    places = np.append(places, np.repeat(-1, len(starts) - 1 - len(places)))
+    tokens = _sums(lengths[rows], starts)
+    of_step = accumulate * world_size
+    whole = len(tokens) // of_step * of_step
+    order = _deal(tokens[:whole].reshape(-1, of_step), world_size)
+    order = np.append(order, whole + _deal(tokens[whole:].reshape(1, -1), world_size))
+    rows, starts = _reordered(rows, starts, order)
+    steps = np.append(starts[:-1:of_step], starts[-1])
+    labels = _sums(targets[rows], steps)
+    return Plan(rows, starts, places[order], labels, accumulate, world_size)
+
+
+def micro_batches(
+    lengths: np.ndarray,
+    *,
+    batch_size: int,
+    max_tokens: int | None = None,
+    group_by_length: bool = False,
+    seed: int | None = None,
+    epoch: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The micro-batches of an epoch in order, before they are dealt; arguments as of ``plan``.
+
+    Returns:
+        Row indices, (rows,), and where micro-batches begin and end among them.
+
+    Raises:
+        DataError: batch_size is below 1, or a row is longer than max_tokens.
+    """
+    if batch_size < 1:
+        raise DataError(f"data.batch_size is {batch_size}; it must be 1 or more")
     if max_tokens is not None and len(lengths) and lengths.max() > max_tokens:
         raise DataError(
             f"data.max_tokens is {max_tokens}, but the longest row has {lengths.max()} tokens: "
@@ -99,19 +146,7 @@ def plan(
     if group_by_length and random:
         # Short rows first and long ones last would be a lesson of its own.
         rows, starts = _reordered(rows, starts, random.permutation(len(starts) - 1))
-    whole = (len(starts) - 1) // (accumulate * world_size) * accumulate * world_size
-    last = [rows[begin:end] for begin, end in pairwise(starts[whole:].tolist())]
-    rows, starts = rows[: starts[whole]], starts[: whole + 1]
-    tokens = _sums(lengths[rows], starts).reshape(-1, accumulate * world_size)
-    rows, starts = _reordered(rows, starts, _deal(tokens, world_size))
-    if last:
-        last = _fill(last, lengths, world_size)
-        order = _deal(np.array([[lengths[group].sum() for group in last]]), world_size)
-        last = [last[i] for i in order]
-        rows = np.concatenate([rows, *last])
-        starts = np.concatenate([starts, starts[-1] + np.cumsum([len(group) for group in last])])
-    steps = np.append(starts[: -1 : accumulate * world_size], starts[-1])
-    return Plan(rows, starts, _sums(targets[rows], steps), accumulate, world_size)
+    return rows, starts
 
 
 def _by_length(lengths: np.ndarray, random: np.random.Generator | None) -> np.ndarray:
@@ -151,21 +186,10 @@ def _reordered(
     return rows[moved + np.arange(len(moved))], ends
 
 
-def _fill(step: list[np.ndarray], lengths: np.ndarray, world_size: int) -> list[np.ndarray]:
-    """Halve the largest micro-batches of the last step until every rank has equally many."""
-    step = list(step)
-    while len(step) % world_size:
-        largest = max(range(len(step)), key=lambda i: (len(step[i]) > 1, lengths[step[i]].sum()))
-        half = len(step[largest]) // 2
-        # With fewer rows than ranks, a rank's share is empty.
-        step[largest : largest + 1] = [step[largest][half:], step[largest][:half]]
-    return step
-
-
 def _deal(tokens: np.ndarray, world_size: int) -> np.ndarray:
     """Order the micro-batches of each step, (steps, micro_batches), so that ranks are even."""
     order = np.arange(tokens.size).reshape(tokens.shape)
-    if world_size > 1:
+    if world_size > 1 and tokens.size:
         by_tokens = np.argsort(-tokens, axis=1, kind="stable")
         order = np.take_along_axis(order, by_tokens, axis=1)
         hands = order.reshape(len(order), tokens.shape[1] // world_size, world_size)

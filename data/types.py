@@ -80,6 +80,8 @@ class Batch:
     """Tokens of the longest row."""
     step_labels: int = 0
     """Labelled tokens of the whole optimizer step, over its micro-batches and all ranks."""
+    draw: int = 0
+    """What chance is seeded by, beside the run's seed: the same whichever rank computes it."""
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
         """The same batch on a device."""

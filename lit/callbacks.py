@@ -52,7 +52,9 @@ class Throughput(Callback):
         self.tokens += batch.input_ids.numel()
         if trainer.fit_loop._should_accumulate():
             return
-        tokens, seconds = self.tokens * trainer.world_size, time.perf_counter() - self.since
+        counted = torch.tensor(self.tokens, device=pl_module.device)
+        tokens = int(trainer.strategy.reduce(counted, reduce_op="sum"))
+        seconds = time.perf_counter() - self.since
         self.total += tokens
         self.seconds += seconds
         pl_module.log("train/tokens_per_s", tokens / seconds, prog_bar=True)

@@ -1,20 +1,22 @@
 """The LightningDataModule: a file of questions and answers becomes planned, flat batches."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
+from typing import Any
 
 import lightning as L
 import numpy as np
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from data.plan import Plan, plan
+from data.plan import Plan, micro_batches, plan
 from data.rows import Source
 from data.split import part
 from data.store import Store, build
 from data.template import choose
 from data.types import IGNORE, DataError, Example, Message
+from lit.course import Course, Leg
 from lit.model import load_tokenizer
 from lit.turns import MicroBatches, Turns
 
@@ -88,6 +90,7 @@ class QADataModule(L.LightningDataModule):
             on_duplicate=on_duplicate,
         )
         self._train: Store | None = None
+        self._course: Course | None = None
 
     def setup(self, stage: str = "fit") -> None:
         """Tokenise, or find what was tokenised, and split."""
@@ -123,55 +126,65 @@ class QADataModule(L.LightningDataModule):
         return self.tokenizer, [x.ids[:i] for x, i in zip(examples, starts, strict=True)]
 
     def epoch(self, epoch: int) -> Plan:
-        """The plan of an epoch of training."""
+        """The plan of an epoch of training; of what is left, where a run goes on in its midst."""
         return plan(
             self.store.lengths[self.train_rows],
             self.store.targets[self.train_rows],
-            batch_size=self.batch_size,
-            max_tokens=self.max_tokens,
+            **self._order(epoch),
             accumulate=self._trainer.accumulate_grad_batches,
             world_size=self._trainer.world_size,
-            group_by_length=self.group_by_length,
-            seed=self.seed,
-            epoch=epoch,
+            skip=self.course.of(epoch).skipped,
         )
+
+    @property
+    def course(self) -> Course:
+        """Which micro-batches each optimizer step is made of."""
+        per_step = self._trainer.accumulate_grad_batches * self._trainer.world_size
+        if self._course is None:
+            self._course = Course((Leg(0, 0, 0, per_step),), cache(self._count))
+        return self._course
+
+    def go_on(self, legs: Iterable[Sequence[int]], step: int) -> None:
+        """Follow the course of a run that came to a step, from there on with steps of this size."""
+        now = self.course
+        then = tuple(Leg(*leg) for leg in legs) or now.legs
+        self._course = replace(now, legs=then).resumed(step, now.legs[-1].per_step)
 
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
         epochs, most = self._trainer.max_epochs, self._trainer.max_steps
         if epochs is None or epochs < 0:
             return most
-        steps = sum(self.epoch(epoch).steps for epoch in range(epochs))
+        steps = self.course.steps(epochs)
         return steps if most < 0 else min(steps, most)
 
     def epoch_of(self, step: int) -> int:
         """The epoch that an optimizer step, from 0, is in."""
-        epoch, ends = 0, self.epoch(0).steps
-        while step >= ends:
-            epoch += 1
-            ends += self.epoch(epoch).steps
-        return epoch
+        return self.course.at(max(step, 0)).epoch
 
     def step_places(self) -> list[str]:
-        """Where the rows of the optimizer step were read that this rank is in."""
-        epoch = self._trainer.current_epoch
-        planned = self.epoch(epoch)
-        begin = (self._trainer.global_step - self._steps_before(epoch)) * planned.accumulate
+        """Where the rows of the current optimizer step were read, over all ranks."""
+        planned = self.epoch(self._trainer.current_epoch)
+        begin = self.turn(self._trainer.current_epoch, self._trainer.global_step)
         turns = range(begin, min(begin + planned.accumulate, planned.turns))
-        rows = [row for turn in turns for row in planned.rows(self._trainer.global_rank, turn)]
+        ranks = range(planned.world_size)
+        rows = [row for turn in turns for rank in ranks for row in planned.rows(rank, turn)]
         return [self.store.place(row) for row in self.train_rows[rows].tolist()]
 
-    def _steps_before(self, epoch: int) -> int:
-        return sum(self.epoch(e).steps for e in range(epoch))
+    def turn(self, epoch: int, step: int) -> int:
+        """The turn of an epoch's plan that comes after so many optimizer steps of the run."""
+        planned, span = self.epoch(epoch), self.course.of(epoch)
+        if step >= span.step + span.steps:
+            return planned.turns
+        return max(step - span.step, 0) * planned.accumulate
 
     def train_dataloader(self) -> DataLoader:
         """The rest of the current epoch: all of it, unless the run was resumed in mid-epoch."""
-        epoch = self._trainer.current_epoch
+        epoch, rank = self._trainer.current_epoch, self._trainer.global_rank
         planned = self.epoch(epoch)
+        batches = MicroBatches(self.store, self.train_rows, planned, rank, epoch)
         # The plan is a pure function, so the number of steps done is the whole position.
-        done = self._trainer.global_step - self._steps_before(epoch)
-        batches = MicroBatches(self.store, self.train_rows, planned, self._trainer.global_rank)
-        start = min(max(done, 0) * planned.accumulate, planned.turns)
+        start = self.turn(epoch, self._trainer.global_step)
         return self._loader(batches, Turns(start, planned.turns))
 
     def val_dataloader(self) -> DataLoader | list:
@@ -187,6 +200,19 @@ class QADataModule(L.LightningDataModule):
         )
         batches = MicroBatches(self.val, self.val_rows, planned, self._trainer.global_rank)
         return self._loader(batches, Turns(0, planned.turns))
+
+    def _order(self, epoch: int) -> dict[str, Any]:
+        return {
+            "batch_size": self.batch_size,
+            "max_tokens": self.max_tokens,
+            "group_by_length": self.group_by_length,
+            "seed": self.seed,
+            "epoch": epoch,
+        }
+
+    def _count(self, epoch: int) -> int:
+        _, starts = micro_batches(self.store.lengths[self.train_rows], **self._order(epoch))
+        return len(starts) - 1
 
     def _loader(self, batches: MicroBatches, turns: Turns) -> DataLoader:
         return DataLoader(

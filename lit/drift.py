@@ -11,8 +11,8 @@ from lora.config import ConfigError
 
 REFUSED = (
     *("model.base", "model.revision", "model.quantize", "model.lora.", "model.optimizer"),
-    *("data.", "seed_everything", "ranks", "trainer.precision"),
-    *("trainer.accumulate_grad_batches", "trainer.limit_train_batches", "trainer.overfit_batches"),
+    *("data.", "seed_everything", "trainer.precision"),
+    *("trainer.limit_train_batches", "trainer.overfit_batches"),
 )
 """With another value it would be another run: other weights, other rows, or other batches."""
 RESTORED = ("model.lr", "model.weight_decay")

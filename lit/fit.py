@@ -18,12 +18,14 @@ from lit.callbacks import BestAdapter, Lines, Samples, Throughput
 from lit.card import write_card
 from lit.checkpoint import WholeCheckpointIO
 from lit.console import say
+from lit.course import said_of
 from lit.drift import Settings, check_drift, digests, same_end, settings
 from lit.folder import RunFolder
 from lit.forecast import forecast
 from lit.memory import return_freed
 from lit.metrics import MetricsTable, losses
 from lit.pictures import loss_picture
+from lit.ranks import Ranks, unreachable
 from lit.rehearsal import LOWER, Rehearsal, out_of_memory
 from lit.resume import Continuation, Origin
 from lit.steps import TrainingError
@@ -33,8 +35,12 @@ from lit.verdict import judge, refuse
 from lora.config import ConfigError
 
 
-def fit(arguments: Arguments) -> None:
+def fit(arguments: Arguments, ranks: Ranks) -> None:
     """Run a training: check, measure the base, train, write the run's folder.
+
+    Args:
+        arguments: Its settings.
+        ranks: Of which this process is one.
 
     Raises:
         ConfigError, DataError: What the user asked for cannot be done.
@@ -51,11 +57,16 @@ def fit(arguments: Arguments) -> None:
             say(f"resume {folder.path} is already complete: {origin.step} optimizer steps")
             say("       train longer by trainer.max_epochs, or anew in another --output_dir")
             return
-        _run(arguments, folder, origin, now, lines)
+        _run(arguments, ranks, folder, origin, now, lines)
 
 
 def _run(
-    arguments: Arguments, folder: RunFolder, origin: Origin, now: Settings, lines: list[str]
+    arguments: Arguments,
+    ranks: Ranks,
+    folder: RunFolder,
+    origin: Origin,
+    now: Settings,
+    lines: list[str],
 ) -> None:
     best, throughput, stop = BestAdapter(folder), Throughput(), StopOnSignal(folder)
     continuation = Continuation(now, origin)
@@ -64,23 +75,26 @@ def _run(
     data.trainer = trainer
     with stop:
         data.setup()
-        now |= digests(data) | {"ranks": str(trainer.world_size)}
+        rows = digests(data)
+        now |= rows
         check_drift(origin.settings, now)
+        if origin.path:
+            data.go_on(origin.course, origin.step)
         if origin.step and origin.step >= data.total_steps() and folder.picture.is_file():
             say(f"resume {folder.path} is already complete: {origin.step} optimizer steps")
             return
         reasons = judge(arguments, forecast(arguments))
         refuse(reasons, arguments.config.force)
-        folder.prepare(resume=bool(origin.path))
-        arguments.save(folder.config)
-        if len(data.val_rows):
-            folder.write_validation(data.held_out())
+        ranks.meet(trainer)
+        ranks.agree(rows | {"the checkpoint's step": str(origin.step)})
+        if trainer.is_global_zero:
+            _prepare(arguments, folder, resume=bool(origin.path))
         say_plan(arguments)
         for reason in reasons:
             say(f"check  {reason.text}")
         if origin.path:
             say(f"resume {origin.path}, after step {origin.step}")
-            for line in lines:
+            for line in [*lines, *said_of(data.course, origin.step)]:
                 say(f"       {line}")
         else:
             trainer.validate(model, data, verbose=False)
@@ -90,6 +104,13 @@ def _run(
         if trainer.is_global_zero:
             _write(arguments, folder, best)
             say_end(arguments, folder, best, throughput)
+
+
+def _prepare(arguments: Arguments, folder: RunFolder, resume: bool) -> None:
+    folder.prepare(resume)
+    arguments.save(folder.config)
+    if len(arguments.datamodule.val_rows):
+        folder.write_validation(arguments.datamodule.held_out())
 
 
 def _start(
@@ -133,29 +154,32 @@ def main(args: list[str] | None = None) -> int:
     console.quiet()
     models.quiet()
     return_freed()
+    ranks = Ranks()
     try:
-        fit(parse(sys.argv[1:] if args is None else args))
+        ranks.join()
+        fit(parse(sys.argv[1:] if args is None else args), ranks)
     except (ConfigError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return ranks.end(2, str(error))
     except StoppedError as stopped:
-        print(stopped, file=sys.stderr)
-        return 128 + stopped.number
+        return ranks.end(128 + stopped.number, str(stopped))
     except KeyboardInterrupt:
-        return 130
+        return ranks.end(130)
     except TrainingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return ranks.end(1, str(error))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
-        return 1
+        return ranks.end(1, f"{where}{error.strerror or error}")
     except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
-            raise
-        print(f"error: out of memory. {LOWER}", file=sys.stderr)
-        return 1
-    return 0
+        if out_of_memory(error):
+            return ranks.end(1, f"out of memory. {LOWER}")
+        if ranks.size > 1 and unreachable(error):
+            return ranks.end(1, lost=True)
+        ranks.end(1)
+        raise
+    except BaseException:
+        ranks.end(1)
+        raise
+    return ranks.end(0)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import chain
 from typing import Any, Literal, TypeVar
 
 import lightning as L
@@ -125,6 +126,10 @@ class LoRAModule(L.LightningModule):
             self.call(check_loss, batch)
         if self.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
+        # Every rank has read the same base: DDP is to send nothing but what trains.
+        trained = {f"model.{name}" for name in tensors(model)}
+        named = chain(self.named_parameters(), self.named_buffers())
+        self._ddp_params_and_buffers_to_ignore = [n for n, _ in named if n not in trained]
 
     def call(self, function: Callable[..., T], *args: Any) -> T:
         """Call a function of the model; where the base is sharded, every rank must take part."""
@@ -141,9 +146,8 @@ class LoRAModule(L.LightningModule):
         return super().to(*args, **kwargs)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed the dropout by position, so that a resumed run draws what it would have drawn."""
-        place = (self.seed, self.global_rank, self.trainer.global_step, batch_idx)
-        torch.manual_seed(hash(place))
+        """Seed the dropout by the rows: whichever rank has them, and in whichever run, draws so."""
+        torch.manual_seed(hash((self.seed, batch.draw)))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The micro-batch's share of the optimizer step's loss.

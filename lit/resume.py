@@ -32,6 +32,8 @@ class Origin:
     """Whether the run was to validate after this step, and had not yet."""
     record: dict[str, float] = field(default_factory=dict)
     """What the step logged, or was about to log."""
+    course: list[tuple[int, int, int, int]] = field(default_factory=list)
+    """The legs of the run; see ``lit.course``."""
     loops: dict[str, Any] = field(default_factory=dict)
     """Lightning's own position."""
 
@@ -96,6 +98,21 @@ class Continuation(Callback):
         """The optimizer step of the last validation."""
         self.noted, self.loops, self.record = origin.step, origin.loops, origin.record
 
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Tell Lightning its position in turns of as many ranks as there are now."""
+        loops = checkpoint["loops"]["fit_loop"]
+        batches = loops["epoch_loop.batch_progress"]["current"]
+        if not batches["ready"]:
+            return
+        epoch = loops["epoch_progress"]["current"]["completed"]
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        moved = data.turn(epoch, self.origin.step) - batches["ready"]
+        for name in batches:
+            batches[name] += moved
+        self.loops = copy.deepcopy(loops)
+
     def on_fit_start(self, trainer: L.Trainer, *_: object) -> None:
         """Log the step that the checkpoint was written after: its run may not have come to it."""
         if self.origin.record:
@@ -135,6 +152,7 @@ class Continuation(Callback):
         due = trainer.validating or trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
         checkpoint[RUN] = {
             "settings": self.settings,
+            "course": [tuple(leg) for leg in trainer.datamodule.course.legs],  # type: ignore[attr-defined]
             "validation_due": bool(due) and not validated,
             "record": self.record if self.noted == trainer.global_step else step_record(trainer),
         }

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import ModelParallelStrategy, ParallelStrategy, StrategyRegistry
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -40,6 +41,13 @@ class ShardedStrategy(ModelParallelStrategy):
     load_checkpoint = ParallelStrategy.load_checkpoint
     lightning_restore_optimizer = ParallelStrategy.lightning_restore_optimizer
     restore_checkpoint_after_setup = ParallelStrategy.restore_checkpoint_after_setup
+
+    def _configure_launcher(self) -> None:
+        # As under DDP, also where the processes are there: it sees that they are as many as asked.
+        assert self.cluster_environment is not None
+        self._launcher = _SubprocessScriptLauncher(
+            self.cluster_environment, self.num_processes, self.num_nodes
+        )
 
     def setup_environment(self) -> None:
         """Join the other processes, all of which share one base; a second call changes nothing."""

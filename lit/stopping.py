@@ -5,6 +5,7 @@ from types import FrameType
 from typing import NoReturn
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
@@ -59,26 +60,35 @@ class StopOnSignal(Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
         """Stop at the end of an optimizer step."""
-        if self.number is not None and not trainer.fit_loop._should_accumulate():
+        if trainer.fit_loop._should_accumulate():
+            return
+        if (number := self._shared(trainer)) is not None:
             # Lightning logs a step after this hook, which is not left this time.
             if record := step_record(trainer):
                 for logger in trainer.loggers:
                     logger.log_metrics(record, trainer.global_step - 1)
-            self._stop(trainer)
+            self._stop(trainer, number)
 
     def on_validation_batch_end(self, trainer: L.Trainer, *_: object) -> None:
         """Stop amid a validation too: it may be long, and a resumed run begins it anew."""
-        if self.number is not None and self.training:
-            self._stop(trainer)
+        if self.training and (number := self._shared(trainer)) is not None:
+            self._stop(trainer, number)
 
     def on_train_end(self, *_: object) -> None:
         """From here on nothing is lost by stopping."""
         self.training = False
 
-    def _stop(self, trainer: L.Trainer) -> NoReturn:
-        assert self.number is not None
+    def _shared(self, trainer: L.Trainer) -> int | None:
+        """The signal that any rank got: all stop at the same step."""
+        if trainer.world_size == 1:
+            return self.number
+        number = torch.tensor(self.number or 0, device=trainer.strategy.root_device)
+        torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MAX)
+        return int(number) or None
+
+    def _stop(self, trainer: L.Trainer, number: int) -> NoReturn:
         trainer.save_checkpoint(self.folder.last)
-        raise StoppedError(self.number, saved=True)
+        raise StoppedError(number, saved=True)
 
     def _listen(self) -> None:
         for number in self.before:

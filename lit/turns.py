@@ -14,8 +14,11 @@ from data.types import IGNORE, Batch
 class MicroBatches(Dataset):
     """The micro-batches of one rank in one epoch, by turn."""
 
-    def __init__(self, store: Store, rows: np.ndarray, plan: Plan, rank: int) -> None:
+    def __init__(
+        self, store: Store, rows: np.ndarray, plan: Plan, rank: int, epoch: int = 0
+    ) -> None:
         self.store, self.rows, self.plan, self.rank = store, rows, plan, rank
+        self.epoch = epoch
 
     def __len__(self) -> int:
         return self.plan.turns
@@ -24,9 +27,10 @@ class MicroBatches(Dataset):
         rows = self.rows[self.plan.rows(self.rank, turn)]
         labels = self.plan.step_labels(turn)
         if len(rows):
-            return collate([self.store.example(row) for row in rows], labels)
+            draw = hash((self.epoch, self.plan.place(self.rank, turn)))
+            return collate([self.store.example(row) for row in rows], labels, draw)
         # A rank without a share in the last step still takes part in it, with nothing to learn.
-        idle = self.store.example(self.rows[0])
+        idle = self.store.example(self.rows[self.store.lengths[self.rows].argmin()])
         return collate([idle._replace(labels=[IGNORE] * len(idle.ids))], labels)
 
 

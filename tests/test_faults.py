@@ -10,14 +10,13 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import torch
+from command import Command, Fault, Result
 
 from lit.fit import main
 from lit.folder import RunFolder
@@ -38,91 +37,6 @@ class Canary:
 
     def __reduce__(self) -> tuple:
         return os.mkdir, (str(self.path),)
-
-
-class Result(NamedTuple):
-    """What a command left behind in its process."""
-
-    code: int
-    out: str
-    error: str
-
-
-class Fault(NamedTuple):
-    """What happens after a call of a function; see ``warm.break_in``."""
-
-    place: str
-    call: int
-    what: str = "SIGKILL"
-    times: int = 1
-
-
-class Command:
-    """The command, over and over, in processes forked from one that has imported it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.server = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("warm.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
-        )
-        assert self.server.stdout is not None
-        while self.server.stdout.readline() != "ready\n":
-            assert self.server.poll() is None
-        self.runs = 0
-
-    def start(
-        self,
-        args: list[str],
-        *,
-        fault: Fault | None = None,
-        plain_user: bool = False,
-        tmpdir: str = "",
-        **limits: int,
-    ) -> int:
-        """Start it; its process id."""
-        self.runs += 1
-        for name in ("stdout", "stderr"):
-            (self.folder / name).unlink(missing_ok=True)
-        request = {
-            "args": args,
-            "cache": str(self.folder / "cache"),
-            "tmpdir": tmpdir or str(self.folder),
-            "plain_user": plain_user and os.getuid() == 0,
-            "limits": limits,
-            "fault": fault._asdict() if fault else None,
-            "stdout": str(self.folder / "stdout"),
-            "stderr": str(self.folder / "stderr"),
-        }
-        return self._ask(request)
-
-    def end(self, pid: int) -> Result:
-        """Wait for its end."""
-        code = self._ask({"wait": pid})
-        texts = [(self.folder / name).read_text() for name in ("stdout", "stderr")]
-        return Result(code, *texts)
-
-    def run(self, args: list[str], **circumstances: object) -> Result:
-        """Start it and wait."""
-        return self.end(self.start(args, **circumstances))  # type: ignore[arg-type]
-
-    def until(self, pid: int, text: str) -> None:
-        """Wait until it has said something."""
-        out = self.folder / "stdout"
-        deadline = time.monotonic() + 60
-        while not (out.exists() and text in out.read_text()):
-            assert time.monotonic() < deadline, out.read_text()
-            time.sleep(0.005)
-
-    def _ask(self, request: dict) -> int:
-        assert self.server.stdin is not None
-        assert self.server.stdout is not None
-        self.server.stdin.write(json.dumps(request) + "\n")
-        self.server.stdin.flush()
-        return int(self.server.stdout.readline())
 
 
 @pytest.fixture(scope="module")

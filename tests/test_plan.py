@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from data.plan import Plan, plan
+from data.plan import Plan, micro_batches, plan
 from data.types import DataError
 
 
@@ -88,11 +88,39 @@ def test_a_micro_batch_takes_rows_until_a_limit_is_reached(case: Case) -> None:
 
 
 @every_case
-def test_no_rank_is_idle_while_another_has_rows_to_give(case: Case) -> None:
-    *full, last = steps_of(make(case))
-    assert all(len(group) for step in full for turn in step for group in turn)
-    sizes = [len(group) for turn in last for group in turn]
-    assert min(sizes) > 0 or max(sizes) == 1
+def test_no_rank_is_idle_but_in_the_last_turn(case: Case) -> None:
+    made = make(case)
+    *before, last = [turn for step in steps_of(made) for turn in step]
+    assert all(len(group) for turn in before for group in turn)
+    assert any(len(group) for group in last)
+
+
+@every_case
+def test_micro_batches_are_the_same_for_any_number_of_ranks(case: Case) -> None:
+    alone = make(case, world_size=1, accumulate=1)
+    formed = {alone.place(0, turn): alone.rows(0, turn).tolist() for turn in range(alone.turns)}
+    assert list(formed) == list(range(alone.turns))
+    made = make(case)
+    dealt = {
+        made.place(rank, turn): made.rows(rank, turn).tolist()
+        for turn in range(made.turns)
+        for rank in range(case.world_size)
+        if len(made.rows(rank, turn))
+    }
+    assert dealt == formed
+
+
+@every_case
+@pytest.mark.parametrize("skip", [0, 1, 2, 5, 1000])
+def test_what_is_skipped_is_the_first_micro_batches_and_no_other(case: Case, skip: int) -> None:
+    rows, starts = micro_batches(
+        drawn(case.rows)[0], batch_size=case.batch_size, max_tokens=case.max_tokens, seed=1
+    )
+    begin = starts[min(skip, len(starts) - 1)]
+    made = make(case, skip=skip)
+    assert sorted(made.order) == sorted(rows[begin:])
+    assert made.labels.sum() == drawn(case.rows)[1][rows[begin:]].sum()
+    assert made.turns == -(-max(len(starts) - 1 - skip, 0) // case.world_size)
 
 
 @every_case
@@ -137,8 +165,8 @@ def test_ranks_share_a_step_more_evenly_than_dealt_in_order(case: Case) -> None:
     assert planned < dealt / 2
 
 
-def test_fewer_rows_than_ranks_make_one_turn_of_single_rows() -> None:
-    made = make(Case(3, 4, None, 1, 8))
+def test_with_fewer_micro_batches_than_ranks_the_others_have_nothing_to_do() -> None:
+    made = make(Case(3, 1, None, 1, 8))
     assert made.turns == made.steps == 1
     assert sorted(len(made.rows(rank, 0)) for rank in range(8)) == [0] * 5 + [1] * 3
 

@@ -14,6 +14,7 @@ import resource
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +70,7 @@ def child(request: dict, main: Callable[[list[str]], int]) -> None:
     code = 1
     try:
         os.setpgid(0, 0)
+        os.environ |= request["env"]
         for name, number in (("stdout", 1), ("stderr", 2)):
             os.dup2(os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666), number)
         import datasets
@@ -92,9 +94,23 @@ def child(request: dict, main: Callable[[list[str]], int]) -> None:
         os._exit(code)
 
 
+def wait(pid: int, limit: float) -> int:
+    """The exit status of a child, which is killed with its group where it takes too long."""
+    deadline = time.monotonic() + limit
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > deadline:
+            os.killpg(pid, signal.SIGKILL)
+        time.sleep(0.01)
+
+
 if __name__ == "__main__":
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    # First, as in the command: it tells torch what to say.
+    importlib.import_module("lit")
     import matplotlib.backends.backend_agg
     import torch
     import transformers
@@ -108,8 +124,7 @@ if __name__ == "__main__":
     for line in sys.stdin:
         request = json.loads(line)
         if "wait" in request:
-            _, status = os.waitpid(request["wait"], 0)
-            print(os.waitstatus_to_exitcode(status), file=answers)
+            print(wait(request["wait"], request["limit"]), file=answers)
         elif pid := os.fork():
             print(pid, file=answers)
         else:

@@ -1,0 +1,134 @@
+"""The command in processes of its own, which can be killed; see ``tests/warm.py``."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from lightning.fabric.plugins.environments.lightning import find_free_network_port
+
+
+class Result(NamedTuple):
+    """What a command left behind in its process."""
+
+    code: int
+    out: str
+    error: str
+
+
+class Fault(NamedTuple):
+    """What happens after a call of a function; see ``warm.break_in``."""
+
+    place: str
+    call: int
+    what: str = "SIGKILL"
+    times: int = 1
+
+
+def torchrun(rank: int, size: int) -> dict[str, str]:
+    """What torchrun tells a rank, but for where its own store is."""
+    place = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0}
+    many = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "TORCHELASTIC_RUN_ID": "test"}
+    return {name: str(value) for name, value in (place | many).items()}
+
+
+def slurm(rank: int, size: int) -> dict[str, str]:
+    """What srun tells a task, on one node."""
+    place = {"SLURM_PROCID": rank, "SLURM_LOCALID": rank, "SLURM_NODEID": 0}
+    many = {"SLURM_NTASKS": size, "SLURM_NTASKS_PER_NODE": size, "SLURM_NNODES": 1}
+    job = {"SLURM_JOB_ID": 4711, "SLURM_JOB_NAME": "train", "SLURM_NODELIST": "localhost"}
+    return {name: str(value) for name, value in (place | many | job).items()}
+
+
+class Command:
+    """The command, over and over, in processes forked from one that has imported it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.server = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("warm.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        )
+        assert self.server.stdout is not None
+        while self.server.stdout.readline() != "ready\n":
+            assert self.server.poll() is None
+
+    def start(
+        self,
+        args: list[str],
+        *,
+        fault: Fault | None = None,
+        plain_user: bool = False,
+        tmpdir: str = "",
+        env: dict[str, str] | None = None,
+        name: str = "",
+        **limits: int,
+    ) -> int:
+        """Start it, with its output in files of a name; its process id."""
+        for stream in ("stdout", "stderr"):
+            (self.folder / f"{stream}{name}").unlink(missing_ok=True)
+        request = {
+            "args": args,
+            "cache": str(self.folder / "cache"),
+            "tmpdir": tmpdir or str(self.folder),
+            "plain_user": plain_user and os.getuid() == 0,
+            "limits": limits,
+            "fault": fault._asdict() if fault else None,
+            "env": env or {},
+            "stdout": str(self.folder / f"stdout{name}"),
+            "stderr": str(self.folder / f"stderr{name}"),
+        }
+        return self._ask(request)
+
+    def end(self, pid: int, name: str = "", limit: float = 120) -> Result:
+        """Wait for its end; after so many seconds it is killed."""
+        code = self._ask({"wait": pid, "limit": limit})
+        texts = [(self.folder / f"{stream}{name}").read_text() for stream in ("stdout", "stderr")]
+        return Result(code, *texts)
+
+    def run(self, args: list[str], **circumstances: object) -> Result:
+        """Start it and wait."""
+        return self.end(self.start(args, **circumstances))  # type: ignore[arg-type]
+
+    def together(
+        self,
+        args: list[str],
+        size: int,
+        environment: Callable[[int, int], dict[str, str]] = torchrun,
+        faults: dict[int, Fault] | None = None,
+        more: dict[int, list[str]] | None = None,
+    ) -> list[int]:
+        """Start it as several ranks at once, some with more arguments; their process ids."""
+        port, started = str(find_free_network_port()), []
+        for rank in range(size):
+            env = environment(rank, size) | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+            fault = (faults or {}).get(rank)
+            own = [*args, *(more or {}).get(rank, [])]
+            started.append(self.start(own, env=env, fault=fault, name=f"-{rank}"))
+        return started
+
+    def ends(self, started: list[int], limit: float = 120) -> list[Result]:
+        """Wait for all ranks."""
+        return [self.end(pid, f"-{rank}", limit) for rank, pid in enumerate(started)]
+
+    def until(self, pid: int, text: str, name: str = "") -> None:
+        """Wait until it has said something."""
+        out = self.folder / f"stdout{name}"
+        deadline = time.monotonic() + 60
+        while not (out.exists() and text in out.read_text()):
+            assert time.monotonic() < deadline, out.read_text()
+            time.sleep(0.005)
+
+    def _ask(self, request: dict) -> int:
+        assert self.server.stdin is not None
+        assert self.server.stdout is not None
+        self.server.stdin.write(json.dumps(request) + "\n")
+        self.server.stdin.flush()
+        return int(self.server.stdout.readline())
