@@ -102,11 +102,11 @@ def build(
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
             _write(folder, source, Tokenise(source, encoder), processes)
-    ledger = Ledger(**json.loads((folder / "ledger.json").read_text(encoding="utf-8")))
-    ledger.table = datasets.Dataset.from_file(str(folder / "entries.arrow"))
-    if ledger.unread:
-        # What kept a file from being read may be mended without a change to the file.
-        shutil.rmtree(folder, ignore_errors=True)
+        ledger = Ledger(**json.loads((folder / "ledger.json").read_text(encoding="utf-8")))
+        ledger.table = datasets.Dataset.from_file(str(folder / "entries.arrow"))
+        if ledger.unread:
+            # What kept a file from being read may be mended without a change to the file.
+            shutil.rmtree(folder, ignore_errors=True)
     _judge(source, ledger, on_bad_row, truncation, max_length)
     table, index = (
         datasets.Dataset.from_file(str(folder / f"{name}.arrow")) for name in ("rows", "index")

@@ -1,15 +1,13 @@
 """The processes of a run, its ranks: what they tell each other of their ends."""
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch.utilities import rank_zero_only
@@ -18,7 +16,8 @@ from lora.config import ConfigError
 
 if TYPE_CHECKING:  # these cost seconds to import, and a run of one process needs no store
     import lightning as L
-    from torch.distributed import TCPStore
+
+    from lit.board import Board
 
 BEAT = 1.0
 """Seconds between two signs of life of a rank."""
@@ -29,19 +28,11 @@ GRACE = 5.0
 GO_ON = "What was saved is kept: go on with the same command and --ckpt_path last"
 
 
-class End(NamedTuple):
-    """How a rank ended: its exit code, and what it had to say."""
-
-    code: int
-    text: str
-
-
 class Ranks:
     """The ranks of a run as one of them sees them.
 
-    Their board is a store of torch.distributed at the first rank. Each shows there that it lives,
-    and how it ends, so that the others end too and an error that all have is printed once. What is
-    computed never passes here.
+    Each shows on a board that it lives, and how it ends, so that the others end too and an error
+    that all have is printed once.
     """
 
     def __init__(self) -> None:
@@ -50,7 +41,7 @@ class Ranks:
         rank_zero_only.rank = self.rank  # type: ignore[attr-defined]
         self.size = 1
         self.children: list[subprocess.Popen] = []
-        self.board: TCPStore | None = None
+        self.board: Board | None = None
         self.gone: set[int] = set()
         self.over = threading.Event()
         self.ending = threading.Lock()
@@ -136,7 +127,8 @@ class Ranks:
         Returns:
             The exit code: where another rank's end is the reason, that one's.
         """
-        if self.size == 1:
+        board = self.board
+        if board is None:
             self._print(code, text)
             return code
         with self.ending:
@@ -146,11 +138,12 @@ class Ranks:
                 for number in (signal.SIGTERM, signal.SIGINT):
                     signal.signal(number, signal.SIG_IGN)
             if lost:
-                code, text = self._why_lost(code)
-            self._tell(code, text)
-            if not self._said(text):
+                code, text = self._why_lost(board, code)
+            with contextlib.suppress(RuntimeError):
+                board.end(code, text)
+            if not self._said(board, text):
                 self._print(code, text)
-            self._see_off()
+            self._see_off(board)
             return code
 
     def _print(self, code: int, text: str) -> None:
@@ -174,33 +167,22 @@ class Ranks:
         return True
 
     def _open(self, size: int) -> None:
-        from torch.distributed import TCPStore
+        from lit.board import Board
 
+        self.board = Board(self.rank, size)
         self.size = size
-        theirs = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-        first = self.rank == 0 and not theirs
-        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        patience = timedelta(seconds=120 if not first else 30)
-        try:
-            self.board = TCPStore(
-                *(address, port, None, first, patience),
-                wait_for_workers=False,
-                multi_tenant=True,  # the process group's own store is at this port too
-            )
-        except RuntimeError:
-            raise OSError(f"rank 0 cannot be reached at {address}, port {port}") from None
-        threading.Thread(target=self._watch, daemon=True, name="ranks").start()
+        threading.Thread(target=self._watch, args=[self.board], daemon=True, name="ranks").start()
 
-    def _watch(self) -> None:
+    def _watch(self, board: "Board") -> None:
         seen: dict[int, tuple[int, int]] = {}
         beat = 0
         while not self.over.wait(BEAT):
             beat += 1
             try:
-                self._board.set(f"beat/{self.rank}", str(beat))
-                trouble = self._board.check(["trouble"])
+                board.show("beat", str(beat))
+                trouble = board.trouble()
                 if self.rank == 0 and not trouble:
-                    self._listen(beat, seen)
+                    self._listen(board, beat, seen)
                     trouble = bool(self.gone)
             except RuntimeError:
                 trouble = True
@@ -209,79 +191,60 @@ class Ranks:
                 sys.stdout.flush()
                 os._exit(code)
 
-    def _listen(self, beat: int, seen: dict[int, tuple[int, int]]) -> None:
+    def _listen(self, board: "Board", beat: int, seen: dict[int, tuple[int, int]]) -> None:
         """Note which ranks have gone: they ended without a word, or are silent for long."""
-        self._count_children()
-        for rank, theirs in self._beats().items():
+        self._count_children(board)
+        for rank, theirs in board.beats().items():
             if theirs != seen.get(rank, (-1, 0))[0]:
                 seen[rank] = theirs, beat
-            elif beat - seen[rank][1] > SILENCE and rank not in self._ends():
+            elif beat - seen[rank][1] > SILENCE and rank not in board.ends():
                 self.gone.add(rank)
 
-    def _why_lost(self, code: int) -> End:
+    def _why_lost(self, board: "Board", code: int) -> tuple[int, str]:
         """Find out why another rank does not answer."""
         try:
-            before, deadline = self._beats(), time.monotonic() + GRACE
+            before, deadline = board.beats(), time.monotonic() + GRACE
             while not self.gone and time.monotonic() < deadline:
-                if codes := [end.code for end in self._ends().values() if end.code]:
-                    return End(codes[0], "")
-                self._count_children()
+                if codes := [end.code for end in board.ends().values() if end.code]:
+                    return codes[0], ""
+                self._count_children(board)
                 time.sleep(BEAT / 5)
             if not self.gone:
-                after = self._beats()
+                after = board.beats()
                 silent = {rank for rank, beat in before.items() if after.get(rank) == beat}
-                self.gone = silent - self._ends().keys()
+                self.gone = silent - board.ends().keys()
         except RuntimeError:
-            return End(code, f"rank 0 is gone: it was killed, or cannot be reached. {GO_ON}")
+            self.gone = {0}
         who = ", ".join(map(str, sorted(self.gone))) or "(which is not known)"
-        return End(code, f"rank {who} is gone: it was killed, or cannot be reached. {GO_ON}")
+        return code, f"rank {who} is gone: it was killed, or cannot be reached. {GO_ON}"
 
-    def _tell(self, code: int, text: str) -> None:
-        with contextlib.suppress(RuntimeError):
-            self._board.set(f"end/{self.rank}", json.dumps([code, text]))
-            if code:
-                self._board.set("trouble", "")
-
-    def _ends(self) -> dict[int, End]:
-        """Of the other ranks, where they have shown it."""
-        shown = self._shown("end")
-        return {rank: End(*json.loads(text)) for rank, text in shown.items()}
-
-    def _beats(self) -> dict[int, int]:
-        return {rank: int(text) for rank, text in self._shown("beat").items()}
-
-    def _shown(self, what: str) -> dict[int, str]:
-        keys = {rank: f"{what}/{rank}" for rank in range(self.size) if rank != self.rank}
-        there = [rank for rank, key in keys.items() if self._board.check([key])]
-        return {rank: self._board.get(keys[rank]).decode() for rank in there}
-
-    def _count_children(self) -> None:
-        ends = self._ends()
+    def _count_children(self, board: "Board") -> None:
+        ends = board.ends()
         ranks = enumerate(self.children, 1)
         self.gone |= {rank for rank, child in ranks if child.poll() and rank not in ends}
 
-    def _said(self, text: str) -> bool:
+    def _said(self, board: "Board", text: str) -> bool:
         """Whether the first rank says the same; where it lives, it is given the time to."""
         if self.rank == 0 or not text:
             return False
         deadline = time.monotonic() + GRACE
         with contextlib.suppress(RuntimeError):
             while 0 not in self.gone and time.monotonic() < deadline:
-                if first := self._ends().get(0):
+                if first := board.ends().get(0):
                     return first.text == text
                 time.sleep(BEAT / 10)
         return False
 
-    def _see_off(self) -> None:
+    def _see_off(self, board: "Board") -> None:
         """The first rank ends last: the others read its board."""
         if self.rank:
             with contextlib.suppress(RuntimeError):
-                self._board.set(f"left/{self.rank}", "")
+                board.show("left")
             return
         deadline = time.monotonic() + 2 * GRACE
         with contextlib.suppress(RuntimeError):
             others = {*range(1, self.size)} - self.gone
-            while others - self._shown("left").keys() and time.monotonic() < deadline:
+            while others - board.shown("left").keys() and time.monotonic() < deadline:
                 time.sleep(BEAT / 20)
         for child in self.children:
             try:
@@ -289,11 +252,6 @@ class Ranks:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
-
-    @property
-    def _board(self) -> "TCPStore":
-        assert self.board is not None
-        return self.board
 
 
 def unreachable(error: BaseException) -> bool:

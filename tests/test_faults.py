@@ -298,10 +298,6 @@ DRIFT = {
     "the base": (["--model.base", "other"], "model.base is"),
     "the optimizer": (["--model.optimizer", "sgd"], 'model.optimizer is "sgd", was "adamw"'),
     "the batches": (["--data.batch_size", "1"], "data.batch_size is 1, was 2"),
-    "accumulation": (
-        ["--trainer.accumulate_grad_batches", "1"],
-        "trainer.accumulate_grad_batches is 1, was 2",
-    ),
     "the seed": (["--seed_everything", "1"], "seed_everything is 1, was 42"),
     "the split": (["--data.val_fraction", "0.3"], "data.val_fraction is 0.3, was 0.2"),
     "the length": (["--data.max_length", "64"], "data.max_length is 64, was 512"),

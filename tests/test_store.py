@@ -1,7 +1,10 @@
 """A file becomes examples once; every row of it is accounted for."""
 
 import json
+import multiprocessing
+import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -240,3 +243,31 @@ def test_what_kept_a_file_from_being_read_is_not_remembered(
         with pytest.raises(DataError, match="Input/output error"):
             build(file, tokenizer, max_length=MAX_LENGTH)
     assert len(build(file, tokenizer, max_length=MAX_LENGTH)) == 3
+
+
+def test_of_processes_that_start_at_once_one_tokenises_and_the_others_wait_for_it(
+    file: Path, tokenizer: PreTrainedTokenizerFast, encoded: list[str], tmp_path: Path
+) -> None:
+    slowly = Encoder.encode_all
+
+    def slow(self: Encoder, conversations: list[list[Message]]) -> Any:
+        time.sleep(0.3)
+        return slowly(self, conversations)
+
+    def rank(answer: Connection) -> None:
+        store = build(file, tokenizer, max_length=MAX_LENGTH, cache=tmp_path, processes=1)
+        answer.send((len(encoded), store.lengths.tolist()))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Encoder, "encode_all", slow)
+        fork = multiprocessing.get_context("fork")
+        pipes = [fork.Pipe(duplex=False) for _ in range(3)]
+        ranks = [fork.Process(target=rank, args=[sender]) for _, sender in pipes]
+        for process in ranks:
+            process.start()
+        counts, lengths = zip(*(receiver.recv() for receiver, _ in pipes), strict=True)
+        for process in ranks:
+            process.join()
+    assert sorted(counts) == [0, 0, 3]
+    assert len(lengths[0]) == 3
+    assert lengths[0] == lengths[1] == lengths[2]
