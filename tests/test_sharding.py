@@ -116,10 +116,10 @@ def runs(tokenizer_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs
         tokenizer.save_pretrained(path / "models" / name)
 
     def line(name: str, side: str, run: str) -> list[str]:
-        output = path / side / run
-        output.mkdir(parents=True)
         return [
-            *("--model.base", str(path / "models" / name), "--output_dir", str(output)),
+            *("--model.base", str(path / "models" / name)),
+            *("--output_dir", str(path / side / run)),
+            *("--model.lora.lora_dropout", "0.1", "--model.lora.neftune_alpha", "5"),
             *("--data.path", str(path / "rows.jsonl"), "--data.val_fraction", "0.2"),
             *("--data.batch_size", "2", "--model.lr", "1e-2", "--trainer.max_epochs", "1"),
             *("--trainer.callbacks+", "tests.sharded_ranks.Held"),
@@ -130,9 +130,14 @@ def runs(tokenizer_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs
     for name in CASES:
         assert main(line(name, "one", name)) == 0
     lines = {name: line(name, "two", name) for name in CASES | REFUSED}
-    middle = path / "two" / "plain" / "checkpoints" / "step-8.ckpt"
-    lines["resumed"] = [*line("plain", "two", "resumed"), "--ckpt_path", str(middle)]
+
+    def resumed(begun: str, side: str) -> list[str]:
+        middle = path / begun / "plain" / "checkpoints" / "step-8.ckpt"
+        return [*line("plain", side, f"resumed from {begun}"), "--ckpt_path", str(middle)]
+
+    lines |= {f"resumed from {begun}": resumed(begun, "two") for begun in SIDES}
     start_ranks(lines, path)
+    assert main(resumed("two", "one")) == 0
     return Runs(path, json.loads((path / "codes.json").read_text()))
 
 
@@ -207,12 +212,15 @@ def test_a_checkpoint_is_one_file_of_the_adapter_alone_as_one_process_writes_it(
         assert_close(mine["state"][number], moments)
 
 
-def test_a_sharded_run_goes_on_from_its_checkpoint_to_the_same_end(runs: Runs) -> None:
-    assert runs.codes["resumed"] == [0, 0]
-    resumed, whole = (checkpoint(runs.two(name)) for name in ("resumed", "plain"))
-    assert resumed["global_step"] == whole["global_step"]
-    for name, tensor in whole["state_dict"].items():
-        assert torch.equal(resumed["state_dict"][name], tensor)
+@pytest.mark.parametrize("begun", SIDES)
+def test_a_run_goes_on_sharded_or_alone_to_the_same_end(runs: Runs, begun: str) -> None:
+    name = f"resumed from {begun}"
+    assert runs.codes[name] == [0, 0]
+    whole = checkpoint(runs.two("plain"))
+    for folder in (runs.two(name), runs.one("resumed from two")):
+        resumed = checkpoint(folder)
+        assert resumed["global_step"] == whole["global_step"]
+        assert_close(resumed["state_dict"], whole["state_dict"])
 
 
 @pytest.mark.parametrize("name", ["plain", "dora, tied", "pissa, tied", "whole head"])
