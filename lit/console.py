@@ -1,6 +1,7 @@
 """What a command says: its own lines, and as little as possible of the libraries'."""
 
 import logging
+import sys
 import warnings
 
 from lightning.pytorch.utilities import rank_zero_only
@@ -38,3 +39,10 @@ def quiet() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     for message in EXPECTED:
         warnings.filterwarnings("ignore", message)
+
+
+def tell(rank: int, code: int, text: str) -> None:
+    """Say on stderr why a rank ends."""
+    if text:
+        kind = f"error (rank {rank}): " if rank else "error: "
+        print(f"{kind if code <= 2 else ''}{text}", file=sys.stderr, flush=True)

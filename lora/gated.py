@@ -35,7 +35,8 @@ class GatedProduct(torch.autograd.Function):
         gate, up = ctx.saved_tensors
         gate = gate.detach().requires_grad_()
         with torch.enable_grad():
-            activation = ctx.act(gate)
+            # Without the hooks of the module, which a profiler may have set, for forward passes.
+            activation = ctx.act.forward(gate)
         (of_gate,) = torch.autograd.grad(activation, gate, g * up)
         return of_gate, g * activation.detach(), None
 

@@ -1,6 +1,6 @@
 """What each of several processes holds of a base, whole and sharded, and how long a step takes.
 
-    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 benchmarks/sharding.py
+    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 -m benchmarks.scale.sharding
 
 On the embedded model, in float32 on a CPU, over gloo; every rank has the same 200 random tokens.
 Memory is the kernel's: anonymous pages, and pages of the model's file, which all processes of a
