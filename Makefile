@@ -19,8 +19,9 @@ quickstart: $(RUN)/comparison/report.html
 	@echo "losses      .venv/bin/tensorboard --logdir $(RUN)"
 	@echo "talk to it  .venv/bin/python -m lit.chat --adapter $(RUN)/adapter"
 
+# Two files at a time; tests of one file share what they make.
 test: lint $(MODEL)/config.json
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n 2 --dist loadfile
 
 test-faults: .venv/test
 	.venv/bin/python -m pytest -m faults

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,8 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from data.types import Batch
 
 NAME = "packed"
+_own: WeakKeyDictionary[PreTrainedModel, str] = WeakKeyDictionary()
+"""The attention that packed models were loaded with; not every family can take every other."""
 
 
 class UnpackableError(RuntimeError):
@@ -99,6 +102,8 @@ def pack(model: PreTrainedModel, batch: Batch) -> str | None:
     was_training = model.training
     model.eval()
     before = model.config._attn_implementation
+    if before != NAME:
+        _own[model] = before
     alone = hidden_states(model, batch)
     try:
         model.set_attn_implementation(NAME)
@@ -117,7 +122,7 @@ def unpacked(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
     """The model with transformers' own attention for the length of a ``with`` block."""
     before = model.config._attn_implementation
     if before == NAME:
-        model.set_attn_implementation("sdpa")
+        model.set_attn_implementation(_own.get(model, "sdpa"))
     try:
         yield model
     finally:

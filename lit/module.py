@@ -21,6 +21,7 @@ from lit.model import load_base
 from lit.sharding import NAME, Gathered, ShardedStrategy, shard
 from lit.steps import StepNumbers
 from lora.config import ConfigError, LoRAConfig
+from lora.frozen import hasten
 from lora.gated import keep_less
 from lora.inject import inject, tensors
 from lora.neftune import EmbeddingNoise
@@ -111,6 +112,8 @@ class LoRAModule(L.LightningModule):
         inject(model, self.lora)
         if not self.gradient_checkpointing:
             keep_less(model)
+        if not sharded:
+            hasten(model)
         for paths in tied(model):
             say(f"model  {' and '.join(paths)} are one matrix: they train together")
         self._noise = EmbeddingNoise(model.get_input_embeddings(), self.lora.neftune_alpha)

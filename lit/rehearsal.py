@@ -48,9 +48,7 @@ class Rehearsal(Callback):
             for parameter in tensors(model).values():
                 parameter.grad = None
         if tight(pl_module.device):
-            say(
-                "memory little is left: what is freed goes back at once, which takes a fifth longer"
-            )
+            say("memory little is left: what is freed goes back at once, and steps take longer")
             return_freed()
 
 

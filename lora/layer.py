@@ -73,6 +73,8 @@ class LoRALinear(nn.Module):
         if not (torch.is_grad_enabled() or dropout):
             # Nothing is kept: in the textbook's order, PEFT's too, and quicker for single tokens.
             return y + F.linear(F.linear(x, A.to(x.dtype)), B.to(x.dtype)) * self.config.scale
+        # The sum is written into y, which autograd forbids where a layer returns part of another.
+        y = y.clone() if y._is_view() else y
         make, parts = remade or (None, ())
         return LowRank.apply(y, x, A, B, self.config.scale, dropout, make, *parts)
 

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# Two torch processes at once spin against each other; small tensors need one thread anyway.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Two torch processes at once spin against each other; make test runs two.
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import datasets

@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from data.batch import collate
 from data.types import Batch, Example
-from lit.attention import NAME, hidden_states, pack
+from lit.attention import NAME, hidden_states, pack, unpacked
 
 LENGTHS = (9, 3, 14, 1)
 # Weights are too small for scores to reach the usual cap of 50.
@@ -147,3 +147,14 @@ def test_a_family_that_cannot_be_packed_is_computed_row_by_row(family):
     logits = model.get_output_embeddings()(hidden_states(model, batch))
     expected = [plain(torch.tensor([row])).logits for row in make_rows()]
     torch.testing.assert_close(logits, torch.cat(expected, 1), atol=1e-5, rtol=0)
+
+
+@over_families
+@torch.no_grad()
+def test_an_unpacked_model_computes_as_it_did_before_it_was_packed(family):
+    model, ids = make(family), torch.tensor([make_rows()[0]])
+    before = model(input_ids=ids).logits
+    assert pack(model, flat(make_rows())) is None
+    with unpacked(model):
+        assert torch.equal(model(input_ids=ids).logits, before)
+    assert model.config._attn_implementation == NAME

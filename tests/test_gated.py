@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import FAMILIES, make_model
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -13,7 +14,6 @@ from lit.meta_step import rehearse
 from lora.config import LoRAConfig
 from lora.gated import keep_less
 from lora.inject import VARIANTS, inject, tensors
-from tests.conftest import FAMILIES, make_model
 
 OTHERWISE = {"phi3", "starcoder2", "gpt2", "gpt_neox", "opt"}
 """Families whose MLP has no gate, or has it in one matrix with the other half."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import lit.memory
 import lit.rehearsal
 from lit.fit import main
 from lit.module import LoRAModule
@@ -109,3 +110,15 @@ def test_the_rehearsal_takes_the_longest_micro_batch_and_changes_no_weight(
         for name in ("run", "without")
     )
     assert all(torch.equal(value, without[name]) for name, value in with_it.items())
+
+
+@pytest.mark.parametrize("there", [1, 10**15])
+def test_freed_memory_goes_back_only_where_little_is_left(
+    there: int, command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    returned = []
+    monkeypatch.setattr(lit.memory, "total", lambda device: there)
+    monkeypatch.setattr(lit.rehearsal, "return_freed", lambda: returned.append(True))
+    assert main([*command, "--force", "true"]) == 0
+    assert bool(returned) == (there == 1)
+    assert ("memory little is left" in capsys.readouterr().out) == (there == 1)

@@ -20,11 +20,17 @@ def attention_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, **_
     return sdpa_backward_flop_count(grad, query, key, value)
 
 
+def linear(x: Any, weight: Any, *_: Any, **__: Any) -> int:
+    """A layer by oneDNN, weight (out, in), of which torch's table knows only its own."""
+    return 2 * math.prod(x) * weight[0]
+
+
 class Flops:
     """Counts between ``begin`` and ``end``."""
 
     def __init__(self) -> None:
         mapping = {ATTENTION: attention, ATTENTION_BACKWARD: attention_backward}
+        mapping[torch.ops.mkldnn._linear_pointwise] = linear
         self._mode = FlopCounterMode(display=False, custom_mapping=mapping)
         self.counted = math.nan
 
