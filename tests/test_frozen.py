@@ -74,3 +74,11 @@ def test_autocast_still_chooses_the_dtype() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(torch.randn(3, 8)).dtype == torch.bfloat16
     assert layer(torch.randn(0, 8)).shape == (0, 8)
+
+
+def test_a_layer_that_is_moved_to_another_device_computes_there() -> None:
+    layer = nn.Linear(8, 6).requires_grad_(False)
+    assert hasten(layer) == 1
+    y = layer.to("meta")(torch.randn(3, 8, device="meta"))
+    assert y.is_meta
+    assert y.shape == (3, 6)
