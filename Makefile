@@ -29,6 +29,7 @@ test-faults: .venv/test
 # BENCH="--steps 2 --workloads a --parts speed" is a quick trial; what is in results.json is kept.
 # It makes the model itself: the rule for it would install into .venv.
 bench: .venv-bench/stamp $(LITGPT)/lit_model.pth
+	test -f $(MODEL)/config.json || .venv-bench/bin/python -m lit.embedded $(MODEL)
 	.venv-bench/bin/python -m benchmarks.peers $(BENCH)
 
 lint: .venv/test

@@ -5,7 +5,7 @@ import os
 from datetime import timedelta
 from typing import NamedTuple
 
-from torch.distributed import TCPStore
+from torch.distributed import PrefixStore, TCPStore
 
 PATIENCE = timedelta(seconds=120)
 """For the first rank to open its board."""
@@ -36,13 +36,16 @@ class Board:
         first = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         try:
-            self.store = TCPStore(
+            store = TCPStore(
                 *(address, port, None, first, PATIENCE),
                 wait_for_workers=False,
                 multi_tenant=True,  # the process group's own store is at this port too
             )
         except RuntimeError:
             raise OSError(f"rank 0 cannot be reached at {address}, port {port}") from None
+        # torchrun's store outlives a restart, and with it the ends of those that were restarted.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        self.store = PrefixStore(f"lit/{attempt}", store)
 
     def show(self, what: str, text: str = "") -> None:
         """Show something of this rank."""

@@ -20,6 +20,7 @@ from lit.forecast import forecast, largest
 from lit.memory import total
 from lit.page import show_page, write_page
 from lit.reason import Reason
+from lit.sharding import ShardedStrategy
 from lit.verdict import judge
 from lora.config import ConfigError
 
@@ -39,10 +40,14 @@ def examine(arguments: Arguments) -> Checkup:
     device = trainer.strategy.root_device
     needed = estimate(arguments.model, str(trainer.precision), *largest(arguments, planned), device)
     there = total(device)
-    if there is not None and needed.peak > there:
+    # Processes on a CPU share its memory; how much a sharded base needs is told nowhere yet.
+    processes = trainer.num_devices if device.type == "cpu" else 1
+    sharded = isinstance(trainer.strategy, ShardedStrategy)
+    if there is not None and needed.peak * processes > there and not sharded:
+        each = f" by each of {processes} processes" if processes > 1 else ""
         reasons.append(
             Reason(
-                f"about {needed.peak / 1e9:.1f} GB of memory are needed, and there are "
+                f"about {needed.peak / 1e9:.1f} GB of memory are needed{each}, and there are "
                 f"{there / 1e9:.1f}: lower data.batch_size or data.max_length, or set "
                 "model.gradient_checkpointing to true"
             )

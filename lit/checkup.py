@@ -19,6 +19,7 @@ from lit.forecast import Forecast
 from lit.page import Section
 from lit.pictures import lengths_picture
 from lit.reason import Reason
+from lit.sharding import ShardedStrategy
 
 PICTURE = "lengths.png"
 BARS, WIDTH = 12, 40
@@ -180,7 +181,8 @@ def _range(values: np.ndarray) -> str:
 
 
 def _memory(found: Checkup) -> Section:
-    size, device = found.estimate.size, found.arguments.trainer.strategy.root_device
+    size, trainer = found.estimate.size, found.arguments.trainer
+    device = trainer.strategy.root_device
     rows = [[name, f"{amount / 1e9:.2f}"] for name, amount in found.estimate.parts.items()]
     rows.append(["together", f"{sum(found.estimate.parts.values()) / 1e9:.2f}"])
     if found.estimate.loading:
@@ -192,6 +194,11 @@ def _memory(found: Checkup) -> Section:
         f"{found.estimate.peak / 1e9:.1f} GB of memory on this {device.type.upper()}"
         f"{', and what CUDA keeps for itself' if device.type == 'cuda' else ''}."
     )
+    if isinstance(trainer.strategy, ShardedStrategy):
+        text += (
+            f" That is of one process with the whole base: here each of {trainer.world_size} holds "
+            "its share, and what it gathers (docs/scale.md)."
+        )
     if not found.estimate.whole:
         text += " Activations come on top: of this family they cannot be told without its weights."
     return Section("Memory", text, ["part", "GB"], rows)

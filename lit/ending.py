@@ -34,7 +34,7 @@ class Ending:
         self.children = children
         self.beat, self.code = 0, 1
         self.gone: set[int] = set()
-        self.over = threading.Event()
+        self.over, self.done = threading.Event(), threading.Event()
         self.lock = threading.Lock()
         threading.Thread(target=self._talk, args=[board], daemon=True).start()
         threading.Thread(target=self._watch, daemon=True).start()
@@ -65,6 +65,7 @@ class Ending:
             if not self._said(board, text):
                 tell(self.rank, code, text)
             self._see_off(board)
+            self.done.set()
             return code
 
     def _talk(self, board: Board) -> None:
@@ -89,6 +90,9 @@ class Ending:
         while silence <= SILENCE:
             time.sleep(BEAT)
             beat, silence = self.beat, silence + 1 if self.beat == beat else 0
+        # Whoever called the command has more to do than it.
+        if self.done.is_set():
+            return
         if not self.over.is_set():
             tell(self.rank, 1, _gone({0}))
         self._leave(self.code)

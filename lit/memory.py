@@ -31,10 +31,15 @@ def return_freed() -> None:
         library.mallopt(M_MMAP_THRESHOLD, LARGE)
 
 
-def tight(device: torch.device) -> bool:
-    """Whether this process has taken so much of a CPU's memory that it must not grow further."""
+def tight(device: torch.device, processes: int) -> bool:
+    """Whether so much of a CPU's memory is taken that its processes must not grow further.
+
+    Args:
+        device: Of this process.
+        processes: How many like it there are on this machine.
+    """
     there = total(device) if device.type == "cpu" else None
-    return there is not None and used() * ROOM > there
+    return there is not None and used() * processes * ROOM > there
 
 
 def used() -> int:

@@ -110,9 +110,11 @@ def load_base(
     """
     where = locate(base, revision)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            base, dtype=dtype, trust_remote_code=False, **where
-        )
+        # Lightning makes a GPU the default; transformers would want accelerate to load onto it.
+        with torch.device("cpu"):
+            model = AutoModelForCausalLM.from_pretrained(
+                base, dtype=dtype, trust_remote_code=False, **where
+            )
     except (OSError, ValueError) as error:
         raise ConfigError(f"{base} does not load: {str(error).splitlines()[0]}") from None
     model.to(device)  # type: ignore[arg-type]

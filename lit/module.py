@@ -104,8 +104,8 @@ class LoRAModule(L.LightningModule):
             raise ConfigError(f"trainer.precision is {precision}; there are {', '.join(DTYPES)}")
         dtype, strategy = DTYPES[precision], self.trainer.strategy
         sharded = isinstance(strategy, ShardedStrategy)
-        # A base that is sharded may be too large for a device.
-        device = torch.device("cpu") if sharded else self.device
+        # A base that is sharded may be too large for a device; the module's own is not set yet.
+        device = torch.device("cpu") if sharded else strategy.root_device
         model = load_base(self.base, self.revision, dtype, self.quantize, device)
         # A is drawn from the seed alone, whatever was drawn before.
         torch.manual_seed(self.seed)

@@ -47,7 +47,7 @@ class Rehearsal(Callback):
             pl_module.take_step_loss()
             for parameter in tensors(model).values():
                 parameter.grad = None
-        if tight(pl_module.device):
+        if tight(pl_module.device, trainer.num_devices):
             say("memory little is left: what is freed goes back at once, and steps take longer")
             return_freed()
 

@@ -60,7 +60,9 @@ def _length(arguments: Arguments, forecast: Forecast) -> Iterator[Reason]:
 
 def _validation(arguments: Arguments, forecast: Forecast) -> Iterator[Reason]:
     trainer, rows = arguments.trainer, len(arguments.datamodule.val_rows)
-    every, turns = trainer.val_check_interval, forecast.first.turns
+    data, every = arguments.datamodule, trainer.val_check_interval
+    # Where a run goes on with steps of another size, only the rest of an epoch is left at first.
+    turns = min(forecast.first.turns, data.epoch(data.course.legs[-1].epoch).turns)
     if rows and isinstance(every, int) and trainer.check_val_every_n_epoch and every > turns:
         yield Reason(
             f"trainer.val_check_interval is {every}, and an epoch has {turns} micro-batches: lower "

@@ -69,9 +69,10 @@ def _faster() -> bool:
 
 
 def _forward(layer: nn.Linear, x: Tensor) -> Tensor:
-    # The model may have moved to a GPU since; under autocast it is torch that chooses the dtype.
-    ours = x.is_cpu and x.dtype == torch.float32 and x.numel()
-    if not ours or torch.is_autocast_enabled("cpu"):
+    # The model may have moved to a GPU since, or a trained weight stand in for the frozen one;
+    # under autocast it is torch that chooses the dtype.
+    ours = x.is_cpu and x.dtype == torch.float32 and x.dim() > 1 and x.numel()
+    if not ours or layer.weight.requires_grad or torch.is_autocast_enabled("cpu"):
         return F.linear(x, layer.weight, layer.bias)
     return FrozenProduct.apply(x, layer.weight, layer.bias)
 

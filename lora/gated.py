@@ -56,19 +56,26 @@ def keep_less(model: nn.Module) -> int:
     """
     changed = 0
     for mlp in _gated(model):
-        weight, width = mlp.gate_proj.weight, mlp.gate_proj.in_features
-        dtype = weight.dtype if weight.is_floating_point() else torch.float32
-        x = torch.linspace(-2, 2, 2 * width, dtype=dtype, device=weight.device).view(1, 2, width)
-        if weight.is_meta or torch.equal(mlp(x), _forward(mlp, x)):
+        if mlp.gate_proj.weight.is_meta or _is_known(mlp):
             mlp.forward = MethodType(_forward, mlp)
             changed += 1
     return changed
 
 
 def _gated(model: nn.Module) -> Iterator[Any]:
+    """MLPs of these parts and no other, as dropout would be, which shows in training only."""
     for module in model.modules():
-        if all(isinstance(getattr(module, name, None), nn.Module) for name in PARTS):
+        parts = dict(module.named_children())
+        if parts.keys() == set(PARTS) and isinstance(parts["gate_proj"], (nn.Linear, LoRALinear)):
             yield module
+
+
+def _is_known(mlp: Any) -> bool:
+    weight, width = mlp.gate_proj.weight, mlp.gate_proj.in_features
+    dtype = weight.dtype if weight.is_floating_point() else torch.float32
+    x = torch.linspace(-2, 2, 2 * width, dtype=dtype, device=weight.device).view(1, 2, width)
+    # Some families clamp gate and up, which shows in large numbers only.
+    return all(torch.equal(mlp(y), _forward(mlp, y)) for y in (x, 1000 * x))
 
 
 def _forward(mlp: Any, x: Tensor) -> Tensor:

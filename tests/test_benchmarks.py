@@ -102,7 +102,7 @@ def test_too_few_rows_are_refused():
 
 
 def test_a_ratio_is_that_of_pairs_and_not_of_medians():
-    assert spread([1.0, 2.0, 3.0, 4.0, 5.0]) == (2.0, 3.0, 4.0)
+    assert spread([1.0, 2.0, 3.0, 4.0, 5.0]) == (1.0, 3.0, 5.0)
     # Medians are 6 and 2; of the pairs 2, 6 and 1 the middle one is 2.
     assert ratio([2.0, 6.0, 9.0], [1.0, 1.0, 9.0]).middle == 2.0
 

@@ -58,6 +58,23 @@ def test_a_models_loss_and_gradients_stay(family: str) -> None:
     assert (found[0] - found[1]).norm() < 1e-5 * found[0].norm()
 
 
+def test_a_layer_that_trains_in_full_keeps_its_gradient() -> None:
+    """gemma2 caps its logits, so that its loss calls the head, where others read its weight."""
+    gradients = []
+    for change in (lambda model: None, hasten):
+        model = make_model("gemma2", tie_word_embeddings=False)
+        inject(model, LoRAConfig(modules_to_save=["lm_head", "down_proj"]))
+        change(model)
+        batch = collate([Example(list(range(3, 20)), list(range(3, 20)))])
+        pack(model, batch)
+        summed_loss(model, batch).backward()
+        gradients.append({name: p.grad for name, p in tensors(model).items()})
+    plain, ours = gradients
+    assert any("lm_head" in name for name in plain)
+    for name, value in plain.items():
+        assert (ours[name] - value).norm() <= 1e-5 * value.norm(), name
+
+
 def test_what_trains_and_what_is_not_float32_is_left_alone() -> None:
     frozen = nn.Linear(4, 4).requires_grad_(False)
     assert hasten(nn.Sequential(nn.Linear(4, 4), frozen.to(torch.bfloat16))) == 0

@@ -1,5 +1,7 @@
 """Gated MLPs that keep half: the same numbers, bit for bit, of less memory."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from conftest import FAMILIES, make_model
@@ -61,13 +63,25 @@ def test_the_usual_families_keep_less(family: str):
     assert changed == (0 if family in OTHERWISE else model.config.num_hidden_layers)
 
 
-def test_an_mlp_that_computes_something_else_is_left_alone():
+def halved(mlp: nn.Module, x: Tensor) -> Tensor:
+    return mlp.down_proj(mlp.act_fn(mlp.gate_proj(x)) * mlp.up_proj(x)) / 2
+
+
+def clamped(mlp: nn.Module, x: Tensor) -> Tensor:
+    return mlp.down_proj(mlp.act_fn(mlp.gate_proj(x)) * mlp.up_proj(x).clamp(-10, 10))
+
+
+def dropped_out(mlp: nn.Module, x: Tensor) -> Tensor:
+    return mlp.down_proj(mlp.dropout(mlp.act_fn(mlp.gate_proj(x)) * mlp.up_proj(x)))
+
+
+@pytest.mark.parametrize("forward", [halved, clamped, dropped_out])
+def test_an_mlp_that_computes_something_else_is_left_alone(forward: Callable):
     model = make_model("llama")
     mlp = model.model.layers[0].mlp
-    whole = type(mlp)
-    mlp.__class__ = type(
-        "Halved", (whole,), {"forward": lambda self, x: whole.forward(self, x) / 2}
-    )
+    if forward is dropped_out:
+        mlp.dropout = nn.Dropout(0.1)
+    mlp.__class__ = type("Other", (type(mlp),), {"forward": forward})
     inject(model, LoRAConfig())
     assert keep_less(model.eval()) == model.config.num_hidden_layers - 1
 

@@ -36,6 +36,7 @@ class Contender:
         read, theirs = os.pipe()
         their_read, write = os.pipe()
         variables = os.environ | (environment or {}) | {VARIABLE: f"{their_read},{theirs}"}
+        variables["CUDA_VISIBLE_DEVICES"] = ""  # all of them on the CPU
         self.log = log
         self.started = time.perf_counter()
         with log.open("w") as output:

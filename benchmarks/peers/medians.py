@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Spread(NamedTuple):
-    """A median with its quartiles."""
+    """A median between the least and the most."""
 
     low: float
     middle: float
@@ -18,8 +18,8 @@ class Spread(NamedTuple):
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """The median of some values, and their quartiles."""
-    return Spread(*(float(x) for x in np.quantile(values, [0.25, 0.5, 0.75])))
+    """The median of some values, the least and the most."""
+    return Spread(*(float(x) for x in np.quantile(values, [0, 0.5, 1])))
 
 
 def ratio(other: Sequence[float], own: Sequence[float]) -> Spread:

@@ -63,8 +63,8 @@ def _speed(cells: Cells) -> Iterator[str]:
         return
     yield (
         "Useful tokens/s count no padding. Ratios are seconds of a contender's step over those of "
-        "ours on the same rows: median (quartiles). Peaks are the process's; above the weights is "
-        f"less {WEIGHTS_MB} MB. Share is of a product of 2048³ in float32, timed in the same turns."
+        "ours on the same rows: median (least … most) of the timed steps. Peaks are the process's; "
+        f"above the weights is less {WEIGHTS_MB} MB. Share is of a product of 2048³ in float32, timed in the same turns."
     )
     yield ""
     yield (

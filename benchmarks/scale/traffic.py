@@ -13,12 +13,14 @@ class Sizes:
 
     Args:
         blocks: The base's weights within blocks.
-        outside: Its weights outside them: embeddings, head, last norm.
+        embeddings: Those of the input, where the head has a matrix of its own.
+        outside: Its weights that are in neither: the head, the last norm.
         adapter: A and B, or their gradients.
         layers: Blocks.
     """
 
     blocks: int
+    embeddings: int
     outside: int
     adapter: int
     layers: int
@@ -26,7 +28,7 @@ class Sizes:
     @property
     def base(self) -> int:
         """The base's weights, or their gradients."""
-        return self.blocks + self.outside
+        return self.blocks + self.embeddings + self.outside
 
 
 def sizes(base: Base, r: int) -> Sizes:
@@ -35,9 +37,11 @@ def sizes(base: Base, r: int) -> Sizes:
     layers = decoder_layers(model)
     whole = sum(p.nbytes for p in model.parameters())
     blocks = sum(p.nbytes for layer in layers for p in layer.parameters())
+    embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    embeddings = 0 if embedding is head else embedding.nbytes
     inject(model, LoRAConfig(r=r, target_modules="all-linear"))
     adapter = sum(p.nbytes for p in tensors(model).values())
-    return Sizes(blocks, whole - blocks, adapter, len(layers))
+    return Sizes(blocks, embeddings, whole - blocks - embeddings, adapter, len(layers))
 
 
 def once(amount: int, world_size: int) -> float:
@@ -53,13 +57,14 @@ def ddp(gradients: int, world_size: int) -> float:
 def fsdp(sizes: Sizes, world_size: int, micro_batches: int = 1) -> float:
     """An optimizer step under FSDP2 with a frozen base.
 
-    In every micro-batch, blocks are gathered to go forward and again to go back, what stands
-    outside of them once. The gradients of the adapters, which are whole, are summed once a step.
+    In every micro-batch, blocks and embeddings are gathered to go forward and again to go back,
+    the head once. The gradients of the adapters, which are whole, are summed once a step.
     """
-    gathered = micro_batches * once(2 * sizes.blocks + sizes.outside, world_size)
+    gathered = micro_batches * once(sizes.base + sizes.blocks + sizes.embeddings, world_size)
     return gathered + ddp(sizes.adapter, world_size)
 
 
 def fsdp_in_full(sizes: Sizes, world_size: int, micro_batches: int = 1) -> float:
     """The same when every weight trains: in every micro-batch the gradients are shared out too."""
-    return micro_batches * once(2 * sizes.blocks + sizes.outside + sizes.base, world_size)
+    gathered = 2 * sizes.base + sizes.blocks + sizes.embeddings
+    return micro_batches * once(gathered, world_size)

@@ -1,0 +1,85 @@
+"""Where the time of a step goes: python -m benchmarks.step_profile [--lengths 130 120 98 80]
+
+One forward and backward pass of the embedded model as lit.fit computes it, by torch's profiler:
+the seconds that each kind of operation takes itself, medians of some passes, as a Markdown table.
+"""
+
+import argparse
+from collections import defaultdict
+
+import numpy as np
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from data.batch import collate
+from data.types import IGNORE, Example
+from lit.attention import pack
+from lit.loss import summed_loss
+from lit.model import load_base
+from lora.config import LoRAConfig
+from lora.frozen import hasten
+from lora.gated import keep_less
+from lora.inject import inject
+
+MODEL = "models/SmolLM2-135M-Instruct"
+LABELLED = 0.7
+KINDS = {
+    "products of matrices": ("mm", "addmm", "_linear_pointwise", "addmm_", "bmm"),
+    "attention": ("scaled_dot_product",),
+    "the dropout's random numbers and masks": ("random_", "ge", "mul_"),
+    "the adapter's own steps": ("LowRank",),
+    "the MLP's gate": ("silu", "GatedProduct"),
+    "copies": ("copy_", "cat", "fill_"),
+    "norms, rotations, sums": ("mul", "add", "add_", "pow", "mean", "rsqrt", "sum", "neg", "div"),
+}
+
+
+def kind_of(operation: str) -> str:
+    """Which of KINDS an operation of the profiler belongs to."""
+    name = operation.removeprefix("aten::").removeprefix("mkldnn::")
+    for kind, names in KINDS.items():
+        long = [n for n in names if len(n) > 9 or n[0].isupper() or n == "silu"]
+        if name in names or any(n in name for n in long):
+            return kind
+    return "all else"
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--lengths", type=int, nargs="+", default=[130, 120, 98, 80])
+    parser.add_argument("--passes", type=int, default=5)
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    model = load_base(MODEL)
+    inject(model, LoRAConfig(r=8, lora_alpha=32, lora_dropout=0.1))
+    keep_less(model)
+    hasten(model)
+    rows = []
+    for length in options.lengths:
+        ids = torch.randint(3, 40_000, (length,)).tolist()
+        prompt = round(length * (1 - LABELLED))
+        rows.append(Example(ids, [IGNORE] * prompt + ids[prompt:]))
+    batch = collate(rows)
+    pack(model, batch)
+    model.train()
+    summed_loss(model, batch).backward()
+    found: dict[str, list[float]] = defaultdict(list)
+    for _ in range(options.passes):
+        with profile(activities=[ProfilerActivity.CPU]) as recorded:
+            summed_loss(model, batch).backward()
+        seconds: dict[str, float] = defaultdict(float)
+        for event in recorded.key_averages():
+            seconds[kind_of(event.key)] += event.self_cpu_time_total / 1e6
+        for kind, value in seconds.items():
+            found[kind].append(value)
+    medians = {kind: float(np.median(values)) for kind, values in found.items()}
+    whole = sum(medians.values())
+    print(f"{sum(options.lengths)} tokens, {options.passes} passes, {whole:.2f} s\n")
+    print("| operations | seconds | share |\n|---|---|---|")
+    for kind, value in sorted(medians.items(), key=lambda item: -item[1]):
+        print(f"| {kind} | {value:.3f} | {100 * value / whole:.0f} % |")
+
+
+if __name__ == "__main__":
+    main()
