@@ -64,7 +64,8 @@ def _speed(cells: Cells) -> Iterator[str]:
     yield (
         "Useful tokens/s count no padding. Ratios are seconds of a contender's step over those of "
         "ours on the same rows: median (least … most) of the timed steps. Peaks are the process's; "
-        f"above the weights is less {WEIGHTS_MB} MB. Share is of a product of 2048³ in float32, timed in the same turns."
+        f"above the weights is less {WEIGHTS_MB} MB. Share is of a product of 2048³ in float32, "
+        "timed in the same turns."
     )
     yield ""
     yield (
