@@ -65,7 +65,8 @@ class LowRank(torch.autograd.Function):
             ctx.save_for_backward(z, A, B, *(parts if make else (x,)))
             # Into y itself, which nobody else wants: two passes fewer over (..., out).
             ctx.mark_dirty(y)
-            y.view(-1, y.shape[-1]).addmm_(z.T.to(y.dtype), B.to(y.dtype).T)
+            rows = y.view(-1, y.shape[-1])
+            torch.addmm(rows, z.T.to(y.dtype), B.to(y.dtype).T, out=rows)
             return y
 
     @staticmethod
