@@ -20,12 +20,12 @@ def draw(cells: dict[str, Any], folder: Path) -> list[str]:
     if len(steps) > 1:
         tokens, seconds, peaks = zip(*steps, strict=True)
         peaks = [peak / 1e3 for peak in peaks]
-        _lines(folder / "step.png", "tokens in a batch", tokens, seconds, peaks, "GB, peak")
+        _lines(folder / "step.png", "tokens in a batch", tokens, seconds, peaks, "GB at the peak")
         drawn.append("step.png")
     data = growth.rows_of(cells)
     if len(data) > 1:
         rows, seconds, memory = zip(*data, strict=True)
-        _lines(folder / "rows.png", "rows prepared", rows, seconds, memory, "MB, own memory")
+        _lines(folder / "rows.png", "rows prepared", rows, seconds, memory, "MB of its own")
         drawn.append("rows.png")
     return drawn
 
@@ -43,6 +43,6 @@ def _lines(
         rise, start = growth.slope(list(x), list(y))
         axes.plot(x, y, "o")
         axes.plot([0, max(x)], [start, start + rise * max(x)])
-        axes.set(xlabel=label, ylabel=name, title=f"{1000 * rise:.3g} {name} a thousand more")
+        axes.set(xlabel=label, ylabel=name, title=f"{1000 * rise:.3g} {name.split()[0]} for 1,000 more")
         axes.set_ylim(bottom=0)
     figure.savefig(path, dpi=100)
