@@ -43,6 +43,8 @@ def _lines(
         rise, start = growth.slope(list(x), list(y))
         axes.plot(x, y, "o")
         axes.plot([0, max(x)], [start, start + rise * max(x)])
-        axes.set(xlabel=label, ylabel=name, title=f"{1000 * rise:.3g} {name.split()[0]} for 1,000 more")
+        axes.set(
+            xlabel=label, ylabel=name, title=f"{1000 * rise:.3g} {name.split()[0]} for 1,000 more"
+        )
         axes.set_ylim(bottom=0)
     figure.savefig(path, dpi=100)
