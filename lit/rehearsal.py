@@ -83,4 +83,6 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory was asked for in vain, on a CPU or on a GPU."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    # oneDNN says it in its own way.
+    said = ("can't allocate memory", "could not create a primitive", "could not create a memory")
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in said)
