@@ -168,7 +168,8 @@ def main(args: list[str] | None = None) -> int:
     from lit.embedded import download
     from lit.export import main as export
     from lit.generate import stop_tokens
-    from lit.model import base_of, load_tuned, quiet
+    from lit.model import quiet
+    from lit.tuned import base_of, load_tuned
 
     python = environment(options.environment)
     quiet()

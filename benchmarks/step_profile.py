@@ -12,7 +12,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from data.batch import collate
-from data.types import IGNORE, Example
+from data.types import IGNORE, Batch, Example
 from lit.attention import pack
 from lit.loss import summed_loss
 from lit.model import load_base
@@ -20,6 +20,7 @@ from lora.config import LoRAConfig
 from lora.frozen import hasten
 from lora.gated import keep_less
 from lora.inject import inject
+from lora.norms import fuse
 
 MODEL = "models/SmolLM2-135M-Instruct"
 LABELLED = 0.7
@@ -44,6 +45,16 @@ def kind_of(operation: str) -> str:
     return "all else"
 
 
+def batch_of(lengths: list[int]) -> Batch:
+    """Rows of random tokens, of which the last 70 % are learned."""
+    rows = []
+    for length in lengths:
+        ids = torch.randint(3, 40_000, (length,)).tolist()
+        prompt = round(length * (1 - LABELLED))
+        rows.append(Example(ids, [IGNORE] * prompt + ids[prompt:]))
+    return collate(rows)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -55,12 +66,8 @@ def main() -> None:
     inject(model, LoRAConfig(r=8, lora_alpha=32, lora_dropout=0.1))
     keep_less(model)
     hasten(model)
-    rows = []
-    for length in options.lengths:
-        ids = torch.randint(3, 40_000, (length,)).tolist()
-        prompt = round(length * (1 - LABELLED))
-        rows.append(Example(ids, [IGNORE] * prompt + ids[prompt:]))
-    batch = collate(rows)
+    fuse(model)
+    batch = batch_of(options.lengths)
     pack(model, batch)
     model.train()
     summed_loss(model, batch).backward()

@@ -62,7 +62,8 @@ def main(args: list[str] | None = None) -> int:
 def _open(options: argparse.Namespace) -> "Conversation":
     from lit.conversation import Conversation
     from lit.generate import Sampling
-    from lit.model import load, quiet
+    from lit.model import quiet
+    from lit.tuned import load
     from lora.config import ConfigError
 
     quiet()

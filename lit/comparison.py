@@ -18,10 +18,10 @@ from lit.folder import RunFolder
 from lit.generate import Answer, Sampling, answers, speaking
 from lit.measure import VOICES, Losses, losses
 from lit.metrics import losses as logged_losses
-from lit.model import load
 from lit.pictures import answers_picture, example_picture, loss_picture
 from lit.questions import Asked, example, general_text, prompt_of, questions
 from lit.report import Comparison, LossResult, Pair
+from lit.tuned import load
 from lora.adapter import read_config
 
 SHOWN = 6
@@ -49,7 +49,7 @@ def compare(
         asked_file: More questions, without answers or with.
         folder: Where the pictures go.
         most_answers: How many of the rows are answered, evenly spread.
-        template: As in ``lit.model.load``.
+        template: As in ``lit.tuned.load``.
         quantize: As in ``lit.model.load_base``.
         batch_size: Answers made at a time.
         sampling: The same for both.

@@ -6,7 +6,6 @@ from functools import cache, partial
 from typing import Any
 
 import lightning as L
-import numpy as np
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
@@ -113,10 +112,11 @@ class QADataModule(L.LightningDataModule):
         """The validation rows, each with its place."""
         return ((self.val.place(row), self.val.messages(row)) for row in self.val_rows.tolist())
 
-    def shortest(self, rows: int) -> list[Example]:
-        """The shortest training rows, for a quick check of the model."""
-        order = self.train_rows[np.argsort(self.store.lengths[self.train_rows], kind="stable")]
-        return [self.store.example(row) for row in order[:rows]]
+    def openings(self, lengths: Sequence[int]) -> list[Example]:
+        """The first so many tokens of a few training rows, all labelled, to check a model on."""
+        rows = self.train_rows[: len(lengths)]
+        found = [self.store.example(row).ids[:n] for row, n in zip(rows, lengths, strict=False)]
+        return [Example(ids, [IGNORE, *ids[1:]]) for ids in found]
 
     def prompts(self, rows: int) -> tuple[PreTrainedTokenizerBase, list[list[int]]]:
         """The tokens before the first answer of a few held-out rows, and the tokenizer."""

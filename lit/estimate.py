@@ -98,7 +98,7 @@ def estimate_of(
     widest = max((layer.weight.numel() for _, layer in adapted(model)), default=0)
     try:
         step = rehearse(model, lengths, labels, module.gradient_checkpointing)
-    except (RuntimeError, NotImplementedError):
+    except RuntimeError:
         # A mixture of experts, say: which of them a token goes to, only numbers tell.
         step = None
     head = model.get_output_embeddings().weight

@@ -19,8 +19,8 @@ from gguf import (
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
-from lit.model import base_config, base_of, load_tuned, stored_dtype
 from lit.output import appearing, check_free
+from lit.tuned import base_config, base_of, load_tuned, stored_dtype
 from lora.adapter import read_config
 from lora.config import ConfigError
 from lora.inject import adapted

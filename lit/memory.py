@@ -31,19 +31,27 @@ def return_freed() -> None:
         library.mallopt(M_MMAP_THRESHOLD, LARGE)
 
 
-def tight(device: torch.device, processes: int) -> bool:
-    """Whether so much of a CPU's memory is taken that its processes must not grow further.
+def tight(device: torch.device, processes: int, growth: float = 1.0) -> bool:
+    """Whether so much of a device's memory is taken that its processes must not grow further.
 
     Args:
         device: Of this process.
         processes: How many like it there are on this machine.
+        growth: How much more than now each of them will take, as a factor.
+
+    Returns:
+        True where the device's memory is not known.
     """
-    there = total(device) if device.type == "cpu" else None
-    return there is not None and used() * processes * ROOM > there
+    there = total(device)
+    if device.type == "cuda":
+        processes = 1
+    return there is None or used(device) * growth * processes * ROOM > there
 
 
-def used() -> int:
-    """The most memory that this process has had, in bytes."""
+def used(device: torch.device | None = None) -> int:
+    """The most memory that this process has had, in bytes: of the machine, or of a GPU."""
+    if device is not None and device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
     # ru_maxrss counts kilobytes on Linux and bytes on macOS.
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -7,9 +7,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from data.template import continuation
 from lit.generate import stop_tokens
-from lit.model import load_tuned, stored_dtype
 from lit.output import appearing, check_free
 from lit.probe import distance, probe
+from lit.tuned import load_tuned, stored_dtype
 from lora.config import ConfigError
 from lora.inject import merge
 

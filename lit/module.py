@@ -12,21 +12,16 @@ import transformers
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from data.batch import collate
 from data.types import Batch
-from lit.attention import pack
 from lit.console import say
-from lit.loss import check_loss, summed_loss
-from lit.model import load_base
+from lit.loss import summed_loss
+from lit.preparation import Recipe, check
 from lit.sharding import NAME, Gathered, ShardedStrategy, shard
 from lit.steps import StepNumbers
 from lora.config import ConfigError, LoRAConfig
-from lora.frozen import hasten
-from lora.gated import keep_less
-from lora.inject import inject, tensors
+from lora.inject import tensors
 from lora.neftune import EmbeddingNoise
 from lora.optimizer import make_optimizer
-from lora.whole import tied
 
 DTYPES = {
     "32-true": torch.float32,
@@ -36,7 +31,8 @@ DTYPES = {
 }
 """What the base computes in; A and B are float32 in all of them."""
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
-CHECKED_ROWS = 3
+OPENINGS = (32, 16, 8)
+"""Tokens of the rows' beginnings on which a model is checked: few, as each run waits for it."""
 T = TypeVar("T")
 
 
@@ -84,6 +80,7 @@ class LoRAModule(L.LightningModule):
             raise ConfigError(f"model.warmup is {warmup}; give steps, or a share below 1")
         self.base, self.revision, self.lora = base, revision, lora
         self.quantize = quantize
+        self.recipe = Recipe(base, revision, quantize, lora, gradient_checkpointing, seed)
         self.optimizer, self.lr, self.weight_decay = optimizer, lr, weight_decay
         self.scheduler, self.warmup = scheduler, warmup
         self.gradient_checkpointing = gradient_checkpointing
@@ -102,34 +99,19 @@ class LoRAModule(L.LightningModule):
         precision = str(self.trainer.precision)
         if precision not in DTYPES:
             raise ConfigError(f"trainer.precision is {precision}; there are {', '.join(DTYPES)}")
-        dtype, strategy = DTYPES[precision], self.trainer.strategy
+        strategy = self.trainer.strategy
         sharded = isinstance(strategy, ShardedStrategy)
         # A base that is sharded may be too large for a device; the module's own is not set yet.
         device = torch.device("cpu") if sharded else strategy.root_device
-        model = load_base(self.base, self.revision, dtype, self.quantize, device)
-        # A is drawn from the seed alone, whatever was drawn before.
-        torch.manual_seed(self.seed)
-        inject(model, self.lora)
-        if not self.gradient_checkpointing:
-            keep_less(model)
-        if not sharded:
-            hasten(model)
-        for paths in tied(model):
-            say(f"model  {' and '.join(paths)} are one matrix: they train together")
+        model = self.recipe.make(DTYPES[precision], device, sharded)
         self._noise = EmbeddingNoise(model.get_input_embeddings(), self.lora.neftune_alpha)
         self.model = model
         if isinstance(strategy, ShardedStrategy):
             device = strategy.root_device
             self.root = shard(model, strategy.device_mesh, device)
-        examples = self.trainer.datamodule.shortest(CHECKED_ROWS)  # type: ignore[attr-defined]
-        batch = collate(examples).to(device)
+        examples = self.trainer.datamodule.openings(OPENINGS)  # type: ignore[attr-defined]
         with self.trainer.precision_plugin.forward_context():
-            if reason := self.call(pack, batch):
-                if sharded:
-                    # Ranks have different numbers of rows, and must gather equally often.
-                    raise ConfigError(f"{reason}: trainer.strategy {NAME} cannot train this model")
-                say(f"model  {reason}: rows are computed one by one, slower, to the same result")
-            self.call(check_loss, batch)
+            check(self.call, examples, device, must_pack=NAME if sharded else None)
         if self.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
         # Every rank has read the same base: DDP is to send nothing but what trains.

@@ -4,9 +4,9 @@ import shutil
 from pathlib import Path
 
 from lit.card import write_plain_card
-from lit.model import base_of, load_tuned
 from lit.output import appearing, check_free
 from lit.probe import distance, probe
+from lit.tuned import base_of, load_tuned
 from lora.adapter import load_adapter, save_adapter
 from lora.config import ConfigError
 from lora.inject import eject

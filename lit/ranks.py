@@ -101,16 +101,7 @@ class Ranks:
                     )
 
     def end(self, code: int, text: str = "", lost: bool = False) -> int:
-        """End this process's part: say why, once for all ranks.
-
-        Args:
-            code: The exit code.
-            text: What is to be said on stderr.
-            lost: Whether another rank did not answer: what is said is then found out here.
-
-        Returns:
-            The exit code: where another rank's end is the reason, that one's.
-        """
+        """Say why this process ends; beside other ranks as ``Ending.end``."""
         if self.ending:
             return self.ending.end(code, text, lost)
         tell(self.rank, code, text)

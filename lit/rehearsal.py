@@ -1,4 +1,4 @@
-"""The longest micro-batch of a run, computed before its first step, so that memory suffices."""
+"""The longest micro-batch of a run, tried early, so that memory suffices to the end."""
 
 import lightning as L
 import numpy as np
@@ -16,40 +16,70 @@ from lora.inject import tensors
 
 
 class Rehearsal(Callback):
-    """Goes forward and back through the longest micro-batch, and forgets what came of it.
+    """Goes forward and back through the longest micro-batch, where memory may not suffice for it.
 
-    No number of the run depends on it: the gradients are dropped, the random generators put back.
+    After the first optimizer step, which shows what a micro-batch takes. No number of the run
+    depends on it: the gradients are dropped, the random generators put back.
     """
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Rehearse.
+    def __init__(self) -> None:
+        self.most = 0
+        """Tokens of the longest micro-batch so far."""
+        self.over = False
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: object,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Rehearse at the end of the first optimizer step, if need be.
 
         Raises:
             TrainingError: The memory does not suffice.
         """
+        if self.over:
+            return
+        self.most = max(self.most, batch.input_ids.numel())
+        # Half a step's gradients are not to be dropped.
+        if trainer.fit_loop._should_accumulate():
+            return
+        self.over = True
         assert isinstance(pl_module, LoRAModule)
-        batch = longest(trainer.datamodule)  # type: ignore[attr-defined]
-        model = pl_module.adapted_model
-        training = model.training
-        try:
-            with torch.random.fork_rng(), trainer.precision_plugin.train_step_context():
-                model.train()
-                pl_module.training_step(batch.to(pl_module.device), 0).backward()
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
-                raise
-            raise TrainingError(
-                f"out of memory in the longest micro-batch, {len(batch.borders) - 1} rows of "
-                f"{batch.input_ids.numel()} tokens. {LOWER}"
-            ) from None
-        finally:
-            model.train(training)
-            pl_module.take_step_loss()
-            for parameter in tensors(model).values():
-                parameter.grad = None
-        if tight(pl_module.device, trainer.num_devices):
+        ahead = longest(trainer.datamodule)  # type: ignore[attr-defined]
+        growth = max(1.0, ahead.input_ids.numel() / self.most)
+        scarce = tight(pl_module.device, trainer.num_devices, growth)
+        # Ranks that share a base compute together.
+        if not trainer.strategy.reduce_boolean_decision(scarce, all=False):
+            return
+        rehearse(trainer, pl_module, ahead)
+        if pl_module.device.type == "cpu" and tight(pl_module.device, trainer.num_devices):
             say("memory little is left: what is freed goes back at once, and steps take longer")
             return_freed()
+
+
+def rehearse(trainer: L.Trainer, module: LoRAModule, batch: Batch) -> None:
+    """Go forward and back through a micro-batch, and forget what came of it.
+
+    Raises:
+        TrainingError: The memory does not suffice.
+    """
+    try:
+        with torch.random.fork_rng(), trainer.precision_plugin.train_step_context():
+            module.training_step(batch.to(module.device), 0).backward()
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"out of memory in the longest micro-batch, {len(batch.borders) - 1} rows of "
+            f"{batch.input_ids.numel()} tokens. {LOWER}"
+        ) from None
+    finally:
+        module.take_step_loss()
+        for parameter in tensors(module.adapted_model).values():
+            parameter.grad = None
 
 
 LOWER = (

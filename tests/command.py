@@ -60,6 +60,13 @@ class Command:
         while self.server.stdout.readline() != "ready\n":
             assert self.server.poll() is None
 
+    def __enter__(self) -> "Command":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.terminate()
+        self.server.wait()
+
     def start(
         self,
         args: list[str],

@@ -14,6 +14,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+BRIEF = 4
+"""Tokens of an answer sampled during a run."""
 EMBEDDED = Path("models/SmolLM2-135M-Instruct")
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -140,12 +142,22 @@ def tokenizer(tokenizer_file: Path) -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture(scope="session")
-def tiny_folder(tokenizer_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_folder(
+    brief: None, tokenizer_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A model folder as a user has one: a two-layer llama with the small tokenizer."""
     folder = tmp_path_factory.mktemp("model")
     make_model().save_pretrained(folder)
     PreTrainedTokenizerFast.from_pretrained(tokenizer_file).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def brief() -> None:
+    """Few sampled tokens: at each validation of each run they would be half of a test's time."""
+    from lit.callbacks import Samples
+
+    Samples.__init__.__defaults__ = (3, BRIEF)
 
 
 @pytest.fixture(autouse=True)
@@ -155,7 +167,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def embedded() -> Path:
+def embedded(brief: None) -> Path:
     """The real model's folder."""
     if not (EMBEDDED / "config.json").is_file():
         pytest.fail("the embedded model is not there: run `python -m lit.embedded`")

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -128,20 +129,22 @@ def test_a_cell_leaves_the_warm_step_out_and_counts_useful_tokens():
 
 def test_a_run_that_was_cut_off_measures_only_what_is_missing(tmp_path):
     path = tmp_path / "results.json"
-    Results(path).measure("x", lambda: {"seconds": 1})
-    Results(path).measure("y", lambda: 1 / 0)
-    again = Results(path)
-    assert again.cells["y"] == {"error": "ZeroDivisionError: division by zero"}
+    Results(path, "c").measure("x", lambda: {"seconds": 1})
+    Results(path, "c").measure("y", lambda: 1 / 0)
+    again = Results(path, "c")
+    assert again.cells["y"]["error"] == "ZeroDivisionError: division by zero"
     again.measure("x", lambda: pytest.fail("was known"))
     again.measure("y", lambda: {"seconds": 2})
-    assert json.loads(path.read_text()) == {"x": {"seconds": 1}, "y": {"seconds": 2}}
-    Results(path, fresh=True).measure("x", lambda: {"seconds": 3})
-    assert json.loads(path.read_text()) == {"x": {"seconds": 3}}
+    found = json.loads(path.read_text())
+    assert {name: cell["seconds"] for name, cell in found.items()} == {"x": 1, "y": 2}
+    assert found["x"]["made"] == {"command": "c", "date": date.today().isoformat()}
+    Results(path, "c", fresh=True).measure("x", lambda: {"seconds": 3})
+    assert list(json.loads(path.read_text())) == ["x"]
 
 
 def test_tables_stand_between_their_marks_and_what_others_wrote_stays(tmp_path):
     path = tmp_path / "RESULTS.md"
-    machine = {"command": "c", "date": "d", "cores": 2, "cpu": "p", "memory_gb": 1, "python": "3"}
+    machine = {"cores": 2, "cpu": "p", "memory_gb": 1, "python": "3"}
     cells = {"machine": {**machine, "versions": {"torch": "1"}}, "growth/rows/1": {"error": "why"}}
     path.write_text(f"# Results\n\n## Mine\n\n{BEGIN}\nold\n{END}\n\n## Yours\n")
     write(cells, tmp_path)

@@ -15,7 +15,7 @@ import torch
 from data.template import encode, prompt
 from data.types import Message
 from lit.chat import main
-from lit.model import load
+from lit.tuned import load
 from lora.adapter import save_adapter
 from lora.config import LoRAConfig
 from lora.inject import adapted, inject
@@ -193,6 +193,6 @@ def test_a_wrong_start_ends_with_2_and_is_named(
 
 
 def test_chat_starts_without_lightning() -> None:
-    code = "import lit.chat, lit.conversation, lit.model, sys; print('lightning' in sys.modules)"
+    code = "import lit.chat, lit.conversation, lit.tuned, sys; print('lightning' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -14,7 +14,7 @@ from lit.compare import main
 from lit.fit import main as fit
 from lit.generate import Sampling, answers, stream
 from lit.measure import Losses, losses
-from lit.model import load
+from lit.tuned import load
 from lora.inject import disabled
 
 HOSTILE = '<script>alert(1)</script> | **bold** $x_1$ & "quotes"'

@@ -41,10 +41,8 @@ ROWS = [
 @pytest.fixture(scope="module")
 def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
     """The command."""
-    made = Command(tmp_path_factory.mktemp("command"))
-    yield made
-    made.server.terminate()
-    made.server.wait()
+    with Command(tmp_path_factory.mktemp("command")) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -142,10 +140,10 @@ def same(run: Path, whole: Path, step: int = 20) -> None:
 
 
 ENDS = {
-    "SIGTERM to the second": ({1: Fault(f"{MODULE}.training_step", 22, "SIGTERM")}, 143),
+    "SIGTERM to the second": ({1: Fault(f"{MODULE}.training_step", 21, "SIGTERM")}, 143),
     "Ctrl-C in a validation": ({0: Fault(f"{MODULE}.validation_step", 7, "SIGINT")}, 130),
-    "kill -9 of the second": ({1: Fault(f"{MODULE}.training_step", 22)}, 1),
-    "kill -9 of the first": ({0: Fault(f"{MODULE}.training_step", 22)}, 1),
+    "kill -9 of the second": ({1: Fault(f"{MODULE}.training_step", 21)}, 1),
+    "kill -9 of the first": ({0: Fault(f"{MODULE}.training_step", 21)}, 1),
 }
 """What happens to one of two ranks, and the code with which the ranks that live end."""
 
@@ -287,7 +285,7 @@ def test_ranks_that_read_other_rows_are_refused(
     assert not ended[1].error
 
 
-def test_memory_that_one_rank_lacks_in_the_rehearsal_ends_all(
+def test_memory_that_one_rank_lacks_ends_all(
     command: Command, settings: list[str], tmp_path: Path
 ) -> None:
     rows = [{"prompt": "Why?", "response": "So. " * 900} for i in range(16)]
@@ -299,7 +297,7 @@ def test_memory_that_one_rank_lacks_in_the_rehearsal_ends_all(
     fault = {1: Fault(f"{MODULE}.training_step", 1, "memory")}
     ended = command.ends(command.together(args, 2, faults=fault), 40)
     assert [result.code for result in ended] == [1, 1]
-    assert ended[1].error.startswith("error (rank 1): out of memory in the longest micro-batch")
+    assert ended[1].error.startswith("error (rank 1): out of memory. Lower data.batch_size")
     assert not ended[0].error
 
 

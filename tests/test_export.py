@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from lit.export import ENDS, main
 from lit.gguf_lora import ARCHITECTURES
-from lit.model import load_tuned
+from lit.tuned import load_tuned
 from lora.adapter import save_adapter
 from lora.config import PROJECTIONS, LoRAConfig
 from lora.inject import adapted, inject, tensors

@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lit.generate import Sampling, stream
 from lit.merge import main
-from lit.model import load_base, load_tuned
+from lit.model import load_base
+from lit.tuned import load_tuned
 from lora.adapter import save_adapter
 from lora.config import LoRAConfig
 from lora.inject import adapted, inject

@@ -17,7 +17,8 @@ from lit.attention import hidden_states, pack
 from lit.fit import main as fit
 from lit.generate import Sampling, stream
 from lit.merge import main as merge
-from lit.model import load, load_base
+from lit.model import load_base
+from lit.tuned import load
 from lora.inject import count, disabled
 
 QUESTION = [Message("user", "Why does PLA stick badly to a cold bed?")]
@@ -112,4 +113,5 @@ def test_the_merged_folder_gives_the_tuned_answer_token_for_token(
     answer = tokenizer.decode(made[0, asked["input_ids"].shape[1] :], skip_special_tokens=True)
     assert answer.strip() == tuned.text
     with torch.inference_mode():
-        assert (plain(ids).logits - model(ids).logits).abs().max() <= 1e-4
+        wanted = model(ids).logits
+        assert (plain(ids).logits - wanted).abs().max() <= 1e-5 * wanted.abs().max()

@@ -2,25 +2,23 @@
 
 import csv
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import peft
 import pytest
 import torch
+from command import Command, Result
+from conftest import make_model
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from lit.fit import main
-from lit.model import load_base, load_tuned
+from lit.model import load_base
+from lit.tuned import load_tuned
 from lora.inject import VARIANTS
-from tests.conftest import make_model
 
 TOLERANCE = {"atol": 1e-5, "rtol": 0}
 ROWS = [
@@ -28,7 +26,7 @@ ROWS = [
         "prompt": f"How warm must bed {i} be?" + " Say why." * (i % 3),
         "response": f"Bed {i} must be {50 + i} degrees warm.",
     }
-    for i in range(51)
+    for i in range(27)
 ]
 
 
@@ -47,7 +45,7 @@ CASES = {
         {},
         [
             *("--trainer.max_epochs", "2"),
-            *("--checkpoint.every_n_train_steps", "8", "--checkpoint.save_top_k", "-1"),
+            *("--checkpoint.every_n_train_steps", "4", "--checkpoint.save_top_k", "-1"),
         ],
     ),
     **{f"{name}, tied": Case("qwen2", TIED, ["--model.lora.variant", name]) for name in VARIANTS},
@@ -77,10 +75,14 @@ SIDES = {
 
 
 class Runs(NamedTuple):
-    """The folders of the runs, and the exit codes of the two ranks."""
+    """The folders of the runs, and how their two ranks ended."""
 
     path: Path
-    codes: dict[str, list[int]]
+    ended: dict[str, list[Result]]
+
+    def codes(self, name: str) -> list[int]:
+        """The exit codes of a run's ranks."""
+        return [result.code for result in self.ended[name]]
 
     def one(self, name: str) -> Path:
         """The run of one process."""
@@ -91,22 +93,8 @@ class Runs(NamedTuple):
         return self.path / "two" / name
 
 
-def start_ranks(runs: dict[str, list[str]], folder: Path) -> None:
-    """Let two ranks go through runs; they end by themselves."""
-    (folder / "runs.json").write_text(json.dumps(runs))
-    command = [sys.executable, "tests/sharded_ranks.py", str(folder / "runs.json"), str(folder)]
-    environment = os.environ | {"PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, start_new_session=True)
-    try:
-        assert process.wait(timeout=300) == 0
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
 @pytest.fixture(scope="module")
-def runs(tokenizer_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def runs(brief: None, tokenizer_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """Every case by one process and by two; then one run gone on with, and one that cannot be."""
     path = tmp_path_factory.mktemp("sharding")
     (path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
@@ -122,7 +110,7 @@ def runs(tokenizer_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs
             *("--model.lora.lora_dropout", "0.1", "--model.lora.neftune_alpha", "5"),
             *("--data.path", str(path / "rows.jsonl"), "--data.val_fraction", "0.2"),
             *("--data.batch_size", "2", "--model.lr", "1e-2", "--trainer.max_epochs", "1"),
-            *("--trainer.callbacks+", "tests.sharded_ranks.Held"),
+            *("--trainer.callbacks+", "tests.held.Held"),
             *("--trainer.callbacks.path", str(path / f"{side} {run}")),
             *("--trainer.accelerator", "cpu", *SIDES[side], *(CASES | REFUSED)[name].settings),
         ]
@@ -132,13 +120,14 @@ def runs(tokenizer_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs
     lines = {name: line(name, "two", name) for name in CASES | REFUSED}
 
     def resumed(begun: str, side: str) -> list[str]:
-        middle = path / begun / "plain" / "checkpoints" / "step-8.ckpt"
+        middle = path / begun / "plain" / "checkpoints" / "step-4.ckpt"
         return [*line("plain", side, f"resumed from {begun}"), "--ckpt_path", str(middle)]
 
     lines |= {f"resumed from {begun}": resumed(begun, "two") for begun in SIDES}
-    start_ranks(lines, path)
+    with Command(path) as command:
+        ended = {name: command.ends(command.together(args, 2)) for name, args in lines.items()}
     assert main(resumed("two", "one")) == 0
-    return Runs(path, json.loads((path / "codes.json").read_text()))
+    return Runs(path, ended)
 
 
 def checkpoint(run: Path, name: str = "last.ckpt") -> dict[str, Any]:
@@ -161,9 +150,9 @@ def assert_close(given: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_train_the_adapter_of_one(runs: Runs, name: str) -> None:
-    assert runs.codes[name] == [0, 0]
+    assert runs.codes(name) == [0, 0]
     one, two = checkpoint(runs.one(name)), checkpoint(runs.two(name))
-    assert one["global_step"] == two["global_step"] >= 11
+    assert one["global_step"] == two["global_step"] >= 6
     assert_close(two["state_dict"], one["state_dict"])
     weights = "adapter/adapter_model.safetensors"
     assert_close(load_file(runs.two(name) / weights), load_file(runs.one(name) / weights))
@@ -203,7 +192,7 @@ def test_a_rank_holds_half_of_the_base(runs: Runs, name: str) -> None:
 
 
 def test_a_checkpoint_is_one_file_of_the_adapter_alone_as_one_process_writes_it(runs: Runs) -> None:
-    one, two = (checkpoint(side("plain"), "step-22.ckpt") for side in (runs.one, runs.two))
+    one, two = (checkpoint(side("plain"), "step-12.ckpt") for side in (runs.one, runs.two))
     assert one.keys() == two.keys()
     assert all(key.endswith(("lora_A", "lora_B")) for key in two["state_dict"])
     (mine,), (theirs,) = two["optimizer_states"], one["optimizer_states"]
@@ -215,7 +204,7 @@ def test_a_checkpoint_is_one_file_of_the_adapter_alone_as_one_process_writes_it(
 @pytest.mark.parametrize("begun", SIDES)
 def test_a_run_goes_on_sharded_or_alone_to_the_same_end(runs: Runs, begun: str) -> None:
     name = f"resumed from {begun}"
-    assert runs.codes[name] == [0, 0]
+    assert runs.codes(name) == [0, 0]
     whole = checkpoint(runs.two("plain"))
     for folder in (runs.two(name), runs.one("resumed from two")):
         resumed = checkpoint(folder)
@@ -235,8 +224,8 @@ def test_peft_loads_what_two_processes_wrote(runs: Runs, name: str) -> None:
 
 
 def test_a_family_that_is_computed_row_by_row_is_refused_by_both_ranks(runs: Runs) -> None:
-    assert runs.codes["row by row"] == [2, 2]
-    said = (runs.path / "row by row.0").read_text()
+    assert runs.codes("row by row") == [2, 2]
+    said = runs.ended["row by row"][0].error
     assert "does not hand on the borders of rows: trainer.strategy fsdp2 cannot train" in said
 
 

@@ -3,14 +3,15 @@
 import json
 from pathlib import Path
 
+import lightning as L
 import pytest
 import torch
 
 import lit.memory
 import lit.rehearsal
+from data.types import Batch
 from lit.fit import main
 from lit.module import LoRAModule
-from lit.rehearsal import Rehearsal
 
 
 @pytest.fixture
@@ -86,30 +87,54 @@ def test_a_base_whose_loss_is_nan_ends_with_1_before_training(
     assert "the base's validation loss is nan" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
 def test_the_rehearsal_takes_the_longest_micro_batch_and_changes_no_weight(
-    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    accumulate: int, command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    longest = lit.rehearsal.longest
+    rehearse = lit.rehearsal.rehearse
 
-    def noted(data: object):
-        seen.append((longest(data), data))
-        return seen[-1][0]
+    def noted(trainer: L.Trainer, module: LoRAModule, batch: Batch) -> None:
+        seen.append((trainer.global_step, batch, trainer.datamodule))
+        rehearse(trainer, module, batch)
 
-    monkeypatch.setattr(lit.rehearsal, "longest", noted)
+    monkeypatch.setattr(lit.rehearsal, "rehearse", noted)
+    monkeypatch.setattr(lit.memory, "total", lambda device: 1)
+    command += ["--force", "true", "--trainer.accumulate_grad_batches", str(accumulate)]
     assert main(command) == 0
-    batch, data = seen[0]
+    [(step, batch, data)] = seen
+    assert step == 1
     planned = data.epoch(0)
     lengths = data.store.lengths[data.train_rows]
     tokens = [int(lengths[planned.rows(0, turn)].sum()) for turn in range(planned.turns)]
     assert batch.input_ids.numel() == max(tokens)
-    monkeypatch.setattr(Rehearsal, "on_train_start", lambda *args: None)
+    monkeypatch.setattr(lit.memory, "total", lambda device: 10**15)
     assert main([*command, "--output_dir", str(tmp_path / "without")]) == 0
+    assert len(seen) == 1
     with_it, without = (
         torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
         for name in ("run", "without")
     )
     assert all(torch.equal(value, without[name]) for name, value in with_it.items())
+
+
+def test_memory_that_the_longest_micro_batch_lacks_ends_with_1_after_the_first_step(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    step, calls = LoRAModule.training_step, []
+
+    def lacking(module: LoRAModule, *args: object) -> torch.Tensor:
+        calls.append(args)
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("no")
+        return step(module, *args)
+
+    monkeypatch.setattr(LoRAModule, "training_step", lacking)
+    monkeypatch.setattr(lit.memory, "total", lambda device: 1)
+    assert main([*command, "--force", "true"]) == 1
+    said = capsys.readouterr().err
+    assert "out of memory in the longest micro-batch, 2 rows of " in said
+    assert "Lower data.batch_size" in said
 
 
 @pytest.mark.parametrize("there", [1, 10**15])

@@ -117,8 +117,11 @@ if __name__ == "__main__":
 
     # What the command imports only once it is needed.
     print(matplotlib.backends, transformers.get_scheduler, transformers.LlamaForCausalLM)
+    from lit.callbacks import Samples
     from lit.fit import main
 
+    # As few as conftest's.
+    Samples.__init__.__defaults__ = (3, 4)
     torch.set_num_threads(1)
     print("ready", file=answers)
     for line in sys.stdin:

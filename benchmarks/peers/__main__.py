@@ -29,24 +29,23 @@ def main(args: list[str] | None = None) -> int:
     )
     parser.add_argument("--modes", nargs="+", choices=workloads.MODES, default=workloads.MODES)
     parser.add_argument("--contenders", nargs="+", choices=COMMANDS, default=list(COMMANDS))
-    parser.add_argument("--steps", type=int, help="timed steps of a cell (3, with a budget 2)")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps of a cell (5)")
     parser.add_argument("--repeats", type=int, default=3, help="of each start-up (3)")
     parser.add_argument(
-        "--rows", type=int, nargs="+", default=growth.ROWS, help="of data preparation (10² … 10⁵)"
+        "--rows", type=int, nargs="+", default=growth.ROWS, help="of data preparation (10² … 10⁶)"
     )
     parser.add_argument("--fresh", action="store_true", help="measure also what is known")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results.json")
     options = parser.parse_args(args)
-    results = Results(options.results, options.fresh)
     command = " ".join(["python -m benchmarks.peers", *(sys.argv[1:] if args is None else args)])
-    results.cells["machine"] = machine(command)
+    results = Results(options.results, command, options.fresh)
+    results.cells["machine"] = machine()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if "speed" in options.parts:
             for key, mode in workloads.CELLS:
                 if key in options.workloads and mode in options.modes:
-                    steps = options.steps or (3 if mode == "batch 4" else 2)
-                    work = partial(_speed, key, mode, steps, options.contenders, folder)
+                    work = partial(_speed, key, mode, options.steps, options.contenders, folder)
                     results.measure(f"speed/{key}/{mode}", work)
         if "parity" in options.parts:
             results.measure("parity/same", partial(parity.same_losses, folder))

@@ -20,7 +20,7 @@ from transformers import (
 
 from benchmarks.peers import rows
 from benchmarks.peers.hf_steps import Gated, WholeSteps, as_dataset
-from benchmarks.peers.settings import LR, SEED, lora_settings
+from benchmarks.peers.settings import lora_settings, trainer_arguments
 
 
 def adapted(base: str, dropout: float, adapter: Path | None) -> peft.PeftModel:
@@ -49,20 +49,9 @@ def main() -> None:
         trainer = Trainer(
             model=adapted(settings["model"], options.dropout, options.adapter),
             args=TrainingArguments(
-                output_dir=folder,
-                per_device_train_batch_size=1,
+                **trainer_arguments(folder),
                 per_device_eval_batch_size=1,
-                train_sampling_strategy="sequential",
-                num_train_epochs=1,
-                learning_rate=LR,
-                lr_scheduler_type="constant",
-                optim="adamw_torch",
-                logging_steps=1,
-                save_strategy="no",
                 eval_strategy="epoch" if held_out else "no",
-                report_to="none",
-                disable_tqdm=True,
-                seed=SEED,
             ),
             data_collator=batches,
             train_dataset=as_dataset(steps),

@@ -14,7 +14,7 @@ from trl import SFTConfig, SFTTrainer
 
 from benchmarks.peers import rows
 from benchmarks.peers.hf_steps import Gated, WholeSteps, as_dataset
-from benchmarks.peers.settings import LR, SEED, lora_settings
+from benchmarks.peers.settings import lora_settings, trainer_arguments
 
 
 def main() -> None:
@@ -28,22 +28,11 @@ def main() -> None:
         trainer = SFTTrainer(
             model=AutoModelForCausalLM.from_pretrained(settings["model"], dtype=torch.float32),
             args=SFTConfig(
-                output_dir=folder,
-                per_device_train_batch_size=1,
-                train_sampling_strategy="sequential",
-                num_train_epochs=1,
-                learning_rate=LR,
-                lr_scheduler_type="constant",
-                optim="adamw_torch",
+                **trainer_arguments(folder),
                 # Its default computes activations twice, and in bfloat16.
                 gradient_checkpointing=False,
                 bf16=False,
                 dataset_kwargs={"skip_prepare_dataset": True},
-                logging_steps=1,
-                save_strategy="no",
-                report_to="none",
-                disable_tqdm=True,
-                seed=SEED,
             ),
             train_dataset=as_dataset(steps),
             processing_class=AutoTokenizer.from_pretrained(settings["model"]),

@@ -10,7 +10,7 @@ from benchmarks.peers import speed, workloads
 from benchmarks.peers.contenders import ours
 
 TOKENS = (512, 1024, 2048, 4096, 8192)
-ROWS = (100, 1000, 10_000, 100_000)
+ROWS = (100, 1000, 10_000, 100_000, 1_000_000)
 STEPS = 3
 
 

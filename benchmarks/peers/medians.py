@@ -52,3 +52,13 @@ def summarise(cell: dict[str, Any], name: str) -> Cell:
     rate = float(np.median(rates))
     share = rate * gflop / peak if gflop else None
     return Cell(rate, float(np.median(seconds)), ratio(seconds, ours), gflop, share)
+
+
+def comparable(cells: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    """The cells of workloads in which ours was measured, by workload and mode, in order."""
+    found = {}
+    for name, cell in sorted(cells.items()):
+        if name.startswith("speed/") and "ours" in cell.get("contenders", {}):
+            _, key, mode = name.split("/")
+            found[key, mode] = cell
+    return found

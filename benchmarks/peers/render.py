@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.peers import growth, pictures
 from benchmarks.peers.contenders import TITLES
-from benchmarks.peers.medians import summarise
+from benchmarks.peers.medians import comparable, summarise
 from benchmarks.peers.workloads import WORKLOADS
 from lora.adapter import write_whole
 
@@ -31,7 +33,7 @@ def write(cells: Cells, folder: Path) -> None:
 
 def lines(cells: Cells, names: list[str]) -> Iterator[str]:
     """Every section whose numbers there are."""
-    for section in (_head, _speed, _parity, _growth, _startup, _generation):
+    for section in (_head, _summary, _speed, _parity, _growth, _startup, _generation):
         yield from section(cells)
     yield from (f"![{name}]({name})" for name in names)
     for name, cell in cells.items():
@@ -44,8 +46,10 @@ def _head(cells: Cells) -> Iterator[str]:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     yield "## Beside PEFT, TRL and LitGPT"
     yield ""
+    made = {tuple(cell["made"].values()) for cell in cells.values() if "made" in cell}
+    said = " and ".join(f"`{command}`, {date}" for command, date in sorted(made))
     yield (
-        f"`{machine['command']}`, {machine['date']}, {machine['cores']} cores of {machine['cpu']}, "
+        f"{said}, {machine['cores']} cores of {machine['cpu']}, "
         f"{machine['memory_gb']} GB, Python {machine['python']}, {versions}."
     )
     yield (
@@ -62,8 +66,9 @@ def _speed(cells: Cells) -> Iterator[str]:
     if not known:
         return
     yield (
-        "Useful tokens/s count no padding. Ratios are seconds of a contender's step over those of "
-        "ours on the same rows: median (least … most) of the timed steps. Peaks are the process's; "
+        "Useful tokens/s count no padding. Ratios, here and above, are seconds of a contender's "
+        "step over those of ours on the same rows: median (least … most) of the timed steps. Peaks "
+        "are the process's; "
         f"above the weights is less {WEIGHTS_MB} MB. Share is of a product of 2048³ in float32, "
         "timed in the same turns."
     )
@@ -88,6 +93,26 @@ def _speed(cells: Cells) -> Iterator[str]:
                 )
             elif contender in cell["failed"]:
                 yield f"| {place} | {title} | failed: {cell['failed'][contender]} | | | | | | | |"
+    yield ""
+
+
+def _summary(cells: Cells) -> Iterator[str]:
+    """Of each workload what the targets speak of."""
+    known = comparable(cells)
+    if not known:
+        return
+    others = [name for name in TITLES if name != "ours"]
+    titles = " | ".join(f"{TITLES[name]}: seconds / ours'" for name in others)
+    yield f"| workload | step | {titles} | our peak / PEFT's | ceiling, GFLOP/s |"
+    yield f"|---|---|{'---|' * len(others)}---|---|"
+    for (key, mode), cell in known.items():
+        found = cell["contenders"]
+        ratios = [str(summarise(cell, name).ratio) if name in found else "" for name in others]
+        peaks = [found[name]["peak_mb"] for name in ("ours", "peft") if name in found]
+        peak = f"{peaks[0] / peaks[1]:.2f}" if len(peaks) == 2 else ""
+        products = found["ceiling"]["seconds"][cell["warm"] :]
+        ceiling = cell["gflop_of_product"] / float(np.median(products))
+        yield f"| ({key}) | {mode} | {' | '.join(ratios)} | {peak} | {ceiling:.0f} |"
     yield ""
 
 

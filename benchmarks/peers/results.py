@@ -19,16 +19,18 @@ class Results:
 
     Args:
         path: The file.
+        command: What measures; it stands beside what it measured.
         fresh: Forget what is in it.
     """
 
-    def __init__(self, path: Path, fresh: bool = False) -> None:
+    def __init__(self, path: Path, command: str, fresh: bool = False) -> None:
         self.path = path
+        self.made = {"command": command, "date": date.today().isoformat()}
         self.cells: dict[str, Any] = {}
         if path.exists() and not fresh:
             self.cells = json.loads(path.read_text())
 
-    def measure(self, name: str, work: Callable[[], Any]) -> None:
+    def measure(self, name: str, work: Callable[[], dict[str, Any]]) -> None:
         """Measure what is not in the file yet, and write it at once.
 
         What fails is told, and measured again in the next run.
@@ -42,20 +44,18 @@ class Results:
         except Exception as error:  # the rest of a run of an hour goes on
             found = {"error": f"{type(error).__name__}: {error}"}
             print(f"{name}: {found['error']}", flush=True)
-        self.cells[name] = found
+        self.cells[name] = found | {"made": self.made}
         text = json.dumps(self.cells, indent=None, ensure_ascii=False, sort_keys=True)
         # A cell a line, so that two runs can be compared.
         write_whole(self.path, text.replace('}, "', '},\n"') + "\n")
 
 
-def machine(command: str) -> dict[str, Any]:
-    """Where, when and with what a run was made."""
+def machine() -> dict[str, Any]:
+    """Where and with what a run is made."""
     text = Path("/proc/cpuinfo").read_text()
     names = [line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line]
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
-        "date": date.today().isoformat(),
-        "command": command,
         "cores": os.cpu_count(),
         "cpu": names[0] if names else platform.machine(),
         "memory_gb": round(pages / 1e9),

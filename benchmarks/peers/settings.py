@@ -18,6 +18,24 @@ def lora_settings(dropout: float) -> dict[str, Any]:
     }
 
 
+def trainer_arguments(folder: str) -> dict[str, Any]:
+    """The same for Hugging Face's Trainer, and TRL's: an item of its data set is a whole step."""
+    return {
+        "output_dir": folder,
+        "per_device_train_batch_size": 1,
+        "train_sampling_strategy": "sequential",
+        "num_train_epochs": 1,
+        "learning_rate": LR,
+        "lr_scheduler_type": "constant",
+        "optim": "adamw_torch",
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "seed": SEED,
+    }
+
+
 def fit_arguments(dropout: float) -> list[str]:
     """The same for lit.fit."""
     return [

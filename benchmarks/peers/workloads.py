@@ -116,7 +116,7 @@ def prepare(key: str, settings: Settings, steps: int, folder: Path, skip: int = 
 def enough(lengths: np.ndarray, targets: np.ndarray, settings: Settings, steps: int) -> int:
     """The fewest rows of which the plan makes that many steps, all of them full.
 
-    Ours rehearses the longest micro-batch of a run, so that there should be no rows beside these.
+    No rows beside these: ours may try the longest micro-batch of a run after its first step.
     """
     if "max_tokens" not in settings and len(lengths) >= steps * settings["batch_size"]:
         return steps * settings["batch_size"]

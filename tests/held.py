@@ -1,0 +1,37 @@
+"""A callback for runs of several processes: what each of them holds."""
+
+import json
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from torch.distributed.tensor import DTensor
+
+from lit.module import LoRAModule
+from lora.inject import tensors
+
+
+class Held(Callback):
+    """Notes what a rank holds of a model's parameters after a step.
+
+    Args:
+        path: Of the JSON file of rank 0; the others' end in their number.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object
+    ) -> None:
+        """Write the bytes of the frozen tensors, here and in all, and the dtypes that train."""
+        assert isinstance(pl_module, LoRAModule)
+        model = pl_module.adapted_model
+        frozen = [p for p in model.parameters() if not p.requires_grad]
+        local = [p.to_local() if isinstance(p, DTensor) else p for p in frozen]
+        held = {
+            "here": sum(p.untyped_storage().nbytes() for p in local),
+            "all": sum(p.numel() * p.element_size() for p in frozen),
+            "dtypes": sorted({str(p.dtype) for p in tensors(model).values()}),
+        }
+        Path(f"{self.path}.{trainer.global_rank}").write_text(json.dumps(held))
