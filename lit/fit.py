@@ -22,6 +22,7 @@ from lit.course import said_of
 from lit.drift import Settings, check_drift, digests, same_end, settings
 from lit.folder import RunFolder
 from lit.forecast import forecast
+from lit.memory import keep_freed
 from lit.metrics import MetricsTable, losses
 from lit.pictures import loss_picture
 from lit.ranks import Ranks, unreachable
@@ -155,6 +156,7 @@ def main(args: list[str] | None = None) -> int:
     ranks = Ranks()
     try:
         ranks.join()
+        keep_freed()
         fit(parse(sys.argv[1:] if args is None else args), ranks)
     except (ConfigError, DataError) as error:
         return ranks.end(2, str(error))

@@ -8,7 +8,6 @@ from typing import Any, Literal, TypeVar
 
 import lightning as L
 import torch
-import transformers
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -16,6 +15,7 @@ from data.types import Batch
 from lit.console import say
 from lit.loss import summed_loss
 from lit.preparation import Recipe, check
+from lit.schedule import factor
 from lit.sharding import NAME, Gathered, ShardedStrategy, shard
 from lit.steps import StepNumbers
 from lora.config import ConfigError, LoRAConfig
@@ -30,8 +30,7 @@ DTYPES = {
     "bf16-true": torch.bfloat16,
 }
 """What the base computes in; A and B are float32 in all of them."""
-SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
-OPENINGS = (32, 16, 8)
+OPENINGS = (16, 8)
 """Tokens of the rows' beginnings on which a model is checked: few, as each run waits for it."""
 T = TypeVar("T")
 
@@ -188,9 +187,8 @@ class LoRAModule(L.LightningModule):
         lr, ratio = self.lr, self.lora.loraplus_lr_ratio
         chosen = make_optimizer(self.adapted_model, self.optimizer, lr, self.weight_decay, ratio)
         steps = self.trainer.datamodule.total_steps()  # type: ignore[attr-defined]
-        schedule = transformers.get_scheduler(
-            SCHEDULES[self.scheduler], chosen, self.warmup_steps(steps), steps
-        )
+        rate = partial(factor, self.scheduler, self.warmup_steps(steps), steps)
+        schedule = torch.optim.lr_scheduler.LambdaLR(chosen, rate)
         return {
             "optimizer": chosen,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},

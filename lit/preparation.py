@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from data.batch import collate
-from data.types import Batch, Example
+from data.types import Example
 from lit.attention import pack
 from lit.console import say
 from lit.loss import check_loss
@@ -68,10 +68,10 @@ def check(
     Raises:
         ConfigError: The loss is not the model's own, or it must be packed and cannot be.
     """
-    batch: Batch = collate(examples).to(device)
+    batch = collate(examples).to(device)
     if reason := call(pack, batch):
         if must_pack:
             # Ranks have different numbers of rows, and must gather equally often.
             raise ConfigError(f"{reason}: trainer.strategy {must_pack} cannot train this model")
         say(f"model  {reason}: rows are computed one by one, slower, to the same result")
-    call(check_loss, batch)
+    call(check_loss, collate(examples[-1:]).to(device))
