@@ -3,21 +3,21 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from data.plan import Plan, micro_batches, plan
-from data.rows import Source
-from data.split import part
-from data.store import Store, build
 from data.template import choose
 from data.types import IGNORE, DataError, Example, Message
 from lit.course import Course, Leg
 from lit.model import load_tokenizer
 from lit.turns import MicroBatches, Turns
+
+if TYPE_CHECKING:  # half a second to import, which --help and a wrong setting need not wait for
+    from data.store import Store
 
 
 class QADataModule(L.LightningDataModule):
@@ -72,6 +72,10 @@ class QADataModule(L.LightningDataModule):
         seed: int = 42,
     ) -> None:
         super().__init__()
+        from data.rows import Source
+        from data.split import part
+        from data.store import build
+
         self.source = Source(path, encoding, separator, columns or {})
         self.val_source = replace(self.source, path=val_path) if val_path else None
         self.template, self.base, self.revision = template, base, revision
@@ -112,10 +116,13 @@ class QADataModule(L.LightningDataModule):
         """The validation rows, each with its place."""
         return ((self.val.place(row), self.val.messages(row)) for row in self.val_rows.tolist())
 
-    def openings(self, lengths: Sequence[int]) -> list[Example]:
-        """The first so many tokens of a few training rows, all labelled, to check a model on."""
+    def endings(self, lengths: Sequence[int]) -> list[Example]:
+        """The last so many tokens of a few training rows, all labelled, to check a model on.
+
+        The first may be the same in all rows.
+        """
         rows = self.train_rows[: len(lengths)]
-        found = [self.store.example(row).ids[:n] for row, n in zip(rows, lengths, strict=False)]
+        found = [self.store.example(row).ids[-n:] for row, n in zip(rows, lengths, strict=False)]
         return [Example(ids, [IGNORE, *ids[1:]]) for ids in found]
 
     def prompts(self, rows: int) -> tuple[PreTrainedTokenizerBase, list[list[int]]]:
@@ -224,7 +231,7 @@ class QADataModule(L.LightningDataModule):
         )
 
     @property
-    def store(self) -> Store:
+    def store(self) -> "Store":
         """The rows of ``path``, once they are read."""
         if self._train is None:
             raise RuntimeError("setup has not been called")

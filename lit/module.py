@@ -30,8 +30,8 @@ DTYPES = {
     "bf16-true": torch.bfloat16,
 }
 """What the base computes in; A and B are float32 in all of them."""
-OPENINGS = (16, 8)
-"""Tokens of the rows' beginnings on which a model is checked: few, as each run waits for it."""
+ENDINGS = (16, 8)
+"""Tokens of the rows' ends on which a model is checked: few, as each run waits for it."""
 T = TypeVar("T")
 
 
@@ -108,7 +108,7 @@ class LoRAModule(L.LightningModule):
         if isinstance(strategy, ShardedStrategy):
             device = strategy.root_device
             self.root = shard(model, strategy.device_mesh, device)
-        examples = self.trainer.datamodule.openings(OPENINGS)  # type: ignore[attr-defined]
+        examples = self.trainer.datamodule.endings(ENDINGS)  # type: ignore[attr-defined]
         with self.trainer.precision_plugin.forward_context():
             check(self.call, examples, device, must_pack=NAME if sharded else None)
         if self.gradient_checkpointing:

@@ -1,21 +1,24 @@
 """The turns of a plan, as a DataLoader takes them."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
 from data.batch import collate
 from data.plan import Plan
-from data.store import Store
 from data.types import IGNORE, Batch
+
+if TYPE_CHECKING:  # half a second to import
+    from data.store import Store
 
 
 class MicroBatches(Dataset):
     """The micro-batches of one rank in one epoch, by turn."""
 
     def __init__(
-        self, store: Store, rows: np.ndarray, plan: Plan, rank: int, epoch: int = 0
+        self, store: "Store", rows: np.ndarray, plan: Plan, rank: int, epoch: int = 0
     ) -> None:
         self.store, self.rows, self.plan, self.rank = store, rows, plan, rank
         self.epoch = epoch

@@ -39,8 +39,8 @@ class FrozenProduct(torch.autograd.Function):
 def hasten(model: nn.Module) -> int:
     """Let a model's frozen dense layers be computed by oneDNN where that is faster.
 
-    torch computes float32 on a CPU by MKL, which does its best on Intel's only: on a Zen 4
-    oneDNN took 10 to 30 % less time for layers of 576 and 1536 numbers (benchmarks/RESULTS.md).
+    torch computes float32 on a CPU by MKL, which does its best on Intel's only: on a Zen 4 a
+    training step takes about a tenth longer without oneDNN (benchmarks/RESULTS.md).
 
     Args:
         model: What of it trains, or is not float32 on a CPU, stays as it is.

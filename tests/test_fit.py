@@ -289,3 +289,9 @@ def test_the_saved_config_is_whole(command: list[str], tmp_path: Path) -> None:
     assert config["model"]["lora"]["r"] == 8
     assert config["overwrite"] is False
     assert config["data"]["template"] == "auto"
+
+
+def test_settings_are_read_without_what_only_data_needs() -> None:
+    code = "import lit.fit, sys; print('datasets' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.peers import growth, pictures
 from benchmarks.peers.contenders import TITLES
-from benchmarks.peers.medians import comparable, summarise
+from benchmarks.peers.medians import comparable, ratio, spread, summarise
 from benchmarks.peers.workloads import WORKLOADS
 from lora.adapter import write_whole
 
@@ -16,6 +16,13 @@ BEGIN = "<!-- bench: written by python -m benchmarks.peers -->"
 END = "<!-- end of bench -->"
 WEIGHTS_MB = 538
 """134.5 million parameters in float32."""
+BARE = {
+    "lit.fit --help": "lit.fit --help: bare imports",
+    "lit.chat --help": "lit.chat --help: bare imports",
+    "first step, ours": "first step, ours: bare imports and weights",
+    "first step, peft": "first step, peft: bare imports and weights",
+}
+"""What a start cannot do without."""
 Cells = dict[str, Any]
 
 
@@ -161,10 +168,16 @@ def _startup(cells: Cells) -> Iterator[str]:
     startup = cells.get("startup", {})
     if "medians" not in startup:
         return
-    yield "| start, warm cache | median, s |"
+    yield "| start, warm cache | s |"
     yield "|---|---|"
-    yield from (f"| {title} | {s:.2f} |" for title, s in sorted(startup["medians"].items()))
+    for title, seconds in sorted(startup["seconds"].items()):
+        yield f"| {title} | {spread(seconds)} |"
     yield from (f"| {title} | failed: {why} |" for title, why in startup["failed"].items())
+    yield ""
+    for title, bare in BARE.items():
+        if {title, bare} <= startup["seconds"].keys():
+            took = ratio(startup["seconds"][title], startup["seconds"][bare])
+            yield f"- {title}, over {bare.rpartition(': ')[2]}: {took}"
     yield ""
 
 
