@@ -81,7 +81,9 @@ def _is_known(norm: Any) -> bool:
 
 def _forward(norm: Any, x: Tensor) -> Tensor:
     weight = norm.weight
-    # The model may have moved to a GPU since, or a trained weight stand in for the frozen one.
-    if not (x.is_cpu and x.dtype == weight.dtype == torch.float32) or weight.requires_grad:
+    # The model may have moved to a GPU since, or a trained weight stand in for the frozen one;
+    # autocast would round products within.
+    ours = x.is_cpu and x.dtype == weight.dtype == torch.float32 and not weight.requires_grad
+    if not ours or torch.is_autocast_enabled("cpu"):
         return type(norm).forward(norm, x)
     return Norm.apply(x, weight, _eps(norm))

@@ -72,7 +72,10 @@ def test_what_trains_or_is_of_another_dtype_is_left_alone() -> None:
     norm = norm.float()
     assert fuse(norm) == 1
     assert norm(torch.ones(2, norm.weight.numel(), dtype=torch.bfloat16)).dtype == torch.float32
-    x = torch.randn(3, norm.weight.numel())
+    x = torch.randn(3, norm.weight.numel(), requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert type(norm(x).grad_fn).__name__ != "NormBackward"
+    assert type(norm(x).grad_fn).__name__ == "NormBackward"
     norm.weight.requires_grad_()
     norm(x).sum().backward()
     assert norm.weight.grad is not None
