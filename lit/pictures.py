@@ -34,8 +34,9 @@ def loss_picture(train: Points, val: Points, path: Path) -> None:
         steps, losses = zip(*val, strict=True)
         axes.plot(steps, losses, "o-", color="#d94801", label="validation")
         for step, loss in val:
-            place = {"textcoords": "offset points", "ha": "center"}
-            axes.annotate(f"{loss:.2f}", (step, loss), (0, 7), **place)
+            axes.annotate(
+                f"{loss:.2f}", (step, loss), (0, 7), textcoords="offset points", ha="center"
+            )
     axes.set(xlabel="optimizer step", ylabel="loss (nats a token)")
     axes.grid(alpha=0.3)
     axes.legend()
