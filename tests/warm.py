@@ -116,7 +116,7 @@ if __name__ == "__main__":
     import transformers
 
     # What the command imports only once it is needed.
-    print(matplotlib.backends, transformers.get_scheduler, transformers.LlamaForCausalLM)
+    print(matplotlib.backends, transformers.LlamaForCausalLM)
     from lit.callbacks import Samples
     from lit.fit import main
 
