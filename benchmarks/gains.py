@@ -15,19 +15,19 @@ from torch import nn
 from benchmarks.peers.medians import ratio
 from benchmarks.step_profile import MODEL, batch_of
 from data.types import Batch
-from lit.attention import pack
-from lit.loss import summed_loss
-from lit.model import load_base
+from lit.model.attention import pack
+from lit.model.base import load_base
+from lit.model.fused_norm import fuse
+from lit.model.gated_mlp import keep_less
+from lit.model.loss import summed_loss
+from lit.model.onednn_linear import hasten
 from lora.config import LoRAConfig
-from lora.frozen import hasten
-from lora.gated import keep_less
 from lora.inject import inject
-from lora.norms import fuse
 
 WAYS: dict[str, Callable[[nn.Module], int]] = {
-    "frozen layers by oneDNN (lora/frozen.py)": hasten,
-    "norms in one step (lora/norms.py)": fuse,
-    "an MLP keeps gate and up only (lora/gated.py)": keep_less,
+    "frozen layers by oneDNN (lit/model/onednn_linear.py)": hasten,
+    "norms in one step (lit/model/fused_norm.py)": fuse,
+    "an MLP keeps gate and up only (lit/model/gated_mlp.py)": keep_less,
 }
 ROW = 500
 """Tokens of a row at most."""

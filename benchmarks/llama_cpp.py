@@ -167,9 +167,9 @@ def main(args: list[str] | None = None) -> int:
     from data.types import Message
     from lit.embedded import download
     from lit.export import main as export
-    from lit.generate import stop_tokens
-    from lit.model import quiet
-    from lit.tuned import base_of, load_tuned
+    from lit.model.base import quiet
+    from lit.model.generation import stop_tokens
+    from lit.model.tuned import base_of, load_tuned
 
     python = environment(options.environment)
     quiet()

@@ -43,7 +43,7 @@ def make(family: str, folder: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from lit.gguf_lora import write_lora
+    from lit.exporting.gguf_lora import write_lora
     from lora.adapter import save_adapter
     from lora.config import LoRAConfig
     from lora.inject import adapted, inject
@@ -78,8 +78,8 @@ def main(args: list[str] | None = None) -> int:
     """Run the comparison."""
     argparse.ArgumentParser(description="lit.export beside llama.cpp's converter").parse_args(args)
     sys.path.insert(0, str(ROOT))
-    from lit.gguf_lora import ARCHITECTURES
-    from lit.model import quiet
+    from lit.exporting.gguf_lora import ARCHITECTURES
+    from lit.model.base import quiet
 
     quiet()
     found: dict[str, bool] = {}

@@ -33,14 +33,14 @@ SETTINGS = {
 FORETELL = """
 import json, sys
 from lit.check import examine
-from lit.arguments import parse
+from lit.settings.arguments import parse
 found = examine(parse(sys.argv[1:])).estimate
 print(json.dumps({"peak": found.peak, "parts": found.parts}))
 """
 TRAIN = """
 import json, sys
 from lit.fit import main
-from lit.memory import used
+from lit.run.memory import used
 assert main(sys.argv[1:]) == 0
 print(json.dumps({"peak": used()}))
 """

@@ -13,14 +13,14 @@ from torch.profiler import ProfilerActivity, profile
 
 from data.batch import collate
 from data.types import IGNORE, Batch, Example
-from lit.attention import pack
-from lit.loss import summed_loss
-from lit.model import load_base
+from lit.model.attention import pack
+from lit.model.base import load_base
+from lit.model.fused_norm import fuse
+from lit.model.gated_mlp import keep_less
+from lit.model.loss import summed_loss
+from lit.model.onednn_linear import hasten
 from lora.config import LoRAConfig
-from lora.frozen import hasten
-from lora.gated import keep_less
 from lora.inject import inject
-from lora.norms import fuse
 
 MODEL = "models/SmolLM2-135M-Instruct"
 LABELLED = 0.7

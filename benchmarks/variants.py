@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from data.batch import collate
 from data.types import Example
-from lit.attention import hidden_states, pack
+from lit.model.attention import hidden_states, pack
 from lora.config import PROJECTIONS, LoRAConfig
 from lora.inject import inject
 

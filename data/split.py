@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.near import joined, near
-from data.overlap import Overlap, overlap
+from data.duplicates import Overlap, overlap
+from data.near_duplicates import joined, near
 from data.store import Store
 from data.types import DataError
 

@@ -13,11 +13,11 @@ from datasets.arrow_writer import ArrowWriter
 from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
-from data.chunk import FEATURES, INDEX, Tokenise, chunks
 from data.encoder import TRUNCATIONS, Encoder
 from data.formats import check_columns
-from data.ledger import BAD, ENTRIES, TOO_LONG, Ledger
-from data.rows import Source
+from data.readers.source import Source
+from data.row_report import BAD, ENTRIES, TOO_LONG, Ledger
+from data.tokenize import FEATURES, INDEX, Tokenise, chunks
 from data.types import BadRow, DataError, Example, Message, Row
 
 ON_BAD_ROW = ("error", "skip")
@@ -189,6 +189,6 @@ def _fingerprint(source: Source, encoder: Encoder) -> str:
         *(encoder.max_length, encoder.truncation),
     ]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-    for code in sorted(Path(__file__).parent.glob("*.py")):
+    for code in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(code.read_bytes())
     return digest.hexdigest()[:32]

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lit.conversation import Conversation
+    from lit.model.conversation import Conversation
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,10 +60,10 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _open(options: argparse.Namespace) -> "Conversation":
-    from lit.conversation import Conversation
-    from lit.generate import Sampling
-    from lit.model import quiet
-    from lit.tuned import load
+    from lit.model.base import quiet
+    from lit.model.conversation import Conversation
+    from lit.model.generation import Sampling
+    from lit.model.tuned import load
     from lora.config import ConfigError
 
     quiet()

@@ -11,17 +11,17 @@ import tempfile
 from pathlib import Path
 
 from data.types import DataError
-from lit import console
-from lit import model as models
-from lit.arguments import Arguments, parse
-from lit.checkup import Checkup, sections
-from lit.estimate import estimate
-from lit.forecast import forecast, largest
-from lit.memory import total
-from lit.page import show_page, write_page
-from lit.reason import Reason
-from lit.sharding import ShardedStrategy
-from lit.verdict import judge
+from lit.distributed.sharding import ShardedStrategy
+from lit.model import base as models
+from lit.preflight.checkup import Checkup, sections
+from lit.preflight.estimate import estimate
+from lit.preflight.finding import Reason
+from lit.preflight.forecast import forecast, largest
+from lit.preflight.verdict import judge
+from lit.report.page import show_page, write_page
+from lit.run import console
+from lit.run.memory import total
+from lit.settings.arguments import Arguments, parse
 from lora.config import ConfigError
 
 

@@ -43,10 +43,10 @@ def main(args: list[str] | None = None) -> int:
     options = _parser().parse_args(args)
     # torch and transformers take seconds: --help and a wrong flag do not wait for them.
     from data.types import DataError
-    from lit import report
-    from lit.comparison import compare
-    from lit.generate import Sampling
-    from lit.model import quiet
+    from lit.comparison import report
+    from lit.comparison.comparison import compare
+    from lit.model.base import quiet
+    from lit.model.generation import Sampling
     from lora.config import ConfigError
 
     quiet()

@@ -71,7 +71,7 @@ def convert(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from lit.model import quiet
+    from lit.model.base import quiet
 
     quiet()
     packed = AutoModelForCausalLM.from_pretrained(

@@ -41,7 +41,7 @@ def main(args: list[str] | None = None) -> int:
         return 2
     # torch and transformers take seconds: --help and a wrong flag do not wait for them.
     from data.types import DataError
-    from lit.model import quiet
+    from lit.model.base import quiet
     from lora.config import ConfigError
 
     quiet()
@@ -61,16 +61,16 @@ def main(args: list[str] | None = None) -> int:
 def _write(kind: str, output: Path, adapter: Path, base: str | None) -> str:
     """Write one format, and say how it was proved."""
     if kind == "gguf":
-        from lit.gguf_lora import write_gguf
+        from lit.exporting.gguf_lora import write_gguf
 
         layers = write_gguf(output, adapter, base)
         return f"read again, its {layers} layers compute the adapter's updates"
     if kind == "merged":
-        from lit.merging import merge_into
+        from lit.exporting.merging import merge_into
 
         moved = merge_into(output, adapter, base)
     else:
-        from lit.peft_folder import write_peft
+        from lit.exporting.peft_folder import write_peft
 
         moved = write_peft(output, adapter, base)
     return f"loaded again, its logits differ from the adapter's by {moved:.1e} of their size"

@@ -10,28 +10,28 @@ import sys
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from data.step_map import said_of
 from data.types import DataError
-from lit import console
-from lit import model as models
-from lit.arguments import Arguments, parse
-from lit.callbacks import BestAdapter, Lines, Samples, Throughput
-from lit.card import write_card
-from lit.checkpoint import WholeCheckpointIO
-from lit.console import say
-from lit.course import said_of
-from lit.drift import Settings, check_drift, digests, same_end, settings
-from lit.folder import RunFolder
-from lit.forecast import forecast
-from lit.memory import keep_freed
-from lit.metrics import MetricsTable, losses
-from lit.pictures import loss_picture
-from lit.ranks import Ranks, unreachable
-from lit.rehearsal import LOWER, Rehearsal, out_of_memory
-from lit.resume import Continuation, Origin
-from lit.steps import TrainingError
-from lit.stopping import StopOnSignal, StoppedError
-from lit.summary import say_end, say_plan
-from lit.verdict import judge, refuse
+from lit.distributed.ranks import Ranks, unreachable
+from lit.fitting.summary import say_end, say_plan
+from lit.model import base as models
+from lit.preflight.forecast import forecast
+from lit.preflight.verdict import judge, refuse
+from lit.report.pictures import loss_picture
+from lit.resume.checkpoint import WholeCheckpointIO
+from lit.resume.resume_point import Continuation, Origin
+from lit.resume.settings_diff import Settings, check_drift, digests, same_end, settings
+from lit.resume.stopping import StopOnSignal, StoppedError
+from lit.run import console
+from lit.run.card import write_card
+from lit.run.console import say
+from lit.run.folder import RunFolder
+from lit.run.memory import keep_freed
+from lit.run.metrics import MetricsTable, losses
+from lit.settings.arguments import Arguments, parse
+from lit.train.callbacks import BestAdapter, Lines, Samples, Throughput
+from lit.train.longest_batch import LOWER, Rehearsal, out_of_memory
+from lit.train.step_guard import TrainingError
 from lora.config import ConfigError
 
 

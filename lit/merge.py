@@ -36,8 +36,8 @@ def main(args: list[str] | None = None) -> int:
     import torch
 
     from data.types import DataError
-    from lit.merging import merge_into
-    from lit.model import quiet
+    from lit.exporting.merging import merge_into
+    from lit.model.base import quiet
     from lora.config import ConfigError
 
     quiet()

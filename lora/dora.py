@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from lora.base import compute_dtype, dense_weight
 from lora.layer import LoRALinear
-from lora.low_rank import Remade
+from lora.lora_function import Remade
 
 
 class DoRALinear(LoRALinear):

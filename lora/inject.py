@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from lora.base import quantised, with_weight
 from lora.config import ConfigError, LoRAConfig
 from lora.dora import DoRALinear
+from lora.full_layers import WholeLayer, settle, whole, whole_layers
 from lora.layer import LoRALinear
 from lora.pissa import PiSSALinear
 from lora.targets import chosen, linear_layers
-from lora.whole import WholeLayer, settle, whole, whole_layers
 
 VARIANTS: dict[str, type[LoRALinear]] = {
     "lora": LoRALinear,

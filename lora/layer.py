@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lora.base import dense_weight, features
 from lora.config import LoRAConfig
-from lora.low_rank import LowRank, Remade
+from lora.lora_function import LowRank, Remade
 
 
 class LoRALinear(nn.Module):
@@ -19,7 +19,7 @@ class LoRALinear(nn.Module):
 
     A and B are float32 masters and compute in x's dtype; x is never copied up. The base layer is
     called, never read, so it may be dense or quantised. What is kept for the backward pass is
-    named in ``lora.low_rank``.
+    named in ``lora.lora_function``.
 
     Args:
         base: The layer to adapt, with weight (out, in), or (in, out) in GPT-2's ``Conv1D``.

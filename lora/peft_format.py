@@ -8,8 +8,8 @@ from torch import nn
 from lora.base import is_transposed
 from lora.config import ConfigError, LoRAConfig, ends, ends_with
 from lora.dora import DoRALinear
+from lora.full_layers import whole
 from lora.inject import adapted
-from lora.whole import whole
 
 # What PEFT may write that this package does not do, with the values that mean "not used".
 UNSUPPORTED: dict[str, tuple] = {

@@ -5,10 +5,10 @@ from torch import Tensor, nn
 
 from lora.base import features
 from lora.config import ConfigError, LoRAConfig
+from lora.full_layers import whole
 from lora.inject import adapted
 from lora.peft_format import AdapterError, printable
 from lora.targets import chosen
-from lora.whole import whole
 
 PREFIX = "base_model.model."
 SUFFIX = {

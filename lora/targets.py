@@ -4,7 +4,7 @@ from torch import nn
 
 from lora.base import is_linear
 from lora.config import ConfigError, LoRAConfig, by_end
-from lora.whole import find_whole
+from lora.full_layers import find_whole
 
 
 def chosen(

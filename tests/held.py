@@ -7,7 +7,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from torch.distributed.tensor import DTensor
 
-from lit.module import LoRAModule
+from lit.train.module import LoRAModule
 from lora.inject import tensors
 
 

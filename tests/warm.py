@@ -117,8 +117,8 @@ if __name__ == "__main__":
 
     # What the command imports only once it is needed.
     print(matplotlib.backends, transformers.LlamaForCausalLM)
-    from lit.callbacks import Samples
     from lit.fit import main
+    from lit.train.callbacks import Samples
 
     # As few as conftest's.
     Samples.__init__.__defaults__ = (3, 4)

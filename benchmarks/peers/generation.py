@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from benchmarks.peers.workloads import CORPORA, MODEL
-from lit.generate import Sampling, answers, stop_tokens
-from lit.model import load_base, load_tokenizer
+from lit.model.base import load_base, load_tokenizer
+from lit.model.generation import Sampling, answers, stop_tokens
 
 PROMPTS = 8
 TOKENS = 32

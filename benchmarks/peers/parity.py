@@ -9,7 +9,7 @@ from benchmarks.peers import rows, speed, workloads
 from benchmarks.peers.contenders import ours, peft
 from benchmarks.peers.rows import Step
 from benchmarks.peers.settings import PROJECTIONS, SEED
-from lit.model import load_base
+from lit.model.base import load_base
 from lora.adapter import save_adapter
 from lora.config import LoRAConfig
 from lora.inject import inject

@@ -17,7 +17,7 @@ from benchmarks.peers import rows
 from benchmarks.peers.rows import Step
 from data.plan import plan
 from data.store import Store, build
-from lit.model import load_tokenizer
+from lit.model.base import load_tokenizer
 
 MODEL = "models/SmolLM2-135M-Instruct"
 CORPORA = Path("data/corpora")

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.scale.bases import BASES, Base, decoder_layers, empty
-from lit.estimate import estimate_of
-from lit.module import LoRAModule
+from lit.preflight.estimate import estimate_of
+from lit.train.module import LoRAModule
 from lora.config import LoRAConfig
 from lora.inject import Count
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data.rows import Source
+from data.readers.source import Source
 from data.store import build
-from lit.model import load_tokenizer
+from lit.model.base import load_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 CORPORA = ROOT / "data" / "corpora"

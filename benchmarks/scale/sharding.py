@@ -23,11 +23,11 @@ from transformers import PreTrainedModel
 
 from data.batch import collate
 from data.types import Batch, Example
-from lit.attention import pack
-from lit.loss import summed_loss
-from lit.memory import return_freed
-from lit.model import load_base
-from lit.sharding import average_gradients, shard
+from lit.distributed.sharding import average_gradients, shard
+from lit.model.attention import pack
+from lit.model.base import load_base
+from lit.model.loss import summed_loss
+from lit.run.memory import return_freed
 from lora.config import LoRAConfig
 from lora.inject import inject, tensors
 

@@ -32,9 +32,9 @@ from benchmarks.scale.speed import step_time
 from benchmarks.scale.traffic import ddp
 from data.batch import collate
 from data.types import Batch, Example
-from lit.attention import pack
-from lit.loss import summed_loss
-from lit.model import load_base
+from lit.model.attention import pack
+from lit.model.base import load_base
+from lit.model.loss import summed_loss
 from lora.config import LoRAConfig
 from lora.inject import inject, tensors
 

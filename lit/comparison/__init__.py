@@ -1,0 +1,1 @@
+"""Base against tuned: losses, intervals, answers and the report."""

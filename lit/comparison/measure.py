@@ -1,0 +1,84 @@
+"""What base and tuned model differ by, in numbers."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from data.batch import collate
+from data.plan import plan
+from data.types import IGNORE, Example
+from lit.model.attention import pack
+from lit.model.generation import speaking
+from lit.model.loss import token_losses
+
+MAX_TOKENS = 2048
+VOICES = ("base", "tuned")
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Summed loss of each row under both models.
+
+    Shapes:
+        base, tuned, labels: (rows,)
+    """
+
+    base: np.ndarray
+    tuned: np.ndarray
+    labels: np.ndarray
+
+    def mean(self, voice: str) -> float:
+        """The mean loss of a labelled token, in nats."""
+        return float(getattr(self, voice).sum() / self.labels.sum())
+
+    def rows(self, voice: str) -> np.ndarray:
+        """The mean loss of a labelled token of each row."""
+        return getattr(self, voice) / self.labels
+
+    def interval(self, samples: int = 10_000, seed: int = 0) -> tuple[float, float]:
+        """The 95 % interval of tuned minus base, by a paired bootstrap over rows.
+
+        Rows are drawn with replacement, each with both its losses, so that what is hard for both
+        models does not count.
+        """
+        chosen = np.random.default_rng(seed).integers(
+            len(self.labels), size=(samples, len(self.labels))
+        )
+        difference = (self.tuned - self.base)[chosen].sum(1) / self.labels[chosen].sum(1)
+        low, high = np.quantile(difference, [0.025, 0.975])
+        return float(low), float(high)
+
+
+@torch.inference_mode()
+def losses(
+    model: PreTrainedModel, examples: Sequence[Example], done: Callable[[int], None]
+) -> Losses:
+    """Measure rows under both models.
+
+    Args:
+        model: With an adapter, in eval mode.
+        examples: Rows with at least one label each.
+        done: Told the rows of each finished batch, once for each model.
+    """
+    lengths = np.array([len(example.ids) for example in examples])
+    labels = np.array([sum(x != IGNORE for x in example.labels) for example in examples])
+    batches = plan(
+        lengths, labels, batch_size=len(examples), max_tokens=max(MAX_TOKENS, int(lengths.max()))
+    )
+    before = model.config._attn_implementation
+    pack(model, collate(examples[:3]).to(model.device))
+    sums = {voice: np.zeros(len(examples)) for voice in VOICES}
+    for turn in range(batches.turns):
+        rows = batches.rows(0, turn)
+        batch = collate([examples[row] for row in rows]).to(model.device)
+        for voice in VOICES:
+            with speaking(model, voice):
+                tokens = token_losses(model, batch)
+            parts = tokens.cpu().double().split(labels[rows].tolist())
+            sums[voice][rows] = [float(part.sum()) for part in parts]
+            done(len(rows))
+    model.set_attn_implementation(before)
+    return Losses(sums["base"], sums["tuned"], labels)

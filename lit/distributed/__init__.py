@@ -1,0 +1,1 @@
+"""Several processes: how ranks meet, end together, and share a sharded base."""

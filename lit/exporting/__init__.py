@@ -1,0 +1,1 @@
+"""The adapter for other tools: merged folder, PEFT folder, GGUF file."""

@@ -1,0 +1,68 @@
+"""What a run says of itself: before it, what will happen; after it, what came out."""
+
+import torch
+
+from lit.run.console import say
+from lit.run.folder import RunFolder
+from lit.run.memory import used
+from lit.settings.arguments import Arguments
+from lit.train.callbacks import BestAdapter, Throughput
+from lora.inject import count
+
+
+def say_plan(arguments: Arguments) -> None:
+    """Print what became of the data's rows, and how long the run is."""
+    data, trainer = arguments.datamodule, arguments.trainer
+    first = data.epoch(0)
+    say(f"data   {data.source}: {data.store.ledger}")
+    if data.val is not data.store:
+        say(f"       {data.val_source}: {data.val.ledger}")
+    if twice := str(data.overlap):
+        say(f"       {twice}")
+    say(
+        f"       {len(data.train_rows)} rows train, {len(data.val_rows)} validate; "
+        f"template {data.template}"
+    )
+    say(
+        f"plan   {data.total_steps()} optimizer steps, {first.steps} in the first epoch of "
+        f"{trainer.max_epochs}; {int(first.labels.sum())} of "
+        f"{int(data.store.lengths[data.train_rows].sum())} tokens are learned"
+    )
+
+
+def say_end(
+    arguments: Arguments, folder: RunFolder, best: BestAdapter, throughput: Throughput
+) -> None:
+    """Print what was trained, what it cost, whether it helped, and what to type next."""
+    trainer, device = arguments.trainer, arguments.trainer.strategy.root_device
+    size = count(arguments.model.adapted_model)
+    say(f"model  {size.trainable:,} of {size.total:,} parameters trained")
+    say(
+        f"run    {trainer.global_step} optimizer steps, {throughput.total:,} tokens in "
+        f"{_duration(throughput.seconds)}, {_memory(device)}"
+    )
+    if arguments.datamodule.val_rows.size:
+        change = best.loss / best.base_loss - 1
+        say(
+            f"loss   {best.base_loss:.4f} -> {best.loss:.4f} on held-out rows ({change:+.1%}), "
+            f"best at step {best.step}"
+        )
+        if change >= 0:
+            say("       the adapter is no better than the base on rows it has not seen")
+    bytes_ = sum(path.stat().st_size for path in folder.adapter.iterdir())
+    say(f"wrote  {folder.adapter} ({bytes_ / 1e6:.1f} MB), {folder.picture}")
+    say(f"next   python -m lit.compare --adapter {folder.adapter}")
+    say(f"       python -m lit.chat --adapter {folder.adapter}")
+    say(f"       tensorboard --logdir {folder.path}")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _memory(device: torch.device) -> str:
+    text = f"{used() / 1e9:.1f} GB of memory at most"
+    if device.type == "cuda":
+        text += f", {torch.cuda.max_memory_allocated(device) / 1e9:.1f} GB on the GPU"
+    return text

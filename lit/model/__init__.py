@@ -1,0 +1,1 @@
+"""Base and tuned models: loading, packed attention, loss, generation, fast layers."""

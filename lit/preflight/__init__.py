@@ -1,0 +1,1 @@
+"""What is known before any weight is loaded: plan, memory estimate, findings."""

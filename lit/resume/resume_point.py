@@ -1,0 +1,158 @@
+"""Going on from a checkpoint, as if the run had never stopped."""
+
+import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from lit.resume.checkpoint import WholeCheckpointIO
+from lit.resume.settings_diff import Settings
+from lit.run.console import say
+from lit.run.folder import RunFolder
+from lit.run.metrics import step_record
+from lora.config import ConfigError
+
+NEEDED = {"state_dict", "global_step", "loops", "optimizer_states", "lr_schedulers", "callbacks"}
+RUN = "lit-lora"
+"""The key of a checkpoint under which stands what is named here."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a run goes on from; one that begins has step 0 and no path."""
+
+    path: Path | None = None
+    step: int = 0
+    settings: Settings = field(default_factory=dict)
+    """Of the run; empty where the checkpoint does not tell."""
+    validation_due: bool = False
+    """Whether the run was to validate after this step, and had not yet."""
+    record: dict[str, float] = field(default_factory=dict)
+    """What the step logged, or was about to log."""
+    course: list[tuple[int, int, int, int]] = field(default_factory=list)
+    """The legs of the run; see ``data.step_map``."""
+    loops: dict[str, Any] = field(default_factory=dict)
+    """Lightning's own position."""
+
+    @classmethod
+    def read(cls, path: Path | str) -> "Origin":
+        """Read a checkpoint.
+
+        Raises:
+            ConfigError: It is broken, or lacks what a run needs to go on.
+        """
+        loaded = WholeCheckpointIO().load_checkpoint(path)
+        if not isinstance(loaded, dict) or (missing := sorted(NEEDED - loaded.keys())):
+            lacks = ", ".join(missing) if isinstance(loaded, dict) else "everything"
+            raise ConfigError(f"{path} is not a checkpoint to go on from: it lacks {lacks}")
+        own = loaded.get(RUN, {})
+        return cls(Path(path), loaded["global_step"], loops=loaded["loops"]["fit_loop"], **own)
+
+    @classmethod
+    def find(cls, folder: RunFolder, asked: str) -> "Origin":
+        """The checkpoint that ``--ckpt_path`` means: a file, or the newest whole one for ``last``.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        if asked != "last":
+            if "://" not in asked and not Path(asked).is_file():
+                raise ConfigError(f"there is no checkpoint {asked} to go on from")
+            return cls.read(asked)
+        others = sorted(set(folder.checkpoints.glob("*.ckpt")) - {folder.last})
+        if not (folder.last.is_file() or others):
+            raise ConfigError(f"there is no checkpoint {folder.last} to go on from")
+        reason = f"there is no {folder.last}"
+        if folder.last.is_file():
+            try:
+                return cls.read(folder.last)
+            except (ConfigError, OSError) as error:
+                reason = str(error)
+        whole = []
+        for path in others:
+            try:
+                whole.append(cls.read(path))
+            except (ConfigError, OSError) as error:
+                reason += f"; {error}"
+        if not whole:
+            raise ConfigError(f"no checkpoint of {folder.checkpoints} is whole: {reason}")
+        newest = max(whole, key=lambda origin: origin.step)
+        say(f"resume {reason}. Going on from the one before, {newest.path}")
+        return newest
+
+
+class Continuation(Callback):
+    """Writes into each checkpoint what going on needs, and does what the last run left undone.
+
+    Args:
+        settings: Of this run.
+        origin: Where it goes on from.
+    """
+
+    def __init__(self, settings: Settings, origin: Origin) -> None:
+        self.settings, self.origin = settings, origin
+        self.validated = -1
+        """The optimizer step of the last validation."""
+        self.noted, self.loops, self.record = origin.step, origin.loops, origin.record
+
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Tell Lightning its position in turns of as many ranks as there are now."""
+        loops = checkpoint["loops"]["fit_loop"]
+        batches = loops["epoch_loop.batch_progress"]["current"]
+        if not batches["ready"]:
+            return
+        epoch = loops["epoch_progress"]["current"]["completed"]
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        moved = data.turn(epoch, self.origin.step) - batches["ready"]
+        for name in batches:
+            batches[name] += moved
+        self.loops = copy.deepcopy(loops)
+
+    def on_fit_start(self, trainer: L.Trainer, *_: object) -> None:
+        """Log the step that the checkpoint was written after: its run may not have come to it."""
+        if self.origin.record:
+            for logger in trainer.loggers:
+                logger.log_metrics(self.origin.record, self.origin.step - 1)
+
+    def on_train_start(self, trainer: L.Trainer, *_: object) -> None:
+        """Validate if that was due."""
+        if not self.origin.validation_due:
+            return
+        # Lightning passes over a validation that a checkpoint was written before.
+        loop, logs = trainer.fit_loop.epoch_loop.val_loop, trainer._logger_connector
+        first = logs._first_loop_iter
+        trainer.validating, loop.restarting = True, False
+        loop.run()
+        trainer.training, logs._first_loop_iter = True, first
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
+        """Note what holds after an optimizer step, for a checkpoint in or after the validation."""
+        if not trainer.fit_loop._should_accumulate():
+            self.noted, self.record = trainer.global_step, step_record(trainer)
+            self.loops = copy.deepcopy(trainer.fit_loop.state_dict())
+
+    def on_validation_end(self, trainer: L.Trainer, *_: object) -> None:
+        """Note that the validation is done."""
+        self.validated = trainer.global_step
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add what ``Origin`` reads."""
+        fetcher = trainer.fit_loop._data_fetcher
+        assert fetcher is not None
+        validated = self.validated == trainer.global_step
+        if trainer.validating and not validated:
+            checkpoint["loops"]["fit_loop"] = self.loops
+        due = trainer.validating or trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
+        checkpoint[RUN] = {
+            "settings": self.settings,
+            "course": [tuple(leg) for leg in trainer.datamodule.course.legs],  # type: ignore[attr-defined]
+            "validation_due": bool(due) and not validated,
+            "record": self.record if self.noted == trainer.global_step else step_record(trainer),
+        }

@@ -1,0 +1,1 @@
+"""Training: the LightningModule, the LightningDataModule and their callbacks."""

@@ -1,0 +1,102 @@
+"""The data sets that ship with the project are clean."""
+
+import re
+from collections import Counter, defaultdict
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+from data.formats import to_messages
+from data.readers.source import read
+from data.types import Message, Row
+
+FOLDER = Path(__file__).parents[2] / "data" / "corpora"
+CORPORA = sorted(path.name for pattern in ("*.jsonl", "*.csv") for path in FOLDER.glob(pattern))
+QUESTIONS = sorted(path.name for path in FOLDER.glob("*.questions.txt"))
+ROWS = {
+    "printing3d.en.jsonl": 120,
+    "printing3d.ru.jsonl": 100,
+    "video_editing.ru.jsonl": 150,
+    "electronics.ru.csv": 125,
+}
+GENERAL = "general.ru-en.txt"
+
+
+def conversations_of(name: str) -> dict[str, list[Message]]:
+    """Every row's conversation by file:line; a bad row fails the test."""
+    found = {}
+    for row in read(FOLDER / name):
+        assert isinstance(row, Row), row
+        found[f"{name}:{row.line}"] = to_messages(row)
+    return found
+
+
+def words(text: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"\w+", text.casefold()))
+
+
+def lines_of(name: str) -> list[str]:
+    return [line for line in (FOLDER / name).read_text(encoding="utf-8").splitlines() if line]
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_corpus_has_enough_rows(name: str) -> None:
+    assert len(conversations_of(name)) >= ROWS[name]
+
+
+@pytest.mark.parametrize("name", CORPORA)
+def test_a_corpus_is_questions_with_one_answer_each(name: str) -> None:
+    for place, messages in conversations_of(name).items():
+        assert [message.role for message in messages] == ["user", "assistant"], place
+
+
+@pytest.mark.parametrize("name", CORPORA)
+def test_no_question_is_asked_twice(name: str) -> None:
+    asked = Counter(words(messages[0].content) for messages in conversations_of(name).values())
+    assert not [question for question, times in asked.items() if times > 1]
+
+
+def test_no_two_rows_say_nearly_the_same() -> None:
+    grams: dict[str, set[tuple[str, ...]]] = {}
+    for name in CORPORA:
+        for place, messages in conversations_of(name).items():
+            said = words(" ".join(message.content for message in messages))
+            grams[place] = {said[i : i + 3] for i in range(len(said) - 2)}
+    holders = defaultdict(list)
+    for place, own in grams.items():
+        for gram in own:
+            holders[gram].append(place)
+    shared = Counter(pair for places in holders.values() for pair in combinations(places, 2))
+    alike = {
+        pair: common / (len(grams[pair[0]]) + len(grams[pair[1]]) - common)
+        for pair, common in shared.items()
+    }
+    assert not {pair: share for pair, share in alike.items() if share >= 0.2}
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_a_question_for_comparing_is_in_no_corpus(name: str) -> None:
+    asked = {words(m[0].content) for corpus in CORPORA for m in conversations_of(corpus).values()}
+    questions = [words(line) for line in lines_of(name)]
+    assert questions
+    assert not [question for question in questions if question in asked]
+
+
+def test_every_corpus_has_questions_for_comparing() -> None:
+    assert [f"{Path(name).stem}.questions.txt" for name in CORPORA] == QUESTIONS
+
+
+def test_the_general_text_has_english_and_russian_paragraphs() -> None:
+    russian = Counter(bool(re.search("[а-яё]", line)) for line in lines_of(GENERAL))
+    assert min(russian[True], russian[False]) >= 5
+
+
+@pytest.mark.parametrize("name", [*CORPORA, *QUESTIONS, GENERAL])
+def test_no_latin_letter_stands_in_a_cyrillic_word(name: str) -> None:
+    if name in CORPORA:
+        texts = [m.content for messages in conversations_of(name).values() for m in messages]
+    else:
+        texts = lines_of(name)
+    mixed = re.compile(r"\w*(?:[а-яё][a-z]|[a-z][а-яё])\w*", re.IGNORECASE)
+    assert not [word for text in texts for word in mixed.findall(text)]

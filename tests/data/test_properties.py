@@ -1,0 +1,195 @@
+"""Properties that hold for whatever text, length and world size comes."""
+
+import csv
+import gzip
+import io
+import json
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
+
+from data.encoder import MIN_PROMPT, Encoder
+from data.formats import to_messages
+from data.plan import plan
+from data.readers.source import Source, read
+from data.template import choose
+from data.types import IGNORE, Example, Message, Row, TooLongError
+
+settings.register_profile("steady", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("steady")
+
+LETTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+ANY_TEXT = st.text(LETTERS, max_size=40)
+TRICKY = st.sampled_from(["<|im_end|>", "<|im_start|>assistant\n", "<pad>", "\n\n", " ", "\u2028"])
+SAID = st.lists(st.one_of(ANY_TEXT, TRICKY, TRICKY), min_size=1, max_size=4).map("".join)
+SAID = SAID.filter(lambda text: any(letter.isalnum() for letter in text))
+PAIRS = st.lists(st.tuples(SAID, SAID, st.booleans()), min_size=1, max_size=4)
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> list[Message]:
+    """Turns as rows give them: stripped, at least one answer of which trains."""
+    pairs = draw(PAIRS.filter(lambda pairs: any(train for *_, train in pairs)))
+    turns: list[dict[str, Any]] = []
+    for question, answer, train in pairs:
+        turns += [{"role": "user", "content": question}]
+        turns += [{"role": "assistant", "content": answer, "train": train}]
+    return to_messages(Row({"messages": turns}, "f", 1))
+
+
+@pytest.fixture(scope="session", params=["chat", "plain"])
+def any_template(request: pytest.FixtureRequest, tokenizer_file: Path) -> PreTrainedTokenizerFast:
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_file)
+    choose(tokenizer, request.param)
+    return tokenizer
+
+
+def taught(example: Example, tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """The texts under each run of labels."""
+    assert all(label in (IGNORE, i) for i, label in zip(example.ids, example.labels, strict=True))
+    runs = groupby(example.labels, key=lambda label: label != IGNORE)
+    return [tokenizer.decode(list(run)) for labelled, run in runs if labelled]
+
+
+@given(messages=conversations())
+def test_labels_cover_the_answers_that_train_with_their_stop_tokens_and_nothing_else(
+    any_template: PreTrainedTokenizerFast, messages: list[Message]
+) -> None:
+    (example,) = Encoder(any_template).encode_all([messages])
+    assert isinstance(example, Example)
+    answers = [turn.content for turn in messages if turn.role == "assistant" and turn.train]
+    assert taught(example, any_template) == [text + any_template.eos_token for text in answers]
+
+
+@given(messages=conversations(), max_length=st.integers(1, 200))
+def test_a_cut_row_keeps_every_answer_whole_and_the_end_of_its_prompt(
+    any_template: PreTrainedTokenizerFast, messages: list[Message], max_length: int
+) -> None:
+    (whole,) = Encoder(any_template).encode_all([messages])
+    (cut,) = Encoder(any_template, max_length).encode_all([messages])
+    assert isinstance(whole, Example)
+    first = next(i for i, label in enumerate(whole.labels) if label != IGNORE)
+    if len(whole.ids) <= max_length:
+        assert cut == whole
+    elif first - (len(whole.ids) - max_length) < MIN_PROMPT:
+        assert isinstance(cut, TooLongError)
+        assert cut.tokens == len(whole.ids) - max_length
+    else:
+        assert isinstance(cut, Example)
+        assert len(cut.ids) == max_length == len(whole.ids) - cut.cut
+        assert taught(cut, any_template) == taught(whole, any_template)
+        kept = first - cut.cut
+        assert cut.ids[: kept // 2] == whole.ids[: kept // 2]
+        assert cut.ids[kept // 2 :] == whole.ids[len(whole.ids) - (max_length - kept // 2) :]
+
+
+@given(messages=st.lists(conversations(), min_size=2, max_size=5))
+def test_a_row_is_the_same_alone_and_among_others(
+    any_template: PreTrainedTokenizerFast, messages: list[list[Message]]
+) -> None:
+    encoder = Encoder(any_template, 120)
+    together = encoder.encode_all(messages)
+    alone = [encoder.encode_all([turns])[0] for turns in messages]
+    assert list(map(str, together)) == list(map(str, alone))
+
+
+@given(
+    lengths=st.lists(st.integers(2, 64), max_size=80),
+    batch_size=st.integers(1, 9),
+    max_tokens=st.none() | st.integers(64, 300),
+    accumulate=st.integers(1, 5),
+    world_size=st.integers(1, 9),
+    group_by_length=st.booleans(),
+    seed=st.none() | st.integers(0, 3),
+)
+def test_a_plan_uses_every_row_once_an_epoch_on_any_world_size(
+    lengths: list[int], seed: int | None, **given: Any
+) -> None:
+    rows = np.array(lengths, dtype=np.int64)
+    made = plan(rows, rows - 1, seed=seed, epoch=1, **given)
+    again = plan(rows, rows - 1, seed=seed, epoch=1, **given)
+    groups = [
+        made.rows(rank, turn) for turn in range(made.turns) for rank in range(given["world_size"])
+    ]
+    assert sorted(row for group in groups for row in group.tolist()) == list(range(len(rows)))
+    for group in groups:
+        assert len(group) <= given["batch_size"]
+        assert rows[group].sum() <= (given["max_tokens"] or np.inf)
+    assert made.labels.sum() == (rows - 1).sum()
+    # A pure function, so a run resumed anywhere goes on with the very same rows.
+    assert np.array_equal(made.order, again.order)
+    assert np.array_equal(made.starts, again.starts)
+
+
+def jsonl(rows: list[dict[str, str]], ascii_: bool = False) -> str:
+    return "".join(json.dumps(row, ensure_ascii=ascii_) + "\n" for row in rows)
+
+
+def table(rows: list[dict[str, str]], delimiter: str) -> str:
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, ["prompt", "response"], delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def parquet(rows: list[dict[str, str]]) -> bytes:
+    sink = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), sink)
+    return sink.getvalue().to_pybytes()
+
+
+WRITERS = {
+    "f.jsonl": lambda rows: jsonl(rows).encode(),
+    "ascii.jsonl": lambda rows: jsonl(rows, True).encode(),
+    "crlf.jsonl": lambda rows: jsonl(rows).replace("\n", "\r\n").encode("utf-8-sig"),
+    "cr.jsonl": lambda rows: jsonl(rows).replace("\n", "\r").encode(),
+    "utf-16.jsonl": lambda rows: jsonl(rows).encode("utf-16"),
+    "f.jsonl.gz": lambda rows: gzip.compress(jsonl(rows).encode()),
+    "f.json": lambda rows: json.dumps(rows, ensure_ascii=False, indent=1).encode(),
+    "utf-16.json": lambda rows: json.dumps(rows).encode("utf-16"),
+    "f.csv": lambda rows: table(rows, ",").encode(),
+    "semicolons.csv": lambda rows: table(rows, ";").encode("utf-8-sig"),
+    "bars.csv": lambda rows: table(rows, "|").encode(),
+    "utf-16.csv": lambda rows: table(rows, "\t").encode("utf-16"),
+    "f.tsv": lambda rows: table(rows, "\t").encode(),
+    "f.tsv.gz": lambda rows: gzip.compress(table(rows, "\t").encode()),
+    "f.parquet": parquet,
+}
+FIELDS = st.fixed_dictionaries({"prompt": ANY_TEXT, "response": ANY_TEXT})
+SPELLED = [{"prompt": "NA", "response": "None"}, {"prompt": "null", "response": "NaN"}]
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("properties")
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@settings(max_examples=20)
+@given(rows=st.lists(FIELDS, min_size=1, max_size=5))
+def test_any_text_comes_back_from_any_file(
+    name: str, folder: Path, rows: list[dict[str, str]]
+) -> None:
+    path = folder / name
+    path.write_bytes(WRITERS[name](rows + SPELLED))
+    found = [row.fields for row in read(path) if isinstance(row, Row)]
+    assert found == rows + SPELLED
+
+
+@settings(max_examples=20)
+@given(text=st.text(st.characters(codec="cp1251", exclude_characters="\0")))
+def test_a_told_encoding_is_taken(folder: Path, text: str) -> None:
+    path = folder / "told.jsonl"
+    path.write_bytes(jsonl([{"prompt": text}]).encode("cp1251"))
+    (row,) = read(Source(path, encoding="cp1251"))
+    assert isinstance(row, Row)
+    assert row.fields == {"prompt": text}

@@ -1,0 +1,273 @@
+"""A file becomes examples once; every row of it is accounted for."""
+
+import json
+import multiprocessing
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from data.encoder import Encoder
+from data.formats import to_messages
+from data.row_report import BAD, CUT, TOO_LONG
+from data.store import build
+from data.template import SAMPLE, choose, encode
+from data.tokenize import question_hash
+from data.types import IGNORE, DataError, Message, Row
+
+MAX_LENGTH = 96
+GOOD = {"prompt": "How warm must the bed be?", "response": "Sixty degrees."}
+OTHER = {"question": "Почему?", "answer": "Стол был холодным."}
+CHAT = {
+    "messages": [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Why?"},
+        {"role": "assistant", "content": "Because.", "train": False},
+        {"role": "user", "content": "And?"},
+        {"role": "assistant", "content": "That is all."},
+    ]
+}
+LONG_PROMPT = {"prompt": " ".join(map(str, range(60))), "response": "Yes."}
+LONG_ANSWER = {"prompt": "Count.", "response": " ".join(map(str, range(60)))}
+FAULTY = [("{", "not JSON"), ('{"prompt": "?"}', "unknown keys"), ("[]", "not an object"),
+          ('{"prompt": "?", "response": " "}', "response: blank")]  # fmt: skip
+
+
+def write(path: Path, *rows: dict[str, Any] | str) -> Path:
+    lines = (row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows)
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return write(tmp_path / "f.jsonl", GOOD, "", OTHER, CHAT)
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The first texts of the conversations that were tokenised, as they come."""
+    seen = []
+    encode_all = Encoder.encode_all
+
+    def counting(self: Encoder, conversations: list[list[Message]]) -> Any:
+        seen.extend(turns[0].content for turns in conversations if turns is not SAMPLE)
+        return encode_all(self, conversations)
+
+    monkeypatch.setattr(Encoder, "encode_all", counting)
+    return seen
+
+
+def test_a_stored_example_is_what_encode_gives(
+    file: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    write(file, GOOD, "", OTHER, CHAT, LONG_PROMPT)
+    store = build(file, tokenizer, max_length=MAX_LENGTH)
+    expected = [
+        encode(to_messages(Row(fields, "", 0)), tokenizer, MAX_LENGTH)
+        for fields in (GOOD, OTHER, CHAT, LONG_PROMPT)
+    ]
+    assert [store.example(row)[:2] for row in range(len(store))] == [e[:2] for e in expected]
+    assert store.lengths.tolist() == [len(e.ids) for e in expected]
+    assert store.targets.tolist() == [sum(x != IGNORE for x in e.labels) for e in expected]
+    assert [store.place(row) for row in range(4)] == [f"{file}:{n}" for n in (1, 3, 4, 5)]
+
+
+@pytest.mark.parametrize(
+    ("truncation", "cut_rows", "too_long"), [("middle", 1, [4]), ("drop", 0, [2, 4])]
+)
+def test_the_ledger_accounts_for_every_row(
+    truncation: str, cut_rows: int, too_long: list[int], file: Path,
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:  # fmt: skip
+    write(file, GOOD, LONG_PROMPT, FAULTY[0][0], LONG_ANSWER, OTHER, FAULTY[1][0])
+    store = build(file, tokenizer, max_length=MAX_LENGTH, truncation=truncation, on_bad_row="skip")
+    ledger = store.ledger
+    assert ledger.read == ledger.used + ledger.count(BAD) + ledger.count(TOO_LONG) == 6
+    assert ledger.used == len(store)
+    lines = {kind: [entry.line for entry in ledger.entries(kind)] for kind in (BAD, TOO_LONG, CUT)}
+    assert lines == {BAD: [3, 6], TOO_LONG: too_long, CUT: [2] * cut_rows}
+    whole = len(encode(to_messages(Row(LONG_PROMPT, "", 0)), tokenizer).ids)
+    assert ledger.count(CUT) == cut_rows
+    cut = (whole - MAX_LENGTH) * cut_rows
+    assert sum(entry.tokens for entry in ledger.entries(CUT)) == ledger.tokens.get(CUT, 0) == cut
+    for words in ("6 rows read", f"{ledger.used} used", f"{len(too_long)} left out", "2 bad"):
+        assert words in str(ledger)
+
+
+def test_every_bad_row_is_listed_with_its_line_and_the_way_out(
+    file: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    write(file, GOOD, *(row for row, _ in FAULTY))
+    for _ in range(2):  # from the store as well
+        with pytest.raises(DataError, match=r"set data\.on_bad_row to skip") as error:
+            build(file, tokenizer, max_length=MAX_LENGTH)
+        assert f"{len(FAULTY)} of {len(FAULTY) + 1} rows of {file} are bad" in str(error.value)
+        for line, (_, reason) in enumerate(FAULTY, 2):
+            assert f"\n  {file}:{line}: " in str(error.value)
+            assert reason in str(error.value)
+    store = build(file, tokenizer, max_length=MAX_LENGTH, on_bad_row="skip")
+    assert (len(store), store.ledger.count(BAD)) == (1, len(FAULTY))
+
+
+def test_a_long_list_of_bad_rows_ends_with_how_many_more(
+    file: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    write(file, *["{"] * 500)
+    with pytest.raises(DataError) as error:
+        build(file, tokenizer, max_length=MAX_LENGTH)
+    shown = str(error.value).count(f"{file}:")
+    assert shown < 200
+    assert f"… and {500 - shown} more" in str(error.value)
+
+
+def test_a_second_build_tokenises_nothing(
+    file: Path, tokenizer: PreTrainedTokenizerFast, encoded: list[str]
+) -> None:
+    first = build(file, tokenizer, max_length=MAX_LENGTH)
+    assert len(encoded) == 3
+    second = build(file, tokenizer, max_length=MAX_LENGTH)
+    assert len(encoded) == 3
+    assert str(second.ledger) == str(first.ledger)
+    assert [second.example(i) for i in range(3)] == [first.example(i) for i in range(3)]
+
+
+Change = Callable[[Path, PreTrainedTokenizerFast], object]
+CHANGES: dict[str, tuple[Change, dict[str, Any]]] = {
+    "a row": (lambda file, _: write(file, OTHER, GOOD, CHAT), {}),
+    "the template": (lambda _, tokenizer: choose(tokenizer, "plain"), {}),
+    "the vocabulary": (lambda _, tokenizer: tokenizer.add_tokens(["Sixty"]), {}),
+    "max_length": (lambda *_: None, {"max_length": MAX_LENGTH + 1}),
+    "truncation": (lambda *_: None, {"truncation": "drop"}),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_changes_the_tokens_builds_anew(
+    name: str, file: Path, tokenizer: PreTrainedTokenizerFast, encoded: list[str]
+) -> None:
+    settings: dict[str, Any] = {"max_length": MAX_LENGTH}
+    build(file, tokenizer, **settings)
+    change, changed = CHANGES[name]
+    change(file, tokenizer)
+    build(file, tokenizer, **(settings | changed))
+    assert len(encoded) == 6
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError])
+def test_an_interrupted_build_leaves_nothing(
+    stop: type[BaseException], file: Path, tmp_path: Path, tokenizer: PreTrainedTokenizerFast,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def interrupted(*_: object) -> None:
+        raise stop
+
+    cache = tmp_path / "stores"
+    with monkeypatch.context() as patch:
+        patch.setattr(Encoder, "encode_all", interrupted)
+        with pytest.raises(stop):
+            build(file, tokenizer, max_length=MAX_LENGTH, cache=cache)
+    assert not [path for path in cache.iterdir() if path.is_dir()]
+    assert len(build(file, tokenizer, max_length=MAX_LENGTH, cache=cache)) == 3
+
+
+def test_a_store_lies_in_the_cache_of_datasets_unless_told_otherwise(
+    file: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    build(file, tokenizer, max_length=MAX_LENGTH)
+    assert list(Path(datasets.config.HF_DATASETS_CACHE).rglob("ledger.json"))
+
+
+@pytest.mark.parametrize(
+    ("row", "settings", "reason"),
+    [
+        (GOOD, {"truncation": "left"}, "data.truncation is 'left'; there are middle, drop, error"),
+        (GOOD, {"on_bad_row": "mend"}, "data.on_bad_row is 'mend'; there are error, skip"),
+        (LONG_ANSWER, {}, "no row of .* is usable at data.max_length 96: 1 rows read, 0 used"),
+        ("{", {"on_bad_row": "skip"}, "no row of .* is usable .*f.jsonl:1: not JSON"),
+        (
+            LONG_PROMPT,
+            {"truncation": "error"},
+            "data.truncation is error:(.|\\n)*f.jsonl:1: too long by",
+        ),
+    ],
+)
+def test_a_build_that_gives_nothing_to_learn_is_refused(
+    row: dict[str, str] | str, settings: dict[str, str], reason: str, file: Path,
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:  # fmt: skip
+    write(file, row)
+    with pytest.raises(DataError, match=reason):
+        build(file, tokenizer, max_length=MAX_LENGTH, **settings)
+
+
+def test_a_conversation_comes_back_with_its_place(
+    file: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    store = build(file, tokenizer, max_length=MAX_LENGTH)
+    for row, (line, fields) in enumerate({1: GOOD, 3: OTHER, 4: CHAT}.items()):
+        assert store.place(row) == f"{file}:{line}"
+        assert store.messages(row) == to_messages(Row(fields, "", 0))
+
+
+@pytest.mark.parametrize(
+    ("other", "equal"),
+    [
+        ("why does IT\twarp?", True),
+        ("  Why\ndoes it  warp? ", True),
+        ("Why does it warp", False),
+        ("Why doesit warp?", False),
+    ],
+)
+def test_questions_are_equal_up_to_case_and_white_space(other: str, equal: bool) -> None:
+    hashes = [
+        question_hash([Message("system", name), Message("user", text), Message("assistant", name)])
+        for name, text in (("a", "Why does it warp?"), ("b", other))
+    ]
+    assert (hashes[0] == hashes[1]) == equal
+
+
+def test_what_kept_a_file_from_being_read_is_not_remembered(
+    file: Path, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise DataError(f"{file}: Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("data.readers.source.read_lines", broken)
+        with pytest.raises(DataError, match="Input/output error"):
+            build(file, tokenizer, max_length=MAX_LENGTH)
+    assert len(build(file, tokenizer, max_length=MAX_LENGTH)) == 3
+
+
+def test_of_processes_that_start_at_once_one_tokenises_and_the_others_wait_for_it(
+    file: Path, tokenizer: PreTrainedTokenizerFast, encoded: list[str], tmp_path: Path
+) -> None:
+    slowly = Encoder.encode_all
+
+    def slow(self: Encoder, conversations: list[list[Message]]) -> Any:
+        time.sleep(0.3)
+        return slowly(self, conversations)
+
+    def rank(answer: Connection) -> None:
+        store = build(file, tokenizer, max_length=MAX_LENGTH, cache=tmp_path, processes=1)
+        answer.send((len(encoded), store.lengths.tolist()))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Encoder, "encode_all", slow)
+        fork = multiprocessing.get_context("fork")
+        pipes = [fork.Pipe(duplex=False) for _ in range(3)]
+        ranks = [fork.Process(target=rank, args=[sender]) for _, sender in pipes]
+        for process in ranks:
+            process.start()
+        counts, lengths = zip(*(receiver.recv() for receiver, _ in pipes), strict=True)
+        for process in ranks:
+            process.join()
+    assert sorted(counts) == [0, 0, 3]
+    assert len(lengths[0]) == 3
+    assert lengths[0] == lengths[1] == lengths[2]

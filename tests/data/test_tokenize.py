@@ -1,0 +1,122 @@
+"""Rows are tokenised in several processes as in one, and few are held at a time."""
+
+import json
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+import data.tokenize
+from data.encoder import Encoder
+from data.readers.source import Source, read
+from data.row_report import BAD, CUT, TOO_LONG
+from data.store import build
+from data.tokenize import Tokenise, chunks, content_hash, question_hash
+from data.types import BadRow, DataError, Message, Row
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """Good rows among bad ones, long ones and ones that are cut."""
+    path = tmp_path / "f.jsonl"
+    fields = [
+        {"prompt": f"Why {i}?", "response": "Because."}
+        | ({"response": None} if i % 7 == 0 else {})
+        | ({"response": "x " * 99} if i % 11 == 0 else {})
+        | ({"prompt": f"{i} x" * 30} if i % 5 == 0 else {})
+        for i in range(200)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in fields), "utf-8")
+    return path
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks of 8 rows, of which one is made alone."""
+    monkeypatch.setattr(data.tokenize, "SIZE", 8)
+    monkeypatch.setattr(data.tokenize, "ALONE", 1)
+
+
+def test_several_processes_make_what_one_makes(
+    mixed: Path, tmp_path: Path, small: None, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    stores = [
+        build(
+            mixed, tokenizer, max_length=96, on_bad_row="skip", processes=n, cache=tmp_path / str(n)
+        )
+        for n in (1, 2)
+    ]
+    one, two = stores
+    assert one.table.to_list() == two.table.to_list()
+    for kind in (BAD, TOO_LONG, CUT):
+        assert list(one.ledger.entries(kind)) == list(two.ledger.entries(kind))
+        lines = [entry.line for entry in one.ledger.entries(kind)]
+        assert lines == sorted(lines)
+        assert lines
+    assert one.ledger.counts == two.ledger.counts
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_rows_are_read_as_they_are_needed(
+    processes: int, small: None, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    taken = 0
+
+    def rows() -> Iterator[Row]:
+        nonlocal taken
+        for taken in range(1, 801):
+            yield Row({"prompt": "Why?", "response": "Because."}, "f", taken)
+
+    tokenise = Tokenise(Source("f"), Encoder(tokenizer, 96))
+    for made, chunk in enumerate(chunks(rows(), tokenise, processes), 1):
+        assert chunk.read == 8
+        assert taken <= 8 * (made + 2 * processes + 2)
+    assert made == 100
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_fault_of_the_template_ends_the_work_of_all(
+    processes: int, mixed: Path, small: None, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    tokenise = Tokenise(Source(mixed), Encoder(tokenizer, 96))
+    good = (row for row in read(mixed) if not isinstance(row, BadRow))
+    with pytest.raises(DataError, match="never learn to stop"):
+        list(chunks(good, tokenise, processes))
+
+
+def test_the_work_can_be_sent_to_a_process_that_shares_nothing(
+    mixed: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    rows = list(read(mixed))
+    tokenise = Tokenise(Source(mixed), Encoder(tokenizer, 96))
+    sent = pickle.loads(pickle.dumps(tokenise))
+    assert pickle.loads(pickle.dumps(sent(rows))).rows.equals(tokenise(rows).rows)
+
+
+PAIRS = {
+    "white space": ("Why  does\nit?", "Why does it?", True, True),
+    "case": ("why does it?", "Why does it?", True, False),
+    "a letter": ("Why does it", "Why does it?", False, False),
+    "a space within": ("Why doesit?", "Why does it?", False, False),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_equal_numbers_mean_equal_questions_and_equal_rows(name: str) -> None:
+    *texts, question, content = PAIRS[name]
+    rows = [[Message("user", text), Message("assistant", "So.")] for text in texts]
+    assert (question_hash(rows[0]) == question_hash(rows[1])) == question
+    assert (content_hash(rows[0]) == content_hash(rows[1])) == content
+
+
+def test_roles_and_the_borders_of_turns_are_part_of_a_row() -> None:
+    rows = [
+        [Message("user", "a b"), Message("assistant", "c")],
+        [Message("user", "a"), Message("assistant", "b c")],
+        [Message("system", "a b"), Message("user", "c")],
+        [Message("user", "a"), Message("user", "b"), Message("assistant", "c")],
+    ]
+    assert len({content_hash(row) for row in rows}) == len(rows)

@@ -1,0 +1,172 @@
+"""Base against tuned: the numbers, and the page."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from data.types import IGNORE, Example
+from lit.compare import main
+from lit.comparison.measure import Losses, losses
+from lit.fit import main as fit
+from lit.model.generation import Sampling, answers, stream
+from lit.model.tuned import load
+from lora.inject import disabled
+
+HOSTILE = '<script>alert(1)</script> | **bold** $x_1$ & "quotes"'
+
+
+@pytest.fixture(scope="module")
+def run(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on a tiny model, with rows that try to break the page."""
+    folder = tmp_path_factory.mktemp("run")
+    rows = [
+        {"prompt": f"Вопрос {i}: {HOSTILE}", "response": f"Ответ номер {i}."} for i in range(12)
+    ]
+    data = folder / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    command = [
+        *("--model.base", str(tiny_folder), "--data.path", str(data), "--model.lr", "1e-2"),
+        *("--output_dir", str(folder / "run"), "--trainer.accelerator", "cpu"),
+        *("--data.val_fraction", "0.5"),
+    ]
+    assert fit(command) == 0
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def comparison(run: Path) -> Path:
+    """Its comparison with the default arguments."""
+    assert main(["--adapter", str(run / "adapter"), "--max_new_tokens", "12"]) == 0
+    return run / "comparison"
+
+
+def test_a_comparison_leaves_its_files(comparison: Path) -> None:
+    assert {path.name for path in comparison.iterdir()} == {
+        *("report.html", "report.md", "report.json", "base_answers.txt", "tuned_answers.txt"),
+        *("training_loss.png", "comparison_table.png", "dataset_example.png"),
+    }
+
+
+def test_the_measured_loss_is_the_one_that_training_measured(run: Path, comparison: Path) -> None:
+    result = json.loads((comparison / "report.json").read_text("utf-8"))
+    card = (run / "adapter" / "README.md").read_text("utf-8")
+    base, tuned = re.findall(r"^\| (?:base|with this adapter) \| ([\d.]+)", card, re.MULTILINE)
+    assert result["loss"]["base"] == pytest.approx(float(base), abs=1e-4)
+    assert result["loss"]["tuned"] == pytest.approx(float(tuned), abs=1e-4)
+    assert result["loss"]["rows"] == 6
+    assert "never trained on" in result["source"]
+
+
+def test_the_page_is_whole_and_escapes_what_rows_say(comparison: Path) -> None:
+    page = (comparison / "report.html").read_text("utf-8")
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert page.count("data:image/png;base64,") == 2
+    assert not re.findall(r"(?:src|href)=\"(?!data:)", page)
+
+
+def test_markdown_keeps_every_row_in_its_cells(comparison: Path) -> None:
+    text = (comparison / "report.md").read_text("utf-8")
+    assert "<script>" not in text
+    tables = [line for line in text.splitlines() if line.startswith("|") and "Вопрос" in line]
+    assert len(tables) == 6
+    assert all(len(re.findall(r"(?<!\\)\|", line)) == 5 for line in tables)
+
+
+def test_rows_without_a_run_must_be_given(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    moved = tmp_path / "adapter"
+    moved.mkdir()
+    for path in (run / "adapter").iterdir():
+        (moved / path.name).write_bytes(path.read_bytes())
+    assert main(["--adapter", str(moved)]) == 2
+    assert "--data" in capsys.readouterr().err
+    questions = tmp_path / "questions.txt"
+    questions.write_text("Что это?\n\nКак это?\n", "utf-8")
+    command = ["--adapter", str(moved), "--questions", str(questions), "--max_new_tokens", "4"]
+    assert main(command) == 0
+    result = json.loads((tmp_path / "comparison" / "report.json").read_text("utf-8"))
+    assert [pair["question"] for pair in result["pairs"]] == ["Что это?", "Как это?"]
+    assert result["loss"] is None
+    assert result["drift"]["rows"] == 24
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["--adapter", "nowhere"], "adapter_config.json"),
+        (["--questions", "nowhere.txt"], "nowhere.txt"),
+        (["--data", "nowhere.jsonl"], "nowhere.jsonl does not exist"),
+        (["--base", "./nowhere"], "no folder ./nowhere"),
+        (["--temperature", "-1"], "--temperature"),
+        (["--max_new_tokens", "0"], "--max_new_tokens"),
+    ],
+)
+def test_a_wrong_input_ends_with_2_and_is_named(
+    command: list[str], said: str, run: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["--adapter", str(run / "adapter"), *command]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_losses_equal_plain_cross_entropy_row_by_row(run: Path) -> None:
+    model, _ = load(run / "adapter")
+    generator = torch.Generator().manual_seed(0)
+    examples = []
+    for length in (5, 17, 9, 30):
+        ids = torch.randint(3, 300, (length,), generator=generator).tolist()
+        examples.append(Example(ids, [IGNORE] * 3 + ids[3:]))
+    measured = losses(model, examples, lambda rows: None)
+    for row, example in enumerate(examples):
+        ids = torch.tensor([example.ids])
+        with torch.no_grad():
+            tuned = model(ids).logits[0, 2:-1]
+            with disabled(model):
+                base = model(ids).logits[0, 2:-1]
+        for got, logits in ((measured.base, base), (measured.tuned, tuned)):
+            wanted = F.cross_entropy(logits, ids[0, 3:], reduction="sum")
+            assert got[row] == pytest.approx(float(wanted), rel=1e-4)
+
+
+def test_the_interval_covers_the_difference_and_narrows_with_rows() -> None:
+    noise = np.random.default_rng(1).normal(0.1, 0.5, 400)
+    widths = []
+    for rows in (20, 400):
+        labels = np.full(rows, 10)
+        base = np.full(rows, 30.0)
+        low, high = Losses(base, base - 10 * noise[:rows], labels).interval()
+        assert low < -noise[:rows].mean() < high
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 2
+
+
+def test_equal_models_show_no_difference() -> None:
+    same = np.arange(1.0, 21.0)
+    assert Losses(same, same, np.full(20, 5)).interval() == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_the_same_seed_gives_the_same_answer(run: Path, temperature: float) -> None:
+    model, tokenizer = load(run / "adapter")
+    sampling = Sampling(seed=3, temperature=temperature, top_p=0.9, max_new_tokens=20)
+    ids = tokenizer("Почему деталь отклеилась?")["input_ids"]
+    first, again = (stream(model, tokenizer, ids, sampling, lambda text: None) for _ in range(2))
+    assert first == again
+    if temperature:
+        other = Sampling(seed=4, temperature=temperature, top_p=0.9, max_new_tokens=20)
+        assert stream(model, tokenizer, ids, other, lambda text: None) != first
+
+
+def test_batched_answers_equal_single_ones(run: Path) -> None:
+    model, tokenizer = load(run / "adapter")
+    sampling = Sampling(max_new_tokens=16)
+    prompts = [tokenizer(text)["input_ids"] for text in ("PLA?", "Почему стол был холодным?", "A")]
+    batched = dict(answers(model, tokenizer, prompts, sampling, batch_size=3))
+    for place, prompt in enumerate(prompts):
+        assert batched[place] == stream(model, tokenizer, prompt, sampling, lambda text: None)

@@ -1,0 +1,281 @@
+"""An adapter in the formats of other tools: the same update, whole or not there at all."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+from conftest import ADAPTERS, make_model
+from gguf import GGUFReader
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from lit.export import ENDS, main
+from lit.exporting.gguf_lora import ARCHITECTURES
+from lit.model.tuned import load_tuned
+from lora.adapter import save_adapter
+from lora.config import PROJECTIONS, LoRAConfig
+from lora.inject import adapted, inject, tensors
+from lora.peft_tensors import widest
+
+IDS = torch.randint(3, 320, (2, 11), generator=torch.Generator().manual_seed(0))
+REFUSED = {
+    "dora": "is DoRA, and GGUF has no place for its magnitudes",
+    "dora, biases": "is DoRA, and GGUF has no place for its magnitudes",
+    "whole head": "lm_head trained in full, and GGUF has no place for whole layers",
+    "whole embedding": "embed_tokens trained in full, and GGUF has no place for whole layers",
+    "tied embedding": "trained in full, and GGUF has no place for whole layers",
+}
+"""What a LoRA GGUF cannot hold, by the kinds of conftest's table."""
+PLAIN = [kind for kind in ADAPTERS if kind not in REFUSED]
+
+
+PAIRED = ("llama", "mistral")
+"""Families whose queries' and keys' rows llama.cpp keeps in another order."""
+
+
+@pytest.fixture
+def make(tiny_folder: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Makes an adapter's folder: by PEFT wherever PEFT saves the kind for the original base."""
+
+    def adapter(kind: str = "lora", family: str = "llama") -> Path:
+        base, folder = tmp_path / "base", tmp_path / "adapter"
+        make_model(family, **(ADAPTERS[kind].model or {})).save_pretrained(base)
+        AutoTokenizer.from_pretrained(tiny_folder).save_pretrained(base)
+        model = AutoModelForCausalLM.from_pretrained(base)
+        settings = {"r": 4, "lora_alpha": 6, "target_modules": [*PROJECTIONS]}
+        if family == "gpt2":
+            settings["target_modules"] = ["c_attn"]
+        ours = kind == "pissa"
+        if ours:
+            inject(model, LoRAConfig(**(settings | ADAPTERS[kind].ours)))
+        else:
+            words = settings | ADAPTERS[kind].theirs | {"task_type": "CAUSAL_LM"}
+            model = peft.get_peft_model(model, peft.LoraConfig(**words))
+        torch.manual_seed(0)
+        with torch.no_grad():
+            for parameter in tensors(model).values():
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)
+        if ours:
+            save_adapter(model, folder, str(base))
+        else:
+            model.save_pretrained(folder)
+        return folder
+
+    return adapter
+
+
+@torch.no_grad()
+def logits(model: nn.Module) -> Tensor:
+    return model.eval()(input_ids=IDS).logits
+
+
+def export(kind: str, adapter: Path, *more: str) -> int:
+    return main(["--adapter", str(adapter), "--format", kind, *more])
+
+
+def by_peft(base: Path, folder: Path) -> nn.Module:
+    return peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder)
+
+
+READERS = {
+    "peft": by_peft,
+    "merged": lambda base, folder: AutoModelForCausalLM.from_pretrained(folder),
+}
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
+@pytest.mark.parametrize("form", READERS)
+def test_other_tools_compute_what_the_adapter_computes(
+    form: str, kind: str, make: Callable[..., Path], tmp_path: Path
+) -> None:
+    adapter = make(kind)
+    assert export(form, adapter, "--output", str(tmp_path / "out")) == 0
+    wanted = logits(load_tuned(adapter)[0])
+    found = logits(READERS[form](tmp_path / "base", tmp_path / "out"))
+    torch.testing.assert_close(found, wanted, atol=5e-5, rtol=1e-4)
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    assert (wanted - logits(base)).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("kind", ["rslora", "patterns, rslora"])
+def test_a_folder_for_peft_is_complete_and_in_the_widest_form(
+    kind: str, make: Callable[..., Path], tmp_path: Path
+) -> None:
+    adapter = make(kind)
+    (adapter / "README.md").unlink(missing_ok=True)
+    assert export("peft", adapter) == 0
+    out = tmp_path / "adapter-peft"
+    assert {path.name for path in out.iterdir()} == {
+        *("adapter_config.json", "adapter_model.safetensors", "README.md"),
+        *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
+    }
+    config = json.loads((out / "adapter_config.json").read_text())
+    assert (config["use_rslora"], config["rank_pattern"], config["alpha_pattern"]) == (
+        False,
+        {},
+        {},
+    )
+    assert isinstance(config["lora_alpha"], int)
+    assert f"# LoRA adapter for {tmp_path / 'base'}" in (out / "README.md").read_text()
+
+
+def test_a_model_card_is_kept(make: Callable[..., Path], tmp_path: Path) -> None:
+    adapter = make()
+    (adapter / "README.md").write_text("# Мой адаптер\n", "utf-8")
+    assert export("peft", adapter) == 0
+    assert (tmp_path / "adapter-peft" / "README.md").read_text("utf-8") == "# Мой адаптер\n"
+
+
+def read_gguf(path: Path, model: PreTrainedModel) -> dict[str, Tensor]:
+    """The updates that a GGUF file holds, by its names, with rows in transformers' order."""
+    reader = GGUFReader(path)
+    found = {tensor.name: torch.tensor(tensor.data) for tensor in reader.tensors}
+    alpha = reader.fields["adapter.lora.alpha"].contents()
+    heads = {
+        "attn_q": model.config.num_attention_heads,
+        "attn_k": model.config.num_key_value_heads,
+    }
+    updates = {}
+    for name in {name.rpartition(".")[0] for name in found}:
+        A, B = found[f"{name}.lora_a"], found[f"{name}.lora_b"]
+        part = name.split(".")[2]
+        if model.config.model_type in PAIRED and part in heads:
+            B = B.view(heads[part], -1, 2, B.shape[1]).transpose(1, 2).reshape(B.shape)
+        updates[name] = alpha / A.shape[0] * B @ A
+    return updates
+
+
+PARTS = {
+    **{f"self_attn.{part}_proj": f"attn_{part}" for part in "qkv"},
+    "self_attn.o_proj": "attn_output",
+    **{f"mlp.{part}_proj": f"ffn_{part}" for part in ("gate", "up", "down")},
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "family"),
+    [(kind, "llama") for kind in PLAIN]
+    + [("lora", family) for family in ARCHITECTURES if family != "llama"],
+)
+def test_a_gguf_file_holds_the_update(
+    kind: str, family: str, make: Callable[..., Path], tmp_path: Path
+) -> None:
+    adapter = make(kind, family)
+    assert export("gguf", adapter) == 0
+    model, _ = load_tuned(adapter)
+    updates = read_gguf(tmp_path / "adapter.gguf", model)
+    for path, layer in adapted(model):
+        _, _, block, part = path.split(".", 3)
+        A, B = layer.factors()
+        wanted = layer.config.scale * (B @ A).detach()
+        found = updates.pop(f"blk.{block}.{PARTS[part]}.weight")
+        torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-5)
+    assert not updates
+
+
+def test_a_gguf_file_says_what_it_is(make: Callable[..., Path], tmp_path: Path) -> None:
+    assert export("gguf", make("lora", "mistral")) == 0
+    reader = GGUFReader(tmp_path / "adapter.gguf")
+    told = {key: field.contents() for key, field in reader.fields.items()}
+    wanted = {
+        "general.type": "adapter",
+        "general.architecture": "llama",
+        "adapter.type": "lora",
+        "adapter.lora.alpha": 6.0,
+        "general.base_model.0.name": "base",
+    }
+    assert wanted.items() <= told.items()
+    assert str(tmp_path) not in str(told)
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_gguf_cannot_hold_is_refused_by_name(
+    kind: str, make: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert export("gguf", make(kind)) == 2
+    said = capsys.readouterr().err
+    assert REFUSED[kind] in said
+    assert "use --format merged" in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base"]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gemma3_text"])
+def test_an_architecture_that_is_not_known_is_refused_by_name(
+    family: str, make: Callable[..., Path], capsys: pytest.CaptureFixture
+) -> None:
+    assert export("gguf", make("lora", family)) == 2
+    said = capsys.readouterr().err
+    assert f"the base is of type {family}, and --format gguf knows llama, mistral, qwen2" in said
+
+
+def test_without_the_package_one_line_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("lit.export.find_spec", lambda name: None)
+    assert export("gguf", tmp_path / "adapter") == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert '-e ".[export]"' in said
+
+
+INSIDE = {
+    "peft": "lit.exporting.peft_folder.load_adapter",
+    "merged": "lit.exporting.merging.distance",
+    "gguf": "lit.exporting.gguf_lora.check_widest",
+}
+"""What is called when the most is written, by format."""
+
+
+@pytest.mark.parametrize("form", ENDS)
+def test_an_interrupted_export_leaves_nothing(
+    form: str, make: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = make()
+
+    def interrupt(*args: object, **kwargs: object) -> None:
+        written = [path for path in tmp_path.glob(".*/*") if ENDS[form] in path.name]
+        assert written
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(INSIDE[form], interrupt)
+    assert export(form, adapter) == 130
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base"]
+
+
+@pytest.mark.parametrize("form", ENDS)
+def test_nothing_is_overwritten(
+    form: str, make: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    adapter = make()
+    taken = tmp_path / f"adapter{ENDS[form]}"
+    taken.write_text("keep")
+    assert export(form, adapter) == 2
+    assert "is there already: write to another place, or remove it" in capsys.readouterr().err
+    assert taken.read_text() == "keep"
+    if form == "gguf":
+        (tmp_path / "empty").mkdir()
+        assert export(form, adapter, "--output", str(tmp_path / "empty")) == 2
+        assert "is a folder, and a LoRA GGUF is one file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ENDS)
+def test_an_export_that_says_something_else_is_not_there(
+    form: str, make: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = make()
+    spoil = {
+        "peft": ("lit.exporting.peft_folder.load_adapter", lambda model, folder: LoRAConfig()),
+        "merged": ("lit.exporting.merging.merge", lambda model: None),
+        "gguf": ("lit.exporting.gguf_lora.widest", louder),
+    }
+    monkeypatch.setattr(*spoil[form])
+    assert export(form, adapter) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base"]
+
+
+def louder(model: nn.Module) -> tuple[int, int, dict[str, Tensor]]:
+    r, lora_alpha, weights = widest(model)
+    return r, 2 * lora_alpha, weights

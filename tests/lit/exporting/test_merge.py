@@ -1,0 +1,121 @@
+"""A merged model: plain, equal, and never half there."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lit.merge import main
+from lit.model.base import load_base
+from lit.model.generation import Sampling, stream
+from lit.model.tuned import load_tuned
+from lora.adapter import save_adapter
+from lora.config import LoRAConfig
+from lora.inject import adapted, inject
+
+QUESTION = "Почему деталь отклеилась от стола?"
+
+
+@pytest.fixture
+def adapter(tiny_folder: Path, tmp_path: Path) -> Path:
+    """An adapter that changes much."""
+    model = load_base(str(tiny_folder))
+    inject(model, LoRAConfig(r=4))
+    torch.manual_seed(3)
+    for _, layer in adapted(model):
+        torch.nn.init.normal_(layer.lora_B, std=0.2)
+    folder = save_adapter(model, tmp_path / "adapter", str(tiny_folder))
+    AutoTokenizer.from_pretrained(tiny_folder).save_pretrained(folder)
+    return folder
+
+
+def test_plain_transformers_gives_the_tuned_answers_token_for_token(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "merged"
+    assert main(["--adapter", str(adapter), "--output_dir", str(out)]) == 0
+    assert "wrote" in capsys.readouterr().out
+    assert {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"} <= {
+        path.name for path in out.iterdir()
+    }
+    assert (out / "chat_template.jinja").is_file()
+    tuned, tokenizer = load_tuned(adapter)
+    merged = AutoModelForCausalLM.from_pretrained(out)
+    ids = tokenizer(QUESTION)["input_ids"]
+    sampling = Sampling(max_new_tokens=30)
+    wanted = stream(tuned, tokenizer, ids, sampling, lambda text: None)
+    assert (
+        stream(merged, AutoTokenizer.from_pretrained(out), ids, sampling, lambda _: None) == wanted
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_weights_are_written_in_the_asked_dtype(adapter: Path, tmp_path: Path, dtype: str) -> None:
+    out = tmp_path / "merged"
+    assert main(["--adapter", str(adapter), "--output_dir", str(out), "--dtype", dtype]) == 0
+    assert json.loads((out / "config.json").read_text())["dtype"] == dtype
+    weights = AutoModelForCausalLM.from_pretrained(out).state_dict().values()
+    assert {tensor.dtype for tensor in weights} == {getattr(torch, dtype)}
+
+
+def test_a_folder_that_holds_something_is_not_touched(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "merged"
+    out.mkdir()
+    (out / "mine.txt").write_text("keep")
+    assert main(["--adapter", str(adapter), "--output_dir", str(out)]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == ["mine.txt"]
+
+
+def test_a_base_that_climbs_out_of_where_one_stands_is_not_followed(
+    adapter: Path, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    settings["base_model_name_or_path"] = os.path.relpath(tiny_folder)
+    (adapter / "adapter_config.json").write_text(json.dumps(settings))
+    command = ["--adapter", str(adapter), "--output_dir", str(tmp_path / "merged")]
+    assert main(command) == 2
+    assert "which climbs: give it by --base" in capsys.readouterr().err
+    assert not (tmp_path / "merged").exists()
+    assert main([*command, "--base", str(tiny_folder)]) == 0
+
+
+def test_a_merged_weight_that_is_not_finite_is_refused(
+    adapter: Path, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    base = load_base(str(tiny_folder))
+    base.model.layers[0].mlp.up_proj.weight.data[0, 0] = torch.nan
+    base.save_pretrained(tmp_path / "broken")
+    command = ["--adapter", str(adapter), "--base", str(tmp_path / "broken")]
+    assert main([*command, "--output_dir", str(tmp_path / "merged")]) == 2
+    assert "up_proj.weight is not finite" in capsys.readouterr().err
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_merged_model_that_says_something_else_is_not_written(
+    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("lit.exporting.merging.merge", lambda model: _spoil(model))
+    assert main(["--adapter", str(adapter), "--output_dir", str(tmp_path / "merged")]) == 2
+    assert "nothing was written" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir() if "merged" in path.name] == []
+
+
+def _spoil(model: torch.nn.Module) -> None:
+    from lora.inject import eject
+
+    eject(model)
+
+
+def test_the_modelfile_asks_as_training_did(adapter: Path, tmp_path: Path) -> None:
+    out = tmp_path / "merged"
+    assert main(["--adapter", str(adapter), "--output_dir", str(out), "--ollama"]) == 0
+    text = (out / "Modelfile").read_text()
+    assert text.startswith("FROM .\n")
+    assert "<|im_start|>user\n{{ .Prompt }}<|im_end|>\n<|im_start|>assistant\n" in text
+    assert 'PARAMETER stop "<|im_end|>"' in text

@@ -1,0 +1,228 @@
+"""Bad files, one fault each: one run names every one of them, and loses no clean row."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from data.readers.source import Source
+from data.row_report import BAD
+from data.store import build
+from data.types import DataError
+
+CLEAN = {"prompt": "Почему?", "response": "Стол был холодным."}
+LINE = json.dumps(CLEAN, ensure_ascii=False)
+HEADER = "prompt,response\nWhy?,Because.\n"
+
+
+class Beast(NamedTuple):
+    """A file with a fault: its content, where the fault is, what is said, and its clean rows."""
+
+    content: bytes
+    line: int | None
+    reason: str
+    clean: int = 2
+    suffix: str = ".jsonl"
+
+
+def lines(fault: str, reason: str) -> Beast:
+    """A JSONL file with a clean row before the fault and one behind it."""
+    return Beast(f"{LINE}\n{fault}\n{LINE}\n".encode(), 2, reason)
+
+
+def row(reason: str, **fields: Any) -> Beast:
+    return lines(json.dumps(fields), reason)
+
+
+def chat(reason: str, *turns: Any) -> Beast:
+    return row(reason, messages=[t if isinstance(t, dict) else turn(*t) for t in turns])
+
+
+def turn(role: Any, content: Any = "Hm.", **more: Any) -> dict[str, Any]:
+    return {"role": role, "content": content, **more}
+
+
+def table(rows: str, line: int, reason: str, suffix: str = ".csv") -> Beast:
+    """A CSV file with a clean row before the fault and one behind it."""
+    content = HEADER + rows + "Why?,Because.\n"
+    if suffix == ".tsv":
+        content = content.replace(",", "\t")
+    return Beast(content.encode(), line, reason, suffix=suffix)
+
+
+def parquet(*rows: dict[str, Any]) -> bytes:
+    sink = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), sink)
+    return sink.getvalue().to_pybytes()
+
+
+def listed(*elements: str) -> bytes:
+    return ("[\n" + ",\n".join(elements) + "\n]").encode()
+
+
+ASK, SAY = ("user",), ("assistant",)
+ROWS = {
+    "cut short": lines('{"prompt": "a", "respo', "not JSON: Unterminated string"),
+    "names without quotes": lines("{prompt: 1}", "not JSON: Expecting property name"),
+    "single quotes": lines("{'prompt': 'a'}", "not JSON: Expecting property name"),
+    "comma at the end": lines('{"prompt": "a",}', "not JSON: "),
+    "two objects": lines("{} {}", "not JSON: Extra data"),
+    "nested without end": lines("[" * 100_000, "not JSON: nested too deeply"),
+    "huge number": lines("2" * 5000, "not JSON: Exceeds the limit"),
+    "tab in a text": lines('{"prompt": "a\tb"}', "not JSON: Invalid control character"),
+    "raw NUL": lines('{"prompt": "a\0b"}', "not JSON: Invalid control character"),
+    "list": lines('["a", "b"]', "not an object but a list"),
+    "text": lines('"a"', "not an object but a str"),
+    "number": lines("7", "not an object but a int"),
+    "null": lines("null", "not an object but a NoneType"),
+    "key twice": lines('{"prompt": "a", "prompt": "b", "response": "c"}', "prompt: this key is"),
+    "key twice in a turn": lines(
+        '{"messages": [{"role": "user", "role": "user", "content": "a"}]}', "role: this key is"
+    ),
+    "unknown keys": row("text, label: unknown keys; known are", text="a", label="b"),
+    "half a pair as key": row("\\ud83d: unknown keys", **{"\ud83d": "a"}),
+    "escapes as key": row("\\x1b[2J\\n: unknown keys", **{"\x1b[2J\n": "a"}),
+    "endless key": row("x" * 100, **{"x" * 100_000: "a"}),
+    "half a pair twice": lines('{"\\ud83d": 1, "\\ud83d": 2}', "\\ud83d: this key is there"),
+    "no answer": row("prompt: unknown keys", prompt="a"),
+    "null answer": row("response: null", prompt="a", response=None),
+    "blank answer": row("response: blank", prompt="a", response=" \n\t "),
+    "invisible answer": row("response: blank", prompt="a", response="\u200b \ufeff"),
+    "number as answer": row("response: not text but a int", prompt="a", response=4),
+    "list as answer": row("response: not text but a list", prompt="a", response=["b"]),
+    "object as answer": row("response: not text but a dict", prompt="a", response={"b": 1}),
+    "true as answer": row("response: not text but a bool", prompt="a", response=True),
+    "blank question": row("question: blank", question="", answer="b"),
+    "null instruction": row("instruction: null", instruction=None, output="b"),
+    "list as input": row("input: not text", instruction="a", input=["x"], output="b"),
+    "number as system": row("system: not text", prompt="a", completion="b", system=5),
+    "half a surrogate pair": row("response: holds half a surrogate", prompt="a", response="\ud83d"),
+    "NUL": row("prompt: holds NUL", prompt="a\0b", response="c"),
+    "unknown role": chat("messages[1].role: 'robot' is none of", ASK, ("robot",)),
+    "role that is no text": chat("messages[0].role: 1 is none of", (1,), SAY),
+    "answer first": chat("turn 1: assistant where user is due", SAY),
+    "two questions": chat("turn 2: user where assistant is due", ASK, ASK, SAY),
+    "two answers": chat("turn 3: assistant where user is due", ASK, SAY, SAY),
+    "late system": chat("turn 3: system where user is due", ASK, SAY, ("system",), ASK, SAY),
+    "question alone": chat("no answer to learn", ASK),
+    "nothing trains": chat("no answer to learn", ASK, turn("assistant", train=False)),
+    "train is a text": chat("messages[1].train: 'no' is neither", ASK, turn(*SAY, train="no")),
+    "no content": chat("messages[1].content: missing", ASK, {"role": "assistant"}),
+    "null content": chat("messages[1].content: null", ASK, ("assistant", None)),
+    "no turns": row("messages: not a list of turns", messages=[]),
+    "messages in a text": row("messages: not a list of turns", messages="user: a"),
+    "turn in a text": row("messages[0]: not an object but a str", messages=["a", "b"]),
+    "unknown speaker": row(
+        "conversations[0].from: 'bot' is none of", conversations=[{"from": "bot", "value": "a"}]
+    ),
+    "field too few": table("Why?\n", 3, "1 fields where the header has 2"),
+    "field too many": table("Why?,Well,yes\n", 3, "3 fields where the header has 2"),
+    "behind a long row": table('"a\nb\n","c\n"\nWhy?\n', 7, "1 fields where the header has 2"),
+    "quote inside": table('"a"b,c\n', 3, "not CSV: "),
+    "empty field": table("Why?,\n", 3, "response: blank"),
+    "tab too many": table("a,b,c\n", 3, "3 fields where the header has 2", ".tsv"),
+    "number in a list": Beast(listed(LINE, "7", LINE), 3, "not an object but a int", 2, ".json"),
+    "key twice in a list": Beast(
+        listed(LINE, '{"prompt": "a", "prompt": "b"}', LINE), 3, "prompt: this key", 2, ".json"
+    ),
+    "null in Parquet": Beast(
+        parquet(CLEAN, CLEAN | {"response": None}, CLEAN), 2, "response: null", 2, ".parquet"
+    ),
+    "in gzip": Beast(gzip.compress(f"{LINE}\n{{\n{LINE}".encode()), 2, "not JSON", 2, ".jsonl.gz"),
+}
+ROWS["behind a long row"] = ROWS["behind a long row"]._replace(clean=3)
+FILES = {
+    "bad byte": Beast(f"{LINE}\n".encode() * 2 + b'{"prompt": "\xff"}\n', 3, "not UTF-8", 0),
+    "CP1251": Beast(LINE.encode("cp1251"), 1, "not UTF-8 but likely cp1251 ({", 0),
+    "KOI8-R": Beast(LINE.encode("koi8-r"), 1, "not UTF-8 but likely koi8_r ({", 0),
+    "UTF-16 without a mark": Beast(
+        '{"prompt": "a"}'.encode("utf-16-be"), None, "holds NUL bytes, so it is likely utf-16-be", 0
+    ),
+    "damaged letter": Beast(
+        LINE.encode().replace(b"\xd0", b"\xff", 1),
+        1,
+        "not UTF-8: a damaged character in column 13",
+        0,
+    ),
+    "cut in a letter": Beast(LINE.encode()[:12] + b"\xd0", 1, "not UTF-8: it ends within", 0),
+    "empty": Beast(b"", None, "holds no rows", 0),
+    "blank": Beast(b"\n \r\n", None, "holds no rows", 0),
+    "header alone": Beast(b"prompt,response\n", None, "holds no rows", 0, ".csv"),
+    "quote in the header": Beast(b'"a"b,c\n1,2\n', 1, "not CSV from here on", 0, ".csv"),
+    "column twice": Beast(b"a,b,a\n1,2,3\n", 1, "column 'a' is there twice", 0, ".csv"),
+    "quote without end": Beast(
+        f'{HEADER}"a,b\nc,d\n'.encode(), 3, "not CSV from here on", 1, ".csv"
+    ),
+    "object": Beast(b'{"prompt": "a"}', None, "must hold a list of objects", 0, ".json"),
+    "comma missing": Beast(f"[{LINE}\n{LINE}]".encode(), 2, "not JSON: Expecting ','", 1, ".json"),
+    "list without end": Beast(f"[\n{LINE},\n".encode(), 3, "not JSON: Expecting", 1, ".json"),
+    "something behind": Beast(f"[{LINE}]\n]".encode(), 2, "not JSON: Extra data", 1, ".json"),
+    "not gzip": Beast(LINE.encode(), None, "not a whole gzip file", 0, ".jsonl.gz"),
+    "gzip cut short": Beast(
+        gzip.compress(LINE.encode())[:-9], None, "not a whole gzip file", 0, ".jsonl.gz"
+    ),
+    "not Parquet": Beast(LINE.encode(), None, "not Parquet", 0, ".parquet"),
+}
+
+
+def let_out(folder: Path, beasts: dict[str, Beast]) -> dict[str, Path]:
+    """Write the files; in the same folder lies one without a fault."""
+    (folder / "clean.jsonl").write_text(f"{LINE}\n", "utf-8")
+    paths = {name: folder / f"{name}{beast.suffix}" for name, beast in beasts.items()}
+    for name, path in paths.items():
+        path.write_bytes(beasts[name].content)
+    return paths
+
+
+def test_one_run_names_every_fault_with_file_line_and_reason(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    beasts = ROWS | FILES
+    paths = let_out(tmp_path, beasts)
+    with pytest.raises(DataError) as error:
+        build(tmp_path, tokenizer, max_length=512)
+    said = str(error.value)
+    for name, beast in beasts.items():
+        where = str(paths[name]) + (f":{beast.line}:" if beast.line else "")
+        found = [line.strip() for line in said.splitlines() if line.strip().startswith(where)]
+        assert found, name
+        assert beast.reason in found[0], name
+    assert f"{len(ROWS)} of " in said
+    assert len(beasts) > 60
+    assert max(map(len, said.splitlines())) < 1000
+
+
+def test_skipping_leaves_out_the_faults_alone(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    let_out(tmp_path, ROWS)
+    store = build(tmp_path, tokenizer, max_length=512, on_bad_row="skip")
+    clean = 1 + sum(beast.clean for beast in ROWS.values())
+    assert store.ledger.count(BAD) == len(ROWS)
+    assert (len(store), store.ledger.read) == (clean, clean + len(ROWS))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_cannot_be_read_whole_is_never_skipped(
+    name: str, tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    path = let_out(tmp_path, {name: FILES[name]})[name]
+    for _ in range(2):
+        with pytest.raises(DataError, match=path.name):
+            build(tmp_path, tokenizer, max_length=512, on_bad_row="skip")
+    path.unlink()
+    assert len(build(tmp_path, tokenizer, max_length=512)) == 1
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_rows_before_the_break_are_read(name: str, tmp_path: Path) -> None:
+    path = let_out(tmp_path, {name: FILES[name]})[name]
+    found: list[object] = []
+    with pytest.raises(DataError):
+        found.extend(Source(path).read(str(path)))  # keeps what came before the error
+    assert len(found) == FILES[name].clean

@@ -1,0 +1,142 @@
+"""The comparison page in a real browser, at the width of a phone and of a desk."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+
+from lit.comparison import report
+from lit.comparison.report import Comparison, LossResult, Pair
+from lit.report.page import Section, write_page
+from lit.report.pictures import answers_picture
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+# Where continuous integration installs the browser, its absence is a failure, not a skip.
+MISSING = not (CHROMIUM and DRIVER) and not os.environ.get("CI")
+pytestmark = pytest.mark.skipif(
+    MISSING, reason="needs chromium and chromedriver (Debian: chromium, chromium-driver)"
+)
+
+LONG = "Подошва отлипает от стола, потому что стол холодный, сопло высоко или плёнка жирная. " * 6
+UNBROKEN = "https://example.invalid/" + "очень_длинное_имя_без_пробелов" * 12
+ATTACK = "<img src=x onerror=document.title='broken'><script>document.title='broken'</script>"
+WIDTHS = {"phone": 360, "desk": 1280}
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page with long, unbreakable and hostile answers."""
+    folder = tmp_path_factory.mktemp("page")
+    texts = [("Почему деталь отклеилась?", LONG, LONG), (ATTACK, UNBROKEN, ATTACK)]
+    pairs = [
+        Pair(question, base, tuned, 40, 30, False, True, "Стол был холодным.", 3.2, 2.1)
+        for question, base, tuned in texts
+    ]
+    answers_picture(texts, folder / "comparison_table.png")
+    loss = LossResult(4.1, 3.4, -0.9, -0.5, 34, 2700, 33)
+    result = Comparison(
+        adapter="runs/quickstart/adapter",
+        base="models/" + "a-long-name-" * 12,
+        date="2026-01-01",
+        seconds=61.5,
+        source="The rows are those that the run held out.",
+        sampling={"seed": 42, "temperature": 0.0},
+        loss=loss,
+        drift=LossResult(3.0, 3.1, 0.01, 0.2, 24, 2000, 3),
+        chrf={"base": 20.1, "tuned": 25.2},
+        pairs=pairs,
+        pictures=["comparison_table.png"],
+    )
+    report.write(result, folder)
+    return folder / "report.html"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[webdriver.Chrome]:
+    """Headless Chromium, without a network."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
+    yield driver
+    driver.quit()
+
+
+def show(browser: webdriver.Chrome, page: Path, width: int) -> None:
+    """Open the page as a device of that width does."""
+    device = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", device)
+    browser.get(page.as_uri())
+
+
+@pytest.mark.parametrize("device", WIDTHS)
+def test_nothing_reaches_beyond_the_window(
+    device: str, browser: webdriver.Chrome, page: Path
+) -> None:
+    show(browser, page, WIDTHS[device])
+    wide = browser.execute_script(
+        "return [...document.querySelectorAll('*')].filter("
+        "e => e.getBoundingClientRect().right > document.documentElement.clientWidth + 1"
+        ").map(e => e.tagName + ' ' + e.textContent.slice(0, 40))"
+    )
+    assert wide == []
+    inner = browser.execute_script("return document.documentElement.clientWidth")
+    assert WIDTHS[device] - 20 < inner <= WIDTHS[device]  # a scroll bar takes its part
+
+
+@pytest.mark.parametrize("device", WIDTHS)
+def test_every_answer_can_be_read_with_its_heading(
+    device: str, browser: webdriver.Chrome, page: Path
+) -> None:
+    show(browser, page, WIDTHS[device])
+    text = browser.execute_script("return document.body.innerText")
+    for wanted in (LONG.strip(), UNBROKEN, ATTACK, "The adapter is better"):
+        assert " ".join(wanted.split()) in " ".join(text.split())
+    named = browser.execute_script(
+        "return [...document.querySelectorAll('td')].filter(e => e.dataset.name === 'tuned')"
+        ".map(e => getComputedStyle(e, '::before').content)"
+    )
+    # On a phone the table's head is hidden, and each cell carries its own.
+    assert {'"tuned"'} == set(named) if device == "phone" else set(named) == {"none"}
+
+
+def test_what_a_model_wrote_is_text_and_runs_nothing(browser: webdriver.Chrome, page: Path) -> None:
+    show(browser, page, WIDTHS["desk"])
+    assert browser.title == "runs/quickstart/adapter against its base"
+    assert browser.execute_script("return document.scripts.length") == 0
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    widths = browser.execute_script("return [...document.images].map(e => e.naturalWidth)")
+    assert len(widths) == 1
+    assert widths[0] > 500
+    data = json.loads((page.parent / "report.json").read_text("utf-8"))
+    assert data["pairs"][1]["question"] == ATTACK
+
+
+@pytest.mark.parametrize("device", WIDTHS)
+def test_a_text_in_two_colours_is_whole_and_stays_in_the_window(
+    device: str, browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    parts = [(f"<|im_start|>user\n{ATTACK} {UNBROKEN}\n", False), (LONG, True)]
+    table = Section("Verdict", "No.", ["", "why"], [["warning", UNBROKEN]], tone="warn")
+    pages = [table, Section("An example", "", parts=parts)]
+    write_page(tmp_path / "check.html", "Check of a run", pages, tmp_path)
+    show(browser, tmp_path / "check.html", WIDTHS[device])
+    assert browser.title == "Check of a run"
+    wide = browser.execute_script(
+        "return [...document.querySelectorAll('*')].filter("
+        "e => e.getBoundingClientRect().right > document.documentElement.clientWidth + 1).length"
+    )
+    assert wide == 0
+    spans = browser.execute_script(
+        "return [...document.querySelectorAll('pre span')]"
+        ".map(e => [e.textContent, getComputedStyle(e).color, getComputedStyle(e).opacity])"
+    )
+    assert [text for text, _, _ in spans] == [text for text, _ in parts]
+    assert spans[0][1:] != spans[1][1:]

@@ -1,0 +1,91 @@
+"""Checkpoint files: whole or not at all, and read without running them."""
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from lit.resume.checkpoint import WholeCheckpointIO
+from lora.config import ConfigError
+
+CONTENT = {"state_dict": {"lora_A": torch.arange(6.0).view(2, 3)}, "global_step": 7, "loops": {}}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A good checkpoint in a folder that was not there."""
+    path = tmp_path / "new" / "last.ckpt"
+    WholeCheckpointIO().save_checkpoint(CONTENT, path)
+    return path
+
+
+def test_what_was_saved_is_loaded(file):
+    loaded = WholeCheckpointIO().load_checkpoint(file)
+    assert torch.equal(loaded["state_dict"].pop("lora_A"), CONTENT["state_dict"]["lora_A"])
+    assert loaded == {"state_dict": {}, "global_step": 7, "loops": {}}
+    assert {path.name for path in file.parent.iterdir()} == {file.name, "manifest.json"}
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+@pytest.mark.parametrize("moment", ["torch.save", "os.fsync", "os.replace"])
+def test_a_failed_save_leaves_the_old_file_and_no_leftovers(file, error, moment, monkeypatch):
+    before = file.read_bytes()
+
+    def fail(*args: object) -> None:
+        if moment == "torch.save":
+            args[1].write(b"half a file")
+        raise error("stopped")
+
+    monkeypatch.setattr(moment, fail)
+    with pytest.raises(error, match="stopped"):
+        WholeCheckpointIO().save_checkpoint({"global_step": 8}, file)
+    assert file.read_bytes() == before
+    assert {path.name for path in file.parent.iterdir()} == {file.name, "manifest.json"}
+
+
+@pytest.mark.parametrize(
+    "url", ["https://example.com/last.ckpt", "s3://bucket/last.ckpt", "file:///tmp/last.ckpt"]
+)
+def test_a_url_is_refused(url, monkeypatch):
+    monkeypatch.setattr(torch, "load", lambda *args, **kwargs: pytest.fail("it was opened"))
+    with pytest.raises(ConfigError, match=f"{url}: .*not loaded from the network"):
+        WholeCheckpointIO().load_checkpoint(url)
+
+
+class Canary:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("save", [torch.save, pickle.dump])
+@pytest.mark.parametrize("weights_only", [None, False])
+def test_code_in_a_checkpoint_does_not_run(save, weights_only, tmp_path):
+    path, sign = tmp_path / "evil.ckpt", tmp_path / "it ran"
+    with path.open("wb") as target:
+        save({"state_dict": {}, "payload": Canary(sign)}, target)
+    with pytest.raises(ConfigError, match=str(path)):
+        WholeCheckpointIO().load_checkpoint(path, weights_only=weights_only)
+    assert not sign.exists()
+    with path.open("rb") as source:
+        torch.load(source, weights_only=False) if save is torch.save else pickle.load(source)
+    assert sign.exists()
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 0.99])
+def test_a_cut_file_is_named(file, share):
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(ConfigError, match=f"{file} is not a whole checkpoint"):
+        WholeCheckpointIO().load_checkpoint(file)
+
+
+def test_a_missing_file_is_missing(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        WholeCheckpointIO().load_checkpoint(tmp_path / "last.ckpt")

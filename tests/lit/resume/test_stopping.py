@@ -1,0 +1,48 @@
+"""Stopping by a signal, in circumstances that need no run."""
+
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
+
+from lit.resume.stopping import StopOnSignal, StoppedError
+from lit.run.folder import RunFolder
+
+
+@pytest.mark.parametrize(
+    ("environment", "whose"),
+    [
+        (SLURMEnvironment(auto_requeue=True), "Lightning's"),
+        (SLURMEnvironment(auto_requeue=False), "ours"),
+        (LightningEnvironment(), "ours"),
+    ],
+)
+def test_slurm_that_puts_a_job_back_in_the_queue_keeps_its_own_signals(
+    environment: object, whose: str, tmp_path: Path
+) -> None:
+    stop = StopOnSignal(RunFolder(tmp_path))
+    trainer = SimpleNamespace(
+        _accelerator_connector=SimpleNamespace(cluster_environment=environment)
+    )
+    with stop:
+        theirs = signal.signal(signal.SIGTERM, signal.SIG_IGN) and signal.SIG_IGN
+        stop.on_train_start(trainer)  # type: ignore[arg-type]
+        handler = signal.getsignal(signal.SIGTERM)
+    assert (handler == theirs) == (whose == "Lightning's")
+
+
+def test_a_signal_before_training_ends_at_once_and_says_so(tmp_path: Path) -> None:
+    with (
+        pytest.raises(StoppedError, match="SIGTERM: stopped at once"),
+        StopOnSignal(RunFolder(tmp_path)),
+    ):
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_the_handlers_before_are_put_back(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with StopOnSignal(RunFolder(tmp_path)):
+        assert signal.getsignal(signal.SIGINT) != before[0]
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before

@@ -1,0 +1,189 @@
+"""The training step: exact under accumulation, in position, and strict."""
+
+import copy
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+
+from lit.train.datamodule import QADataModule
+from lit.train.module import LoRAModule
+from lit.train.step_guard import TrainingError
+from lora.config import ConfigError, LoRAConfig
+from lora.inject import adapted, tensors
+
+ROWS = [(f"Question {i}?", " ".join(["word"] * (1 + 7 * (i % 4)))) for i in range(11)]
+
+
+@pytest.fixture
+def data_file(tmp_path: Path) -> Path:
+    """Eleven rows whose answers differ much in length."""
+    path = tmp_path / "rows.csv"
+    path.write_text("question,answer\n" + "".join(f"{q},{a}\n" for q, a in ROWS), "utf-8")
+    return path
+
+
+def train(
+    folder: Path,
+    data_file: Path,
+    batch_size: int,
+    accumulate: int,
+    callbacks: list | None = None,
+    **module: object,
+) -> LoRAModule:
+    """Train on the file, without validation, and give the module back."""
+    torch.manual_seed(1)
+    settings = {"lr": 1e-2, "scheduler": "constant", "warmup": 0, "optimizer": "sgd"} | module
+    lora = settings.pop("lora", LoRAConfig(r=4))
+    model = LoRAModule(str(folder), lora=lora, **settings)  # type: ignore[arg-type]
+    data = QADataModule(str(data_file), base=str(folder), val_fraction=0, batch_size=batch_size)
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        accumulate_grad_batches=accumulate,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        reload_dataloaders_every_n_epochs=1,
+        callbacks=callbacks,
+    )
+    trainer.fit(model, data)
+    return model
+
+
+def test_accumulation_gives_the_update_of_one_big_batch(tiny_folder: Path, data_file: Path) -> None:
+    big = train(tiny_folder, data_file, batch_size=4, accumulate=1)
+    small = train(tiny_folder, data_file, batch_size=1, accumulate=4)
+    for (name, a), b in zip(
+        tensors(big.adapted_model).items(), tensors(small.adapted_model).values(), strict=True
+    ):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6, msg=name)
+
+
+def test_only_the_adapter_changes_in_training(tiny_folder: Path, data_file: Path) -> None:
+    from lit.model.base import load_base
+
+    before = load_base(str(tiny_folder)).state_dict()
+    model = train(tiny_folder, data_file, batch_size=4, accumulate=1).adapted_model
+    for path, layer in adapted(model):
+        assert layer.lora_B.any(), f"{path} learned nothing"
+        assert torch.equal(layer.base.weight, before[f"{path}.weight"])
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == set(tensors(model))
+
+
+def test_a_layer_without_gradient_stops_the_first_step_and_is_named(
+    tiny_folder: Path, data_file: Path
+) -> None:
+    class Cut(L.Callback):
+        def on_after_backward(self, trainer: L.Trainer, pl_module: LoRAModule) -> None:
+            layer = dict(adapted(pl_module.adapted_model))["model.layers.1.mlp.up_proj"]
+            layer.lora_B.grad = None
+
+    with pytest.raises(TrainingError, match=r"layers\.1\.mlp\.up_proj"):
+        train(tiny_folder, data_file, batch_size=4, accumulate=1, callbacks=[Cut()])
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(
+    tiny_folder: Path, data_file: Path
+) -> None:
+    kept = {}
+
+    class Poison(L.Callback):
+        def on_after_backward(self, trainer: L.Trainer, pl_module: LoRAModule) -> None:
+            if trainer.global_step == 1:
+                parameters = tensors(pl_module.adapted_model)
+                kept.update(copy.deepcopy(parameters))
+                kept["model"] = pl_module.adapted_model
+                next(iter(parameters.values())).grad.fill_(torch.nan)
+
+    with pytest.raises(TrainingError, match=r"step 2.*lr"):
+        train(tiny_folder, data_file, batch_size=4, accumulate=1, callbacks=[Poison()])
+    for name, parameter in tensors(kept.pop("model")).items():
+        assert torch.equal(parameter, kept[name])
+
+
+def test_checkpointing_changes_no_gradient(tiny_folder: Path, data_file: Path) -> None:
+    models = [
+        train(tiny_folder, data_file, 4, 1, gradient_checkpointing=on) for on in (False, True)
+    ]
+    plain, checkpointed = (tensors(model.adapted_model) for model in models)
+    for name, parameter in plain.items():
+        torch.testing.assert_close(parameter, checkpointed[name], rtol=0, atol=1e-6, msg=name)
+
+
+def test_dropout_is_on_in_training(tiny_folder: Path, data_file: Path) -> None:
+    lora = LoRAConfig(r=4, lora_dropout=0.5)
+    with_dropout = train(tiny_folder, data_file, 4, 1, lora=lora)
+    without = train(tiny_folder, data_file, 4, 1)
+    assert with_dropout.adapted_model.training
+    a, b = (next(iter(tensors(m.adapted_model).values())) for m in (with_dropout, without))
+    assert not torch.equal(a, b)
+
+
+def test_a_checkpoint_holds_the_adapter_alone_and_takes_no_other(
+    tiny_folder: Path, data_file: Path
+) -> None:
+    model = train(tiny_folder, data_file, 4, 1)
+    state = model.state_dict()
+    assert all(name.rpartition(".")[2] in ("lora_A", "lora_B") for name in state)
+    narrow = {name: tensor[:2] for name, tensor in state.items()}
+    with pytest.raises(ConfigError, match="not this config's"):
+        model.load_state_dict(narrow)
+    state.popitem()
+    with pytest.raises(ConfigError, match="missing"):
+        model.load_state_dict(state)
+
+
+KINDS = {
+    "dora": {"variant": "dora"},
+    "pissa": {"variant": "pissa"},
+    "patterns": {"rank_pattern": {"q_proj": 2}, "loraplus_lr_ratio": 4.0},
+    "whole": {"modules_to_save": ["embed_tokens", "lm_head"]},
+    "noise": {"neftune_alpha": 5.0},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_adapter_trains_the_same_twice_and_comes_back_from_its_checkpoint(
+    tiny_folder: Path, data_file: Path, kind: str
+) -> None:
+    lora = LoRAConfig(r=4, lora_dropout=0.1, **KINDS[kind])
+    one, two = (train(tiny_folder, data_file, 4, 1, lora=lora, lr=1e-3) for _ in range(2))
+    start = train(tiny_folder, data_file, 4, 1, lora=lora, lr=1e-9)
+    state = one.state_dict()
+    for name, value in state.items():
+        assert torch.equal(value, two.state_dict()[name]), name
+        if not name.endswith("lora_A"):
+            assert not torch.equal(value, start.state_dict()[name]), name
+    start.load_state_dict(state)
+    assert all(torch.equal(value, start.state_dict()[name]) for name, value in state.items())
+
+
+def test_noise_changes_training_and_knows_the_rows_of_a_batch(
+    tiny_folder: Path, data_file: Path
+) -> None:
+    noisy, clean = (
+        train(tiny_folder, data_file, 4, 1, lora=LoRAConfig(r=4, neftune_alpha=alpha))
+        for alpha in (5.0, 0.0)
+    )
+    a, b = (next(iter(tensors(m.adapted_model).values())) for m in (noisy, clean))
+    assert not torch.equal(a, b)
+    assert len(noisy._noise.lengths) > 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"lr": 0.0}, "model.lr"),
+        ({"lr": float("nan")}, "model.lr"),
+        ({"lr": -1e-4}, "model.lr"),
+        ({"warmup": -1}, "model.warmup"),
+    ],
+)
+def test_settings_out_of_range_are_refused_by_name(settings: dict, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        LoRAModule("anything", lora=LoRAConfig(), **settings)
