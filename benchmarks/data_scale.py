@@ -1,4 +1,4 @@
-"""Reading and tokenising many rows: this project beside ``datasets.load_dataset`` and ``map``.
+"""Reading and tokenizing many rows: this project beside ``datasets.load_dataset`` and ``map``.
 
     python benchmarks/data_scale.py --rows 10000 100000 1000000
 
@@ -198,7 +198,7 @@ def main(args: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--processes", type=int, default=1, help="that tokenise, of both tools")
+    parser.add_argument("--processes", type=int, default=1, help="that tokenize, of both tools")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "data_scale.json")
     parser.add_argument("--measure", choices=TOOLS, help=argparse.SUPPRESS)
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)

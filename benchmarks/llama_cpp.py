@@ -34,7 +34,7 @@ first that differs | first token's logits differ by |
 
 
 class Spoken(NamedTuple):
-    """What a voice said to each question."""
+    """What a which said to each question."""
 
     tokens: list[list[int]]
     logits: list[Any]
@@ -138,7 +138,7 @@ def agreeing(given: list[int], wanted: list[int]) -> int:
 
 
 def row(name: str, given: Spoken, wanted: Spoken) -> str:
-    """How near two voices are, as a row of the table."""
+    """How near two answering are, as a row of the table."""
     import numpy as np
 
     pairs = list(zip(given.tokens, wanted.tokens, strict=True))
@@ -163,7 +163,7 @@ def main(args: list[str] | None = None) -> int:
     options = parser.parse_args(args)
 
     sys.path.insert(0, str(ROOT))
-    from data.template import prompt
+    from data.template import prompt_ids
     from data.types import Message
     from lit.embedded import download
     from lit.export import main as export
@@ -176,7 +176,7 @@ def main(args: list[str] | None = None) -> int:
     model, tokenizer = load_tuned(options.adapter)
     asked = {
         "prompts": [
-            prompt([Message("user", question)], tokenizer)
+            prompt_ids([Message("user", question)], tokenizer)
             for question in QUESTIONS.read_text("utf-8").splitlines()[: options.count]
         ],
         "stops": stop_tokens(model, tokenizer),
@@ -201,8 +201,8 @@ def main(args: list[str] | None = None) -> int:
             said[f"{form} + LoRA"] = by_llama_cpp(python, told | {"lora": str(lora)})
     for place, ids in enumerate(asked["prompts"]):
         print(f"\n{tokenizer.decode(ids)!r}")
-        for voice, spoken in said.items():
-            print(f"  {voice}: {tokenizer.decode(spoken.tokens[place])!r}")
+        for which, spoken in said.items():
+            print(f"  {which}: {tokenizer.decode(spoken.tokens[place])!r}")
     print(f"\n{date.today()}, {PACKAGE}, {platform.machine()}, {os.cpu_count()} cores\n\n{HEAD}")
     for form in files:
         print(row(f"{form} | the base", said[form], said["the base"]))

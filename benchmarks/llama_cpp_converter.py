@@ -46,12 +46,12 @@ def make(family: str, folder: Path) -> None:
     from lit.exporting.gguf_lora import write_lora
     from lora.adapter import save_adapter
     from lora.config import LoRAConfig
-    from lora.inject import adapted, inject
+    from lora.inject import inject, lora_layers
 
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **SMALL))
     model.save_pretrained(folder / "base")
     inject(model, LoRAConfig(r=4, use_rslora=True))
-    for _, layer in adapted(model):
+    for _, layer in lora_layers(model):
         torch.nn.init.normal_(layer.lora_B)
     save_adapter(model, folder / "adapter", "base")
     write_lora(folder / "ours.gguf", model, "base")

@@ -28,7 +28,7 @@ KINDS = {
     "products of matrices": ("mm", "addmm", "_linear_pointwise", "addmm_", "bmm"),
     "attention": ("scaled_dot_product",),
     "the dropout's random numbers and masks": ("random_", "ge", "mul_"),
-    "the adapter's own steps": ("LowRank",),
+    "the adapter's own steps": ("LoRAFunction",),
     "the MLP's gate": ("silu", "GatedProduct"),
     "copies": ("copy_", "cat", "fill_"),
     "norms, rotations, sums": ("mul", "add", "add_", "pow", "mean", "rsqrt", "sum", "neg", "div"),

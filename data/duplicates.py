@@ -43,7 +43,7 @@ def repeats(contents: np.ndarray) -> np.ndarray:
     return repeated
 
 
-def overlap(
+def find_overlap(
     contents: tuple[np.ndarray, np.ndarray],
     questions: tuple[np.ndarray, np.ndarray],
     near: tuple[np.ndarray, np.ndarray] | None = None,

@@ -44,7 +44,7 @@ class Encoder:
         """Tokens of each, with labels on the answers that train and on their stop tokens.
 
         Args:
-            conversations: Turns from the first to the last answer.
+            conversations: MicroStepSampler from the first to the last answer.
 
         Returns:
             For each an example, or why it cannot be used: TooLongError where it does not fit.

@@ -1,4 +1,4 @@
-"""The turns of a plan, as a DataLoader takes them."""
+"""The micro_steps of a plan, as a DataLoader takes them."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # half a second to import
 
 
 class MicroBatches(Dataset):
-    """The micro-batches of one rank in one epoch, by turn."""
+    """The micro-batches of one rank in one epoch, by micro_step."""
 
     def __init__(
         self, store: "Store", rows: np.ndarray, plan: Plan, rank: int, epoch: int = 0
@@ -24,21 +24,21 @@ class MicroBatches(Dataset):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.plan.turns
+        return self.plan.micro_steps
 
-    def __getitem__(self, turn: int) -> Batch:
-        rows = self.rows[self.plan.rows(self.rank, turn)]
-        labels = self.plan.step_labels(turn)
+    def __getitem__(self, micro_step: int) -> Batch:
+        rows = self.rows[self.plan.rows(self.rank, micro_step)]
+        labels = self.plan.step_labels(micro_step)
         if len(rows):
-            draw = hash((self.epoch, self.plan.place(self.rank, turn)))
-            return collate([self.store.example(row) for row in rows], labels, draw)
+            rng_key = hash((self.epoch, self.plan.batch_id(self.rank, micro_step)))
+            return collate([self.store.example(row) for row in rows], labels, rng_key)
         # A rank without a share in the last step still takes part in it, with nothing to learn.
         idle = self.store.example(self.rows[self.store.lengths[self.rows].argmin()])
         return collate([idle._replace(labels=[IGNORE] * len(idle.ids))], labels)
 
 
-class Turns(Sampler):
-    """The turns from a starting point; its length is the whole epoch's, as Lightning counts."""
+class MicroStepSampler(Sampler):
+    """Yield micro-steps from a start; its length is the whole epoch, as Lightning expects."""
 
     def __init__(self, start: int, total: int) -> None:
         self.start, self.total = start, total

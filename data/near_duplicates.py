@@ -11,7 +11,9 @@ LETTERS = 5
 PERMUTATIONS = 128
 
 
-def near(conversations: Iterable[Sequence[Message]], threshold: float) -> np.ndarray:
+def find_near_duplicates(
+    conversations: Iterable[Sequence[Message]], threshold: float
+) -> np.ndarray:
     """Mark rows that are nearly equal; takes about a millisecond and 5 KB a row.
 
     Args:
@@ -48,7 +50,7 @@ def near(conversations: Iterable[Sequence[Message]], threshold: float) -> np.nda
     return np.array(first, dtype=np.int64)
 
 
-def joined(*groups: np.ndarray) -> np.ndarray:
+def joined_groups(*groups: np.ndarray) -> np.ndarray:
     """(rows,) equal numbers for rows that are equal in any of several groupings, or by a chain."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

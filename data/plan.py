@@ -14,25 +14,25 @@ NOISE = 0.1
 class Plan:
     """Which rows form every micro-batch of every optimizer step on every rank.
 
-    Micro-batches are numbered in the order (optimizer step, turn, rank); each step but the last
-    has ``accumulate`` turns.
+    Micro-batches are numbered in the order (optimizer step, micro-step, rank); every
+    step but the last has ``accumulate`` micro-steps.
 
     Shapes:
         order: (rows,) row indices
         starts: (micro_batches + 1,) micro-batch i is order[starts[i] : starts[i + 1]]
-        places: (micro_batches,) its number in the epoch before micro-batches were dealt to ranks
-        labels: (steps,) labelled tokens of each whole optimizer step
+        batch_ids: (micro_batches,) its number in the epoch before micro-batches were dealt to ranks
+        labels: (steps,) labeled tokens of each whole optimizer step
     """
 
     order: np.ndarray
     starts: np.ndarray
-    places: np.ndarray
+    batch_ids: np.ndarray
     labels: np.ndarray
     accumulate: int
     world_size: int
 
     @property
-    def turns(self) -> int:
+    def micro_steps(self) -> int:
         """Micro-batches that each rank computes."""
         return (len(self.starts) - 1) // self.world_size
 
@@ -41,18 +41,18 @@ class Plan:
         """Optimizer steps."""
         return len(self.labels)
 
-    def rows(self, rank: int, turn: int) -> np.ndarray:
+    def rows(self, rank: int, micro_step: int) -> np.ndarray:
         """Row indices of one micro-batch; none where a rank has nothing to do in the last step."""
-        i = turn * self.world_size + rank
+        i = micro_step * self.world_size + rank
         return self.order[self.starts[i] : self.starts[i + 1]]
 
-    def place(self, rank: int, turn: int) -> int:
+    def batch_id(self, rank: int, micro_step: int) -> int:
         """The number of one micro-batch, which is the same for any number of ranks."""
-        return int(self.places[turn * self.world_size + rank])
+        return int(self.batch_ids[micro_step * self.world_size + rank])
 
-    def step_labels(self, turn: int) -> int:
-        """Labelled tokens of the optimizer step that a turn belongs to."""
-        return int(self.labels[turn // self.accumulate])
+    def step_labels(self, micro_step: int) -> int:
+        """Labeled tokens of the optimizer step that a micro_step belongs to."""
+        return int(self.labels[micro_step // self.accumulate])
 
 
 def plan(
@@ -72,7 +72,7 @@ def plan(
 
     Args:
         lengths: (rows,) tokens of each row.
-        targets: (rows,) labelled tokens of each row.
+        targets: (rows,) labeled tokens of each row.
         batch_size: Rows a micro-batch may have.
         max_tokens: Tokens a micro-batch may have; None for any number.
         accumulate: Micro-batches of an optimizer step on each rank.
@@ -97,10 +97,10 @@ def plan(
     )
     starts = starts[min(skip, len(starts) - 1) :]
     rows, starts = rows[starts[0] :], starts - starts[0]
-    places = skip + np.arange(len(starts) - 1)
+    batch_ids = skip + np.arange(len(starts) - 1)
     # In the last step, ranks for which nothing is left have empty micro-batches.
-    starts = np.append(starts, np.repeat(starts[-1], -len(places) % world_size))
-    places = np.append(places, np.repeat(-1, len(starts) - 1 - len(places)))
+    starts = np.append(starts, np.repeat(starts[-1], -len(batch_ids) % world_size))
+    batch_ids = np.append(batch_ids, np.repeat(-1, len(starts) - 1 - len(batch_ids)))
     tokens = _sums(lengths[rows], starts)
     of_step = accumulate * world_size
     whole = len(tokens) // of_step * of_step
@@ -109,7 +109,7 @@ def plan(
     rows, starts = _reordered(rows, starts, order)
     steps = np.append(starts[:-1:of_step], starts[-1])
     labels = _sums(targets[rows], steps)
-    return Plan(rows, starts, places[order], labels, accumulate, world_size)
+    return Plan(rows, starts, batch_ids[order], labels, accumulate, world_size)
 
 
 def micro_batches(
@@ -150,7 +150,7 @@ def micro_batches(
 
 
 def _by_length(lengths: np.ndarray, random: np.random.Generator | None) -> np.ndarray:
-    """An order in which neighbours are about as long, and others in each epoch."""
+    """An order in which neighbors are about as long, and others in each epoch."""
     noise = random.uniform(1 - NOISE, 1 + NOISE, len(lengths)) if random else 1.0
     return np.argsort(lengths * noise, kind="stable")
 
@@ -193,6 +193,6 @@ def _deal(tokens: np.ndarray, world_size: int) -> np.ndarray:
         by_tokens = np.argsort(-tokens, axis=1, kind="stable")
         order = np.take_along_axis(order, by_tokens, axis=1)
         hands = order.reshape(len(order), tokens.shape[1] // world_size, world_size)
-        # There and back: the rank that got the largest of one turn gets the smallest of the next.
+        # Snake order: the rank with the largest micro-batch now gets the smallest of the next.
         hands[:, 1::2] = hands[:, 1::2, ::-1]
     return order.reshape(-1)

@@ -11,10 +11,10 @@ import pyarrow
 from pyarrow import compute
 
 BAD, TOO_LONG, CUT = "bad", "too long", "cut"
-SHOWN = 100
+LISTED_ROWS = 100
 DIFFERENT, OTHER = 200, "other reasons"
 NUMBER = re.compile(r"\d+")
-ENTRIES = datasets.Features(
+ISSUES = datasets.Features(
     {
         "kind": datasets.Value("string"),
         "file": datasets.Value("string"),
@@ -25,7 +25,7 @@ ENTRIES = datasets.Features(
 )
 
 
-class Entry(NamedTuple):
+class RowIssue(NamedTuple):
     """A row that was cut or left out."""
 
     kind: str
@@ -40,12 +40,12 @@ class Entry(NamedTuple):
 
     @property
     def group(self) -> str:
-        """The reason without its numbers, by which entries are counted together."""
+        """The reason without its numbers, by which issues are counted together."""
         return NUMBER.sub("N", self.reason)
 
 
 @dataclass
-class Ledger:
+class RowReport:
     """What became of the rows: used + bad + too long == read.
 
     Args:
@@ -53,7 +53,7 @@ class Ledger:
         unread: Files that could not be read whole, each with its line and why.
         counts: Entries by kind and group.
         tokens: Tokens by kind.
-        table: The entries themselves.
+        table: The issues themselves.
     """
 
     files: list[str] = field(default_factory=list)
@@ -64,23 +64,23 @@ class Ledger:
     tokens: dict[str, int] = field(default_factory=dict)
     table: datasets.Dataset | None = None
 
-    def add(self, entry: Entry) -> None:
-        """Count an entry."""
-        groups = self.counts.setdefault(entry.kind, {})
+    def add(self, issue: RowIssue) -> None:
+        """Count an issue."""
+        groups = self.counts.setdefault(issue.kind, {})
         # Every row can be wrong in its own way.
-        group = entry.group if entry.group in groups or len(groups) < DIFFERENT else OTHER
+        group = issue.group if issue.group in groups or len(groups) < DIFFERENT else OTHER
         groups[group] = groups.get(group, 0) + 1
-        self.tokens[entry.kind] = self.tokens.get(entry.kind, 0) + entry.tokens
+        self.tokens[issue.kind] = self.tokens.get(issue.kind, 0) + issue.tokens
 
     def count(self, kind: str) -> int:
         """How many rows are of a kind."""
         return sum(self.counts.get(kind, {}).values())
 
-    def entries(self, kind: str) -> Iterator[Entry]:
+    def issues(self, kind: str) -> Iterator[RowIssue]:
         """Every row of a kind, in the order of the files."""
         for record in self.table or []:
             if record["kind"] == kind:
-                yield Entry(**record)
+                yield RowIssue(**record)
 
     def beyond(self) -> np.ndarray:
         """By how many tokens rows are too long, of each that was cut or left out for that."""
@@ -89,15 +89,15 @@ class Ledger:
         kinds, tokens = (self.table.data.column(name) for name in ("kind", "tokens"))
         return tokens.filter(compute.is_in(kinds, pyarrow.array([CUT, TOO_LONG]))).to_numpy()
 
-    def report(self, kind: str, shown: int = SHOWN) -> str:
+    def listing(self, kind: str, shown: int = LISTED_ROWS) -> str:
         """Rows of a kind, grouped by reason with counts; of each group as many as there is room."""
         groups = dict(sorted(self.counts.get(kind, {}).items(), key=lambda item: -item[1]))
         room = _share(groups, shown)
         lines: dict[str, list[str]] = {group: [] for group in groups}
-        for entry in self.entries(kind):
-            group = entry.group if entry.group in groups else OTHER
+        for issue in self.issues(kind):
+            group = issue.group if issue.group in groups else OTHER
             if len(lines[group]) < room[group]:
-                lines[group].append(f"  {entry}")
+                lines[group].append(f"  {issue}")
         parts = []
         for group, count in groups.items():
             parts += [f"{count} × {group}", *lines[group]]

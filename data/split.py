@@ -4,14 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.duplicates import Overlap, overlap
-from data.near_duplicates import joined, near
+from data.duplicates import Overlap, find_overlap
+from data.near_duplicates import find_near_duplicates, joined_groups
 from data.store import Store
 from data.types import DataError
 
 
 @dataclass(frozen=True)
-class Sides:
+class TrainValSplit:
     """The rows that train and those that validate.
 
     Shapes:
@@ -25,7 +25,7 @@ class Sides:
     overlap: Overlap
 
 
-def part(
+def split_train_val(
     train: Store,
     val: Store | None,
     *,
@@ -33,7 +33,7 @@ def part(
     seed: int,
     near_duplicates: float | None = None,
     on_duplicate: str = "leave_out",
-) -> Sides:
+) -> TrainValSplit:
     """Say which rows train and which validate, and what stands on both sides.
 
     Args:
@@ -51,10 +51,10 @@ def part(
     if near_duplicates is not None:
         stores = [train] if val is None else [train, val]
         texts = (store.messages(row) for store in stores for row in range(len(store)))
-        found = near(texts, near_duplicates)
+        found = find_near_duplicates(texts, near_duplicates)
         close = found[: len(train)], found[-len(other) :]
     if val is None:
-        groups = joined(train.questions, close[0]) if close else train.questions
+        groups = joined_groups(train.questions, close[0]) if close else train.questions
         sides = split(groups, fraction, seed)
     else:
         sides = np.arange(len(train)), np.arange(len(val))
@@ -62,13 +62,13 @@ def part(
     def both(columns: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         return columns[0][sides[0]], columns[1][sides[1]]
 
-    twice = overlap(
+    twice = find_overlap(
         both((train.contents, other.contents)),
         both((train.questions, other.questions)),
         both(close) if close else None,
         on_duplicate,
     )
-    return Sides(train, other, sides[0], np.delete(sides[1], twice.left_out), twice)
+    return TrainValSplit(train, other, sides[0], np.delete(sides[1], twice.left_out), twice)
 
 
 def split(groups: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,11 +1,11 @@
-"""A run's course: which micro-batches of which epoch each optimizer step is made of."""
+"""A run's step_map: which micro-batches of which epoch each optimizer step is made of."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 
-class Leg(NamedTuple):
+class Segment(NamedTuple):
     """A stretch of optimizer steps of as many micro-batches each."""
 
     step: int
@@ -18,8 +18,8 @@ class Leg(NamedTuple):
     """Micro-batches of an optimizer step, over all ranks."""
 
 
-class Span(NamedTuple):
-    """The optimizer steps of one epoch within one leg."""
+class EpochSteps(NamedTuple):
+    """The optimizer steps of one epoch within one segment."""
 
     epoch: int
     step: int
@@ -30,41 +30,45 @@ class Span(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Course:
-    """The legs of a run; a new one begins where it goes on with steps of another size.
+class StepMap:
+    """The segments of a run; a new one begins where it goes on with steps of another size.
 
     Micro-batches do not depend on the number of ranks or on accumulation, only how many of them
     form a step does.
 
     Args:
-        legs: In order; the last one is now.
+        segments: In order; the last one is now.
         micro_batches: How many there are in an epoch.
     """
 
-    legs: tuple[Leg, ...]
+    segments: tuple[Segment, ...]
     micro_batches: Callable[[int], int]
 
-    def resumed(self, step: int, per_step: int) -> "Course":
-        """The course of a run that goes on after a step, with steps of some size."""
-        legs = tuple(leg for leg in self.legs if leg.step <= step)
-        if legs[-1].per_step == per_step:
-            return replace(self, legs=legs)
-        last = replace(self, legs=legs)
-        span = last.at(step)
-        done = span.skipped + (step - span.step) * legs[-1].per_step
-        return replace(self, legs=(*legs, Leg(step, span.epoch, done, per_step)))
+    def resumed(self, step: int, per_step: int) -> "StepMap":
+        """The step_map of a run that goes on after a step, with steps of some size."""
+        segments = tuple(segment for segment in self.segments if segment.step <= step)
+        if segments[-1].per_step == per_step:
+            return replace(self, segments=segments)
+        last = replace(self, segments=segments)
+        epoch_steps = last.at(step)
+        done = epoch_steps.skipped + (step - epoch_steps.step) * segments[-1].per_step
+        return replace(self, segments=(*segments, Segment(step, epoch_steps.epoch, done, per_step)))
 
-    def at(self, step: int) -> Span:
-        """The span that an optimizer step, from 0, is in."""
-        return next(span for span in self._spans() if step < span.step + span.steps)
+    def at(self, step: int) -> EpochSteps:
+        """The epoch_steps that an optimizer step, from 0, is in."""
+        return next(
+            epoch_steps
+            for epoch_steps in self._epochs()
+            if step < epoch_steps.step + epoch_steps.steps
+        )
 
-    def of(self, epoch: int) -> Span:
-        """The last span of an epoch: what is left of it, or all of it."""
+    def of(self, epoch: int) -> EpochSteps:
+        """The last epoch_steps of an epoch: what is left of it, or all of it."""
         found = None
-        for span in self._spans():
-            if span.epoch > epoch and found:
+        for epoch_steps in self._epochs():
+            if epoch_steps.epoch > epoch and found:
                 return found
-            found = span if span.epoch == epoch else found
+            found = epoch_steps if epoch_steps.epoch == epoch else found
         raise AssertionError("epochs have no end")
 
     def steps(self, epochs: int) -> int:
@@ -74,20 +78,20 @@ class Course:
         last = self.of(epochs - 1)
         return last.step + last.steps
 
-    def _spans(self) -> Iterator[Span]:
-        ends = [leg.step for leg in self.legs[1:]]
-        for leg, end in zip(self.legs, [*ends, None], strict=True):
-            step, epoch, done = leg.step, leg.epoch, leg.done
+    def _epochs(self) -> Iterator[EpochSteps]:
+        ends = [segment.step for segment in self.segments[1:]]
+        for segment, end in zip(self.segments, [*ends, None], strict=True):
+            step, epoch, done = segment.step, segment.epoch, segment.done
             while end is None or step < end:
-                steps = -(-(self.micro_batches(epoch) - done) // leg.per_step)
+                steps = -(-(self.micro_batches(epoch) - done) // segment.per_step)
                 steps = steps if end is None else min(steps, end - step)
-                yield Span(epoch, step, steps, done)
+                yield EpochSteps(epoch, step, steps, done)
                 step, epoch, done = step + steps, epoch + 1, 0
 
 
-def said_of(course: Course, step: int) -> list[str]:
+def describe_step_change(step_map: StepMap, step: int) -> list[str]:
     """A line on steps that have another size from some step on; none where they have not."""
-    *others, now = course.legs
+    *others, now = step_map.segments
     if not others or now.step != step:
         return []
     sizes = f"{now.per_step} micro-batches, was of {others[-1].per_step}"

@@ -1,4 +1,4 @@
-"""Tokenised examples in Arrow: memory-mapped, and cached by content."""
+"""Tokenized examples in Arrow: memory-mapped, and cached by content."""
 
 import hashlib
 import json
@@ -16,8 +16,8 @@ from transformers import PreTrainedTokenizerBase
 from data.encoder import TRUNCATIONS, Encoder
 from data.formats import check_columns
 from data.readers.source import Source
-from data.row_report import BAD, ENTRIES, TOO_LONG, Ledger
-from data.tokenize import FEATURES, INDEX, Tokenise, chunks
+from data.row_report import BAD, ISSUES, TOO_LONG, RowReport
+from data.tokenize import FEATURES, INDEX, TokenizeRows, chunks
 from data.types import BadRow, DataError, Example, Message, Row
 
 ON_BAD_ROW = ("error", "skip")
@@ -29,15 +29,15 @@ class Store:
     Args:
         table: A row for each example.
         index: The columns of it that are held in memory.
-        ledger: What became of every row that was read.
+        report: What became of every row that was read.
 
     Shapes:
-        lengths, targets, questions, contents: (rows,) tokens, labelled tokens, and equal numbers
+        lengths, targets, questions, contents: (rows,) tokens, labeled tokens, and equal numbers
         for equal questions and for equal conversations.
     """
 
-    def __init__(self, table: datasets.Dataset, index: datasets.Dataset, ledger: Ledger) -> None:
-        self.table, self.ledger = table, ledger
+    def __init__(self, table: datasets.Dataset, index: datasets.Dataset, report: RowReport) -> None:
+        self.table, self.report = table, report
         columns: list[np.ndarray] = [index.data.column(name).to_numpy() for name in INDEX]
         self.lengths, self.targets, self.questions, self.contents = columns
 
@@ -49,7 +49,7 @@ class Store:
         record = self.table[int(row)]
         return Example(record["ids"], record["labels"])
 
-    def place(self, row: int) -> str:
+    def location(self, row: int) -> str:
         """Where a row was read, as ``file:line``."""
         record = self.table[int(row)]
         return f"{record['file']}:{record['line']}"
@@ -69,7 +69,7 @@ def build(
     processes: int | None = None,
     cache: Path | None = None,
 ) -> Store:
-    """Read, tokenise and store a source, or find it stored already.
+    """Read, tokenize and store a source, or find it stored already.
 
     Args:
         source: What to read.
@@ -77,7 +77,7 @@ def build(
         max_length: Tokens a row may have.
         truncation: As in ``data.encoder``.
         on_bad_row: ``error``, or ``skip``: leave bad rows out and count them.
-        processes: How many tokenise a large file; None for one a core.
+        processes: How many tokenize a large file; None for one a core.
         cache: A folder; by default one inside that of the library ``datasets``.
 
     Raises:
@@ -101,79 +101,79 @@ def build(
     # All ranks of a node ask for the same rows; one of them makes them.
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
-            _write(folder, source, Tokenise(source, encoder), processes)
-        ledger = Ledger(**json.loads((folder / "ledger.json").read_text(encoding="utf-8")))
-        ledger.table = datasets.Dataset.from_file(str(folder / "entries.arrow"))
-        if ledger.unread:
+            _write(folder, source, TokenizeRows(source, encoder), processes)
+        report = RowReport(**json.loads((folder / "row_report.json").read_text(encoding="utf-8")))
+        report.table = datasets.Dataset.from_file(str(folder / "issues.arrow"))
+        if report.unread:
             # What kept a file from being read may be mended without a change to the file.
             shutil.rmtree(folder, ignore_errors=True)
-    _judge(source, ledger, on_bad_row, truncation, max_length)
+    _judge(source, report, on_bad_row, truncation, max_length)
     table, index = (
         datasets.Dataset.from_file(str(folder / f"{name}.arrow")) for name in ("rows", "index")
     )
-    return Store(table, index, ledger)
+    return Store(table, index, report)
 
 
-def _write(folder: Path, source: Source, tokenise: Tokenise, processes: int | None) -> None:
+def _write(folder: Path, source: Source, tokenize: TokenizeRows, processes: int | None) -> None:
     """Fill the folder under another name first, so that it appears whole or not at all."""
     new = folder.with_suffix(".new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
     try:
-        ledger = Ledger()
+        report = RowReport()
         rows = ArrowWriter(features=FEATURES, path=str(new / "rows.arrow"))
         # Apart from the tokens: reading a column among them would map most of the file.
         columns = datasets.Features({name: FEATURES[name] for name in INDEX})
         index = ArrowWriter(features=columns, path=str(new / "index.arrow"))
-        entries = ArrowWriter(features=ENTRIES, path=str(new / "entries.arrow"))
-        for chunk in chunks(_read(source, ledger), tokenise, processes):
-            ledger.read += chunk.read
-            ledger.used += len(chunk.rows)
+        issues = ArrowWriter(features=ISSUES, path=str(new / "issues.arrow"))
+        for chunk in chunks(_read(source, report), tokenize, processes):
+            report.read += chunk.read
+            report.used += len(chunk.rows)
             rows.write_table(chunk.rows)
             index.write_table(chunk.rows.select(INDEX))
-            for entry in chunk.entries:
-                ledger.add(entry)
-                entries.write(entry._asdict())
-        for writer in (rows, index, entries):
+            for issue in chunk.issues:
+                report.add(issue)
+                issues.write(issue._asdict())
+        for writer in (rows, index, issues):
             writer.finalize()
-        text = json.dumps(asdict(ledger), ensure_ascii=False)
-        (new / "ledger.json").write_text(text, encoding="utf-8")
+        text = json.dumps(asdict(report), ensure_ascii=False)
+        (new / "row_report.json").write_text(text, encoding="utf-8")
         new.rename(folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _read(source: Source, ledger: Ledger) -> Iterator[Row | BadRow]:
+def _read(source: Source, report: RowReport) -> Iterator[Row | BadRow]:
     """The rows of every part; one that breaks off does not hide what is wrong in the others."""
     for part in source.parts():
         try:
-            ledger.files.append(source.described(part))
+            report.files.append(source.described(part))
             yield from source.read(part)
         except DataError as error:
-            ledger.unread.append(str(error))
+            report.unread.append(str(error))
 
 
 def _judge(
-    source: Source, ledger: Ledger, on_bad_row: str, truncation: str, max_length: int
+    source: Source, report: RowReport, on_bad_row: str, truncation: str, max_length: int
 ) -> None:
     said = []
-    bad, too_long = ledger.count(BAD), ledger.count(TOO_LONG)
-    if ledger.unread:
-        said += ledger.unread
+    bad, too_long = report.count(BAD), report.count(TOO_LONG)
+    if report.unread:
+        said += report.unread
     if bad and on_bad_row == "error":
         said += [
-            f"{bad} of {ledger.read} rows of {source} are bad:\n{ledger.report(BAD)}",
+            f"{bad} of {report.read} rows of {source} are bad:\n{report.listing(BAD)}",
             "Mend them, or set data.on_bad_row to skip.",
         ]
     if too_long and truncation == "error":
         said += [
-            f"{too_long} of {ledger.read} rows of {source} are too long, and data.truncation is "
-            f"error:\n{ledger.report(TOO_LONG)}"
+            f"{too_long} of {report.read} rows of {source} are too long, and data.truncation is "
+            f"error:\n{report.listing(TOO_LONG)}"
         ]
-    if not ledger.used and not said:
-        first = next((entry for kind in (TOO_LONG, BAD) for entry in ledger.entries(kind)), None)
+    if not report.used and not said:
+        first = next((issue for kind in (TOO_LONG, BAD) for issue in report.issues(kind)), None)
         said += [
-            f"no row of {source} is usable at data.max_length {max_length}: {ledger}. "
+            f"no row of {source} is usable at data.max_length {max_length}: {report}. "
             f"The first: {first}"
         ]
     if said:

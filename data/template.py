@@ -12,7 +12,7 @@ PLAIN = "{% for message in messages %}{{ message['content'] + eos_token }}{% end
 SAMPLE = (Message("user", "?"), Message("assistant", "!"))
 
 
-def choose(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
+def choose_template(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
     """Give the tokenizer its template, which later goes into the adapter's folder.
 
     Args:
@@ -55,7 +55,7 @@ def encode(
     """One conversation's tokens and labels.
 
     Args:
-        messages: Turns from the first to the last answer.
+        messages: MicroStepSampler from the first to the last answer.
         tokenizer: With its template.
         max_length, truncation: As in ``Encoder``.
 
@@ -69,12 +69,12 @@ def encode(
     return found
 
 
-def prompt(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def prompt_ids(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The tokens after which the model is to answer, the same in training and in chat."""
     return Encoder(tokenizer).prompt(messages)
 
 
-def continuation(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def continuation_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The tokens of a bare text, for a model that is to go on with it."""
     return tokenizer(text)["input_ids"]
 

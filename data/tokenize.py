@@ -19,7 +19,7 @@ import pyarrow
 from data.encoder import Encoder
 from data.formats import to_messages
 from data.readers.source import Source
-from data.row_report import BAD, CUT, TOO_LONG, Entry
+from data.row_report import BAD, CUT, TOO_LONG, RowIssue
 from data.types import IGNORE, BadRow, Example, Message, Row, RowError, TooLongError
 
 SIZE = 2048
@@ -48,54 +48,54 @@ class Chunk(NamedTuple):
     """Rows in tokens, and those that were cut or left out."""
 
     rows: pyarrow.Table
-    entries: list[Entry]
+    issues: list[RowIssue]
     read: int
 
 
 @dataclass
-class Tokenise:
+class TokenizeRows:
     """Makes a chunk of rows as they were read; goes to other processes as a value."""
 
     source: Source
     encoder: Encoder
 
     def __call__(self, rows: Sequence[Row | BadRow]) -> Chunk:
-        """Tokenise a chunk.
+        """TokenizeRows a chunk.
 
         Raises:
             DataError: The template does not end an answer.
         """
-        entries: dict[int, Entry] = {}
+        issues: dict[int, RowIssue] = {}
         read: dict[int, tuple[Row, list[Message]]] = {}
         for place, row in enumerate(rows):
             if isinstance(row, BadRow):
-                entries[place] = _entry(BAD, row, row.reason)
+                issues[place] = _issue(BAD, row, row.reason)
                 continue
             try:
                 read[place] = row, to_messages(row, self.source.columns)
             except RowError as error:
-                entries[place] = _entry(BAD, row, str(error))
+                issues[place] = _issue(BAD, row, str(error))
         records = []
         examples = self.encoder.encode_all([messages for _, messages in read.values()])
         for (place, (row, messages)), example in zip(read.items(), examples, strict=True):
             if isinstance(example, TooLongError):
-                entries[place] = _entry(TOO_LONG, row, str(example), example.tokens)
+                issues[place] = _issue(TOO_LONG, row, str(example), example.tokens)
             elif isinstance(example, RowError):
-                entries[place] = _entry(BAD, row, str(example))
+                issues[place] = _issue(BAD, row, str(example))
             else:
                 if example.cut:
                     reason = f"the prompt's middle is cut by {example.cut} tokens"
-                    entries[place] = _entry(CUT, row, reason, example.cut)
+                    issues[place] = _issue(CUT, row, reason, example.cut)
                 records.append(_record(row, messages, example))
         table = pyarrow.Table.from_pylist(records, FEATURES.arrow_schema)
-        return Chunk(table, [entries[place] for place in sorted(entries)], len(rows))
+        return Chunk(table, [issues[place] for place in sorted(issues)], len(rows))
 
 
-def _entry(kind: str, row: Row | BadRow, reason: str, tokens: int = 0) -> Entry:
+def _issue(kind: str, row: Row | BadRow, reason: str, tokens: int = 0) -> RowIssue:
     # A row's own keys stand in some reasons, and they may be of any length and hold anything.
     shown = reason if len(reason) <= LONGEST else f"{reason[:LONGEST]} …"
     line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in shown)
-    return Entry(kind, row.file, row.line, line, tokens)
+    return RowIssue(kind, row.file, row.line, line, tokens)
 
 
 def _record(row: Row, messages: list[Message], example: Example) -> dict[str, Any]:
@@ -129,28 +129,28 @@ def _hash(words: Sequence[str]) -> int:
 
 
 def chunks(
-    rows: Iterator[Row | BadRow], tokenise: Tokenise, processes: int | None = None
+    rows: Iterator[Row | BadRow], tokenize: TokenizeRows, processes: int | None = None
 ) -> Iterator[Chunk]:
-    """Tokenise rows in their order, of which few are held at a time.
+    """TokenizeRows rows in their order, of which few are held at a time.
 
     Args:
         rows: As they are read.
-        tokenise: What is done to each chunk of them.
+        tokenize: What is done to each chunk of them.
         processes: How many share the work; None for one a core.
     """
     read = iter(lambda: list(islice(rows, SIZE)), [])
-    yield from map(tokenise, islice(read, ALONE))
+    yield from map(tokenize, islice(read, ALONE))
     following = next(read, None)
     if following is None:
         return
     processes = processes or _cores()
     if processes == 1:
-        yield tokenise(following)
-        yield from map(tokenise, read)
+        yield tokenize(following)
+        yield from map(tokenize, read)
         return
     # A forked process has the libraries loaded; elsewhere than on Linux forking is not safe.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(processes, context, _begin, (tokenise,)) as pool:
+    with ProcessPoolExecutor(processes, context, _begin, (tokenize,)) as pool:
         waiting: deque[Future[Chunk]] = deque([pool.submit(_work, following)])
         try:
             # The executor would take in the whole file if it were let.
@@ -174,10 +174,10 @@ def _cores() -> int:
 _tokenise: Callable[[Sequence[Row | BadRow]], Chunk]
 
 
-def _begin(tokenise: Tokenise) -> None:
+def _begin(tokenize: TokenizeRows) -> None:
     """What a process does once."""
     global _tokenise
-    _tokenise = tokenise
+    _tokenise = tokenize
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes share the cores already
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process stops the others
 

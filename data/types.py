@@ -69,18 +69,18 @@ class Batch:
 
     Shapes:
         input_ids, labels, position_ids: (1, tokens)
-        borders: (rows + 1,), int32; row i is [borders[i], borders[i + 1])
+        cu_seqlens: (rows + 1,), int32; row i is [cu_seqlens[i], cu_seqlens[i + 1])
     """
 
     input_ids: Tensor
     labels: Tensor
     position_ids: Tensor
-    borders: Tensor
-    longest: int
+    cu_seqlens: Tensor
+    max_seqlen: int
     """Tokens of the longest row."""
     step_labels: int = 0
-    """Labelled tokens of the whole optimizer step, over its micro-batches and all ranks."""
-    draw: int = 0
+    """Labeled tokens of the whole optimizer step, over its micro-batches and all ranks."""
+    rng_key: int = 0
     """What chance is seeded by, beside the run's seed: the same whichever rank computes it."""
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":

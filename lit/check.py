@@ -15,7 +15,7 @@ from lit.distributed.sharding import ShardedStrategy
 from lit.model import base as models
 from lit.preflight.checkup import Checkup, sections
 from lit.preflight.estimate import estimate
-from lit.preflight.finding import Reason
+from lit.preflight.finding import Finding
 from lit.preflight.forecast import forecast, largest
 from lit.preflight.verdict import judge
 from lit.report.page import show_page, write_page
@@ -46,7 +46,7 @@ def examine(arguments: Arguments) -> Checkup:
     if there is not None and needed.peak * processes > there and not sharded:
         each = f" by each of {processes} processes" if processes > 1 else ""
         reasons.append(
-            Reason(
+            Finding(
                 f"about {needed.peak / 1e9:.1f} GB of memory are needed{each}, and there are "
                 f"{there / 1e9:.1f}: lower data.batch_size or data.max_length, or set "
                 "model.gradient_checkpointing to true"

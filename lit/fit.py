@@ -10,7 +10,7 @@ import sys
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from data.step_map import said_of
+from data.step_map import describe_step_change
 from data.types import DataError
 from lit.distributed.ranks import Ranks, unreachable
 from lit.fitting.summary import say_end, say_plan
@@ -18,19 +18,19 @@ from lit.model import base as models
 from lit.preflight.forecast import forecast
 from lit.preflight.verdict import judge, refuse
 from lit.report.pictures import loss_picture
-from lit.resume.checkpoint import WholeCheckpointIO
-from lit.resume.resume_point import Continuation, Origin
-from lit.resume.settings_diff import Settings, check_drift, digests, same_end, settings
+from lit.resume.checkpoint import AtomicCheckpointIO
+from lit.resume.resume_point import ResumePoint, ResumeState
+from lit.resume.settings_diff import Settings, check_settings, digests, same_end, settings
 from lit.resume.stopping import StopOnSignal, StoppedError
 from lit.run import console
 from lit.run.card import write_card
-from lit.run.console import say
+from lit.run.console import print_rank0
 from lit.run.folder import RunFolder
-from lit.run.memory import keep_freed
+from lit.run.memory import retain_heap
 from lit.run.metrics import MetricsTable, losses
 from lit.settings.arguments import Arguments, parse
-from lit.train.callbacks import BestAdapter, Lines, Samples, Throughput
-from lit.train.longest_batch import LOWER, Rehearsal, out_of_memory
+from lit.train.callbacks import BestAdapter, ProgressLines, SampleAnswers, Throughput
+from lit.train.longest_batch import LOWER, LongestBatchTrial, out_of_memory
 from lit.train.step_guard import TrainingError
 from lora.config import ConfigError
 
@@ -49,56 +49,66 @@ def fit(arguments: Arguments, ranks: Ranks) -> None:
     folder = RunFolder(arguments.config.output_dir)
     resume = arguments.config.ckpt_path
     with folder.claimed(resume=bool(resume), overwrite=arguments.config.overwrite):
-        origin = Origin.find(folder, resume) if resume else Origin()
+        resume_point = ResumePoint.find(folder, resume) if resume else ResumePoint()
         now = settings(arguments.settings())
-        lines = check_drift(origin.settings, now)
-        ended = origin.path == folder.last and folder.picture.is_file()
-        if ended and same_end(origin.settings, now):
-            say(f"resume {folder.path} is already complete: {origin.step} optimizer steps")
-            say("       train longer by trainer.max_epochs, or anew in another --output_dir")
+        lines = check_settings(resume_point.settings, now)
+        ended = resume_point.path == folder.last and folder.picture.is_file()
+        if ended and same_end(resume_point.settings, now):
+            print_rank0(
+                f"resume {folder.path} is already complete: {resume_point.step} optimizer steps"
+            )
+            print_rank0(
+                "       train longer by trainer.max_epochs, or anew in another --output_dir"
+            )
             return
-        _run(arguments, ranks, folder, origin, now, lines)
+        _run(arguments, ranks, folder, resume_point, now, lines)
 
 
 def _run(
     arguments: Arguments,
     ranks: Ranks,
     folder: RunFolder,
-    origin: Origin,
+    resume_point: ResumePoint,
     now: Settings,
     lines: list[str],
 ) -> None:
     best, throughput, stop = BestAdapter(folder), Throughput(), StopOnSignal(folder)
-    continuation = Continuation(now, origin)
-    _start(arguments, folder, origin, [best, throughput, stop, continuation, Samples()])
+    resume_state = ResumeState(now, resume_point)
+    _start(arguments, folder, resume_point, [best, throughput, stop, resume_state, SampleAnswers()])
     data, model, trainer = arguments.datamodule, arguments.model, arguments.trainer
     data.trainer = trainer
     with stop:
         data.setup()
         rows = digests(data)
         now |= rows
-        check_drift(origin.settings, now)
-        if origin.path:
-            data.go_on(origin.course, origin.step)
-        if origin.step and origin.step >= data.total_steps() and folder.picture.is_file():
-            say(f"resume {folder.path} is already complete: {origin.step} optimizer steps")
+        check_settings(resume_point.settings, now)
+        if resume_point.path:
+            data.resume_from(resume_point.step_map, resume_point.step)
+        if (
+            resume_point.step
+            and resume_point.step >= data.total_steps()
+            and folder.picture.is_file()
+        ):
+            print_rank0(
+                f"resume {folder.path} is already complete: {resume_point.step} optimizer steps"
+            )
             return
         reasons = judge(arguments, forecast(arguments))
         refuse(reasons, arguments.config.force)
         ranks.meet(trainer)
-        ranks.agree(rows | {"the checkpoint's step": str(origin.step)})
+        ranks.agree(rows | {"the checkpoint's step": str(resume_point.step)})
         if trainer.is_global_zero:
-            _prepare(arguments, folder, resume=bool(origin.path))
+            _prepare(arguments, folder, resume=bool(resume_point.path))
         say_plan(arguments)
         for reason in reasons:
-            say(f"check  {reason.text}")
-        if origin.path:
-            say(f"resume {origin.path}, after step {origin.step}")
-            for line in [*lines, *said_of(data.course, origin.step)]:
-                say(f"       {line}")
+            print_rank0(f"check  {reason.text}")
+        if resume_point.path:
+            print_rank0(f"resume {resume_point.path}, after step {resume_point.step}")
+            for line in [*lines, *describe_step_change(data.step_map, resume_point.step)]:
+                print_rank0(f"       {line}")
         else:
             trainer.validate(model, data, verbose=False)
-        trainer.fit(model, data, ckpt_path=origin.path, weights_only=True)
+        trainer.fit(model, data, ckpt_path=resume_point.path, weights_only=True)
         if best.judged < trainer.global_step:
             trainer.validate(model, data, verbose=False)
         if trainer.is_global_zero:
@@ -114,18 +124,22 @@ def _prepare(arguments: Arguments, folder: RunFolder, resume: bool) -> None:
 
 
 def _start(
-    arguments: Arguments, folder: RunFolder, origin: Origin, callbacks: list[Callback]
+    arguments: Arguments, folder: RunFolder, resume_point: ResumePoint, callbacks: list[Callback]
 ) -> None:
     terminal = sys.stdout.isatty()
     arguments.start(
-        callbacks=[*callbacks, RichProgressBar() if terminal else Lines(), Rehearsal()],
+        callbacks=[
+            *callbacks,
+            RichProgressBar() if terminal else ProgressLines(),
+            LongestBatchTrial(),
+        ],
         default_root_dir=str(folder.path),
         enable_progress_bar=terminal,
         logger=[
             TensorBoardLogger(folder.path, name="tensorboard", version=""),
-            MetricsTable(folder.metrics, done=origin.step),
+            MetricsTable(folder.metrics, done=resume_point.step),
         ],
-        plugins=[WholeCheckpointIO()],
+        plugins=[AtomicCheckpointIO()],
     )
 
 
@@ -156,7 +170,7 @@ def main(args: list[str] | None = None) -> int:
     ranks = Ranks()
     try:
         ranks.join()
-        keep_freed()
+        retain_heap()
         fit(parse(sys.argv[1:] if args is None else args), ranks)
     except (ConfigError, DataError) as error:
         return ranks.end(2, str(error))

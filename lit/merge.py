@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPE_NAMES = ("float32", "bfloat16", "float16")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -17,7 +17,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--adapter", required=True, type=Path, help="an adapter's folder")
     parser.add_argument("--output_dir", required=True, type=Path, help="the folder to make")
     parser.add_argument("--base", help="the base model, if it is not where the adapter says")
-    parser.add_argument("--dtype", choices=DTYPES, help="of the weights; by default the base's")
+    parser.add_argument(
+        "--dtype", choices=DTYPE_NAMES, help="of the weights; by default the base's"
+    )
     parser.add_argument(
         "--quantize",
         choices=("nf4", "fp4", "int8"),

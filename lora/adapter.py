@@ -12,11 +12,17 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lora.config import LoRAConfig
-from lora.inject import adapted, inject
+from lora.inject import inject, lora_layers
 from lora.peft_format import AdapterError, from_peft, printable, to_peft
-from lora.peft_tensors import check_tied, check_widest, expected, parameters, widest
+from lora.peft_tensors import (
+    adapter_parameters,
+    check_portable,
+    check_tied,
+    expected_shapes,
+    to_portable,
+)
 
-__all__ = ["AdapterError", "load_adapter", "read_config", "save_adapter", "write_whole"]
+__all__ = ["AdapterError", "load_adapter", "read_config", "save_adapter", "write_text"]
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -47,12 +53,12 @@ def save_adapter(
         AdapterError: The model has no adapters, a weight is not finite, or what was written
             computes something else.
     """
-    if not any(adapted(model)):
+    if not any(lora_layers(model)):
         raise AdapterError("this model has no adapter to save")
-    for key, value in parameters(model).items():
+    for key, value in adapter_parameters(model).items():
         if not value.isfinite().all():
             raise AdapterError(f"{key} holds NaN or infinity; nothing was saved")
-    r, lora_alpha, weights = widest(model)
+    r, lora_alpha, weights = to_portable(model)
     # A path with .. means something else where the folder is read.
     base = str(Path(base).resolve()) if ".." in Path(base).parts else base
     words = to_peft(model, r, lora_alpha, base, revision)
@@ -62,13 +68,13 @@ def save_adapter(
         new = Path(name) / WEIGHTS
         save_file(weights, new, metadata={"format": "pt"})
         written = _read_weights(new, {key: tuple(value.shape) for key, value in weights.items()})
-        check_widest(model, r, lora_alpha, written)
+        check_portable(model, r, lora_alpha, written)
         with new.open("rb") as file:
             os.fsync(file.fileno())
         new.chmod(0o644)
         os.replace(new, directory / WEIGHTS)
     text = json.dumps(words, indent=2, ensure_ascii=False)
-    write_whole(directory / CONFIG, text + "\n")
+    write_text(directory / CONFIG, text + "\n")
     return directory
 
 
@@ -89,14 +95,14 @@ def load_adapter(model: nn.Module, directory: str | Path) -> LoRAConfig:
     words = read_config(directory)
     try:
         config = from_peft(words)
-        shapes = expected(model, config)
+        shapes = expected_shapes(model, config)
     except AdapterError as error:
         raise AdapterError(f"{directory / CONFIG}: {error}") from None
     weights = _read_weights(directory / WEIGHTS, shapes)
     check_tied(model, config, weights)
     inject(model, config)
     with torch.no_grad():
-        for key, parameter in parameters(model).items():
+        for key, parameter in adapter_parameters(model).items():
             parameter.copy_(weights[key])
     return config
 
@@ -126,7 +132,7 @@ def read_config(directory: str | Path) -> dict[str, Any]:
     return config
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old one or the new one, never a part."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

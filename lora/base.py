@@ -1,6 +1,6 @@
 """The frozen layer below an adapter, whatever class holds its weight, always seen as (out, in).
 
-The one file that knows bitsandbytes, and that imports it only when a layer is quantised.
+The one file that knows bitsandbytes, and that imports it only when a layer is quantized.
 """
 
 import copy
@@ -18,7 +18,7 @@ OUTLIER = 6.0
 
 
 def is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
-    """Whether an adapter can be put on: ``nn.Linear``, its quantised kin, or ``Conv1D``."""
+    """Whether an adapter can be put on: ``nn.Linear``, its quantized kin, or ``Conv1D``."""
     return isinstance(module, nn.Linear) or is_transposed(module)
 
 
@@ -40,17 +40,17 @@ def quant_state(base: nn.Linear) -> Any:
     return getattr(base.weight, "quant_state", None)
 
 
-def is_quantised(base: nn.Linear) -> bool:
+def is_quantized(base: nn.Linear) -> bool:
     """Whether the weight is held in 4 or 8 bits."""
     return quant_state(base) is not None or int8_scale(base) is not None
 
 
-def quantised(base: nn.Linear, kind: str, dtype: torch.dtype) -> nn.Linear:
+def quantized_layer(base: nn.Linear, kind: str, dtype: torch.dtype) -> nn.Linear:
     """The layer with its weight in 4 or 8 bits; those of 4 are packed when moved to a device.
 
     Args:
         base: A dense layer; its weight is not copied.
-        kind: ``nf4`` or ``fp4``, both double-quantised, or ``int8``, which on a GPU, and in eval
+        kind: ``nf4`` or ``fp4``, both double-quantized, or ``int8``, which on a GPU, and in eval
             mode, rounds the layer's input to 8 bits too, outliers aside.
         dtype: What it computes in.
 
@@ -64,7 +64,7 @@ def quantised(base: nn.Linear, kind: str, dtype: torch.dtype) -> nn.Linear:
     if kind not in KINDS:
         raise ConfigError(f"model.quantize is {kind!r}; there are {', '.join(KINDS)}")
     if is_transposed(base):
-        raise ConfigError("models with transposed layers, like GPT-2, cannot be quantised")
+        raise ConfigError("models with transposed layers, like GPT-2, cannot be quantized")
     device = base.weight.device
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(
@@ -142,14 +142,14 @@ def dense_weight(base: nn.Linear) -> Tensor:
     return (weight.T if is_transposed(base) else weight).float().clone()
 
 
-def with_weight(base: nn.Linear, weight: Tensor) -> nn.Module:
+def dense_copy(base: nn.Linear, weight: Tensor) -> nn.Module:
     """A dense copy of the layer with another weight.
 
     Args:
         base: The layer; left as it is.
         weight: The new weight, (out, in), stored in the dtype the layer computes in.
     """
-    if is_quantised(base):
+    if is_quantized(base):
         dense = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
         dense.bias = base.bias
     else:

@@ -94,17 +94,17 @@ def ends_with(path: str, target: str) -> bool:
     return path == target or path.endswith("." + target)
 
 
-def ends(path: str) -> Iterator[str]:
+def path_suffixes(path: str) -> Iterator[str]:
     """Every target that a path ends with, the shortest first."""
     parts = path.split(".")
     return (".".join(parts[-length:]) for length in range(1, len(parts) + 1))
 
 
-def by_end(paths: Iterable[str]) -> dict[str, set[str]]:
+def index_by_suffix(paths: Iterable[str]) -> dict[str, set[str]]:
     """The paths that each target means: a look-up that many targets do not slow down."""
     named: dict[str, set[str]] = {}
     for path in paths:
-        for end in ends(path):
+        for end in path_suffixes(path):
             named.setdefault(end, set()).add(path)
     return named
 

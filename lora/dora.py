@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from lora.base import compute_dtype, dense_weight
 from lora.layer import LoRALinear
-from lora.lora_function import Remade
+from lora.lora_function import Recompute
 
 
 class DoRALinear(LoRALinear):
@@ -31,9 +31,9 @@ class DoRALinear(LoRALinear):
         self.register_buffer("squares", squares, persistent=False)
         self.magnitude = nn.Parameter(squares.sqrt())
 
-    def forward(self, x: Tensor, remade: Remade | None = None) -> Tensor:
+    def forward(self, x: Tensor, recompute: Recompute | None = None) -> Tensor:
         """Apply the layer, with its update and its gain unless disabled."""
-        y = super().forward(x, remade)
+        y = super().forward(x, recompute)
         if not self.enabled:
             return y
         bias = self.base.bias
@@ -51,7 +51,7 @@ class DoRALinear(LoRALinear):
     @torch.no_grad()
     def _norm(self) -> Tensor:
         """The rows' lengths, ‖w + s b A‖² = ‖w‖² + 2 s (w Aᵀ) bᵀ + s² b A Aᵀ bᵀ."""
-        # W Aᵀ comes out of the base layer itself: r rows more to compute, and a quantised weight
+        # W Aᵀ comes out of the base layer itself: r rows more to compute, and a quantized weight
         # is never made dense.
         A, B, scale = self.lora_A, self.lora_B, self.config.scale
         WA = self.base(A.to(compute_dtype(self.base))).float()

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lora.config import ConfigError, by_end
+from lora.config import ConfigError, index_by_suffix
 
 
-class WholeLayer(nn.Module):
+class FullLayer(nn.Module):
     """A layer whose own parameters train, as float32 masters beside the frozen ones.
 
     Args:
@@ -44,14 +44,14 @@ class WholeLayer(nn.Module):
         return {name: value.to(own(name).dtype) for name, value in self.trained.items()}
 
 
-def whole(model: nn.Module) -> Iterator[tuple[str, WholeLayer]]:
+def full_layers(model: nn.Module) -> Iterator[tuple[str, FullLayer]]:
     """Yield every layer that trains in full, with its path in the model."""
     for path, module in model.named_modules():
-        if isinstance(module, WholeLayer):
+        if isinstance(module, FullLayer):
             yield path, module
 
 
-def find_whole(model: nn.Module, names: list[str]) -> dict[str, nn.Module]:
+def select_full_layers(model: nn.Module, names: list[str]) -> dict[str, nn.Module]:
     """The layers that names mean, and those whose weights are tied to theirs, by path.
 
     Tied weights are one matrix, so all layers that read it train together: an embedding that is
@@ -65,7 +65,7 @@ def find_whole(model: nn.Module, names: list[str]) -> dict[str, nn.Module]:
         for path, module in model.named_modules()
         if path and not list(module.children()) and list(module.parameters())
     }
-    named = by_end(leaves)
+    named = index_by_suffix(leaves)
     for name in names:
         if name not in named:
             there = sorted({path.rpartition(".")[2] for path in leaves})
@@ -76,7 +76,7 @@ def find_whole(model: nn.Module, names: list[str]) -> dict[str, nn.Module]:
         parameters = [p for path in named[name] for p in leaves[path].parameters()]
         if not all(p.is_floating_point() for p in parameters):
             raise ConfigError(
-                f"model.lora.modules_to_save names {name}, whose weight is quantised and cannot "
+                f"model.lora.modules_to_save names {name}, whose weight is quantized and cannot "
                 "train: adapt it by target_modules"
             )
     asked = {path for name in names for path in named[name]}
@@ -88,7 +88,7 @@ def find_whole(model: nn.Module, names: list[str]) -> dict[str, nn.Module]:
     }
 
 
-def whole_layers(layers: dict[str, nn.Module]) -> dict[str, WholeLayer]:
+def wrap_full_layers(layers: dict[str, nn.Module]) -> dict[str, FullLayer]:
     """Wrap layers, one master for each matrix, however many of them read it."""
     masters: dict[int, nn.Parameter] = {}
 
@@ -98,22 +98,22 @@ def whole_layers(layers: dict[str, nn.Module]) -> dict[str, WholeLayer]:
         return masters[id(parameter)]
 
     return {
-        path: WholeLayer(layer, {name: master(p) for name, p in layer.named_parameters()})
+        path: FullLayer(layer, {name: master(p) for name, p in layer.named_parameters()})
         for path, layer in layers.items()
     }
 
 
-def tied(model: nn.Module) -> list[list[str]]:
+def tied_groups(model: nn.Module) -> list[list[str]]:
     """Groups of paths whose layers train one matrix together."""
     groups: dict[int, list[str]] = {}
-    for path, layer in whole(model):
+    for path, layer in full_layers(model):
         for value in layer.trained.values():
             groups.setdefault(id(value), []).append(path)
     return [paths for paths in groups.values() if len(paths) > 1]
 
 
 @torch.no_grad()
-def settle(layers: dict[str, WholeLayer]) -> dict[str, nn.Module]:
+def unwrap(layers: dict[str, FullLayer]) -> dict[str, nn.Module]:
     """The plain layers with the trained values in the base's dtype; tied ones stay tied."""
     settled: dict[int, nn.Parameter] = {}
     for layer in layers.values():

@@ -7,13 +7,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lora.base import quantised, with_weight
+from lora.base import dense_copy, quantized_layer
 from lora.config import ConfigError, LoRAConfig
 from lora.dora import DoRALinear
-from lora.full_layers import WholeLayer, settle, whole, whole_layers
+from lora.full_layers import FullLayer, full_layers, unwrap, wrap_full_layers
 from lora.layer import LoRALinear
 from lora.pissa import PiSSALinear
-from lora.targets import chosen, linear_layers
+from lora.targets import linear_layers, select_layers
 
 VARIANTS: dict[str, type[LoRALinear]] = {
     "lora": LoRALinear,
@@ -22,7 +22,7 @@ VARIANTS: dict[str, type[LoRALinear]] = {
 }
 
 
-class Count(NamedTuple):
+class ParameterCount(NamedTuple):
     """Numbers of parameters."""
 
     trainable: int
@@ -45,21 +45,21 @@ def inject(model: nn.Module, config: LoRAConfig) -> list[str]:
     """
     if config.variant not in VARIANTS:
         raise ConfigError(f"lora.variant is {config.variant!r}; there are {', '.join(VARIANTS)}")
-    if any(adapted(model)):
+    if any(lora_layers(model)):
         raise ConfigError("this model has adapters already; merge or eject them first")
-    targets, in_full = chosen(model, config)
+    targets, in_full = select_layers(model, config)
     variant = VARIANTS[config.variant]
     # All are made before the first is put in, since a variant may refuse a layer.
     layers = {path: variant(layer, config.at(path)) for path, layer in targets.items()}
     model.requires_grad_(False)
     for path, layer in layers.items():
         _replace(model, path, layer)
-    for path, module in whole_layers(in_full).items():
+    for path, module in wrap_full_layers(in_full).items():
         _replace(model, path, module)
     return list(targets)
 
 
-def quantise(model: nn.Module, kind: str, dtype: torch.dtype) -> None:
+def quantize_model(model: nn.Module, kind: str, dtype: torch.dtype) -> None:
     """Put every linear layer but the output head into 4 or 8 bits, in place, on its device.
 
     Args:
@@ -69,10 +69,10 @@ def quantise(model: nn.Module, kind: str, dtype: torch.dtype) -> None:
     """
     for path, layer in linear_layers(model).items():
         device = layer.weight.device
-        _replace(model, path, quantised(layer, kind, dtype).to(device))
+        _replace(model, path, quantized_layer(layer, kind, dtype).to(device))
 
 
-def adapted(model: nn.Module) -> Iterator[tuple[str, LoRALinear]]:
+def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoRALinear]]:
     """Yield every adapted layer with its path in the model."""
     for path, module in model.named_modules():
         if isinstance(module, LoRALinear):
@@ -81,9 +81,9 @@ def adapted(model: nn.Module) -> Iterator[tuple[str, LoRALinear]]:
 
 def merge(model: nn.Module) -> nn.Module:
     """Fold each adapter into its weight, in place; plain dense layers remain."""
-    for path, layer in list(adapted(model)):
-        _replace(model, path, with_weight(layer.base, layer.merged()))
-    for path, plain in settle(dict(whole(model))).items():
+    for path, layer in list(lora_layers(model)):
+        _replace(model, path, dense_copy(layer.base, layer.merged()))
+    for path, plain in unwrap(dict(full_layers(model))).items():
         _replace(model, path, plain)
     return model
 
@@ -96,7 +96,7 @@ def eject(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def disabled(model: nn.Module) -> Iterator[nn.Module]:
+def adapters_disabled(model: nn.Module) -> Iterator[nn.Module]:
     """The base model for the length of a ``with`` block; the adapters come back after it."""
     before = [(layer, layer.enabled) for _, layer in _all_layers(model)]
     try:
@@ -108,27 +108,27 @@ def disabled(model: nn.Module) -> Iterator[nn.Module]:
             layer.enabled = enabled
 
 
-def tensors(model: nn.Module) -> dict[str, nn.Parameter]:
+def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """The trainable tensors by their path in the model: what a checkpoint holds."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def count(model: nn.Module) -> Count:
+def count_parameters(model: nn.Module) -> ParameterCount:
     """Count the parameters that train, and all, each tied one once."""
 
     def size(parameter: Tensor) -> int:
-        quantised = getattr(parameter, "quant_state", None)
-        return quantised.shape.numel() if quantised is not None else parameter.numel()
+        quantized = getattr(parameter, "quant_state", None)
+        return quantized.shape.numel() if quantized is not None else parameter.numel()
 
     parameters = list(model.parameters())
-    return Count(
+    return ParameterCount(
         trainable=sum(size(p) for p in parameters if p.requires_grad),
         total=sum(size(p) for p in parameters),
     )
 
 
-def _all_layers(model: nn.Module) -> list[tuple[str, LoRALinear | WholeLayer]]:
-    return [*adapted(model), *whole(model)]
+def _all_layers(model: nn.Module) -> list[tuple[str, LoRALinear | FullLayer]]:
+    return [*lora_layers(model), *full_layers(model)]
 
 
 def _replace(model: nn.Module, path: str, module: nn.Module) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lora.base import dense_weight, features
 from lora.config import LoRAConfig
-from lora.lora_function import LowRank, Remade
+from lora.lora_function import LoRAFunction, Recompute
 
 
 class LoRALinear(nn.Module):
@@ -18,7 +18,7 @@ class LoRALinear(nn.Module):
         y = base(x) + scale * B A dropout(x)
 
     A and B are float32 masters and compute in x's dtype; x is never copied up. The base layer is
-    called, never read, so it may be dense or quantised. What is kept for the backward pass is
+    called, never read, so it may be dense or quantized. What is kept for the backward pass is
     named in ``lora.lora_function``.
 
     Args:
@@ -58,12 +58,12 @@ class LoRALinear(nn.Module):
         """A (r, in) and B (out, r) of the update, as it is computed and as it is saved."""
         return self.lora_A, self.lora_B
 
-    def forward(self, x: Tensor, remade: Remade | None = None) -> Tensor:
+    def forward(self, x: Tensor, recompute: Recompute | None = None) -> Tensor:
         """Apply the layer, with its update unless disabled.
 
         Args:
             x: (..., in).
-            remade: How x is made again for the backward pass, where it is not to be kept.
+            recompute: How x is made again for the backward pass, where it is not to be kept.
         """
         y = self.base(x)
         if not self.enabled:
@@ -75,8 +75,8 @@ class LoRALinear(nn.Module):
             return y + F.linear(F.linear(x, A.to(x.dtype)), B.to(x.dtype)) * self.config.scale
         # The sum is written into y, which autograd forbids where a layer returns part of another.
         y = y.clone() if y._is_view() else y
-        make, parts = remade or (None, ())
-        return LowRank.apply(y, x, A, B, self.config.scale, dropout, make, *parts)
+        make, parts = recompute or (None, ())
+        return LoRAFunction.apply(y, x, A, B, self.config.scale, dropout, make, *parts)
 
     def merged(self) -> Tensor:
         """The weight of the one dense layer that equals this one, (out, in), in float32."""

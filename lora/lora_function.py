@@ -13,14 +13,14 @@ RARE = 0.03
 this one 16, to within 1 / 131072."""
 
 
-class Remade(NamedTuple):
+class Recompute(NamedTuple):
     """How a tensor that is not kept for the backward pass is made again from others that are."""
 
     make: Callable[..., Tensor]
     parts: tuple[Tensor, ...]
 
 
-class LowRank(torch.autograd.Function):
+class LoRAFunction(torch.autograd.Function):
     """The sum y + scale * B A dropout(x), whose backward pass draws the dropout's mask again.
 
     With g the gradient of the sum, z = scale * A dropout(x) and h = scale * Bᵀ g:
@@ -58,7 +58,7 @@ class LowRank(torch.autograd.Function):
         with _as_written(x):
             dropped = x.to(ctx.dtype)
             if dropout:
-                mask, kept = keep_mask(x.shape, dropout, ctx.seed, dropped)
+                mask, kept = dropout_mask(x.shape, dropout, ctx.seed, dropped)
                 dropped, scale = mask.mul_(dropped), scale / kept
             z = A.to(ctx.dtype) @ _rows(dropped).T * scale
             ctx.make = make
@@ -79,7 +79,7 @@ class LowRank(torch.autograd.Function):
         of_x = of_A = of_B = None
         with _as_written(x):
             if ctx.dropout:
-                mask, kept = keep_mask(x.shape, ctx.dropout, ctx.seed, z)
+                mask, kept = dropout_mask(x.shape, ctx.dropout, ctx.seed, z)
                 scale = scale / kept
             rows = _rows(g).to(ctx.dtype)
             h = B.to(ctx.dtype).T @ rows.T * scale
@@ -95,7 +95,9 @@ class LowRank(torch.autograd.Function):
         return g, of_x, of_A, of_B, None, None, None, *(None for _ in parts if ctx.make)
 
 
-def keep_mask(shape: torch.Size, dropout: float, seed: int, like: Tensor) -> tuple[Tensor, float]:
+def dropout_mask(
+    shape: torch.Size, dropout: float, seed: int, like: Tensor
+) -> tuple[Tensor, float]:
     """Draw which elements stay: the same for the same seed, whatever else was drawn.
 
     Args:

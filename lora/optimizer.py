@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lora.config import ConfigError
-from lora.inject import adapted, tensors
+from lora.inject import lora_layers, trainable_parameters
 
 
 def _adamw_8bit(paged: bool) -> Callable[..., Optimizer]:
@@ -60,11 +60,11 @@ def parameter_groups(
         Hayou et al., LoRA+, 2024, arXiv:2402.12354.
     """
     faster, decaying = set(), set()
-    for _, layer in adapted(model):
+    for _, layer in lora_layers(model):
         faster.add(id(layer.lora_B))
         decaying |= {id(layer.get_parameter(tensor)) for tensor in layer.DECAYED}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for parameter in tensors(model).values():
+    for parameter in trainable_parameters(model).values():
         place = id(parameter)
         fast = place in faster and loraplus_lr_ratio != 1
         groups.setdefault((fast, place not in decaying), []).append(parameter)

@@ -6,10 +6,10 @@ from typing import Any
 from torch import nn
 
 from lora.base import is_transposed
-from lora.config import ConfigError, LoRAConfig, ends, ends_with
+from lora.config import ConfigError, LoRAConfig, ends_with, path_suffixes
 from lora.dora import DoRALinear
-from lora.full_layers import whole
-from lora.inject import adapted
+from lora.full_layers import full_layers
+from lora.inject import lora_layers
 
 # What PEFT may write that this package does not do, with the values that mean "not used".
 UNSUPPORTED: dict[str, tuple] = {
@@ -54,7 +54,7 @@ def to_peft(
         base: The base model's hub name or folder.
         revision: The base model's revision on the hub.
     """
-    layers = dict(adapted(model))
+    layers = dict(lora_layers(model))
     first = next(iter(layers.values()))
     return {
         "peft_type": "LORA",
@@ -71,7 +71,7 @@ def to_peft(
         "fan_in_fan_out": any(is_transposed(layer.base) for layer in layers.values()),
         "init_lora_weights": True,
         "inference_mode": True,
-        "modules_to_save": _shortest_names(model, {path for path, _ in whole(model)}) or None,
+        "modules_to_save": _shortest_names(model, {path for path, _ in full_layers(model)}) or None,
         "rank_pattern": {},
         "alpha_pattern": {},
     }
@@ -164,6 +164,8 @@ def _shortest_names(model: nn.Module, chosen: set[str]) -> list[str]:
         end
         for path, _ in model.named_modules()
         if path not in chosen and not any(ends_with(path, name) for name in ("base", "trained"))
-        for end in ends(path)
+        for end in path_suffixes(path)
     }
-    return sorted({next(end for end in ends(path) if end not in others) for path in chosen})
+    return sorted(
+        {next(end for end in path_suffixes(path) if end not in others) for path in chosen}
+    )

@@ -5,10 +5,10 @@ from torch import Tensor, nn
 
 from lora.base import features
 from lora.config import ConfigError, LoRAConfig
-from lora.full_layers import whole
-from lora.inject import adapted
+from lora.full_layers import full_layers
+from lora.inject import lora_layers
 from lora.peft_format import AdapterError, printable
-from lora.targets import chosen
+from lora.targets import select_layers
 
 PREFIX = "base_model.model."
 SUFFIX = {
@@ -19,26 +19,26 @@ SUFFIX = {
 """PEFT's names of a layer's tensors, by ours."""
 
 
-def parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """The trainable tensors of a model with adapters, by their names in a file."""
     named = {
         f"{PREFIX}{path}.{SUFFIX[name]}": parameter
-        for path, layer in adapted(model)
+        for path, layer in lora_layers(model)
         for name, parameter in layer.named_parameters(recurse=False)
     }
-    for path, module in whole(model):
+    for path, module in full_layers(model):
         named |= {f"{PREFIX}{path}.{name}": value for name, value in module.trained.items()}
     return named
 
 
-def expected(model: nn.Module, config: LoRAConfig) -> dict[str, tuple[int, ...]]:
+def expected_shapes(model: nn.Module, config: LoRAConfig) -> dict[str, tuple[int, ...]]:
     """The shapes of a file's tensors by their names, for a model without adapters.
 
     Raises:
         AdapterError: The config names what the model does not have.
     """
     try:
-        targets, in_full = chosen(model, config)
+        targets, in_full = select_layers(model, config)
     except ConfigError as error:
         reason = printable(str(error))
         raise AdapterError(f"it was made for another model: {reason}") from None
@@ -62,7 +62,7 @@ def check_tied(model: nn.Module, config: LoRAConfig, tensors: dict[str, Tensor])
         AdapterError: They differ, as where PEFT trained each by itself.
     """
     first: dict[int, str] = {}
-    for path, module in chosen(model, config)[1].items():
+    for path, module in select_layers(model, config)[1].items():
         for name, parameter in module.named_parameters():
             key = f"{PREFIX}{path}.{name}"
             other = first.setdefault(id(parameter), key)
@@ -71,7 +71,7 @@ def check_tied(model: nn.Module, config: LoRAConfig, tensors: dict[str, Tensor])
 
 
 @torch.no_grad()
-def widest(model: nn.Module) -> tuple[int, int, dict[str, Tensor]]:
+def to_portable(model: nn.Module) -> tuple[int, int, dict[str, Tensor]]:
     """The tensors in the form that most tools read: of one rank and one whole alpha.
 
     A layer of smaller rank is filled up with zeros, and what its scale differs by is multiplied
@@ -80,11 +80,11 @@ def widest(model: nn.Module) -> tuple[int, int, dict[str, Tensor]]:
     Returns:
         The rank, the alpha, and the tensors by their names in a file, float32 on the CPU.
     """
-    layers = dict(adapted(model))
+    layers = dict(lora_layers(model))
     factors = {path: layer.factors() for path, layer in layers.items()}
     r = max(A.shape[0] for A, _ in factors.values())
     lora_alpha = max(1, round(max(layer.config.scale for layer in layers.values()) * r))
-    tensors = {key: value.detach() for key, value in parameters(model).items()}
+    tensors = {key: value.detach() for key, value in adapter_parameters(model).items()}
     for path, (A, B) in factors.items():
         short = r - A.shape[0]
         B = B * (layers[path].config.scale / (lora_alpha / r))
@@ -95,7 +95,7 @@ def widest(model: nn.Module) -> tuple[int, int, dict[str, Tensor]]:
 
 
 @torch.no_grad()
-def check_widest(
+def check_portable(
     model: nn.Module, r: int, lora_alpha: float, tensors: dict[str, Tensor], tolerance: float = 1e-4
 ) -> None:
     """Compare what tensors compute with what the model's layers compute, on random inputs.
@@ -104,8 +104,8 @@ def check_widest(
         AdapterError: A layer's update, or a tensor that is saved as it is, differs.
     """
     generator = torch.Generator().manual_seed(0)
-    own = parameters(model)
-    for path, layer in adapted(model):
+    own = adapter_parameters(model)
+    for path, layer in lora_layers(model):
         keys = [f"{PREFIX}{path}.{SUFFIX[name]}" for name in ("lora_A", "lora_B")]
         x = torch.randn(4, layer.in_features, generator=generator)
         A, B = (factor.detach().cpu().float() for factor in layer.factors())

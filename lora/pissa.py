@@ -13,7 +13,7 @@ class PiSSALinear(LoRALinear):
 
         y = (W - scale * B₀ A₀) x + scale * B A x      B₀ A₀ = the best rank-r part of W / scale
 
-    The base stays W, dense or quantised. What is computed, dropped out and saved is the whole
+    The base stays W, dense or quantized. What is computed, dropped out and saved is the whole
     difference from it, as an ordinary LoRA of rank 2r that fits the original base:
 
         scale * (B A - B₀ A₀) = scale * [B - B₀, B₀] [A; A - A₀]

@@ -3,11 +3,11 @@
 from torch import nn
 
 from lora.base import is_linear
-from lora.config import ConfigError, LoRAConfig, by_end
-from lora.full_layers import find_whole
+from lora.config import ConfigError, LoRAConfig, index_by_suffix
+from lora.full_layers import select_full_layers
 
 
-def chosen(
+def select_layers(
     model: nn.Module, config: LoRAConfig
 ) -> tuple[dict[str, nn.Linear], dict[str, nn.Module]]:
     """The layers to adapt, and those to train in full, by path; nothing is changed.
@@ -15,10 +15,10 @@ def chosen(
     Raises:
         ConfigError: A name or a number means nothing in this model.
     """
-    in_full = find_whole(model, config.modules_to_save)
+    in_full = select_full_layers(model, config.modules_to_save)
     targets = {
         path: layer
-        for path, layer in match(model, config.target_modules).items()
+        for path, layer in match_targets(model, config.target_modules).items()
         if path not in in_full and _in_blocks(path, config.layers_to_transform)
     }
     if not targets and config.layers_to_transform is None:
@@ -28,7 +28,7 @@ def chosen(
             f"lora.layers_to_transform is {config.layers_to_transform}, and no target layer is in "
             f"such a block; there are blocks 0 to {_blocks(model) - 1}"
         )
-    named = by_end(targets)
+    named = index_by_suffix(targets)
     for setting, pattern in (("rank", config.rank_pattern), ("alpha", config.alpha_pattern)):
         if unused := pattern.keys() - named.keys():
             last = sorted({path.rpartition(".")[2] for path in targets})
@@ -39,7 +39,7 @@ def chosen(
     return targets, in_full
 
 
-def match(model: nn.Module, target_modules: str | list[str]) -> dict[str, nn.Linear]:
+def match_targets(model: nn.Module, target_modules: str | list[str]) -> dict[str, nn.Linear]:
     """The linear layers that the targets name, by path, in the model's order.
 
     A target is ``all-linear``, ``attention``, ``mlp``, or the end of a path: ``q_proj``,
@@ -49,7 +49,7 @@ def match(model: nn.Module, target_modules: str | list[str]) -> dict[str, nn.Lin
     targets = [target_modules] if isinstance(target_modules, str) else target_modules
     attention = {path for path in linear if _is_attention(path)}
     groups = {"all-linear": set(linear), "attention": attention, "mlp": set(linear) - attention}
-    named = by_end(linear)
+    named = index_by_suffix(linear)
     matches = {target: groups.get(target) or named.get(target, set()) for target in targets}
     missing = [target for target, found in matches.items() if not found]
     if missing:

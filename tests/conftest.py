@@ -155,14 +155,14 @@ def tiny_folder(
 @pytest.fixture(scope="session")
 def brief() -> None:
     """Few sampled tokens: at each validation of each run they would be half of a test's time."""
-    from lit.train.callbacks import Samples
+    from lit.train.callbacks import SampleAnswers
 
-    Samples.__init__.__defaults__ = (3, BRIEF)
+    SampleAnswers.__init__.__defaults__ = (3, BRIEF)
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tokenised rows of a test stay in its own folder."""
+    """Tokenized rows of a test stay in its own folder."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 

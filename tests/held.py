@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import Callback
 from torch.distributed.tensor import DTensor
 
 from lit.train.module import LoRAModule
-from lora.inject import tensors
+from lora.inject import trainable_parameters
 
 
 class Held(Callback):
@@ -32,6 +32,6 @@ class Held(Callback):
         held = {
             "here": sum(p.untyped_storage().nbytes() for p in local),
             "all": sum(p.numel() * p.element_size() for p in frozen),
-            "dtypes": sorted({str(p.dtype) for p in tensors(model).values()}),
+            "dtypes": sorted({str(p.dtype) for p in trainable_parameters(model).values()}),
         }
         Path(f"{self.path}.{trainer.global_rank}").write_text(json.dumps(held))

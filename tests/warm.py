@@ -118,10 +118,10 @@ if __name__ == "__main__":
     # What the command imports only once it is needed.
     print(matplotlib.backends, transformers.LlamaForCausalLM)
     from lit.fit import main
-    from lit.train.callbacks import Samples
+    from lit.train.callbacks import SampleAnswers
 
     # As few as conftest's.
-    Samples.__init__.__defaults__ = (3, 4)
+    SampleAnswers.__init__.__defaults__ = (3, 4)
     torch.set_num_threads(1)
     print("ready", file=answers)
     for line in sys.stdin:

@@ -26,7 +26,7 @@ class Steps(DataModule):
 
     Args:
         steps: The rows.
-        gate: Asked where a batch is fetched, which LitGPT does at the start of each step.
+        gate: Question where a batch is fetched, which LitGPT does at the start of each step.
     """
 
     def __init__(self, steps: list[Step], gate: Gate) -> None:

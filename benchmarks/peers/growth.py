@@ -22,7 +22,7 @@ def step(tokens: int, folder: Path) -> dict[str, Any]:
 
 
 def data(rows: int, folder: Path) -> dict[str, Any]:
-    """Seconds and memory of reading, tokenising and storing, with one process."""
+    """Seconds and memory of reading, tokenizing and storing, with one process."""
     (result,) = data_scale.run([rows], 1, 1, folder, ("ours",))
     return result
 

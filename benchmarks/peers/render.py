@@ -10,7 +10,7 @@ from benchmarks.peers import growth, pictures
 from benchmarks.peers.contenders import TITLES
 from benchmarks.peers.medians import comparable, ratio, spread, summarise
 from benchmarks.peers.workloads import WORKLOADS
-from lora.adapter import write_whole
+from lora.adapter import write_text
 
 BEGIN = "<!-- bench: written by python -m benchmarks.peers -->"
 END = "<!-- end of bench -->"
@@ -35,7 +35,7 @@ def write(cells: Cells, folder: Path) -> None:
     after = f"\n{after}\n" if after else ""
     names = pictures.draw(cells, folder)
     body = "\n".join(lines(cells, names))
-    write_whole(path, f"{before.rstrip()}\n\n{BEGIN}\n\n{body}\n\n{END}\n{after}")
+    write_text(path, f"{before.rstrip()}\n\n{BEGIN}\n\n{body}\n\n{END}\n{after}")
 
 
 def lines(cells: Cells, names: list[str]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lora.adapter import write_whole
+from lora.adapter import write_text
 
 PACKAGES = ("torch", "lightning", "transformers", "peft", "accelerate", "trl")
 
@@ -47,7 +47,7 @@ class Results:
         self.cells[name] = found | {"made": self.made}
         text = json.dumps(self.cells, indent=None, ensure_ascii=False, sort_keys=True)
         # A cell a line, so that two runs can be compared.
-        write_whole(self.path, text.replace('}, "', '},\n"') + "\n")
+        write_text(self.path, text.replace('}, "', '},\n"') + "\n")
 
 
 def machine() -> dict[str, Any]:

@@ -131,7 +131,7 @@ def steps_of(store: Store, settings: Settings) -> list[Step]:
     """The steps of the first epoch of our own plan."""
     planned = plan(store.lengths, store.targets, seed=SEED, **settings)
     examples = (
-        [store.example(row) for row in planned.rows(0, turn)] for turn in range(planned.turns)
+        [store.example(row) for row in planned.rows(0, turn)] for turn in range(planned.micro_steps)
     )
     return [Step([x.ids for x in step], [x.labels for x in step]) for step in examples]
 

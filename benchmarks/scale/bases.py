@@ -63,7 +63,7 @@ def decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
 
 
 def flops_of_a_token(
-    model: PreTrainedModel, row: float, labelled: float, gradient_checkpointing: bool = False
+    model: PreTrainedModel, row: float, labeled: float, gradient_checkpointing: bool = False
 ) -> float:
     """Floating point operations of a token in training, with frozen weights.
 
@@ -75,7 +75,7 @@ def flops_of_a_token(
     Args:
         model: With adapters.
         row: Tokens of the row that the token is in.
-        labelled: The share of tokens that have a label, and meet the vocabulary.
+        labeled: The share of tokens that have a label, and meet the vocabulary.
         gradient_checkpointing: As in ``LoRAModule``.
     """
     again = 2 if gradient_checkpointing else 0
@@ -85,4 +85,4 @@ def flops_of_a_token(
     width = model.config.num_attention_heads * model.config.head_dim
     scores = 2 * width * row / 2 * model.config.num_hidden_layers
     layers = (4 + again) * frozen + (6 + again) * trained + (7 + again) * scores
-    return float(layers + 4 * head * labelled)
+    return float(layers + 4 * head * labeled)

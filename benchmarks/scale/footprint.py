@@ -11,7 +11,7 @@ from benchmarks.scale.bases import BASES, Base, decoder_layers, empty
 from lit.preflight.estimate import estimate_of
 from lit.train.module import LoRAModule
 from lora.config import LoRAConfig
-from lora.inject import Count
+from lora.inject import ParameterCount
 
 KINDS = {"fp32": torch.float32, "bf16": torch.bfloat16, "NF4": torch.bfloat16}
 """How a base is held, and what it computes in."""
@@ -30,7 +30,7 @@ class Footprint:
         weights: The base.
         adapter, gradients, optimizer: Of what trains, in float32.
         activations: What is kept for the backward pass.
-        passing: Logits, gradients of activations, the weight that is just dequantised.
+        passing: Logits, gradients of activations, the weight that is just dequantized.
         gathered: What is put together of other devices' shares to be computed with.
     """
 
@@ -55,7 +55,7 @@ def footprint(
     lengths: Sequence[int],
     labels: int,
     gradient_checkpointing: bool = False,
-) -> tuple[Footprint, Count]:
+) -> tuple[Footprint, ParameterCount]:
     """The parts of a run on one GPU by ``lit.check``'s estimate, and its parameters.
 
     Args:
@@ -92,7 +92,7 @@ def shard(whole: Footprint, base: Base, kind: str, world_size: int) -> Footprint
     each device's own.
 
     Args:
-        whole: The run on one device, not of a quantised base.
+        whole: The run on one device, not of a quantized base.
         base, kind: What it is a run of.
         world_size: Devices.
     """

@@ -27,9 +27,9 @@ from lit.distributed.sharding import average_gradients, shard
 from lit.model.attention import pack
 from lit.model.base import load_base
 from lit.model.loss import summed_loss
-from lit.run.memory import return_freed
+from lit.run.memory import trim_heap
 from lora.config import LoRAConfig
-from lora.inject import inject, tensors
+from lora.inject import inject, trainable_parameters
 
 MODEL = "models/SmolLM2-135M-Instruct"
 ROWS, LENGTH, STEPS = 2, 100, 3
@@ -56,7 +56,7 @@ def parameters(model: nn.Module) -> float:
 def seconds(model: PreTrainedModel, batch: Batch, call: nn.Module | None) -> float:
     """The median time of a forward and backward pass with the gradients' mean."""
     taken = []
-    trained = list(tensors(model).values())
+    trained = list(trainable_parameters(model).values())
     for _ in range(STEPS + 1):
         dist.barrier()
         since = time.perf_counter()
@@ -69,7 +69,7 @@ def seconds(model: PreTrainedModel, batch: Batch, call: nn.Module | None) -> flo
 
 def main() -> None:
     """Measure."""
-    return_freed()
+    trim_heap()
     dist.init_process_group("gloo")
     rows = []
 

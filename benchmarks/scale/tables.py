@@ -9,7 +9,7 @@ from benchmarks.scale.footprint import KINDS, TOKENS, R, of_known, shard
 from benchmarks.scale.imbalance import Imbalance
 from benchmarks.scale.speed import MACHINES, Setting, Work, step
 from benchmarks.scale.traffic import ddp, fsdp, fsdp_in_full, sizes
-from lora.inject import count
+from lora.inject import count_parameters
 
 SEVERAL = (2, 4, 8)
 SOME_TOKENS = (1024, 4096, 16384)
@@ -36,7 +36,7 @@ def parameters() -> str:
     """Parameters of bases and adapters, and the memory of what trains."""
     lines = []
     for name, base in BASES.items():
-        here = count(empty(base)).total
+        here = count_parameters(empty(base)).total
         trained = [sizes(base, r).adapter // 4 for r in (8, R)]
         adapters = [f"{n / 1e6:.1f} ({n / here:.2%})" for n in trained]
         # In float32: A and B, their gradients, and AdamW's two means.

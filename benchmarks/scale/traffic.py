@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from benchmarks.scale.bases import Base, decoder_layers, empty
 from lora.config import LoRAConfig
-from lora.inject import inject, tensors
+from lora.inject import inject, trainable_parameters
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def sizes(base: Base, r: int) -> Sizes:
     embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
     embeddings = 0 if embedding is head else embedding.nbytes
     inject(model, LoRAConfig(r=r, target_modules="all-linear"))
-    adapter = sum(p.nbytes for p in tensors(model).values())
+    adapter = sum(p.nbytes for p in trainable_parameters(model).values())
     return Sizes(blocks, embeddings, whole - blocks - embeddings, adapter, len(layers))
 
 

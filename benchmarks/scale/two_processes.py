@@ -36,7 +36,7 @@ from lit.model.attention import pack
 from lit.model.base import load_base
 from lit.model.loss import summed_loss
 from lora.config import LoRAConfig
-from lora.inject import inject, tensors
+from lora.inject import inject, trainable_parameters
 
 ROW = 128
 ALONE = (256, 512)
@@ -59,12 +59,12 @@ class Loss(nn.Module):
         self.model = model
 
     def forward(self, batch: Batch) -> Tensor:
-        """The sum over labelled tokens."""
+        """The sum over labeled tokens."""
         return summed_loss(self.model, batch)
 
 
 def batch_of(tokens: int) -> Batch:
-    """Rows of ROW tokens, half of which are labelled."""
+    """Rows of ROW tokens, half of which are labeled."""
     ids = [3 + i % 1000 for i in range(ROW)]
     row = Example(ids, [-100] * (ROW // 2) + ids[ROW // 2 :])
     return collate([row] * (tokens // ROW))
@@ -91,7 +91,7 @@ def alone() -> dict:
     """Steps of one process, the operations of a token, and what trains."""
     model = adapted_model()
     loss = Loss(model)
-    optimizer = torch.optim.AdamW(tensors(model).values(), lr=1e-4)
+    optimizer = torch.optim.AdamW(trainable_parameters(model).values(), lr=1e-4)
     found: dict[int, list[float]] = {tokens: [] for tokens in ALONE}
     for turn in range(REPEATS + 1):
         for tokens in ALONE:
@@ -100,14 +100,14 @@ def alone() -> dict:
     return {
         "seconds": {tokens: statistics.median(times) for tokens, times in found.items()},
         "flops": flops_of_a_token(model, ROW, 0.5),
-        "adapter": sum(p.nbytes for p in tensors(model).values()),
+        "adapter": sum(p.nbytes for p in trainable_parameters(model).values()),
     }
 
 
 def pair(rank: int) -> dict:
     """Steps of two processes, with and without their sum of gradients, and all-reduces."""
     model = adapted_model()
-    trained = list(tensors(model).values())
+    trained = list(trainable_parameters(model).values())
     loss = DistributedDataParallel(Loss(model))
     optimizer = torch.optim.AdamW(trained, lr=1e-4)
     steps: dict[str, list[float]] = {}

@@ -14,18 +14,18 @@ from torchmetrics.text import CHRFScore
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from data.types import IGNORE, DataError, Example
-from lit.comparison.measure import VOICES, Losses, losses
-from lit.comparison.questions import Asked, example, general_text, prompt_of, questions
-from lit.comparison.report import Comparison, LossResult, Pair
-from lit.model.generation import Answer, Sampling, answers, speaking
+from lit.comparison.measure import MODELS, Losses, losses
+from lit.comparison.questions import Question, example, general_text, prompt_of, questions
+from lit.comparison.report import AnswerPair, Comparison, LossResult
+from lit.model.generation import Answer, Sampling, answers, use_model
 from lit.model.tuned import load
 from lit.report.pictures import answers_picture, example_picture, loss_picture
 from lit.run.folder import RunFolder
 from lit.run.metrics import losses as logged_losses
 from lora.adapter import read_config
 
-SHOWN = 6
-Told = Callable[[int], None]
+PICTURED_ANSWERS = 6
+OnProgress = Callable[[int], None]
 
 
 def compare(
@@ -72,14 +72,14 @@ def compare(
         measured = None
         if rows:
             measured = losses(model, examples, told("losses", 2 * len(rows)))
-        drift = losses(model, general, told("losses of general text", 2 * len(general)))
+        forgetting = losses(model, general, told("losses of general text", 2 * len(general)))
         told_answers = told("answers", 2 * len(asked))
         made = _answer_all(model, tokenizer, asked, sampling, batch_size, told_answers)
     pairs = []
     for place, row in enumerate(asked):
         loss: dict[str, Any] = {}
         if measured and place < len(chosen):
-            loss = {f"{v}_loss": float(measured.rows(v)[chosen[place]]) for v in VOICES}
+            loss = {f"{v}_loss": float(measured.rows(v)[chosen[place]]) for v in MODELS}
         pairs.append(_pair(row, made["base"][place], made["tuned"][place], **loss))
     folder.mkdir(parents=True, exist_ok=True)
     return Comparison(
@@ -90,7 +90,7 @@ def compare(
         source=source,
         sampling=asdict(sampling),
         loss=_result(measured) if measured else None,
-        drift=_result(drift),
+        forgetting=_result(forgetting),
         chrf=_chrf(pairs),
         pairs=pairs,
         pictures=_draw(folder, run, pairs, examples, tokenizer),
@@ -120,25 +120,25 @@ def _spread(total: int, most: int) -> list[int]:
 def _answer_all(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    asked: Sequence[Asked],
+    asked: Sequence[Question],
     sampling: Sampling,
     batch_size: int,
-    told: Told,
+    told: OnProgress,
 ) -> dict[str, list[Answer]]:
     prompts = [prompt_of(row, tokenizer) for row in asked]
     made: dict[str, list[Answer]] = {}
-    for voice in VOICES:
+    for which in MODELS:
         found = {}
-        with speaking(model, voice):
+        with use_model(model, which):
             for place, answer in answers(model, tokenizer, prompts, sampling, batch_size):
                 found[place] = answer
                 told(1)
-        made[voice] = [found[place] for place in range(len(asked))]
+        made[which] = [found[place] for place in range(len(asked))]
     return made
 
 
-def _pair(row: Asked, base: Answer, tuned: Answer, **loss: Any) -> Pair:
-    return Pair(
+def _pair(row: Question, base: Answer, tuned: Answer, **loss: Any) -> AnswerPair:
+    return AnswerPair(
         question=row.text,
         base=base.text,
         tuned=tuned.text,
@@ -164,22 +164,22 @@ def _result(measured: Losses) -> LossResult:
     )
 
 
-def _chrf(pairs: Sequence[Pair]) -> dict[str, float] | None:
+def _chrf(pairs: Sequence[AnswerPair]) -> dict[str, float] | None:
     known = [pair for pair in pairs if pair.reference]
     if not known:
         return None
     references = [[str(pair.reference)] for pair in known]
     return {
-        voice: 100
-        * float(CHRFScore(n_word_order=0)([getattr(p, voice) for p in known], references))
-        for voice in VOICES
+        which: 100
+        * float(CHRFScore(n_word_order=0)([getattr(p, which) for p in known], references))
+        for which in MODELS
     }
 
 
 def _draw(
     folder: Path,
     run: RunFolder,
-    pairs: Sequence[Pair],
+    pairs: Sequence[AnswerPair],
     examples: Sequence[Example],
     tokenizer: PreTrainedTokenizerBase,
 ) -> list[str]:
@@ -187,7 +187,7 @@ def _draw(
     if run.metrics.is_file():
         loss_picture(*logged_losses(run.metrics), folder / "training_loss.png")
         drawn.append("training_loss.png")
-    shown = [pairs[i] for i in _spread(len(pairs), SHOWN)]
+    shown = [pairs[i] for i in _spread(len(pairs), PICTURED_ANSWERS)]
     rows = [(pair.question, pair.base, pair.tuned) for pair in shown]
     # For other places than the report, which has the answers as text.
     answers_picture(rows, folder / "comparison_table.png")
@@ -207,7 +207,7 @@ def _progress() -> Any:
     """Bars on a terminal; on a pipe, nothing until the report."""
     with Progress(transient=True) as progress:
 
-        def begin(name: str, total: int) -> Told:
+        def begin(name: str, total: int) -> OnProgress:
             task = progress.add_task(name, total=total)
             return lambda rows: progress.advance(task, rows)
 

@@ -11,11 +11,11 @@ from data.batch import collate
 from data.plan import plan
 from data.types import IGNORE, Example
 from lit.model.attention import pack
-from lit.model.generation import speaking
+from lit.model.generation import use_model
 from lit.model.loss import token_losses
 
 MAX_TOKENS = 2048
-VOICES = ("base", "tuned")
+MODELS = ("base", "tuned")
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class Losses:
     tuned: np.ndarray
     labels: np.ndarray
 
-    def mean(self, voice: str) -> float:
-        """The mean loss of a labelled token, in nats."""
-        return float(getattr(self, voice).sum() / self.labels.sum())
+    def mean(self, which: str) -> float:
+        """The mean loss of a labeled token, in nats."""
+        return float(getattr(self, which).sum() / self.labels.sum())
 
-    def rows(self, voice: str) -> np.ndarray:
-        """The mean loss of a labelled token of each row."""
-        return getattr(self, voice) / self.labels
+    def rows(self, which: str) -> np.ndarray:
+        """The mean loss of a labeled token of each row."""
+        return getattr(self, which) / self.labels
 
     def interval(self, samples: int = 10_000, seed: int = 0) -> tuple[float, float]:
         """The 95 % interval of tuned minus base, by a paired bootstrap over rows.
@@ -61,7 +61,7 @@ def losses(
     Args:
         model: With an adapter, in eval mode.
         examples: Rows with at least one label each.
-        done: Told the rows of each finished batch, once for each model.
+        done: OnProgress the rows of each finished batch, once for each model.
     """
     lengths = np.array([len(example.ids) for example in examples])
     labels = np.array([sum(x != IGNORE for x in example.labels) for example in examples])
@@ -70,15 +70,15 @@ def losses(
     )
     before = model.config._attn_implementation
     pack(model, collate(examples[:3]).to(model.device))
-    sums = {voice: np.zeros(len(examples)) for voice in VOICES}
-    for turn in range(batches.turns):
-        rows = batches.rows(0, turn)
+    sums = {which: np.zeros(len(examples)) for which in MODELS}
+    for micro_step in range(batches.micro_steps):
+        rows = batches.rows(0, micro_step)
         batch = collate([examples[row] for row in rows]).to(model.device)
-        for voice in VOICES:
-            with speaking(model, voice):
+        for which in MODELS:
+            with use_model(model, which):
                 tokens = token_losses(model, batch)
             parts = tokens.cpu().double().split(labels[rows].tolist())
-            sums[voice][rows] = [float(part.sum()) for part in parts]
+            sums[which][rows] = [float(part.sum()) for part in parts]
             done(len(rows))
     model.set_attn_implementation(before)
     return Losses(sums["base"], sums["tuned"], labels)

@@ -8,13 +8,13 @@ from transformers import PreTrainedTokenizerBase
 import data
 from data.formats import to_messages
 from data.readers.source import read
-from data.template import continuation, encode, prompt
+from data.template import continuation_ids, encode, prompt_ids
 from data.types import IGNORE, BadRow, DataError, Example, Message, RowError
 
 GENERAL = Path(data.__file__).parent / "corpora" / "general.ru-en.txt"
 
 
-class Asked(NamedTuple):
+class Question(NamedTuple):
     """A question, with the conversation before it, and its answer if one is known."""
 
     turns: list[Message]
@@ -26,7 +26,7 @@ class Asked(NamedTuple):
         return self.turns[-1].content
 
 
-def questions(path: Path) -> list[Asked]:
+def questions(path: Path) -> list[Question]:
     """The questions of a text file or a data file."""
     if path.suffix.lower() == ".txt":
         try:
@@ -35,7 +35,7 @@ def questions(path: Path) -> list[Asked]:
             raise DataError(f"{path}: {error.strerror}") from None
         except UnicodeDecodeError:
             raise DataError(f"{path} is not UTF-8; save it as UTF-8") from None
-        found = [Asked([Message("user", line.strip())], None) for line in lines if line.strip()]
+        found = [Question([Message("user", line.strip())], None) for line in lines if line.strip()]
         if not found:
             raise DataError(f"{path} holds no questions")
         return found
@@ -48,29 +48,29 @@ def questions(path: Path) -> list[Asked]:
         except RowError as error:
             raise DataError(f"{row.file}:{row.line}: {error}") from None
         last = max(i for i, message in enumerate(messages) if message.role == "assistant")
-        rows.append(Asked(messages[:last], messages[last].content))
+        rows.append(Question(messages[:last], messages[last].content))
     return rows
 
 
-def example(row: Asked, tokenizer: PreTrainedTokenizerBase) -> Example:
-    """A question with its known answer in tokens, the answer labelled."""
+def example(row: Question, tokenizer: PreTrainedTokenizerBase) -> Example:
+    """A question with its known answer in tokens, the answer labeled."""
     assert row.reference is not None
     if tokenizer.chat_template:
         return encode([*row.turns, Message("assistant", row.reference)], tokenizer)
-    before = continuation(row.text, tokenizer)
-    after = continuation(f" {row.reference}", tokenizer)
+    before = continuation_ids(row.text, tokenizer)
+    after = continuation_ids(f" {row.reference}", tokenizer)
     return Example(before + after, [IGNORE] * len(before) + after)
 
 
-def prompt_of(row: Asked, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def prompt_of(row: Question, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The tokens after which the question is to be answered."""
     if tokenizer.chat_template:
-        return prompt(row.turns, tokenizer)
-    return continuation(row.text, tokenizer)
+        return prompt_ids(row.turns, tokenizer)
+    return continuation_ids(row.text, tokenizer)
 
 
 def general_text(tokenizer: PreTrainedTokenizerBase) -> list[Example]:
-    """The paragraphs of the general text, labelled whole but for their first token."""
+    """The paragraphs of the general text, labeled whole but for their first token."""
     paragraphs = GENERAL.read_text("utf-8").split("\n\n")
-    tokens = [continuation(text.strip(), tokenizer) for text in paragraphs]
+    tokens = [continuation_ids(text.strip(), tokenizer) for text in paragraphs]
     return [Example(ids, [IGNORE, *ids[1:]]) for ids in tokens]

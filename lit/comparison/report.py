@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from lit.report.page import Section, show_page, write_page
-from lora.adapter import write_whole
+from lora.adapter import write_text
 
 
 @dataclass(frozen=True)
-class Pair:
+class AnswerPair:
     """One question with both answers; losses where there is a reference answer."""
 
     question: str
@@ -56,9 +56,9 @@ class Comparison:
     """Which rows were measured, and whether the adapter may have seen them."""
     sampling: dict[str, float]
     loss: LossResult | None
-    drift: LossResult
+    forgetting: LossResult
     chrf: dict[str, float] | None
-    pairs: list[Pair]
+    pairs: list[AnswerPair]
     pictures: list[str] = field(default_factory=list)
 
 
@@ -84,7 +84,10 @@ def _summary(result: Comparison) -> Section:
 
 def _losses(result: Comparison) -> Section:
     rows = []
-    for name, loss in (("reference answers", result.loss), ("general text (drift)", result.drift)):
+    for name, loss in (
+        ("reference answers", result.loss),
+        ("general text (forgetting)", result.forgetting),
+    ):
         if loss is not None:
             rows.append(
                 [
@@ -108,12 +111,12 @@ def _losses(result: Comparison) -> Section:
 def _writing(result: Comparison) -> Section:
     pairs = result.pairs
     rows = []
-    for voice in ("base", "tuned"):
-        tokens = [getattr(pair, f"{voice}_tokens") for pair in pairs]
-        stopped = sum(getattr(pair, f"{voice}_stopped") for pair in pairs)
-        chrf = f"{result.chrf[voice]:.1f}" if result.chrf else "–"
+    for which in ("base", "tuned"):
+        tokens = [getattr(pair, f"{which}_tokens") for pair in pairs]
+        stopped = sum(getattr(pair, f"{which}_stopped") for pair in pairs)
+        chrf = f"{result.chrf[which]:.1f}" if result.chrf else "–"
         mean = sum(tokens) / max(1, len(tokens))
-        rows.append([voice, f"{stopped} of {len(pairs)}", f"{mean:.0f}", chrf])
+        rows.append([which, f"{stopped} of {len(pairs)}", f"{mean:.0f}", chrf])
     text = (
         "Whether answers end by themselves, how long they are, and chrF, the likeness of their "
         "character sequences to the reference answers (0–100, higher is more alike)."
@@ -166,12 +169,12 @@ def write(result: Comparison, folder: Path) -> None:
     """Write report.json, report.md, report.html and the answers as text files."""
     sections = [section(result) for section in SECTIONS]
     text = json.dumps(asdict(result), ensure_ascii=False, indent=2)
-    write_whole(folder / "report.json", text + "\n")
+    write_text(folder / "report.json", text + "\n")
     for name in ("report.md", "report.html"):
         write_page(folder / name, f"{result.adapter} against its base", sections, folder)
-    for voice in ("base", "tuned"):
-        answers = [f"{pair.question}\n\n{getattr(pair, voice)}\n" for pair in result.pairs]
-        write_whole(folder / f"{voice}_answers.txt", f"\n{'-' * 72}\n\n".join(answers))
+    for which in ("base", "tuned"):
+        answers = [f"{pair.question}\n\n{getattr(pair, which)}\n" for pair in result.pairs]
+        write_text(folder / f"{which}_answers.txt", f"\n{'-' * 72}\n\n".join(answers))
 
 
 def show(result: Comparison) -> None:

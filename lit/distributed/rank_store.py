@@ -18,7 +18,7 @@ class End(NamedTuple):
     text: str
 
 
-class Board:
+class RankStore:
     """A store of torch.distributed at the first rank, or torchrun's. What is computed is not here.
 
     Every method raises RuntimeError where the store does not answer.

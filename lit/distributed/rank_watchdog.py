@@ -9,8 +9,8 @@ import threading
 import time
 from typing import NoReturn
 
-from lit.distributed.rank_store import Board
-from lit.run.console import tell
+from lit.distributed.rank_store import RankStore
+from lit.run.console import print_error
 
 BEAT = 1.0
 """Seconds between two signs of life of a rank."""
@@ -21,7 +21,7 @@ GRACE = 5.0
 GO_ON = "What was saved is kept: go on with the same command and --ckpt_path last"
 
 
-class Ending:
+class RankWatchdog:
     """Watches over the other ranks from its making on, and ends this one when another is lost.
 
     Args:
@@ -29,7 +29,7 @@ class Ending:
         children: The processes of the other ranks, where this one started them.
     """
 
-    def __init__(self, board: Board, children: list[subprocess.Popen]) -> None:
+    def __init__(self, board: RankStore, children: list[subprocess.Popen]) -> None:
         self.board, self.rank, self.size = board, board.rank, board.size
         self.children = children
         self.beat, self.code = 0, 1
@@ -63,12 +63,12 @@ class Ending:
             with contextlib.suppress(RuntimeError):
                 board.end(code, text)
             if not self._said(board, text):
-                tell(self.rank, code, text)
+                print_error(self.rank, code, text)
             self._see_off(board)
             self.done.set()
             return code
 
-    def _talk(self, board: Board) -> None:
+    def _talk(self, board: RankStore) -> None:
         """Show life, and look at the others'; end with them."""
         seen: dict[int, tuple[int, int]] = {}
         while not self.over.wait(BEAT):
@@ -94,7 +94,7 @@ class Ending:
         if self.done.is_set():
             return
         if not self.over.is_set():
-            tell(self.rank, 1, _gone({0}))
+            print_error(self.rank, 1, _gone({0}))
         self._leave(self.code)
 
     def _leave(self, code: int) -> NoReturn:
@@ -102,7 +102,7 @@ class Ending:
         sys.stdout.flush()
         os._exit(code)
 
-    def _listen(self, board: Board, beat: int, seen: dict[int, tuple[int, int]]) -> None:
+    def _listen(self, board: RankStore, beat: int, seen: dict[int, tuple[int, int]]) -> None:
         """Note which ranks have gone: they ended without a word, or are silent for long."""
         self._count_children(board)
         for rank, theirs in board.beats().items():
@@ -111,7 +111,7 @@ class Ending:
             elif beat - seen[rank][1] > SILENCE and rank not in board.ends():
                 self.gone.add(rank)
 
-    def _why_lost(self, board: Board, code: int) -> tuple[int, str]:
+    def _why_lost(self, board: RankStore, code: int) -> tuple[int, str]:
         """Find out why another rank does not answer."""
         try:
             before, deadline = board.beats(), time.monotonic() + GRACE
@@ -128,12 +128,12 @@ class Ending:
             self.gone = {0}
         return code, _gone(self.gone)
 
-    def _count_children(self, board: Board) -> None:
+    def _count_children(self, board: RankStore) -> None:
         ends = board.ends()
         ranks = enumerate(self.children, 1)
         self.gone |= {rank for rank, child in ranks if child.poll() and rank not in ends}
 
-    def _said(self, board: Board, text: str) -> bool:
+    def _said(self, board: RankStore, text: str) -> bool:
         """Whether the first rank says the same; where it lives, it is given the time to."""
         if self.rank == 0 or not text:
             return False
@@ -145,7 +145,7 @@ class Ending:
                 time.sleep(BEAT / 10)
         return False
 
-    def _see_off(self, board: Board) -> None:
+    def _see_off(self, board: RankStore) -> None:
         """The first rank ends last: the others read its board."""
         if self.rank:
             with contextlib.suppress(RuntimeError):

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch.utilities import rank_zero_only
 
-from lit.run.console import tell
+from lit.run.console import print_error
 from lora.config import ConfigError
 
 if TYPE_CHECKING:  # these cost seconds to import, and a run of one process needs no store
     import lightning as L
 
-    from lit.distributed.rank_watchdog import Ending
+    from lit.distributed.rank_watchdog import RankWatchdog
 
 
 class Ranks:
@@ -28,7 +28,7 @@ class Ranks:
         # Lightning's own was set when it was imported, which may have been in another process.
         rank_zero_only.rank = self.rank  # type: ignore[attr-defined]
         self.size = 1
-        self.ending: Ending | None = None
+        self.ending: RankWatchdog | None = None
 
     def join(self) -> None:
         """Come to the board, where this process was started as one of several.
@@ -104,7 +104,7 @@ class Ranks:
         """Say why this process ends; beside other ranks as ``Ending.end``."""
         if self.ending:
             return self.ending.end(code, text, lost)
-        tell(self.rank, code, text)
+        print_error(self.rank, code, text)
         return code
 
     @staticmethod
@@ -122,11 +122,11 @@ class Ranks:
         return True
 
     def _open(self, size: int, children: list[subprocess.Popen]) -> None:
-        from lit.distributed.rank_store import Board
-        from lit.distributed.rank_watchdog import Ending
+        from lit.distributed.rank_store import RankStore
+        from lit.distributed.rank_watchdog import RankWatchdog
 
         self.size = size
-        self.ending = Ending(Board(self.rank, size), children)
+        self.ending = RankWatchdog(RankStore(self.rank, size), children)
 
 
 def unreachable(error: BaseException) -> bool:

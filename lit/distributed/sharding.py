@@ -13,9 +13,9 @@ from torch.distributed.fsdp import fully_shard
 from transformers import PreTrainedModel
 
 from lora.config import ConfigError
-from lora.inject import tensors
+from lora.inject import trainable_parameters
 
-NAME = "fsdp2"
+FSDP2 = "fsdp2"
 """What trainer.strategy is where the base is to be sharded."""
 OTHERS = ("fsdp", "deepspeed", "modelparallel")
 """How the names of strategies begin that shard in ways not made for a frozen base."""
@@ -30,7 +30,7 @@ class ShardedStrategy(ModelParallelStrategy):
     gradients are summed once a step, however many micro-batches that has.
     """
 
-    strategy_name = NAME
+    strategy_name = FSDP2
 
     # Lightning gathers sharded tensors here; the tensors of a checkpoint are whole already.
     lightning_module_state_dict = ParallelStrategy.lightning_module_state_dict
@@ -68,7 +68,7 @@ class ShardedStrategy(ModelParallelStrategy):
         return super().optimizer_step(optimizer, averaged, *args, **kw)
 
 
-StrategyRegistry.register(NAME, ShardedStrategy, description="A frozen base, sharded by FSDP2.")
+StrategyRegistry.register(FSDP2, ShardedStrategy, description="A frozen base, sharded by FSDP2.")
 
 
 class Gathered(nn.Module):
@@ -101,15 +101,15 @@ def check_strategy(asked: Any, quantize: str | None) -> None:
         ConfigError: It shards in a way that is not known here, or what cannot be sharded.
     """
     name = str(getattr(asked, "class_path", asked)).rpartition(".")[2]
-    if name not in (NAME, ShardedStrategy.__name__):
+    if name not in (FSDP2, ShardedStrategy.__name__):
         if name.lower().startswith(OTHERS):
             raise ConfigError(
-                f"trainer.strategy is {name}; a base is sharded here by trainer.strategy {NAME}"
+                f"trainer.strategy is {name}; a base is sharded here by trainer.strategy {FSDP2}"
             )
     elif quantize:
         raise ConfigError(
-            f"model.quantize is {quantize}, and trainer.strategy {NAME} shards dense weights only: "
-            "leave model.quantize out, or keep the small base whole on each device by "
+            f"model.quantize is {quantize}, and trainer.strategy {FSDP2} shards dense weights "
+            "only: leave model.quantize out, or keep the small base whole on each device by "
             "trainer.strategy ddp"
         )
 
@@ -130,7 +130,7 @@ def shard(model: PreTrainedModel, mesh: DeviceMesh, device: torch.device) -> Gat
         What the model is to be called through.
     """
     root = Gathered(model)
-    whole = set(tensors(model).values())
+    whole = set(trainable_parameters(model).values())
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     parts = list(_blocks(model.base_model))
     if not {*embedding.parameters()} & {*head.parameters()}:

@@ -23,9 +23,9 @@ from lit.model.tuned import base_config, base_of, load_tuned, stored_dtype
 from lit.run.output import appearing, check_free
 from lora.adapter import read_config
 from lora.config import ConfigError
-from lora.inject import adapted
+from lora.inject import lora_layers
 from lora.peft_format import AdapterError, from_peft
-from lora.peft_tensors import PREFIX, SUFFIX, check_widest, widest
+from lora.peft_tensors import PREFIX, SUFFIX, check_portable, to_portable
 
 MERGE = "use --format merged, and convert that folder by llama.cpp's convert_hf_to_gguf.py"
 
@@ -89,7 +89,7 @@ def write_gguf(file: Path, adapter: Path, base: str | None = None) -> int:
         write_lora(new, model, base_of(adapter, base)[0])
         with new.open("rb") as written:
             os.fsync(written.fileno())
-    return sum(1 for _ in adapted(model))
+    return sum(1 for _ in lora_layers(model))
 
 
 def architecture_of(config: PretrainedConfig) -> Architecture:
@@ -112,7 +112,7 @@ def write_lora(file: Path, model: PreTrainedModel, base: str) -> None:
     Raises:
         ConfigError: A layer has no place in such a file, or its tensors read back as others.
     """
-    _, lora_alpha, tensors = widest(model)
+    _, lora_alpha, tensors = to_portable(model)
     kind = MODEL_ARCH_NAMES[architecture_of(model.config).kind]
     writer = GGUFWriter(file, kind)
     writer.add_type(GGUFType.ADAPTER)
@@ -150,7 +150,7 @@ def places(model: PreTrainedModel) -> dict[str, Place]:
         MODEL_TENSOR.ATTN_K: config.num_key_value_heads,
     }
     found = {}
-    for path, layer in adapted(model):
+    for path, layer in lora_layers(model):
         known = names.get_type_and_name(path)
         if known is None:
             kind = MODEL_ARCH_NAMES[architecture.kind]
@@ -181,7 +181,7 @@ def _check(file: Path, model: PreTrainedModel, kind: str) -> None:
         raise AdapterError(f"{file.name} reads back with {min(found)} too; nothing was written")
     alpha = float(reader.fields[Keys.Adapter.LORA_ALPHA].contents())
     r = next(iter(tensors.values())).shape[0]
-    check_widest(model, r, alpha, tensors)
+    check_portable(model, r, alpha, tensors)
 
 
 def _keys(path: str) -> tuple[str, str]:

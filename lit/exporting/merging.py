@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from data.template import continuation
+from data.template import continuation_ids
 from lit.exporting.probe import distance, probe
 from lit.model.generation import stop_tokens
 from lit.model.tuned import load_tuned, stored_dtype
@@ -13,7 +13,7 @@ from lit.run.output import appearing, check_free
 from lora.config import ConfigError
 from lora.inject import merge
 
-LIMITS = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.25}
+MAX_MOVED = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.25}
 """How far rounding weights to a dtype may move logits, as a share of their size; bfloat16 keeps 8
 bits of each, and a small model with a strong adapter was seen to move by 0.12."""
 
@@ -38,7 +38,7 @@ def merge_into(
 
     Returns:
         How far the logits moved from the adapter's, as a share of their size; with ``quantize``,
-        from those over the quantised base.
+        from those over the quantized base.
 
     Raises:
         ConfigError: The folder is taken, the adapter does not fit, a merged weight is not finite,
@@ -63,7 +63,7 @@ def merge_into(
             new, dtype=dtype, trust_remote_code=False, local_files_only=True
         )
         moved = distance(probe(again, tokenizer), wanted)
-        if not moved < LIMITS[dtype]:
+        if not moved < MAX_MOVED[dtype]:
             raise ConfigError(
                 f"the merged model's logits differ from the adapter's by {moved:.1%}; "
                 "nothing was written"
@@ -96,4 +96,4 @@ def _rendered(turns: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase) -
 
 
 def _adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
-    return continuation("a", tokenizer)[0] == tokenizer.bos_token_id
+    return continuation_ids("a", tokenizer)[0] == tokenizer.bos_token_id

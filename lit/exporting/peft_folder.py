@@ -11,7 +11,7 @@ from lora.adapter import load_adapter, save_adapter
 from lora.config import ConfigError
 from lora.inject import eject
 
-LIMIT = 1e-4
+MAX_MOVED = 1e-4
 """How far rounding in float32 may move logits, as a share of their size."""
 
 
@@ -44,7 +44,7 @@ def write_peft(folder: Path, adapter: Path, base: str | None = None) -> float:
             write_plain_card(new, name)
         config = load_adapter(eject(model), new)
         moved = distance(probe(model.eval(), tokenizer), wanted)
-        if not moved < LIMIT:
+        if not moved < MAX_MOVED:
             raise ConfigError(
                 f"the exported adapter (r {config.r}) moves the logits by {moved:.1%}; "
                 "nothing was written"

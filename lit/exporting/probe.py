@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from data.template import continuation
+from data.template import continuation_ids
 
 TEXT = "What comes out must be what went in. Что вошло, то и вышло: 0123456789."
 
@@ -12,7 +12,7 @@ TEXT = "What comes out must be what went in. Что вошло, то и вышл
 @torch.inference_mode()
 def probe(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Tensor:
     """A model's logits on the text, (1, tokens, vocabulary), in float32."""
-    return model(input_ids=torch.tensor([continuation(TEXT, tokenizer)])).logits.float()
+    return model(input_ids=torch.tensor([continuation_ids(TEXT, tokenizer)])).logits.float()
 
 
 def distance(logits: Tensor, wanted: Tensor) -> float:

@@ -2,28 +2,28 @@
 
 import torch
 
-from lit.run.console import say
+from lit.run.console import print_rank0
 from lit.run.folder import RunFolder
 from lit.run.memory import used
 from lit.settings.arguments import Arguments
 from lit.train.callbacks import BestAdapter, Throughput
-from lora.inject import count
+from lora.inject import count_parameters
 
 
 def say_plan(arguments: Arguments) -> None:
     """Print what became of the data's rows, and how long the run is."""
     data, trainer = arguments.datamodule, arguments.trainer
     first = data.epoch(0)
-    say(f"data   {data.source}: {data.store.ledger}")
+    print_rank0(f"data   {data.source}: {data.store.report}")
     if data.val is not data.store:
-        say(f"       {data.val_source}: {data.val.ledger}")
+        print_rank0(f"       {data.val_source}: {data.val.report}")
     if twice := str(data.overlap):
-        say(f"       {twice}")
-    say(
+        print_rank0(f"       {twice}")
+    print_rank0(
         f"       {len(data.train_rows)} rows train, {len(data.val_rows)} validate; "
         f"template {data.template}"
     )
-    say(
+    print_rank0(
         f"plan   {data.total_steps()} optimizer steps, {first.steps} in the first epoch of "
         f"{trainer.max_epochs}; {int(first.labels.sum())} of "
         f"{int(data.store.lengths[data.train_rows].sum())} tokens are learned"
@@ -35,25 +35,25 @@ def say_end(
 ) -> None:
     """Print what was trained, what it cost, whether it helped, and what to type next."""
     trainer, device = arguments.trainer, arguments.trainer.strategy.root_device
-    size = count(arguments.model.adapted_model)
-    say(f"model  {size.trainable:,} of {size.total:,} parameters trained")
-    say(
+    size = count_parameters(arguments.model.adapted_model)
+    print_rank0(f"model  {size.trainable:,} of {size.total:,} parameters trained")
+    print_rank0(
         f"run    {trainer.global_step} optimizer steps, {throughput.total:,} tokens in "
         f"{_duration(throughput.seconds)}, {_memory(device)}"
     )
     if arguments.datamodule.val_rows.size:
         change = best.loss / best.base_loss - 1
-        say(
+        print_rank0(
             f"loss   {best.base_loss:.4f} -> {best.loss:.4f} on held-out rows ({change:+.1%}), "
             f"best at step {best.step}"
         )
         if change >= 0:
-            say("       the adapter is no better than the base on rows it has not seen")
+            print_rank0("       the adapter is no better than the base on rows it has not seen")
     bytes_ = sum(path.stat().st_size for path in folder.adapter.iterdir())
-    say(f"wrote  {folder.adapter} ({bytes_ / 1e6:.1f} MB), {folder.picture}")
-    say(f"next   python -m lit.compare --adapter {folder.adapter}")
-    say(f"       python -m lit.chat --adapter {folder.adapter}")
-    say(f"       tensorboard --logdir {folder.path}")
+    print_rank0(f"wrote  {folder.adapter} ({bytes_ / 1e6:.1f} MB), {folder.picture}")
+    print_rank0(f"next   python -m lit.compare --adapter {folder.adapter}")
+    print_rank0(f"       python -m lit.chat --adapter {folder.adapter}")
+    print_rank0(f"       tensorboard --logdir {folder.path}")
 
 
 def _duration(seconds: float) -> str:

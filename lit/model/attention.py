@@ -11,7 +11,7 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 
 from data.types import Batch
 
-NAME = "packed"
+PACKED = "packed"
 _own: WeakKeyDictionary[PreTrainedModel, str] = WeakKeyDictionary()
 """The attention that packed models were loaded with; not every family can take every other."""
 
@@ -67,22 +67,22 @@ def packed_attention(
     return torch.cat(outputs, dim=1), None
 
 
-AttentionInterface.register(NAME, packed_attention)
+AttentionInterface.register(PACKED, packed_attention)
 
 
 def hidden_states(model: PreTrainedModel, batch: Batch) -> Tensor:
     """The last hidden state of every token, (1, tokens, hidden), no row seeing another."""
-    if model.config._attn_implementation != NAME:
+    if model.config._attn_implementation != PACKED:
         # Exact for every family, as each row is alone; slower, as matrix products are smaller.
-        rows = batch.input_ids.split(batch.borders.diff().tolist(), dim=1)
+        rows = batch.input_ids.split(batch.cu_seqlens.diff().tolist(), dim=1)
         return torch.cat([model.base_model(input_ids=row, use_cache=False)[0] for row in rows], 1)
     output = model.base_model(
         input_ids=batch.input_ids,
         position_ids=batch.position_ids,
-        cu_seq_lens_q=batch.borders,
-        cu_seq_lens_k=batch.borders,
-        max_length_q=batch.longest,
-        max_length_k=batch.longest,
+        cu_seq_lens_q=batch.cu_seqlens,
+        cu_seq_lens_k=batch.cu_seqlens,
+        max_length_q=batch.max_seqlen,
+        max_length_k=batch.max_seqlen,
         use_cache=False,
     )
     return output[0]
@@ -102,11 +102,11 @@ def pack(model: PreTrainedModel, batch: Batch) -> str | None:
     was_training = model.training
     model.eval()
     before = model.config._attn_implementation
-    if before != NAME:
+    if before != PACKED:
         _own[model] = before
     alone = hidden_states(model, batch)
     try:
-        model.set_attn_implementation(NAME)
+        model.set_attn_implementation(PACKED)
         together = hidden_states(model, batch)
         reason = _difference(alone.float(), together.float())
     except UnpackableError as error:
@@ -121,7 +121,7 @@ def pack(model: PreTrainedModel, batch: Batch) -> str | None:
 def unpacked(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
     """The model with transformers' own attention for the length of a ``with`` block."""
     before = model.config._attn_implementation
-    if before == NAME:
+    if before == PACKED:
         model.set_attn_implementation(_own.get(model, "sdpa"))
     try:
         yield model

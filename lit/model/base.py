@@ -21,7 +21,7 @@ from transformers import (
 from transformers.utils import logging
 
 from lora.config import ConfigError
-from lora.inject import quantise
+from lora.inject import quantize_model
 
 
 def quiet() -> None:
@@ -115,8 +115,8 @@ def load_base(
         raise ConfigError(f"{base} does not load: {str(error).splitlines()[0]}") from None
     model.to(device)  # type: ignore[arg-type]
     if quantize:
-        quantise(model, quantize, dtype)
-        # What is left in full would keep the whole file mapped, pages of quantised layers too.
+        quantize_model(model, quantize, dtype)
+        # What is left in full would keep the whole file mapped, pages of quantized layers too.
         for tensor in model.parameters():
             if tensor.is_floating_point():
                 tensor.data = tensor.data.clone()

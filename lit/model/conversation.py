@@ -8,9 +8,9 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from data.template import continuation, prompt
+from data.template import continuation_ids, prompt_ids
 from data.types import Message
-from lit.model.generation import Sampling, speaking, stream
+from lit.model.generation import Sampling, stream, use_model
 
 HELP = """\
 /base /tuned /both   who answers from now on; with /both the tuned answer goes into the history
@@ -21,7 +21,7 @@ HELP = """\
 /help /quit
 Ctrl-C stops an answer. Pasted lines are one question; Alt-Enter begins a new line."""
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-VOICES = {"base": ("base",), "tuned": ("tuned",), "both": ("base", "tuned")}
+ANSWERING = {"base": ("base",), "tuned": ("tuned",), "both": ("base", "tuned")}
 
 
 class Conversation:
@@ -47,7 +47,7 @@ class Conversation:
     ) -> None:
         self.model, self.tokenizer, self.sampling = model, tokenizer, sampling
         self.tuned, self.write, self.system = tuned, write, system
-        self.voices: Sequence[str] = VOICES["tuned" if tuned else "base"]
+        self.answering: Sequence[str] = ANSWERING["tuned" if tuned else "base"]
         self.turns: list[Message] = []
 
     def say(self, text: str) -> bool:
@@ -59,7 +59,7 @@ class Conversation:
         rest = rest.strip()
         if name == "quit":
             return False
-        if name in VOICES:
+        if name in ANSWERING:
             self._choose(name)
         elif name == "reset":
             self.turns = []
@@ -79,21 +79,21 @@ class Conversation:
         return True
 
     def ask(self, question: str) -> None:
-        """Answer a question with each voice; the last one's answer goes into the history."""
+        """Answer a question with each which; the last one's answer goes into the history."""
         asked = Message("user", question)
         text = ""
-        for voice in self.voices:
-            if len(self.voices) > 1:
-                self.write(f"[{voice}] ")
-            text = self._answer(voice, [*self._told(), *self.turns, asked])
+        for which in self.answering:
+            if len(self.answering) > 1:
+                self.write(f"[{which}] ")
+            text = self._answer(which, [*self._told(), *self.turns, asked])
             self.write("\n")
         self.turns += [asked, Message("assistant", text)]
 
-    def _answer(self, voice: str, history: list[Message]) -> str:
+    def _answer(self, which: str, history: list[Message]) -> str:
         if self.tokenizer.chat_template:
-            ids = prompt(history, self.tokenizer)
+            ids = prompt_ids(history, self.tokenizer)
         else:
-            ids = continuation(history[-1].content, self.tokenizer)
+            ids = continuation_ids(history[-1].content, self.tokenizer)
         pieces: list[str] = []
 
         def show(piece: str) -> None:
@@ -102,7 +102,7 @@ class Conversation:
             self.write(CONTROL.sub("", piece))
 
         try:
-            with speaking(self.model, voice):
+            with use_model(self.model, which):
                 stream(self.model, self.tokenizer, ids, self.sampling, show)
         except KeyboardInterrupt:
             self.write(" …")
@@ -115,7 +115,7 @@ class Conversation:
         if name != "base" and not self.tuned:
             self.write("there is no adapter: start with --adapter\n")
             return
-        self.voices = VOICES[name]
+        self.answering = ANSWERING[name]
         self.write(f"{name} answers\n")
 
     def _save(self, path: Path) -> None:

@@ -23,7 +23,7 @@ class Norm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        """Normalise."""
+        """Normalize."""
         s = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
         s = s.div_(x.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x, weight, s)

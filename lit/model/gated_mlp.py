@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from lora.layer import LoRALinear
-from lora.lora_function import Remade
+from lora.lora_function import Recompute
 
 PARTS = ("gate_proj", "up_proj", "down_proj", "act_fn")
 
@@ -86,4 +86,4 @@ def _forward(mlp: Any, x: Tensor) -> Tensor:
     product = GatedProduct.apply(gate, up, act)
     if not isinstance(down, LoRALinear):
         return down(product)
-    return down(product, Remade(lambda gate, up: act(gate) * up, (gate, up)))
+    return down(product, Recompute(lambda gate, up: act(gate) * up, (gate, up)))

@@ -15,7 +15,7 @@ from transformers import (
 
 from data.template import stop_token
 from lora.config import ConfigError
-from lora.inject import disabled
+from lora.inject import adapters_disabled
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class _Writer(TextStreamer):
 
 
 @contextmanager
-def speaking(model: PreTrainedModel, voice: str) -> Iterator[None]:
+def use_model(model: PreTrainedModel, which: str) -> Iterator[None]:
     """Let ``base`` or ``tuned`` speak for the length of a ``with`` block."""
-    with disabled(model) if voice == "base" else nullcontext():
+    with adapters_disabled(model) if which == "base" else nullcontext():
         yield
 
 

@@ -1,4 +1,4 @@
-"""Cross entropy over labelled positions only."""
+"""Cross entropy over labeled positions only."""
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +16,9 @@ CHUNK = 512
 
 
 def summed_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """The sum of the cross entropy of every labelled token, a float32 scalar.
+    """The sum of the cross entropy of every labeled token, a float32 scalar.
 
-    Hidden states are gathered at labelled positions first; only those meet the vocabulary matrix,
+    Hidden states are gathered at labeled positions first; only those meet the vocabulary matrix,
     CHUNK at a time, so that no (tokens, vocabulary) matrix ever exists.
     """
     return sum_at(model, *_labelled(model, batch))
@@ -32,7 +32,7 @@ def sum_at(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> Tensor:
 
 
 def token_losses(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """The cross entropy of each labelled token in order, (labels,), float32."""
+    """The cross entropy of each labeled token in order, (labels,), float32."""
     return _head_loss(model, *_labelled(model, batch), reduction="none").float()
 
 
@@ -47,7 +47,7 @@ def check_loss(model: PreTrainedModel, batch: Batch) -> None:
     model.eval()
     ours = token_losses(model, batch).mean().item()
     rows = zip(
-        *(x.split(batch.borders.diff().tolist(), 1) for x in (batch.input_ids, batch.labels)),
+        *(x.split(batch.cu_seqlens.diff().tolist(), 1) for x in (batch.input_ids, batch.labels)),
         strict=True,
     )
     with unpacked(model):
@@ -68,9 +68,9 @@ def _next_logits(model: PreTrainedModel, input_ids: Tensor) -> Tensor:
 
 
 def _labelled(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The hidden states that predict a labelled token, (labels, hidden), and the tokens."""
+    """The hidden states that predict a labeled token, (labels, hidden), and the tokens."""
     hidden = hidden_states(model, batch)[0]
-    # Position t predicts t + 1. A row's first token is never labelled, so no row reaches another.
+    # Position t predicts t + 1. A row's first token is never labeled, so no row reaches another.
     targets = batch.labels[0, 1:]
     places = (targets != IGNORE).nonzero()[:, 0]
     return hidden.index_select(0, places), targets[places]

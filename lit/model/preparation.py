@@ -15,14 +15,14 @@ from lit.model.fused_norm import fuse
 from lit.model.gated_mlp import keep_less
 from lit.model.loss import check_loss
 from lit.model.onednn_linear import hasten
-from lit.run.console import say
+from lit.run.console import print_rank0
 from lora.config import ConfigError, LoRAConfig
-from lora.full_layers import tied
+from lora.full_layers import tied_groups
 from lora.inject import inject
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ModelSpec:
     """An adapted model, before it is made; the fields are those of ``LoRAModule``."""
 
     base: str
@@ -49,8 +49,8 @@ class Recipe:
         if not sharded:
             hasten(model)
             fuse(model)
-        for paths in tied(model):
-            say(f"model  {' and '.join(paths)} are one matrix: they train together")
+        for paths in tied_groups(model):
+            print_rank0(f"model  {' and '.join(paths)} are one matrix: they train together")
         return model
 
 
@@ -73,5 +73,5 @@ def check(
         if must_pack:
             # Ranks have different numbers of rows, and must gather equally often.
             raise ConfigError(f"{reason}: trainer.strategy {must_pack} cannot train this model")
-        say(f"model  {reason}: rows are computed one by one, slower, to the same result")
+        print_rank0(f"model  {reason}: rows are computed one by one, slower, to the same result")
     call(check_loss, collate(examples[-1:]).to(device))

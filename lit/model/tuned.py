@@ -11,7 +11,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from data.template import choose, stop_token
+from data.template import choose_template, stop_token
 from lit.model.base import load_base, load_tokenizer, locate
 from lora.adapter import load_adapter, read_config
 from lora.config import ConfigError
@@ -43,7 +43,7 @@ def load(
     if template == "none":
         tokenizer.chat_template = None
     else:
-        choose(tokenizer, template)
+        choose_template(tokenizer, template)
         # Raises if the template writes a question otherwise than training would.
         stop_token(tokenizer)
     return model, tokenizer

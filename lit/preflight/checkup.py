@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data.row_report import BAD, CUT, TOO_LONG, Ledger
+from data.row_report import BAD, CUT, TOO_LONG, RowReport
 from data.types import IGNORE
 from lit.distributed.sharding import ShardedStrategy
 from lit.preflight.estimate import Estimate
-from lit.preflight.finding import Reason
+from lit.preflight.finding import Finding
 from lit.preflight.forecast import Forecast
 from lit.report.page import Section
 from lit.report.pictures import lengths_picture
@@ -23,7 +23,7 @@ from lit.settings.arguments import Arguments
 
 PICTURE = "lengths.png"
 BARS, WIDTH = 12, 40
-SHOWN = 10
+LISTED_LINES = 10
 """Rows that are listed of those cut or left out."""
 
 
@@ -34,7 +34,7 @@ class Checkup:
     arguments: Arguments
     forecast: Forecast
     estimate: Estimate
-    reasons: list[Reason]
+    reasons: list[Finding]
 
     @property
     def fatal(self) -> bool:
@@ -69,9 +69,9 @@ def _verdict(found: Checkup) -> Section:
 def _rows(found: Checkup) -> Section:
     data = found.arguments.datamodule
     rows = []
-    for source, ledger in _sources(found):
-        counts = [ledger.count(kind) for kind in (CUT, TOO_LONG, BAD)]
-        rows.append([source, *map(str, (ledger.read, ledger.used, *counts))])
+    for source, report in _sources(found):
+        counts = [report.count(kind) for kind in (CUT, TOO_LONG, BAD)]
+        rows.append([source, *map(str, (report.read, report.used, *counts))])
     twice = str(data.overlap)
     text = (
         f"{len(data.train_rows)} rows train, {len(data.val_rows)} validate. "
@@ -82,25 +82,25 @@ def _rows(found: Checkup) -> Section:
 
 
 def _left_out(found: Checkup) -> Section:
-    rows = [row for _, ledger in _sources(found) for row in _reasons(ledger)]
+    rows = [row for _, report in _sources(found) for row in _reasons(report)]
     text = "" if rows else "No row was cut or left out."
     return Section("Cut and left out", text, ["what", "rows", "why", "file and lines"], rows)
 
 
-def _sources(found: Checkup) -> list[tuple[str, Ledger]]:
+def _sources(found: Checkup) -> list[tuple[str, RowReport]]:
     data = found.arguments.datamodule
-    train = (data.source.name, data.store.ledger)
-    return [train, (data.val_source.name, data.val.ledger)] if data.val_source else [train]
+    train = (data.source.name, data.store.report)
+    return [train, (data.val_source.name, data.val.report)] if data.val_source else [train]
 
 
-def _reasons(ledger: Ledger) -> Iterator[list[str]]:
+def _reasons(report: RowReport) -> Iterator[list[str]]:
     for kind in (BAD, TOO_LONG, CUT):
-        for group, count in ledger.counts.get(kind, {}).items():
-            entries = (entry for entry in ledger.entries(kind) if entry.group == group)
-            first = list(islice(entries, SHOWN))
+        for group, count in report.counts.get(kind, {}).items():
+            issues = (issue for issue in report.issues(kind) if issue.group == group)
+            first = list(islice(issues, LISTED_LINES))
             places = [
-                f"{file}:{', '.join(str(entry.line) for entry in rows)}"
-                for file, rows in groupby(first, key=lambda entry: Path(entry.file).name)
+                f"{file}:{', '.join(str(issue.line) for issue in rows)}"
+                for file, rows in groupby(first, key=lambda issue: Path(issue.file).name)
             ]
             more = [f"… and {count - len(first)} more"] if count > len(first) else []
             yield [kind, str(count), group, "\n".join(places + more)]
@@ -139,7 +139,7 @@ def _example(found: Checkup) -> Section:
         for learned, run in groupby(tokens, key=lambda pair: pair[1] != IGNORE)
     ]
     text = (
-        f"The first row that trains, {data.store.place(row)}, as the model sees it: coloured is "
+        f"The first row that trains, {data.store.location(row)}, as the model sees it: colored is "
         "learned, grey is only read."
     )
     return Section("An example", text, parts=parts)
@@ -187,7 +187,7 @@ def _memory(found: Checkup) -> Section:
     rows.append(["together", f"{sum(found.estimate.parts.values()) / 1e9:.2f}"])
     if found.estimate.loading:
         loading = f"{found.estimate.loading / 1e9:.2f}"
-        rows.append(["before that, while weights are quantised", loading])
+        rows.append(["before that, while weights are quantized", loading])
     text = (
         f"{size.trainable:,} of {size.total:,} parameters train "
         f"({size.trainable / size.total:.2%}). At its peak the run needs about "

@@ -11,9 +11,9 @@ from lit.model.base import locate
 from lit.model.loss import CHUNK
 from lit.preflight.meta_step import rehearse
 from lit.run.memory import used
-from lit.train.module import DTYPES, LoRAModule
+from lit.train.module import PRECISIONS, LoRAModule
 from lora.config import ConfigError
-from lora.inject import Count, adapted, count, inject, tensors
+from lora.inject import ParameterCount, count_parameters, inject, lora_layers, trainable_parameters
 from lora.targets import linear_layers
 
 BLOCK = 256
@@ -29,11 +29,11 @@ class Estimate:
     Args:
         size: Parameters that train, and all.
         parts: What is held when the most is, by name.
-        loading: The peak before training, when weights that will be quantised are still dense.
+        loading: The peak before training, when weights that will be quantized are still dense.
         whole: Whether the activations are among the parts; some families' sizes depend on numbers.
     """
 
-    size: Count
+    size: ParameterCount
     parts: dict[str, int]
     loading: int
     whole: bool = True
@@ -51,9 +51,9 @@ def estimate(
 
     Args:
         module: The run's settings.
-        precision: A key of ``lit.train.module.DTYPES``.
+        precision: A key of ``lit.train.module.PRECISIONS``.
         lengths: Tokens of each row of the largest micro-batch.
-        labels: Its labelled tokens.
+        labels: Its labeled tokens.
         device: Where it trains. On a CPU the libraries of this process count as well; on a GPU
             what CUDA keeps for itself does not.
 
@@ -61,9 +61,9 @@ def estimate(
         ConfigError: The base or the adapter cannot be, or the precision is unknown.
     """
     libraries = used() if device.type == "cpu" else 0
-    if precision not in DTYPES:
-        raise ConfigError(f"trainer.precision is {precision}; there are {', '.join(DTYPES)}")
-    model = skeleton(module.base, module.revision, DTYPES[precision])
+    if precision not in PRECISIONS:
+        raise ConfigError(f"trainer.precision is {precision}; there are {', '.join(PRECISIONS)}")
+    model = skeleton(module.base, module.revision, PRECISIONS[precision])
     return estimate_of(model, module, lengths, labels, device, libraries)
 
 
@@ -87,15 +87,17 @@ def estimate_of(
     """
     dtype = model.dtype
     dense = _bytes(model)
-    quantised = dense - sum(
+    quantized = dense - sum(
         _saved(layer, module.quantize) for layer in linear_layers(model).values()
     )
     inject(model, module.lora)
-    size, trained = count(model), list(tensors(model).values())
+    size, trained = count_parameters(model), list(trainable_parameters(model).values())
     adapter = sum(p.nbytes for p in trained)
     # DoRA and PiSSA keep numbers beside those that train.
-    adapter += sum(b.nbytes for _, layer in adapted(model) for b in layer.buffers(recurse=False))
-    widest = max((layer.weight.numel() for _, layer in adapted(model)), default=0)
+    adapter += sum(
+        b.nbytes for _, layer in lora_layers(model) for b in layer.buffers(recurse=False)
+    )
+    widest = max((layer.weight.numel() for _, layer in lora_layers(model)), default=0)
     try:
         step = rehearse(model, lengths, labels, module.gradient_checkpointing)
     except RuntimeError:
@@ -110,7 +112,7 @@ def estimate_of(
     if module.quantize:
         passing += widest * dtype.itemsize
     parts = {
-        f"weights, {module.quantize or str(dtype).removeprefix('torch.')}": quantised,
+        f"weights, {module.quantize or str(dtype).removeprefix('torch.')}": quantized,
         "adapter, float32": adapter,
         "its gradients": sum(p.nbytes for p in trained),
         f"its optimizer, {module.optimizer}": sum(

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 
-class Reason(NamedTuple):
+class Finding(NamedTuple):
     """Something about a run that its user should know."""
 
     text: str

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 
 from data.types import Batch
-from lit.model.attention import NAME, UnpackableError, hidden_states
+from lit.model.attention import PACKED, UnpackableError, hidden_states
 from lit.model.gated_mlp import keep_less
 from lit.model.loss import sum_at
 
@@ -82,14 +82,14 @@ def rehearse(
     Args:
         model: On the meta device, with adapters.
         lengths: Tokens of each row of the micro-batch.
-        labels: Its labelled tokens.
+        labels: Its labeled tokens.
         gradient_checkpointing: As in ``LoRAModule``.
     """
     batch = _batch(lengths)
     # Some families look for padding in the tokens, of which there are none.
     model.config.pad_token_id = None
     if _packs(model):
-        model.set_attn_implementation(NAME)
+        model.set_attn_implementation(PACKED)
     if gradient_checkpointing:
         again = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), Fused())}
         model.gradient_checkpointing_enable(again)
@@ -115,7 +115,7 @@ def _packs(model: PreTrainedModel) -> bool:
     """Whether a model takes packed attention; whether rightly, only numbers could tell."""
     before = model.config._attn_implementation
     try:
-        model.set_attn_implementation(NAME)
+        model.set_attn_implementation(PACKED)
         with Fused():
             hidden_states(model, _batch([2, 2]))
     except UnpackableError:

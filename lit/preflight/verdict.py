@@ -6,7 +6,7 @@ A new reason is a function, and its line in RULES.
 import math
 from collections.abc import Callable, Iterator
 
-from lit.preflight.finding import Reason
+from lit.preflight.finding import Finding
 from lit.preflight.forecast import Forecast
 from lit.preflight.suitability import answers, lengths, template
 from lit.settings.arguments import Arguments
@@ -20,7 +20,7 @@ HIGH_LR = 10 * USUAL_LR
 FEW_VALIDATION_ROWS = 10
 
 
-def judge(arguments: Arguments, forecast: Forecast) -> list[Reason]:
+def judge(arguments: Arguments, forecast: Forecast) -> list[Finding]:
     """Give every reason against a run, those it cannot work for first.
 
     Args:
@@ -31,7 +31,7 @@ def judge(arguments: Arguments, forecast: Forecast) -> list[Reason]:
     return sorted(reasons, key=lambda reason: not reason.fatal)
 
 
-def refuse(reasons: list[Reason], force: bool) -> None:
+def refuse(reasons: list[Finding], force: bool) -> None:
     """Stop before a run that cannot work, unless it is wanted all the same.
 
     Raises:
@@ -42,66 +42,68 @@ def refuse(reasons: list[Reason], force: bool) -> None:
         raise ConfigError("\n".join([*fatal, "--force true goes on all the same"]))
 
 
-def _length(arguments: Arguments, forecast: Forecast) -> Iterator[Reason]:
+def _length(arguments: Arguments, forecast: Forecast) -> Iterator[Finding]:
     steps, warmup = forecast.steps, forecast.warmup
     if steps < 1:
-        yield Reason(
+        yield Finding(
             f"the run has {'no end' if steps < 0 else 'no optimizer step'}: set trainer.max_epochs "
             "or trainer.max_steps",
             fatal=True,
         )
     elif warmup >= steps:
-        yield Reason(
+        yield Finding(
             f"the warm-up of {warmup} steps is not shorter than the run of {steps}: "
             "lower model.warmup, or train for more epochs",
             fatal=True,
         )
 
 
-def _validation(arguments: Arguments, forecast: Forecast) -> Iterator[Reason]:
+def _validation(arguments: Arguments, forecast: Forecast) -> Iterator[Finding]:
     trainer, rows = arguments.trainer, len(arguments.datamodule.val_rows)
     data, every = arguments.datamodule, trainer.val_check_interval
     # Where a run goes on with steps of another size, only the rest of an epoch is left at first.
-    turns = min(forecast.first.turns, data.epoch(data.course.legs[-1].epoch).turns)
-    if rows and isinstance(every, int) and trainer.check_val_every_n_epoch and every > turns:
-        yield Reason(
-            f"trainer.val_check_interval is {every}, and an epoch has {turns} micro-batches: lower "
-            "it, or count over the whole run by trainer.check_val_every_n_epoch null",
+    micro_steps = min(
+        forecast.first.micro_steps, data.epoch(data.step_map.segments[-1].epoch).micro_steps
+    )
+    if rows and isinstance(every, int) and trainer.check_val_every_n_epoch and every > micro_steps:
+        yield Finding(
+            f"trainer.val_check_interval is {every}, and an epoch has {micro_steps} micro-batches: "
+            "lower it, or count over the whole run by trainer.check_val_every_n_epoch null",
             fatal=True,
         )
     if not rows:
-        yield Reason(
+        yield Finding(
             "no rows validate, so nothing tells whether the adapter helps: set data.val_fraction"
         )
     elif rows < FEW_VALIDATION_ROWS:
-        yield Reason(
+        yield Finding(
             f"{rows} rows validate: a loss over so few says little; raise data.val_fraction, or "
             "give data.val_path"
         )
 
 
-def _precision(arguments: Arguments, forecast: Forecast) -> Iterator[Reason]:
+def _precision(arguments: Arguments, forecast: Forecast) -> Iterator[Finding]:
     asked = str(arguments.config.trainer.precision)
     if asked.startswith("16") and arguments.trainer.precision != "16-mixed":
         # Lightning goes over to bf16-mixed with no more than a warning.
-        yield Reason(
+        yield Finding(
             f"trainer.precision is {asked}, which needs a GPU; on this CPU use 32-true", fatal=True
         )
 
 
-def _rate(arguments: Arguments, forecast: Forecast) -> Iterator[Reason]:
+def _rate(arguments: Arguments, forecast: Forecast) -> Iterator[Finding]:
     module, steps, epochs = arguments.model, forecast.steps, forecast.epochs
     if module.optimizer == "sgd" or steps < 1:
         return
     short = REACH / (steps * module.lr * max(1.0, module.lora.loraplus_lr_ratio))
     if short > 1:
         longer = f" or trainer.max_epochs to {math.ceil(epochs * short)}" if epochs else ""
-        yield Reason(
+        yield Finding(
             f"{steps} optimizer steps at lr {_short(module.lr)} rarely change answers: raise "
             f"model.lr to {_short(_round_up(module.lr * short))}{longer}"
         )
     if module.lr > HIGH_LR:
-        yield Reason(
+        yield Finding(
             f"model.lr is {_short(module.lr)}, {module.lr / USUAL_LR:.0f} times the usual "
             f"{_short(USUAL_LR)}: training may diverge"
         )
@@ -119,7 +121,7 @@ def _short(value: float) -> str:
     return f"{float(digits):g}e{int(power)}"
 
 
-RULES: tuple[Callable[[Arguments, Forecast], Iterator[Reason]], ...] = (
+RULES: tuple[Callable[[Arguments, Forecast], Iterator[Finding]], ...] = (
     _length,
     _precision,
     _validation,

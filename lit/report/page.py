@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from lora.adapter import write_whole
+from lora.adapter import write_text
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Section:
         text: What it says.
         headers, rows: A table.
         pictures: Names of .png files.
-        parts: A text in two colours: pieces, each with whether it is learned.
+        parts: A text in two colors: pieces, each with whether it is learned.
         wide: Whether the table's cells hold long texts.
-        tone: The colour of the first section's text.
+        tone: The color of the first section's text.
     """
 
     title: str
@@ -57,7 +57,7 @@ def write_page(path: Path, title: str, sections: Sequence[Section], pictures: Pa
     environment.filters["cell"] = _cell
     environment.globals["picture"] = lambda picture: _inline(pictures / picture)
     template = environment.get_template(f"page{path.suffix}.j2")
-    write_whole(path, template.render(sections=sections, title=title))
+    write_text(path, template.render(sections=sections, title=title))
 
 
 def show_page(sections: Iterable[Section]) -> None:

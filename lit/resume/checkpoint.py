@@ -16,7 +16,7 @@ from lit.resume.manifest import Manifest
 from lora.config import ConfigError
 
 
-class WholeCheckpointIO(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Saves beside the destination and renames; loads tensors and plain values only."""
 
     def __init__(self) -> None:

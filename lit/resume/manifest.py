@@ -4,10 +4,10 @@ import hashlib
 import json
 from pathlib import Path
 
-from lora.adapter import write_whole
+from lora.adapter import write_text
 from lora.config import ConfigError
 
-NAME = "manifest.json"
+MANIFEST = "manifest.json"
 
 
 class Manifest:
@@ -21,7 +21,7 @@ class Manifest:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.path = folder, folder / NAME
+        self.folder, self.path = folder, folder / MANIFEST
         self._placed: dict[str, str] = {}
 
     def place(self, new: Path, path: Path) -> None:
@@ -36,7 +36,7 @@ class Manifest:
         last = self._placed.get(path.name)
         before = [last] if last else named.get(path.name, [])
         named[path.name] = [*before, digest]
-        write_whole(self.path, json.dumps(named, indent=2) + "\n")
+        write_text(self.path, json.dumps(named, indent=2) + "\n")
         new.replace(path)
         self._placed[path.name] = digest
 
@@ -49,7 +49,7 @@ class Manifest:
         known = self._read().get(path.name)
         if known and _sha256(path) not in known:
             raise ConfigError(
-                f"{path} is not what was written: its SHA-256 is not that of {NAME}. "
+                f"{path} is not what was written: its SHA-256 is not that of {MANIFEST}. "
                 "Go on from another checkpoint"
             )
 

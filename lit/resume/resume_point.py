@@ -8,9 +8,9 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from lit.resume.checkpoint import WholeCheckpointIO
+from lit.resume.checkpoint import AtomicCheckpointIO
 from lit.resume.settings_diff import Settings
-from lit.run.console import say
+from lit.run.console import print_rank0
 from lit.run.folder import RunFolder
 from lit.run.metrics import step_record
 from lora.config import ConfigError
@@ -21,7 +21,7 @@ RUN = "lit-lora"
 
 
 @dataclass(frozen=True)
-class Origin:
+class ResumePoint:
     """Where a run goes on from; one that begins has step 0 and no path."""
 
     path: Path | None = None
@@ -32,19 +32,19 @@ class Origin:
     """Whether the run was to validate after this step, and had not yet."""
     record: dict[str, float] = field(default_factory=dict)
     """What the step logged, or was about to log."""
-    course: list[tuple[int, int, int, int]] = field(default_factory=list)
-    """The legs of the run; see ``data.step_map``."""
+    step_map: list[tuple[int, int, int, int]] = field(default_factory=list)
+    """The segments of the run; see ``data.step_map``."""
     loops: dict[str, Any] = field(default_factory=dict)
     """Lightning's own position."""
 
     @classmethod
-    def read(cls, path: Path | str) -> "Origin":
+    def read(cls, path: Path | str) -> "ResumePoint":
         """Read a checkpoint.
 
         Raises:
             ConfigError: It is broken, or lacks what a run needs to go on.
         """
-        loaded = WholeCheckpointIO().load_checkpoint(path)
+        loaded = AtomicCheckpointIO().load_checkpoint(path)
         if not isinstance(loaded, dict) or (missing := sorted(NEEDED - loaded.keys())):
             lacks = ", ".join(missing) if isinstance(loaded, dict) else "everything"
             raise ConfigError(f"{path} is not a checkpoint to go on from: it lacks {lacks}")
@@ -52,7 +52,7 @@ class Origin:
         return cls(Path(path), loaded["global_step"], loops=loaded["loops"]["fit_loop"], **own)
 
     @classmethod
-    def find(cls, folder: RunFolder, asked: str) -> "Origin":
+    def find(cls, folder: RunFolder, asked: str) -> "ResumePoint":
         """The checkpoint that ``--ckpt_path`` means: a file, or the newest whole one for ``last``.
 
         Raises:
@@ -79,49 +79,53 @@ class Origin:
                 reason += f"; {error}"
         if not whole:
             raise ConfigError(f"no checkpoint of {folder.checkpoints} is whole: {reason}")
-        newest = max(whole, key=lambda origin: origin.step)
-        say(f"resume {reason}. Going on from the one before, {newest.path}")
+        newest = max(whole, key=lambda resume_point: resume_point.step)
+        print_rank0(f"resume {reason}. Going on from the one before, {newest.path}")
         return newest
 
 
-class Continuation(Callback):
+class ResumeState(Callback):
     """Writes into each checkpoint what going on needs, and does what the last run left undone.
 
     Args:
         settings: Of this run.
-        origin: Where it goes on from.
+        resume_point: Where it goes on from.
     """
 
-    def __init__(self, settings: Settings, origin: Origin) -> None:
-        self.settings, self.origin = settings, origin
+    def __init__(self, settings: Settings, resume_point: ResumePoint) -> None:
+        self.settings, self.resume_point = settings, resume_point
         self.validated = -1
         """The optimizer step of the last validation."""
-        self.noted, self.loops, self.record = origin.step, origin.loops, origin.record
+        self.noted, self.loops, self.record = (
+            resume_point.step,
+            resume_point.loops,
+            resume_point.record,
+        )
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Tell Lightning its position in turns of as many ranks as there are now."""
+        """Tell Lightning its position in micro_steps of as many ranks as there are now."""
         loops = checkpoint["loops"]["fit_loop"]
         batches = loops["epoch_loop.batch_progress"]["current"]
         if not batches["ready"]:
             return
         epoch = loops["epoch_progress"]["current"]["completed"]
         data = trainer.datamodule  # type: ignore[attr-defined]
-        moved = data.turn(epoch, self.origin.step) - batches["ready"]
+        moved = data.micro_step(epoch, self.resume_point.step) - batches["ready"]
         for name in batches:
             batches[name] += moved
         self.loops = copy.deepcopy(loops)
 
     def on_fit_start(self, trainer: L.Trainer, *_: object) -> None:
         """Log the step that the checkpoint was written after: its run may not have come to it."""
-        if self.origin.record:
+        if self.resume_point.record:
             for logger in trainer.loggers:
-                logger.log_metrics(self.origin.record, self.origin.step - 1)
+                logger.log_metrics(self.resume_point.record, self.resume_point.step - 1)
 
     def on_train_start(self, trainer: L.Trainer, *_: object) -> None:
         """Validate if that was due."""
-        if not self.origin.validation_due:
+        if not self.resume_point.validation_due:
             return
         # Lightning passes over a validation that a checkpoint was written before.
         loop, logs = trainer.fit_loop.epoch_loop.val_loop, trainer._logger_connector
@@ -143,7 +147,7 @@ class Continuation(Callback):
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add what ``Origin`` reads."""
+        """Add what ``ResumePoint`` reads."""
         fetcher = trainer.fit_loop._data_fetcher
         assert fetcher is not None
         validated = self.validated == trainer.global_step
@@ -152,7 +156,7 @@ class Continuation(Callback):
         due = trainer.validating or trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
         checkpoint[RUN] = {
             "settings": self.settings,
-            "course": [tuple(leg) for leg in trainer.datamodule.course.legs],  # type: ignore[attr-defined]
+            "step_map": [tuple(segment) for segment in trainer.datamodule.step_map.segments],  # type: ignore[attr-defined]
             "validation_due": bool(due) and not validated,
             "record": self.record if self.noted == trainer.global_step else step_record(trainer),
         }

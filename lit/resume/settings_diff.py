@@ -60,7 +60,7 @@ def differing(then: Settings, now: Settings) -> list[str]:
     return [name for name in known if then[name] != now[name]]
 
 
-def check_drift(then: Settings, now: Settings) -> list[str]:
+def check_settings(then: Settings, now: Settings) -> list[str]:
     """Compare the settings of a checkpoint with a command's.
 
     Returns:

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
-from lit.run.console import say
+from lit.run.console import print_rank0
 from lit.run.folder import RunFolder
 from lit.run.metrics import step_record
 
@@ -98,4 +98,4 @@ class StopOnSignal(Callback):
         if not self.training or (self.number is not None and number == signal.SIGINT):
             raise StoppedError(number, saved=False)
         self.number = number
-        say("stopping after this optimizer step …")
+        print_rank0("stopping after this optimizer step …")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from lora.adapter import write_whole
+from lora.adapter import write_text
 
 TEXT = """\
 ---
@@ -79,4 +79,4 @@ def _write(folder: Path, base: str, text: str, **facts: object) -> None:
     hub = None if Path(base).is_dir() else base
     data = ModelCardData(base_model=hub, library_name="peft", tags=["lora"])
     card = ModelCard(text.format(card_data=data.to_yaml(), base=base, **facts))
-    write_whole(folder / "README.md", str(card))
+    write_text(folder / "README.md", str(card))

@@ -26,7 +26,7 @@ EXPECTED = (
 
 
 @rank_zero_only
-def say(line: str) -> None:
+def print_rank0(line: str) -> None:
     """Print a line, on the first rank only."""
     print(line, flush=True)
 
@@ -41,7 +41,7 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", message)
 
 
-def tell(rank: int, code: int, text: str) -> None:
+def print_error(rank: int, code: int, text: str) -> None:
     """Say on stderr why a rank ends."""
     if text:
         kind = f"error (rank {rank}): " if rank else "error: "

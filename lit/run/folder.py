@@ -11,9 +11,9 @@ from pathlib import Path
 from lightning.pytorch.utilities import rank_zero_only
 
 from data.types import Message
-from lit.run.console import say
+from lit.run.console import print_rank0
 from lit.run.lock import FolderLock
-from lora.adapter import write_whole
+from lora.adapter import write_text
 from lora.config import ConfigError
 
 LEFTOVER = re.compile(r"\.(adapter-|space-|.+\.)[a-z0-9_]{8}")
@@ -88,7 +88,7 @@ class RunFolder:
             )
             for place, messages in held_out
         ]
-        write_whole(self.validation, "\n".join(rows) + "\n")
+        write_text(self.validation, "\n".join(rows) + "\n")
 
     def _check(self, resume: bool, overwrite: bool) -> None:
         results = (self.adapter, self.checkpoints, self.metrics)
@@ -104,5 +104,5 @@ class RunFolder:
         for folder in (self.path, self.checkpoints, self.adapter):
             for path in folder.glob(".*"):
                 if LEFTOVER.fullmatch(path.name):
-                    say(f"run    removed {path}, which a killed run was writing")
+                    print_rank0(f"run    removed {path}, which a killed run was writing")
                     shutil.rmtree(path) if path.is_dir() else path.unlink()

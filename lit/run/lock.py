@@ -4,7 +4,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from lit.run.console import say
+from lit.run.console import print_rank0
 from lora.config import ConfigError
 
 
@@ -37,7 +37,9 @@ class FolderLock:
                 "--output_dir"
             ) from None
         except OSError as error:
-            say(f"run    {self.path} has no lock ({error.strerror}): start no second run there")
+            print_rank0(
+                f"run    {self.path} has no lock ({error.strerror}): start no second run there"
+            )
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-LIMITS = (
+CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
@@ -22,7 +22,7 @@ ROOM = 2.0
 """How often what a step takes at first must fit into the memory there is, for it may grow so."""
 
 
-def keep_freed() -> None:
+def retain_heap() -> None:
     """Have freed memory stay with the process: each step takes what the one before had.
 
     Linux fills every page with zeros that it hands out, which costs a step some percent.
@@ -32,7 +32,7 @@ def keep_freed() -> None:
         library.mallopt(M_TRIM_THRESHOLD, -1)
 
 
-def return_freed() -> None:
+def trim_heap() -> None:
     """Have large blocks of memory go back to Linux once they are freed: less memory, slower.
 
     glibc keeps them to use again, but a block that torch asks for, at an address that 64 divides,
@@ -77,7 +77,7 @@ def total(device: torch.device) -> int | None:
     if device.type != "cpu" or not hasattr(os, "sysconf"):
         return None
     amounts = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    for path in LIMITS:
+    for path in CGROUP_LIMITS:
         text = path.read_text().strip() if path.is_file() else ""
         amounts += [int(text)] if text.isdecimal() else []
     return min(amounts)

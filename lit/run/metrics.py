@@ -9,7 +9,7 @@ import lightning as L
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from lora.adapter import write_whole
+from lora.adapter import write_text
 
 COLUMNS = (
     "step",
@@ -74,7 +74,7 @@ class MetricsTable(Logger):
         writer = csv.DictWriter(text, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
-        write_whole(self.path, text.getvalue())
+        write_text(self.path, text.getvalue())
 
 
 def _kind(row: dict[str, str]) -> tuple[str, bool]:

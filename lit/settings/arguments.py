@@ -13,7 +13,7 @@ from lit.resume.checkpoint import Checkpoints
 from lit.settings.keys import check_keys, nearest
 from lit.train.datamodule import QADataModule
 from lit.train.module import LoRAModule
-from lora.adapter import write_whole
+from lora.adapter import write_text
 from lora.config import ConfigError
 
 TRAINER_DEFAULTS = {
@@ -151,7 +151,7 @@ class Arguments(LightningCLI):
         config: Namespace = self.config.clone()
         # Going on, replacing and forcing are what one command did, not what the run is.
         config.ckpt_path, config.overwrite, config.force = None, False, False
-        write_whole(path, self.parser.dump(config, skip_unset=False))
+        write_text(path, self.parser.dump(config, skip_unset=False))
 
     def settings(self) -> dict[str, Any]:
         """Every setting by its dotted name."""

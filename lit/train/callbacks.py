@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from data.types import Batch
 from lit.model.attention import unpacked
 from lit.model.generation import Answer, Sampling, answers
-from lit.run.console import say
+from lit.run.console import print_rank0
 from lit.run.folder import RunFolder
 from lit.train.module import LoRAModule
 from lora.adapter import save_adapter
@@ -64,7 +64,7 @@ class Throughput(Callback):
         self.tokens, self.since = 0, time.perf_counter()
 
 
-class Lines(Callback):
+class ProgressLines(Callback):
     """Progress in lines, for a pipe or a log file, where a bar cannot be drawn.
 
     Args:
@@ -89,7 +89,7 @@ class Lines(Callback):
         self.printed = step
         left = (time.perf_counter() - self.since) / (step - self.first) * (self.total - step)
         values = trainer.callback_metrics
-        say(
+        print_rank0(
             f"step {step}/{self.total}  loss {values['train/loss']:.3f}  "
             f"{values['train/tokens_per_s']:.0f} tokens/s  {left / 60:.0f} min left"
         )
@@ -97,7 +97,7 @@ class Lines(Callback):
     def on_validation_end(self, trainer: L.Trainer, *_: object) -> None:
         """Print the validation loss."""
         loss = trainer.callback_metrics["val/loss"]
-        say(f"step {trainer.global_step}  validation loss {loss:.4f}")
+        print_rank0(f"step {trainer.global_step}  validation loss {loss:.4f}")
 
 
 class BestAdapter(Callback):
@@ -170,7 +170,7 @@ class BestAdapter(Callback):
         save_adapter(pl_module.adapted_model, folder, pl_module.base, pl_module.revision)
 
 
-class Samples(Callback):
+class SampleAnswers(Callback):
     """Writes answers to a few held-out questions to TensorBoard at each validation.
 
     Args:

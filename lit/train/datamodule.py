@@ -9,10 +9,10 @@ import lightning as L
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from data.loader import MicroBatches, Turns
+from data.loader import MicroBatches, MicroStepSampler
 from data.plan import Plan, micro_batches, plan
-from data.step_map import Course, Leg
-from data.template import choose
+from data.step_map import Segment, StepMap
+from data.template import choose_template
 from data.types import IGNORE, DataError, Example, Message
 from lit.model.base import load_tokenizer
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # half a second to import, which --help and a wrong setting n
 
 
 class QADataModule(L.LightningDataModule):
-    """Reads, splits, tokenises and plans.
+    """Reads, splits, tokenizes and plans.
 
     Args:
         path: A .jsonl, .json, .csv, .tsv or .parquet file, a folder of such files,
@@ -73,7 +73,7 @@ class QADataModule(L.LightningDataModule):
     ) -> None:
         super().__init__()
         from data.readers.source import Source
-        from data.split import part
+        from data.split import split_train_val
         from data.store import build
 
         self.source = Source(path, encoding, separator, columns or {})
@@ -86,21 +86,21 @@ class QADataModule(L.LightningDataModule):
             build, max_length=max_length, truncation=truncation, on_bad_row=on_bad_row
         )
         self._part = partial(
-            part,
+            split_train_val,
             fraction=val_fraction,
             seed=seed,
             near_duplicates=near_duplicates,
             on_duplicate=on_duplicate,
         )
         self._train: Store | None = None
-        self._course: Course | None = None
+        self._step_map: StepMap | None = None
 
     def setup(self, stage: str = "fit") -> None:
-        """Tokenise, or find what was tokenised, and split."""
+        """TokenizeRows, or find what was tokenized, and split."""
         if self._train is not None:
             return
         self.tokenizer = load_tokenizer(self.base, self.revision)
-        self.template = choose(self.tokenizer, self.template)
+        self.template = choose_template(self.tokenizer, self.template)
         train = self._build(self.source, self.tokenizer)
         val = self._build(self.val_source, self.tokenizer) if self.val_source else None
         sides = self._part(train, val)
@@ -114,10 +114,10 @@ class QADataModule(L.LightningDataModule):
 
     def held_out(self) -> Iterator[tuple[str, list[Message]]]:
         """The validation rows, each with its place."""
-        return ((self.val.place(row), self.val.messages(row)) for row in self.val_rows.tolist())
+        return ((self.val.location(row), self.val.messages(row)) for row in self.val_rows.tolist())
 
     def endings(self, lengths: Sequence[int]) -> list[Example]:
-        """The last so many tokens of a few training rows, all labelled, to check a model on.
+        """The last so many tokens of a few training rows, all labeled, to check a model on.
 
         The first may be the same in all rows.
         """
@@ -140,49 +140,54 @@ class QADataModule(L.LightningDataModule):
             **self._order(epoch),
             accumulate=self._trainer.accumulate_grad_batches,
             world_size=self._trainer.world_size,
-            skip=self.course.of(epoch).skipped,
+            skip=self.step_map.of(epoch).skipped,
         )
 
     @property
-    def course(self) -> Course:
+    def step_map(self) -> StepMap:
         """Which micro-batches each optimizer step is made of."""
         per_step = self._trainer.accumulate_grad_batches * self._trainer.world_size
-        if self._course is None:
-            self._course = Course((Leg(0, 0, 0, per_step),), cache(self._count))
-        return self._course
+        if self._step_map is None:
+            self._step_map = StepMap((Segment(0, 0, 0, per_step),), cache(self._count))
+        return self._step_map
 
-    def go_on(self, legs: Iterable[Sequence[int]], step: int) -> None:
-        """Follow the course of a run that came to a step, from there on with steps of this size."""
-        now = self.course
-        then = tuple(Leg(*leg) for leg in legs) or now.legs
-        self._course = replace(now, legs=then).resumed(step, now.legs[-1].per_step)
+    def resume_from(self, segments: Iterable[Sequence[int]], step: int) -> None:
+        """Continue the step map of a run after a step, from there on with steps of this size."""
+        now = self.step_map
+        then = tuple(Segment(*segment) for segment in segments) or now.segments
+        self._step_map = replace(now, segments=then).resumed(step, now.segments[-1].per_step)
 
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
         epochs, most = self._trainer.max_epochs, self._trainer.max_steps
         if epochs is None or epochs < 0:
             return most
-        steps = self.course.steps(epochs)
+        steps = self.step_map.steps(epochs)
         return steps if most < 0 else min(steps, most)
 
     def epoch_of(self, step: int) -> int:
         """The epoch that an optimizer step, from 0, is in."""
-        return self.course.at(max(step, 0)).epoch
+        return self.step_map.at(max(step, 0)).epoch
 
-    def step_places(self) -> list[str]:
+    def step_locations(self) -> list[str]:
         """Where the rows of the current optimizer step were read, over all ranks."""
         planned = self.epoch(self._trainer.current_epoch)
-        begin = self.turn(self._trainer.current_epoch, self._trainer.global_step)
-        turns = range(begin, min(begin + planned.accumulate, planned.turns))
+        begin = self.micro_step(self._trainer.current_epoch, self._trainer.global_step)
+        micro_steps = range(begin, min(begin + planned.accumulate, planned.micro_steps))
         ranks = range(planned.world_size)
-        rows = [row for turn in turns for rank in ranks for row in planned.rows(rank, turn)]
-        return [self.store.place(row) for row in self.train_rows[rows].tolist()]
+        rows = [
+            row
+            for micro_step in micro_steps
+            for rank in ranks
+            for row in planned.rows(rank, micro_step)
+        ]
+        return [self.store.location(row) for row in self.train_rows[rows].tolist()]
 
-    def turn(self, epoch: int, step: int) -> int:
-        """The turn of an epoch's plan that comes after so many optimizer steps of the run."""
-        planned, span = self.epoch(epoch), self.course.of(epoch)
+    def micro_step(self, epoch: int, step: int) -> int:
+        """The micro_step of an epoch's plan that comes after so many optimizer steps of the run."""
+        planned, span = self.epoch(epoch), self.step_map.of(epoch)
         if step >= span.step + span.steps:
-            return planned.turns
+            return planned.micro_steps
         return max(step - span.step, 0) * planned.accumulate
 
     def train_dataloader(self) -> DataLoader:
@@ -191,8 +196,8 @@ class QADataModule(L.LightningDataModule):
         planned = self.epoch(epoch)
         batches = MicroBatches(self.store, self.train_rows, planned, rank, epoch)
         # The plan is a pure function, so the number of steps done is the whole position.
-        start = self.turn(epoch, self._trainer.global_step)
-        return self._loader(batches, Turns(start, planned.turns))
+        start = self.micro_step(epoch, self._trainer.global_step)
+        return self._loader(batches, MicroStepSampler(start, planned.micro_steps))
 
     def val_dataloader(self) -> DataLoader | list:
         """All held-out rows, in the order of the file."""
@@ -206,7 +211,7 @@ class QADataModule(L.LightningDataModule):
             world_size=self._trainer.world_size,
         )
         batches = MicroBatches(self.val, self.val_rows, planned, self._trainer.global_rank)
-        return self._loader(batches, Turns(0, planned.turns))
+        return self._loader(batches, MicroStepSampler(0, planned.micro_steps))
 
     def _order(self, epoch: int) -> dict[str, Any]:
         return {
@@ -221,11 +226,11 @@ class QADataModule(L.LightningDataModule):
         _, starts = micro_batches(self.store.lengths[self.train_rows], **self._order(epoch))
         return len(starts) - 1
 
-    def _loader(self, batches: MicroBatches, turns: Turns) -> DataLoader:
+    def _loader(self, batches: MicroBatches, micro_steps: MicroStepSampler) -> DataLoader:
         return DataLoader(
             batches,
             batch_size=None,
-            sampler=turns,
+            sampler=micro_steps,
             num_workers=self.num_workers,
             pin_memory=self._trainer.strategy.root_device.type == "cuda",
         )

@@ -7,15 +7,15 @@ from lightning.pytorch.callbacks import Callback
 
 from data.batch import collate
 from data.types import Batch
-from lit.run.console import say
-from lit.run.memory import return_freed, tight
+from lit.run.console import print_rank0
+from lit.run.memory import tight, trim_heap
 from lit.train.datamodule import QADataModule
 from lit.train.module import LoRAModule
 from lit.train.step_guard import TrainingError
-from lora.inject import tensors
+from lora.inject import trainable_parameters
 
 
-class Rehearsal(Callback):
+class LongestBatchTrial(Callback):
     """Goes forward and back through the longest micro-batch, where memory may not suffice for it.
 
     After the first optimizer step, which shows what a micro-batch takes. No number of the run
@@ -56,8 +56,10 @@ class Rehearsal(Callback):
             return
         rehearse(trainer, pl_module, ahead)
         if pl_module.device.type == "cpu" and tight(pl_module.device, trainer.num_devices):
-            say("memory little is left: what is freed goes back at once, and steps take longer")
-            return_freed()
+            print_rank0(
+                "memory little is left: what is freed goes back at once, and steps take longer"
+            )
+            trim_heap()
 
 
 def rehearse(trainer: L.Trainer, module: LoRAModule, batch: Batch) -> None:
@@ -73,12 +75,12 @@ def rehearse(trainer: L.Trainer, module: LoRAModule, batch: Batch) -> None:
         if not out_of_memory(error):
             raise
         raise TrainingError(
-            f"out of memory in the longest micro-batch, {len(batch.borders) - 1} rows of "
+            f"out of memory in the longest micro-batch, {len(batch.cu_seqlens) - 1} rows of "
             f"{batch.input_ids.numel()} tokens. {LOWER}"
         ) from None
     finally:
         module.take_step_loss()
-        for parameter in tensors(module.adapted_model).values():
+        for parameter in trainable_parameters(module.adapted_model).values():
             parameter.grad = None
 
 
@@ -103,9 +105,12 @@ def longest(data: QADataModule) -> Batch:
         planned = data.epoch(epoch)
         ends = np.append(0, np.cumsum(lengths[planned.order]))
         tokens = np.diff(ends[planned.starts])[trainer.global_rank :: trainer.world_size]
-        turn = int(tokens.argmax())
-        if tokens[turn] > most:
-            most, rows = tokens[turn], data.train_rows[planned.rows(trainer.global_rank, turn)]
+        micro_step = int(tokens.argmax())
+        if tokens[micro_step] > most:
+            most, rows = (
+                tokens[micro_step],
+                data.train_rows[planned.rows(trainer.global_rank, micro_step)],
+            )
     return collate([data.store.example(row) for row in rows], step_labels=1)
 
 

@@ -12,18 +12,18 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from data.types import Batch
-from lit.distributed.sharding import NAME, Gathered, ShardedStrategy, shard
+from lit.distributed.sharding import FSDP2, Gathered, ShardedStrategy, shard
 from lit.model.embedding_noise import EmbeddingNoise
 from lit.model.loss import summed_loss
-from lit.model.preparation import Recipe, check
-from lit.run.console import say
+from lit.model.preparation import ModelSpec, check
+from lit.run.console import print_rank0
 from lit.train.schedule import factor
-from lit.train.step_guard import StepNumbers
+from lit.train.step_guard import StepGuard
 from lora.config import ConfigError, LoRAConfig
-from lora.inject import tensors
+from lora.inject import trainable_parameters
 from lora.optimizer import make_optimizer
 
-DTYPES = {
+PRECISIONS = {
     "32-true": torch.float32,
     "16-mixed": torch.float16,
     "bf16-mixed": torch.bfloat16,
@@ -79,11 +79,11 @@ class LoRAModule(L.LightningModule):
             raise ConfigError(f"model.warmup is {warmup}; give steps, or a share below 1")
         self.base, self.revision, self.lora = base, revision, lora
         self.quantize = quantize
-        self.recipe = Recipe(base, revision, quantize, lora, gradient_checkpointing, seed)
+        self.recipe = ModelSpec(base, revision, quantize, lora, gradient_checkpointing, seed)
         self.optimizer, self.lr, self.weight_decay = optimizer, lr, weight_decay
         self.scheduler, self.warmup = scheduler, warmup
         self.gradient_checkpointing = gradient_checkpointing
-        self.numbers = StepNumbers(skip=on_nonfinite == "skip")
+        self.numbers = StepGuard(skip=on_nonfinite == "skip")
         self.seed = seed
         self.model = self.root = None
         # The checkpoint holds the adapter alone; load_state_dict below is strict about that.
@@ -96,13 +96,15 @@ class LoRAModule(L.LightningModule):
         if self.model is not None:
             return
         precision = str(self.trainer.precision)
-        if precision not in DTYPES:
-            raise ConfigError(f"trainer.precision is {precision}; there are {', '.join(DTYPES)}")
+        if precision not in PRECISIONS:
+            raise ConfigError(
+                f"trainer.precision is {precision}; there are {', '.join(PRECISIONS)}"
+            )
         strategy = self.trainer.strategy
         sharded = isinstance(strategy, ShardedStrategy)
         # A base that is sharded may be too large for a device; the module's own is not set yet.
         device = torch.device("cpu") if sharded else strategy.root_device
-        model = self.recipe.make(DTYPES[precision], device, sharded)
+        model = self.recipe.make(PRECISIONS[precision], device, sharded)
         self._noise = EmbeddingNoise(model.get_input_embeddings(), self.lora.neftune_alpha)
         self.model = model
         if isinstance(strategy, ShardedStrategy):
@@ -110,11 +112,11 @@ class LoRAModule(L.LightningModule):
             self.root = shard(model, strategy.device_mesh, device)
         examples = self.trainer.datamodule.endings(ENDINGS)  # type: ignore[attr-defined]
         with self.trainer.precision_plugin.forward_context():
-            check(self.call, examples, device, must_pack=NAME if sharded else None)
+            check(self.call, examples, device, must_pack=FSDP2 if sharded else None)
         if self.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
         # Every rank has read the same base: DDP is to send nothing but what trains.
-        trained = {f"model.{name}" for name in tensors(model)}
+        trained = {f"model.{name}" for name in trainable_parameters(model)}
         named = chain(self.named_parameters(), self.named_buffers())
         self._ddp_params_and_buffers_to_ignore = [n for n, _ in named if n not in trained]
 
@@ -123,7 +125,7 @@ class LoRAModule(L.LightningModule):
         call = partial(function, self.adapted_model, *args)
         return self.root(call) if self.root else call()
 
-    def configure_callbacks(self) -> StepNumbers:
+    def configure_callbacks(self) -> StepGuard:
         """No run goes without a look at its numbers."""
         return self.numbers
 
@@ -134,15 +136,15 @@ class LoRAModule(L.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed the dropout by the rows: whichever rank has them, and in whichever run, draws so."""
-        torch.manual_seed(hash((self.seed, batch.draw)))
+        torch.manual_seed(hash((self.seed, batch.rng_key)))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The micro-batch's share of the optimizer step's loss.
 
         Lightning divides by the number of micro-batches and DDP by the number of ranks; multiplied
-        back, every labelled token of the step weighs the same, in a short last step too.
+        back, every labeled token of the step weighs the same, in a short last step too.
         """
-        self._noise.lengths = batch.borders.diff().tolist()
+        self._noise.lengths = batch.cu_seqlens.diff().tolist()
         loss = self.call(summed_loss, batch) / batch.step_labels
         self._step_loss = self._step_loss.to(loss.device) + loss.detach()
         return loss * self.trainer.accumulate_grad_batches * self.trainer.world_size
@@ -168,7 +170,7 @@ class LoRAModule(L.LightningModule):
         self._val += torch.stack([loss, labels])
 
     def on_validation_epoch_end(self) -> None:
-        """Log the mean loss of a labelled token over all rows and ranks."""
+        """Log the mean loss of a labeled token over all rows and ranks."""
         loss, labels = self.trainer.strategy.reduce(self._val, reduce_op="sum")
         self.log("val/loss", (loss / labels).float(), prog_bar=True, logger=False)
         mean = float(loss / labels)
@@ -183,7 +185,7 @@ class LoRAModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimizer over what trains, and the schedule by optimizer steps."""
         if self.optimizer.startswith("paged") and self.device.type == "cpu":
-            say("optim  paging needs a GPU: on this CPU paged_adamw_8bit is adamw_8bit")
+            print_rank0("optim  paging needs a GPU: on this CPU paged_adamw_8bit is adamw_8bit")
         lr, ratio = self.lr, self.lora.loraplus_lr_ratio
         chosen = make_optimizer(self.adapted_model, self.optimizer, lr, self.weight_decay, ratio)
         steps = self.trainer.datamodule.total_steps()  # type: ignore[attr-defined]
@@ -200,11 +202,11 @@ class LoRAModule(L.LightningModule):
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """The adapter's tensors by their path in the model; never base weights."""
-        return {name: p.detach() for name, p in tensors(self.adapted_model).items()}
+        return {name: p.detach() for name, p in trainable_parameters(self.adapted_model).items()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Take the adapter's tensors, which must be exactly those of this model."""
-        own = tensors(self.adapted_model)
+        own = trainable_parameters(self.adapted_model)
         here = {name: tuple(p.shape) for name, p in own.items()}
         there = {name: tuple(p.shape) for name, p in state_dict.items()}
         if odd := sorted(set(here.items()) ^ set(there.items())):

@@ -6,8 +6,8 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from lit.run.console import say
-from lora.inject import adapted, tensors
+from lit.run.console import print_rank0
+from lora.inject import lora_layers, trainable_parameters
 
 if TYPE_CHECKING:  # the module holds this callback
     from lit.train.module import LoRAModule
@@ -17,7 +17,7 @@ class TrainingError(RuntimeError):
     """Training cannot go on; the message says where it stands and what to try."""
 
 
-class StepNumbers(Callback):
+class StepGuard(Callback):
     """Looks at a step's loss and gradients before the update, and logs them.
 
     A step whose numbers are not finite never changes the adapter: it ends the run, or it is skipped
@@ -39,7 +39,7 @@ class StepNumbers(Callback):
         if trainer.global_step == 0:
             _check_gradients(module)
         loss = trainer.strategy.reduce(module.take_step_loss(), reduce_op="sum")
-        parameters = tensors(module.adapted_model).values()
+        parameters = trainable_parameters(module.adapted_model).values()
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         lr = optimizer.param_groups[0]["lr"]
         # fp16's loss scaling meets infinite gradients by design and skips those steps itself.
@@ -69,14 +69,16 @@ class StepNumbers(Callback):
                 f"step {step}: the validation loss is {loss}. The best adapter before is kept. "
                 "Lower model.lr, or begin anew"
             )
-        say(f"step {step}  validation loss {loss}: not compared with the best")
+        print_rank0(f"step {step}  validation loss {loss}: not compared with the best")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say what was skipped; refuse an adapter that learned nothing."""
         module = cast("LoRAModule", pl_module)
         if self.skipped:
-            say(f"run    {self.skipped} of {trainer.global_step} steps were skipped: not finite")
-        layers = list(adapted(module.adapted_model))
+            print_rank0(
+                f"run    {self.skipped} of {trainer.global_step} steps were skipped: not finite"
+            )
+        layers = list(lora_layers(module.adapted_model))
         silent = [path for path, layer in layers if not layer.lora_B.any()]
         if silent:
             raise TrainingError(
@@ -94,7 +96,7 @@ class StepNumbers(Callback):
         self.skipped = state_dict["skipped"]
 
     def _refuse(self, trainer: L.Trainer, loss: float, norm: float, lr: float) -> None:
-        places = trainer.datamodule.step_places()  # type: ignore[attr-defined]
+        places = trainer.datamodule.step_locations()  # type: ignore[attr-defined]
         shown = ", ".join(places[:8]) + (f" and {len(places) - 8} more" if places[8:] else "")
         numbers = (
             f"step {trainer.global_step + 1}: loss {loss}, gradient norm {norm}, lr {lr:.3g}, "
@@ -106,13 +108,13 @@ class StepNumbers(Callback):
                 "set model.on_nonfinite to skip"
             )
         self.skipped += 1
-        say(f"{numbers}: skipped, {self.skipped} so far")
+        print_rank0(f"{numbers}: skipped, {self.skipped} so far")
 
 
 def _check_gradients(module: "LoRAModule") -> None:
     silent = [
         path
-        for path, layer in adapted(module.adapted_model)
+        for path, layer in lora_layers(module.adapted_model)
         if layer.lora_B.grad is None or not layer.lora_B.grad.any()
     ]
     if silent:

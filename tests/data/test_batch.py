@@ -22,7 +22,7 @@ def rows_of(lengths: tuple[int, ...]) -> list[Example]:
 def test_rows_stand_between_the_borders_with_positions_from_zero(lengths: tuple[int, ...]) -> None:
     examples = rows_of(lengths)
     batch = collate(examples)
-    borders = batch.borders.tolist()
+    borders = batch.cu_seqlens.tolist()
     assert len(borders) == len(examples) + 1
     assert (borders[0], borders[-1]) == (0, sum(lengths))
     for row, example in enumerate(examples):
@@ -38,8 +38,8 @@ def test_a_batch_has_no_padding_and_the_types_that_models_take(lengths: tuple[in
     for tensor in (batch.input_ids, batch.labels, batch.position_ids):
         assert tensor.shape == (1, sum(lengths))
         assert tensor.dtype == torch.int64
-    assert batch.borders.dtype == torch.int32  # what attention over packed rows takes
-    assert (batch.longest, batch.step_labels) == (max(lengths), 7)
+    assert batch.cu_seqlens.dtype == torch.int32  # what attention over packed rows takes
+    assert (batch.max_seqlen, batch.step_labels) == (max(lengths), 7)
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])

@@ -67,7 +67,7 @@ def test_a_data_set_of_the_hub_becomes_a_store(
     asked: list[tuple], tokenizer: PreTrainedTokenizerFast
 ) -> None:
     store = build(Source("hub:someone/rows"), tokenizer, max_length=96)
-    assert [store.place(row) for row in range(2)] == ["hub:someone/rows:1", "hub:someone/rows:2"]
+    assert [store.location(row) for row in range(2)] == ["hub:someone/rows:1", "hub:someone/rows:2"]
     assert store.messages(1)[0].content == "Why?"
 
 

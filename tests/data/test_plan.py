@@ -49,9 +49,13 @@ def make(case: Case, **changes: Any) -> Plan:
 
 
 def steps_of(made: Plan) -> list[list[list[np.ndarray]]]:
-    """Micro-batches as [step][turn within the step][rank]."""
-    turns = [[made.rows(rank, t) for rank in range(made.world_size)] for t in range(made.turns)]
-    return [turns[i : i + made.accumulate] for i in range(0, len(turns), made.accumulate)]
+    """Micro-batches as [step][micro_step within the step][rank]."""
+    micro_steps = [
+        [made.rows(rank, t) for rank in range(made.world_size)] for t in range(made.micro_steps)
+    ]
+    return [
+        micro_steps[i : i + made.accumulate] for i in range(0, len(micro_steps), made.accumulate)
+    ]
 
 
 def spread(ranks: list[list[np.ndarray]], lengths: np.ndarray) -> int:
@@ -63,17 +67,17 @@ def spread(ranks: list[list[np.ndarray]], lengths: np.ndarray) -> int:
 @every_case
 def test_every_row_is_computed_once_and_every_rank_has_as_many_turns(case: Case) -> None:
     made = make(case)
-    groups = [group for step in steps_of(made) for turn in step for group in turn]
+    groups = [group for step in steps_of(made) for micro_step in step for group in micro_step]
     assert sorted(np.concatenate(groups)) == list(range(case.rows))
-    assert len(made.starts) - 1 == made.turns * case.world_size
-    assert made.steps == -(-made.turns // case.accumulate)
+    assert len(made.starts) - 1 == made.micro_steps * case.world_size
+    assert made.steps == -(-made.micro_steps // case.accumulate)
 
 
 @every_case
 def test_a_micro_batch_keeps_to_both_limits(case: Case) -> None:
     lengths, _ = drawn(case.rows)
     for step in steps_of(make(case)):
-        for group in (group for turn in step for group in turn):
+        for group in (group for micro_step in step for group in micro_step):
             assert len(group) <= case.batch_size
             assert lengths[group].sum() <= (case.max_tokens or np.inf)
 
@@ -81,7 +85,7 @@ def test_a_micro_batch_keeps_to_both_limits(case: Case) -> None:
 @pytest.mark.parametrize("case", [case for case in CASES if case.world_size == 1])
 def test_a_micro_batch_takes_rows_until_a_limit_is_reached(case: Case) -> None:
     lengths, _ = drawn(case.rows)
-    groups = [turn[0] for step in steps_of(make(case)) for turn in step]
+    groups = [micro_step[0] for step in steps_of(make(case)) for micro_step in step]
     for group, following in pairwise(groups):
         tokens = lengths[group].sum() + lengths[following[0]]
         assert len(group) == case.batch_size or tokens > (case.max_tokens or np.inf)
@@ -90,22 +94,25 @@ def test_a_micro_batch_takes_rows_until_a_limit_is_reached(case: Case) -> None:
 @every_case
 def test_no_rank_is_idle_but_in_the_last_turn(case: Case) -> None:
     made = make(case)
-    *before, last = [turn for step in steps_of(made) for turn in step]
-    assert all(len(group) for turn in before for group in turn)
+    *before, last = [micro_step for step in steps_of(made) for micro_step in step]
+    assert all(len(group) for micro_step in before for group in micro_step)
     assert any(len(group) for group in last)
 
 
 @every_case
 def test_micro_batches_are_the_same_for_any_number_of_ranks(case: Case) -> None:
     alone = make(case, world_size=1, accumulate=1)
-    formed = {alone.place(0, turn): alone.rows(0, turn).tolist() for turn in range(alone.turns)}
-    assert list(formed) == list(range(alone.turns))
+    formed = {
+        alone.batch_id(0, micro_step): alone.rows(0, micro_step).tolist()
+        for micro_step in range(alone.micro_steps)
+    }
+    assert list(formed) == list(range(alone.micro_steps))
     made = make(case)
     dealt = {
-        made.place(rank, turn): made.rows(rank, turn).tolist()
-        for turn in range(made.turns)
+        made.location(rank, micro_step): made.rows(rank, micro_step).tolist()
+        for micro_step in range(made.micro_steps)
         for rank in range(case.world_size)
-        if len(made.rows(rank, turn))
+        if len(made.rows(rank, micro_step))
     }
     assert dealt == formed
 
@@ -120,18 +127,21 @@ def test_what_is_skipped_is_the_first_micro_batches_and_no_other(case: Case, ski
     made = make(case, skip=skip)
     assert sorted(made.order) == sorted(rows[begin:])
     assert made.labels.sum() == drawn(case.rows)[1][rows[begin:]].sum()
-    assert made.turns == -(-max(len(starts) - 1 - skip, 0) // case.world_size)
+    assert made.micro_steps == -(-max(len(starts) - 1 - skip, 0) // case.world_size)
 
 
 @every_case
 def test_labels_are_those_of_the_whole_step_over_all_ranks(case: Case) -> None:
     made = make(case)
     _, targets = drawn(case.rows)
-    sums = [sum(int(targets[g].sum()) for turn in step for g in turn) for step in steps_of(made)]
+    sums = [
+        sum(int(targets[g].sum()) for micro_step in step for g in micro_step)
+        for step in steps_of(made)
+    ]
     assert made.labels.tolist() == sums
     assert sum(sums) == targets.sum()
-    for turn in range(made.turns):
-        assert made.step_labels(turn) == sums[turn // case.accumulate]
+    for micro_step in range(made.micro_steps):
+        assert made.step_labels(micro_step) == sums[micro_step // case.accumulate]
 
 
 @pytest.mark.parametrize(
@@ -159,21 +169,23 @@ def test_ranks_share_a_step_more_evenly_than_dealt_in_order(case: Case) -> None:
     in_order = make(case, world_size=1, accumulate=case.accumulate * world_size)
     planned = dealt = 0
     for step, alone in zip(steps_of(make(case))[:-1], steps_of(in_order)[:-1], strict=True):
-        groups = [turn[0] for turn in alone]
-        planned += spread([[turn[rank] for turn in step] for rank in range(world_size)], lengths)
+        groups = [micro_step[0] for micro_step in alone]
+        planned += spread(
+            [[micro_step[rank] for micro_step in step] for rank in range(world_size)], lengths
+        )
         dealt += spread([groups[rank::world_size] for rank in range(world_size)], lengths)
     assert planned < dealt / 2
 
 
 def test_with_fewer_micro_batches_than_ranks_the_others_have_nothing_to_do() -> None:
     made = make(Case(3, 1, None, 1, 8))
-    assert made.turns == made.steps == 1
+    assert made.micro_steps == made.steps == 1
     assert sorted(len(made.rows(rank, 0)) for rank in range(8)) == [0] * 5 + [1] * 3
 
 
 def test_no_rows_make_no_steps() -> None:
     made = make(Case(0, 4, 64, 1, 2))
-    assert (made.turns, made.steps) == (0, 0)
+    assert (made.micro_steps, made.steps) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +219,10 @@ def test_grouped_by_length_a_micro_batch_holds_neighbours(case: Case) -> None:
 
     def mean_spread(**changes: Any) -> float:
         groups = [
-            group for step in steps_of(make(case, **changes)) for turn in step for group in turn
+            group
+            for step in steps_of(make(case, **changes))
+            for micro_step in step
+            for group in micro_step
         ]
         return float(np.mean([np.ptp(lengths[group]) for group in groups if len(group)]))
 
@@ -226,7 +241,7 @@ def test_grouped_by_length_short_rows_do_not_come_first() -> None:
     case = Case(2000, 8, None, 1, 1)
     lengths, _ = drawn(case.rows)
     made = make(case, group_by_length=True)
-    means = [lengths[made.rows(0, turn)].mean() for turn in range(made.turns)]
+    means = [lengths[made.rows(0, micro_step)].mean() for micro_step in range(made.micro_steps)]
     assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.2
 
 

@@ -20,7 +20,7 @@ from data.encoder import MIN_PROMPT, Encoder
 from data.formats import to_messages
 from data.plan import plan
 from data.readers.source import Source, read
-from data.template import choose
+from data.template import choose_template
 from data.types import IGNORE, Example, Message, Row, TooLongError
 
 settings.register_profile("steady", deadline=None, derandomize=True, max_examples=60)
@@ -36,19 +36,19 @@ PAIRS = st.lists(st.tuples(SAID, SAID, st.booleans()), min_size=1, max_size=4)
 
 @st.composite
 def conversations(draw: st.DrawFn) -> list[Message]:
-    """Turns as rows give them: stripped, at least one answer of which trains."""
+    """MicroStepSampler as rows give them: stripped, at least one answer of which trains."""
     pairs = draw(PAIRS.filter(lambda pairs: any(train for *_, train in pairs)))
-    turns: list[dict[str, Any]] = []
+    micro_steps: list[dict[str, Any]] = []
     for question, answer, train in pairs:
-        turns += [{"role": "user", "content": question}]
-        turns += [{"role": "assistant", "content": answer, "train": train}]
-    return to_messages(Row({"messages": turns}, "f", 1))
+        micro_steps += [{"role": "user", "content": question}]
+        micro_steps += [{"role": "assistant", "content": answer, "train": train}]
+    return to_messages(Row({"messages": micro_steps}, "f", 1))
 
 
 @pytest.fixture(scope="session", params=["chat", "plain"])
 def any_template(request: pytest.FixtureRequest, tokenizer_file: Path) -> PreTrainedTokenizerFast:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_file)
-    choose(tokenizer, request.param)
+    choose_template(tokenizer, request.param)
     return tokenizer
 
 
@@ -56,7 +56,7 @@ def taught(example: Example, tokenizer: PreTrainedTokenizerFast) -> list[str]:
     """The texts under each run of labels."""
     assert all(label in (IGNORE, i) for i, label in zip(example.ids, example.labels, strict=True))
     runs = groupby(example.labels, key=lambda label: label != IGNORE)
-    return [tokenizer.decode(list(run)) for labelled, run in runs if labelled]
+    return [tokenizer.decode(list(run)) for labeled, run in runs if labeled]
 
 
 @given(messages=conversations())
@@ -65,7 +65,11 @@ def test_labels_cover_the_answers_that_train_with_their_stop_tokens_and_nothing_
 ) -> None:
     (example,) = Encoder(any_template).encode_all([messages])
     assert isinstance(example, Example)
-    answers = [turn.content for turn in messages if turn.role == "assistant" and turn.train]
+    answers = [
+        micro_step.content
+        for micro_step in messages
+        if micro_step.role == "assistant" and micro_step.train
+    ]
     assert taught(example, any_template) == [text + any_template.eos_token for text in answers]
 
 
@@ -97,7 +101,7 @@ def test_a_row_is_the_same_alone_and_among_others(
 ) -> None:
     encoder = Encoder(any_template, 120)
     together = encoder.encode_all(messages)
-    alone = [encoder.encode_all([turns])[0] for turns in messages]
+    alone = [encoder.encode_all([micro_steps])[0] for micro_steps in messages]
     assert list(map(str, together)) == list(map(str, alone))
 
 
@@ -117,7 +121,9 @@ def test_a_plan_uses_every_row_once_an_epoch_on_any_world_size(
     made = plan(rows, rows - 1, seed=seed, epoch=1, **given)
     again = plan(rows, rows - 1, seed=seed, epoch=1, **given)
     groups = [
-        made.rows(rank, turn) for turn in range(made.turns) for rank in range(given["world_size"])
+        made.rows(rank, micro_step)
+        for micro_step in range(made.micro_steps)
+        for rank in range(given["world_size"])
     ]
     assert sorted(row for group in groups for row in group.tolist()) == list(range(len(rows)))
     for group in groups:

@@ -16,7 +16,7 @@ from data.encoder import Encoder
 from data.formats import to_messages
 from data.row_report import BAD, CUT, TOO_LONG
 from data.store import build
-from data.template import SAMPLE, choose, encode
+from data.template import SAMPLE, choose_template, encode
 from data.tokenize import question_hash
 from data.types import IGNORE, DataError, Message, Row
 
@@ -51,7 +51,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The first texts of the conversations that were tokenised, as they come."""
+    """The first texts of the conversations that were tokenized, as they come."""
     seen = []
     encode_all = Encoder.encode_all
 
@@ -75,7 +75,7 @@ def test_a_stored_example_is_what_encode_gives(
     assert [store.example(row)[:2] for row in range(len(store))] == [e[:2] for e in expected]
     assert store.lengths.tolist() == [len(e.ids) for e in expected]
     assert store.targets.tolist() == [sum(x != IGNORE for x in e.labels) for e in expected]
-    assert [store.place(row) for row in range(4)] == [f"{file}:{n}" for n in (1, 3, 4, 5)]
+    assert [store.location(row) for row in range(4)] == [f"{file}:{n}" for n in (1, 3, 4, 5)]
 
 
 @pytest.mark.parametrize(
@@ -87,17 +87,17 @@ def test_the_ledger_accounts_for_every_row(
 ) -> None:  # fmt: skip
     write(file, GOOD, LONG_PROMPT, FAULTY[0][0], LONG_ANSWER, OTHER, FAULTY[1][0])
     store = build(file, tokenizer, max_length=MAX_LENGTH, truncation=truncation, on_bad_row="skip")
-    ledger = store.ledger
-    assert ledger.read == ledger.used + ledger.count(BAD) + ledger.count(TOO_LONG) == 6
-    assert ledger.used == len(store)
-    lines = {kind: [entry.line for entry in ledger.entries(kind)] for kind in (BAD, TOO_LONG, CUT)}
+    report = store.report
+    assert report.read == report.used + report.count(BAD) + report.count(TOO_LONG) == 6
+    assert report.used == len(store)
+    lines = {kind: [issue.line for issue in report.issues(kind)] for kind in (BAD, TOO_LONG, CUT)}
     assert lines == {BAD: [3, 6], TOO_LONG: too_long, CUT: [2] * cut_rows}
     whole = len(encode(to_messages(Row(LONG_PROMPT, "", 0)), tokenizer).ids)
-    assert ledger.count(CUT) == cut_rows
+    assert report.count(CUT) == cut_rows
     cut = (whole - MAX_LENGTH) * cut_rows
-    assert sum(entry.tokens for entry in ledger.entries(CUT)) == ledger.tokens.get(CUT, 0) == cut
-    for words in ("6 rows read", f"{ledger.used} used", f"{len(too_long)} left out", "2 bad"):
-        assert words in str(ledger)
+    assert sum(issue.tokens for issue in report.issues(CUT)) == report.tokens.get(CUT, 0) == cut
+    for words in ("6 rows read", f"{report.used} used", f"{len(too_long)} left out", "2 bad"):
+        assert words in str(report)
 
 
 def test_every_bad_row_is_listed_with_its_line_and_the_way_out(
@@ -112,7 +112,7 @@ def test_every_bad_row_is_listed_with_its_line_and_the_way_out(
             assert f"\n  {file}:{line}: " in str(error.value)
             assert reason in str(error.value)
     store = build(file, tokenizer, max_length=MAX_LENGTH, on_bad_row="skip")
-    assert (len(store), store.ledger.count(BAD)) == (1, len(FAULTY))
+    assert (len(store), store.report.count(BAD)) == (1, len(FAULTY))
 
 
 def test_a_long_list_of_bad_rows_ends_with_how_many_more(
@@ -133,14 +133,14 @@ def test_a_second_build_tokenises_nothing(
     assert len(encoded) == 3
     second = build(file, tokenizer, max_length=MAX_LENGTH)
     assert len(encoded) == 3
-    assert str(second.ledger) == str(first.ledger)
+    assert str(second.report) == str(first.report)
     assert [second.example(i) for i in range(3)] == [first.example(i) for i in range(3)]
 
 
 Change = Callable[[Path, PreTrainedTokenizerFast], object]
 CHANGES: dict[str, tuple[Change, dict[str, Any]]] = {
     "a row": (lambda file, _: write(file, OTHER, GOOD, CHAT), {}),
-    "the template": (lambda _, tokenizer: choose(tokenizer, "plain"), {}),
+    "the template": (lambda _, tokenizer: choose_template(tokenizer, "plain"), {}),
     "the vocabulary": (lambda _, tokenizer: tokenizer.add_tokens(["Sixty"]), {}),
     "max_length": (lambda *_: None, {"max_length": MAX_LENGTH + 1}),
     "truncation": (lambda *_: None, {"truncation": "drop"}),
@@ -180,7 +180,7 @@ def test_a_store_lies_in_the_cache_of_datasets_unless_told_otherwise(
     file: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     build(file, tokenizer, max_length=MAX_LENGTH)
-    assert list(Path(datasets.config.HF_DATASETS_CACHE).rglob("ledger.json"))
+    assert list(Path(datasets.config.HF_DATASETS_CACHE).rglob("report.json"))
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_a_conversation_comes_back_with_its_place(
 ) -> None:
     store = build(file, tokenizer, max_length=MAX_LENGTH)
     for row, (line, fields) in enumerate({1: GOOD, 3: OTHER, 4: CHAT}.items()):
-        assert store.place(row) == f"{file}:{line}"
+        assert store.location(row) == f"{file}:{line}"
         assert store.messages(row) == to_messages(Row(fields, "", 0))
 
 

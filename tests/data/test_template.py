@@ -8,7 +8,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from data.encoder import MIN_PROMPT
-from data.template import choose, encode, prompt, stop_token
+from data.template import choose_template, encode, prompt_ids, stop_token
 from data.types import IGNORE, DataError, Example, Message, RowError, TooLongError
 
 SYSTEM = Message("system", "Отвечай кратко.")
@@ -34,15 +34,15 @@ every_conversation = pytest.mark.parametrize("messages", CONVERSATIONS.values(),
 
 def max_length_keeping(keep: int, tokenizer: PreTrainedTokenizerFast) -> int:
     """The length at which so many tokens of LONG's first prompt are left."""
-    before = len(prompt(LONG[:2], tokenizer))
+    before = len(prompt_ids(LONG[:2], tokenizer))
     return len(encode(LONG, tokenizer).ids) - before + keep
 
 
 def taught(example: Example, tokenizer: PreTrainedTokenizerFast) -> list[str]:
-    """The texts under each run of labels, by which nothing but ids is labelled."""
+    """The texts under each run of labels, by which nothing but ids is labeled."""
     assert all(label in (IGNORE, i) for i, label in zip(example.ids, example.labels, strict=True))
     runs = groupby(example.labels, key=lambda label: label != IGNORE)
-    return [tokenizer.decode(list(run)) for labelled, run in runs if labelled]
+    return [tokenizer.decode(list(run)) for labeled, run in runs if labeled]
 
 
 @every_template
@@ -50,7 +50,7 @@ def taught(example: Example, tokenizer: PreTrainedTokenizerFast) -> list[str]:
 def test_the_answers_that_train_and_their_stop_tokens_are_labelled(
     messages: list[Message], template: str, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    choose(tokenizer, template)
+    choose_template(tokenizer, template)
     example = encode(messages, tokenizer)
     answers = [m.content for m in messages if m.role == "assistant" and m.train]
     assert taught(example, tokenizer) == [answer + tokenizer.eos_token for answer in answers]
@@ -62,11 +62,11 @@ def test_the_answers_that_train_and_their_stop_tokens_are_labelled(
 def test_chat_shows_the_model_the_tokens_it_learned_from(
     messages: list[Message], template: str, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    choose(tokenizer, template)
+    choose_template(tokenizer, template)
     example = encode(messages, tokenizer)
     for place, message in enumerate(messages):
         if message.role == "assistant" and message.train:
-            before = prompt(messages[:place], tokenizer)
+            before = prompt_ids(messages[:place], tokenizer)
             assert example.ids[: len(before)] == before
             assert example.labels[len(before) - 1] == IGNORE
             assert example.labels[len(before)] == example.ids[len(before)]
@@ -77,7 +77,7 @@ def test_chat_shows_the_model_the_tokens_it_learned_from(
 def test_the_pad_token_changes_no_label(
     pad_token: str | None, template: str, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    choose(tokenizer, template)
+    choose_template(tokenizer, template)
     expected = encode([ASK, ANSWER], tokenizer)
     tokenizer.pad_token = pad_token
     assert encode([ASK, ANSWER], tokenizer) == expected
@@ -90,7 +90,7 @@ def test_the_pad_token_changes_no_label(
 def test_control_tokens_in_a_text_stay_text(
     place: int, text: str, template: str, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    choose(tokenizer, template)
+    choose_template(tokenizer, template)
     messages = [SYSTEM, ASK, ANSWER]
     messages[place] = messages[place]._replace(content=text)
     special = set(tokenizer.all_special_ids)
@@ -104,7 +104,7 @@ def test_control_tokens_in_a_text_stay_text(
 def test_the_middle_of_a_long_prompt_is_cut_to_the_very_length(
     keep: int, template: str, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    choose(tokenizer, template)
+    choose_template(tokenizer, template)
     whole = encode(LONG, tokenizer)
     max_length = max_length_keeping(keep, tokenizer)
     short = encode(LONG, tokenizer, max_length)
@@ -172,7 +172,7 @@ def test_a_template_is_taken_by_name(
     asked: str, has_chat: bool, taken: str, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     own = tokenizer.chat_template = tokenizer.chat_template if has_chat else None
-    assert choose(tokenizer, asked) == taken
+    assert choose_template(tokenizer, asked) == taken
     assert (tokenizer.chat_template == own) == (taken == "chat")
     text = tokenizer.decode(encode([ASK, ANSWER], tokenizer).ids)
     assert ("<|im_start|>user" in text) == (taken == "chat")
@@ -183,7 +183,7 @@ def test_a_template_is_taken_from_a_file(
 ) -> None:
     file = tmp_path / "mine.jinja"
     file.write_text(END.replace("END", "конец<pad>"), encoding="utf-8")
-    assert choose(tokenizer, str(file)) == str(file)
+    assert choose_template(tokenizer, str(file)) == str(file)
     text = tokenizer.decode(encode([ASK, ANSWER], tokenizer).ids)
     assert text == f"{ASK.content}конец<pad>{ANSWER.content}конец<pad>"
 
@@ -204,7 +204,7 @@ def test_a_template_that_is_not_there_is_refused(
     if lacks:
         setattr(tokenizer, lacks, None)
     with pytest.raises(DataError, match=reason):
-        choose(tokenizer, asked)
+        choose_template(tokenizer, asked)
 
 
 @pytest.mark.parametrize("starts", [True, False])
@@ -216,7 +216,7 @@ def test_plain_begins_with_the_start_token_where_the_tokenizer_does(
         tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
             single="<|im_start|> $A", special_tokens=[start]
         )
-    choose(tokenizer, "plain")
+    choose_template(tokenizer, "plain")
     text = tokenizer.decode(encode([ASK, ANSWER], tokenizer).ids)
     expected = f"{ASK.content}<|im_end|>{ANSWER.content}<|im_end|>"
     assert text == ("<|im_start|>" if starts else "") + expected
@@ -230,7 +230,7 @@ def test_the_stop_token_is_the_template_s(
     template: str, token: str, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     if template in ("chat", "plain"):
-        choose(tokenizer, template)
+        choose_template(tokenizer, template)
     else:
         tokenizer.chat_template = template
     assert stop_token(tokenizer) == tokenizer.convert_tokens_to_ids(token)
@@ -254,7 +254,7 @@ def test_a_broken_template_file_is_refused_at_once(
     path = tmp_path / "broken.jinja"
     path.write_text(text)
     with pytest.raises(DataError, match="template is broken in its line 1"):
-        choose(tokenizer, str(path))
+        choose_template(tokenizer, str(path))
 
 
 def test_the_next_turns_control_token_is_no_stop(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -1,4 +1,4 @@
-"""Rows are tokenised in several processes as in one, and few are held at a time."""
+"""Rows are tokenized in several processes as in one, and few are held at a time."""
 
 import json
 import pickle
@@ -13,7 +13,7 @@ from data.encoder import Encoder
 from data.readers.source import Source, read
 from data.row_report import BAD, CUT, TOO_LONG
 from data.store import build
-from data.tokenize import Tokenise, chunks, content_hash, question_hash
+from data.tokenize import TokenizeRows, chunks, content_hash, question_hash
 from data.types import BadRow, DataError, Message, Row
 
 
@@ -51,11 +51,11 @@ def test_several_processes_make_what_one_makes(
     one, two = stores
     assert one.table.to_list() == two.table.to_list()
     for kind in (BAD, TOO_LONG, CUT):
-        assert list(one.ledger.entries(kind)) == list(two.ledger.entries(kind))
-        lines = [entry.line for entry in one.ledger.entries(kind)]
+        assert list(one.report.issues(kind)) == list(two.report.issues(kind))
+        lines = [issue.line for issue in one.report.issues(kind)]
         assert lines == sorted(lines)
         assert lines
-    assert one.ledger.counts == two.ledger.counts
+    assert one.report.counts == two.report.counts
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -69,8 +69,8 @@ def test_rows_are_read_as_they_are_needed(
         for taken in range(1, 801):
             yield Row({"prompt": "Why?", "response": "Because."}, "f", taken)
 
-    tokenise = Tokenise(Source("f"), Encoder(tokenizer, 96))
-    for made, chunk in enumerate(chunks(rows(), tokenise, processes), 1):
+    tokenize = TokenizeRows(Source("f"), Encoder(tokenizer, 96))
+    for made, chunk in enumerate(chunks(rows(), tokenize, processes), 1):
         assert chunk.read == 8
         assert taken <= 8 * (made + 2 * processes + 2)
     assert made == 100
@@ -81,19 +81,19 @@ def test_a_fault_of_the_template_ends_the_work_of_all(
     processes: int, mixed: Path, small: None, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
-    tokenise = Tokenise(Source(mixed), Encoder(tokenizer, 96))
+    tokenize = TokenizeRows(Source(mixed), Encoder(tokenizer, 96))
     good = (row for row in read(mixed) if not isinstance(row, BadRow))
     with pytest.raises(DataError, match="never learn to stop"):
-        list(chunks(good, tokenise, processes))
+        list(chunks(good, tokenize, processes))
 
 
 def test_the_work_can_be_sent_to_a_process_that_shares_nothing(
     mixed: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     rows = list(read(mixed))
-    tokenise = Tokenise(Source(mixed), Encoder(tokenizer, 96))
-    sent = pickle.loads(pickle.dumps(tokenise))
-    assert pickle.loads(pickle.dumps(sent(rows))).rows.equals(tokenise(rows).rows)
+    tokenize = TokenizeRows(Source(mixed), Encoder(tokenizer, 96))
+    sent = pickle.loads(pickle.dumps(tokenize))
+    assert pickle.loads(pickle.dumps(sent(rows))).rows.equals(tokenize(rows).rows)
 
 
 PAIRS = {

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from lora.adapter import CONFIG, WEIGHTS, AdapterError, load_adapter, save_adapter
 from lora.config import LoRAConfig
-from lora.inject import adapted, inject, tensors
+from lora.inject import inject, lora_layers, trainable_parameters
 from lora.peft_format import UNSUPPORTED, from_peft
 
 IDS = torch.randint(3, 320, (2, 11), generator=torch.Generator().manual_seed(0))
@@ -36,7 +36,7 @@ def make_tuned(family: str = "llama", **settings) -> PreTrainedModel:
     """A small model with adapters whose update can be seen."""
     model = make_model(family)
     inject(model, LoRAConfig(**({"r": 4, "target_modules": "all-linear"} | settings)))
-    for _, layer in adapted(model):
+    for _, layer in lora_layers(model):
         nn.init.normal_(layer.lora_B, std=0.3)
     return model
 
@@ -69,8 +69,11 @@ def test_a_round_trip_is_exact(family, targets, tmp_path):
     model, fresh = make_tuned(family, target_modules=targets), make_model(family)
     config = load_adapter(fresh, save_adapter(model, tmp_path, base="some/model"))
     assert (config.r, config.lora_alpha) == (4, 16)
-    assert tensors(model).keys() == tensors(fresh).keys()
-    assert all(torch.equal(p, tensors(fresh)[name]) for name, p in tensors(model).items())
+    assert trainable_parameters(model).keys() == trainable_parameters(fresh).keys()
+    assert all(
+        torch.equal(p, trainable_parameters(fresh)[name])
+        for name, p in trainable_parameters(model).items()
+    )
     assert torch.equal(logits(model), logits(fresh))
 
 
@@ -117,7 +120,7 @@ def test_the_folder_holds_the_adapter_alone_in_words_peft_knows(tmp_path):
     with safe_open(tmp_path / "new" / "folder" / WEIGHTS, framework="pt") as file:
         assert file.metadata() == {"format": "pt"}
         keys = set(file.keys())
-    assert keys == {f"base_model.model.{name}.weight" for name in tensors(model)}
+    assert keys == {f"base_model.model.{name}.weight" for name in trainable_parameters(model)}
 
 
 def test_an_interrupted_save_leaves_the_old_config_and_no_leftovers(tmp_path, monkeypatch):
@@ -140,7 +143,7 @@ def test_a_broken_weight_is_not_saved(value, matrix, tmp_path):
     model = make_tuned()
     save_adapter(model, tmp_path, base="some/model")
     before = contents(tmp_path)
-    path, layer = list(adapted(model))[-1]
+    path, layer = list(lora_layers(model))[-1]
     getattr(layer, matrix).data[-1, -1] = value
     with pytest.raises(AdapterError, match=f"{path}.{matrix}.* holds NaN or infinity"):
         save_adapter(model, tmp_path, base="some/model")
@@ -352,7 +355,7 @@ def test_a_broken_folder_is_named_and_leaves_the_model_alone(name, tiny_model, t
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 1000
     assert contents(tmp_path) == files
-    assert not any(adapted(tiny_model))
+    assert not any(lora_layers(tiny_model))
     after = tiny_model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(value, after[key]) for key, value in before.items())

@@ -1,4 +1,4 @@
-"""What every kind of adapter keeps to, on dense and on quantised bases."""
+"""What every kind of adapter keeps to, on dense and on quantized bases."""
 
 import json
 from collections.abc import Iterator
@@ -15,8 +15,18 @@ from lit.model.embedding_noise import EmbeddingNoise
 from lora.adapter import load_adapter, save_adapter
 from lora.config import PROJECTIONS, ConfigError, LoRAConfig
 from lora.dora import DoRALinear
-from lora.full_layers import tied, whole
-from lora.inject import VARIANTS, adapted, count, disabled, eject, inject, merge, quantise, tensors
+from lora.full_layers import full_layers, tied_groups
+from lora.inject import (
+    VARIANTS,
+    adapters_disabled,
+    count_parameters,
+    eject,
+    inject,
+    lora_layers,
+    merge,
+    quantize_model,
+    trainable_parameters,
+)
 from lora.layer import LoRALinear
 from lora.optimizer import parameter_groups
 from lora.pissa import PiSSALinear
@@ -32,7 +42,7 @@ def make_base(kind: str, base: str = "dense") -> PreTrainedModel:
     """A small model without adapters, in train mode, as kept in 4 bits or 8 if it is to be."""
     model = make_model(**WIDE, **(ADAPTERS[kind].model or {}))
     if BASES[base]:
-        quantise(model, BASES[base], torch.float32)
+        quantize_model(model, BASES[base], torch.float32)
     # On a CPU bitsandbytes computes int8 exactly in training only.
     return model.train()
 
@@ -45,7 +55,7 @@ def make_tuned(kind: str, base: str = "dense", loud: bool = True, **settings) ->
     inject(model, LoRAConfig(**settings))
     if loud:
         with torch.no_grad():
-            for parameter in tensors(model).values():
+            for parameter in trainable_parameters(model).values():
                 parameter.add_(torch.randn_like(parameter), alpha=0.1)
     return model.train()
 
@@ -72,8 +82,8 @@ def test_gradients_reach_all_of_the_adapter_and_nothing_else(kind, base):
     model = make_tuned(kind, base)
     logits(model).square().sum().backward()
     moved = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
-    assert moved == set(tensors(model))
-    inside = {f"{path}.{name}" for path, layer in adapted(model) for name, _ in own(layer)}
+    assert moved == set(trainable_parameters(model))
+    inside = {f"{path}.{name}" for path, layer in lora_layers(model) for name, _ in own(layer)}
     assert all(name in inside or ".trained." in name for name in moved)
 
 
@@ -86,7 +96,7 @@ def own(layer: LoRALinear) -> Iterator[tuple[str, nn.Parameter]]:
 @torch.no_grad()
 def test_a_merged_model_is_plain_and_says_the_same(kind, base):
     model = make_tuned(kind, base)
-    before, paths = logits(model), [path for path, _ in adapted(model)]
+    before, paths = logits(model), [path for path, _ in lora_layers(model)]
     assert (before - logits(make_base(kind, base))).abs().max() > 0.01
     merge(model)
     torch.testing.assert_close(logits(model), before, atol=1e-4, rtol=1e-4)
@@ -94,7 +104,9 @@ def test_a_merged_model_is_plain_and_says_the_same(kind, base):
     if base == "dense":
         assert model.state_dict().keys() == plain.state_dict().keys()
     assert all(type(model.get_submodule(path)) is nn.Linear for path in paths)
-    assert count(model).total == count(plain).total  # tied weights are tied still
+    assert (
+        count_parameters(model).total == count_parameters(plain).total
+    )  # tied weights are tied still
 
 
 @over_kinds
@@ -103,11 +115,11 @@ def test_a_merged_model_is_plain_and_says_the_same(kind, base):
 def test_disabled_and_ejected_it_is_the_base_bit_for_bit(kind, base):
     model = make_tuned(kind, base)
     before, plain = logits(model), logits(make_base(kind, base))
-    with disabled(model):
+    with adapters_disabled(model):
         assert torch.equal(logits(model), plain)
     assert torch.equal(logits(model), before)
     assert torch.equal(logits(eject(model)), plain)
-    assert not [*adapted(model), *whole(model)]
+    assert not [*lora_layers(model), *full_layers(model)]
 
 
 @over_kinds
@@ -181,7 +193,7 @@ def test_two_matrices_do_not_load_into_a_tied_one(tmp_path):
     model = make_base("tied embedding")
     with pytest.raises(ConfigError, match=r"lm_head.weight differs from .*embed_tokens"):
         load_adapter(model, tmp_path / "apart")
-    assert not [*adapted(model), *whole(model)]
+    assert not [*lora_layers(model), *full_layers(model)]
     load_adapter(make_base("whole head"), tmp_path / "apart")
 
 
@@ -234,22 +246,22 @@ def test_pissa_refuses_more_directions_than_there_are():
     model = make_base("pissa")  # whose key and value projections have 32 rows
     with pytest.raises(ConfigError, match="32 singular"):
         inject(model, LoRAConfig(r=33, variant="pissa"))
-    assert not any(adapted(model))
+    assert not any(lora_layers(model))
 
 
 def test_a_tied_embedding_comes_with_the_head_and_is_said():
     model = make_tuned("tied embedding")
-    assert tied(model) == [["model.embed_tokens", "lm_head"]]
+    assert tied_groups(model) == [["model.embed_tokens", "lm_head"]]
     assert model.get_input_embeddings().weight is not model.get_input_embeddings().base.weight
     assert torch.equal(model.lm_head.weight, model.get_input_embeddings().weight)
-    assert not tied(make_tuned("whole embedding"))
+    assert not tied_groups(make_tuned("whole embedding"))
 
 
 def test_whole_layers_train_float32_masters_over_a_half_precision_base():
     model = make_model(**WIDE).bfloat16()
     inject(model, LoRAConfig(modules_to_save=["embed_tokens", "lm_head"]))
     logits(model).float().square().sum().backward()
-    for _, layer in whole(model):
+    for _, layer in full_layers(model):
         master = layer.trained["weight"]
         assert master.dtype == master.grad.dtype == torch.float32
         assert layer.weight.dtype == layer.base.weight.dtype == torch.bfloat16
@@ -272,7 +284,7 @@ def test_a_setting_that_means_nothing_here_is_refused(settings, message):
 
 
 def test_a_quantised_layer_does_not_train_whole():
-    with pytest.raises(ConfigError, match="down_proj, whose weight is quantised"):
+    with pytest.raises(ConfigError, match="down_proj, whose weight is quantized"):
         inject(make_base("lora", "nf4"), LoRAConfig(modules_to_save=["down_proj"]))
 
 
@@ -280,7 +292,7 @@ def test_a_pattern_rules_its_layers_and_the_first_of_two_counts():
     names = {"layers.1.mlp.up_proj": 7, "up_proj": 6, "self_attn.q_proj": 2}
     model = make_model(**WIDE)
     inject(model, LoRAConfig(r=4, rank_pattern=names, alpha_pattern={"o_proj": 1}))
-    ranks = {path.partition("layers.")[2]: layer for path, layer in adapted(model)}
+    ranks = {path.partition("layers.")[2]: layer for path, layer in lora_layers(model)}
     assert ranks["1.mlp.up_proj"].lora_A.shape[0] == 7
     assert ranks["0.mlp.up_proj"].lora_A.shape[0] == 6
     assert ranks["0.self_attn.q_proj"].lora_B.shape[1] == 2
@@ -291,10 +303,10 @@ def test_a_pattern_rules_its_layers_and_the_first_of_two_counts():
 @over_kinds
 def test_decay_pulls_only_what_is_the_base_at_zero(kind):
     model = make_tuned(kind)
-    names = {id(p): name for name, p in tensors(model).items()}
+    names = {id(p): name for name, p in trainable_parameters(model).items()}
     groups = parameter_groups(model, lr=1e-3, weight_decay=0.1, loraplus_lr_ratio=4.0)
     found = {names[id(p)]: group for group in groups for p in group["params"]}
-    assert found.keys() == tensors(model).keys()
+    assert found.keys() == trainable_parameters(model).keys()
     for name, group in found.items():
         pulled = name.endswith(("lora_A", "lora_B")) and kind != "pissa"
         assert group["weight_decay"] == (0.1 if pulled else 0.0), name

@@ -8,9 +8,17 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from lora.config import PROJECTIONS, ConfigError, LoRAConfig
-from lora.inject import adapted, count, disabled, eject, inject, merge, tensors
+from lora.inject import (
+    adapters_disabled,
+    count_parameters,
+    eject,
+    inject,
+    lora_layers,
+    merge,
+    trainable_parameters,
+)
 from lora.layer import LoRALinear
-from lora.targets import match
+from lora.targets import match_targets
 
 over_families = pytest.mark.parametrize("family", FAMILIES)
 IDS = torch.randint(3, 320, (2, 11), generator=torch.Generator().manual_seed(0))
@@ -20,7 +28,7 @@ def make_tuned(family: str = "llama", targets: str | list[str] = "all-linear") -
     """A small model with adapters whose update can be seen."""
     model = make_model(family)
     inject(model, LoRAConfig(r=4, target_modules=targets))
-    for _, layer in adapted(model):
+    for _, layer in lora_layers(model):
         nn.init.normal_(layer.lora_B, std=0.3)
     return model
 
@@ -49,8 +57,8 @@ def test_full_size_models_train_as_many_parameters_as_in_peft(name):
         ours, theirs = (AutoModelForCausalLM.from_config(config) for _ in range(2))
         inject(ours, LoRAConfig(r=r, target_modules=targets))
         theirs = peft.get_peft_model(theirs, peft.LoraConfig(r=r, target_modules=targets))
-    assert count(ours).trainable == expected
-    assert tuple(count(ours)) == theirs.get_nb_trainable_parameters()
+    assert count_parameters(ours).trainable == expected
+    assert tuple(count_parameters(ours)) == theirs.get_nb_trainable_parameters()
 
 
 ATTENTION = {f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "o_proj")}
@@ -78,11 +86,11 @@ MLP = {f"mlp.{name}" for name in ("gate_proj", "up_proj", "down_proj")}
 )
 def test_targets_name_these_layers(family, targets, expected):
     model = make_model(family)
-    paths = list(match(model, targets))
+    paths = list(match_targets(model, targets))
     assert {path.partition(".0.")[2] for path in paths if ".0." in path} == expected
     assert len(paths) == 2 * len(expected)
     assert inject(model, LoRAConfig(target_modules=targets)) == paths
-    assert [path for path, _ in adapted(model)] == paths
+    assert [path for path, _ in lora_layers(model)] == paths
 
 
 @over_families
@@ -92,9 +100,13 @@ def test_all_linear_trains_adapters_alone_and_spares_the_output_head(family):
     assert inject(model, LoRAConfig(r=4, target_modules="all-linear"))
     assert model.get_output_embeddings() is head
     assert not isinstance(head, LoRALinear)
-    expected = {f"{path}.{name}" for path, _ in adapted(model) for name in ("lora_A", "lora_B")}
-    assert set(tensors(model)) == expected
-    assert 0 < count(model).trainable == sum(p.numel() for p in tensors(model).values())
+    expected = {f"{path}.{name}" for path, _ in lora_layers(model) for name in ("lora_A", "lora_B")}
+    assert set(trainable_parameters(model)) == expected
+    assert (
+        0
+        < count_parameters(model).trainable
+        == sum(p.numel() for p in trainable_parameters(model).values())
+    )
 
 
 @pytest.mark.parametrize(
@@ -104,7 +116,7 @@ def test_a_wrong_name_is_answered_with_the_names_that_exist(targets, tiny_model)
     wrong = targets if isinstance(targets, str) else targets[-1]
     with pytest.raises(ConfigError, match=f"is named {wrong}; this model has down_proj.*v_proj"):
         inject(tiny_model, LoRAConfig(target_modules=targets))
-    assert not any(adapted(tiny_model))
+    assert not any(lora_layers(tiny_model))
     assert all(p.requires_grad for p in tiny_model.parameters())
 
 
@@ -112,7 +124,7 @@ def test_a_model_takes_one_adapter(tiny_model):
     inject(tiny_model, LoRAConfig(target_modules="q_proj"))
     with pytest.raises(ConfigError, match="has adapters already"):
         inject(tiny_model, LoRAConfig(target_modules="k_proj"))
-    assert len(list(adapted(tiny_model))) == 2
+    assert len(list(lora_layers(tiny_model))) == 2
 
 
 def test_an_unknown_variant_is_answered_with_those_that_exist(tiny_model):
@@ -123,12 +135,12 @@ def test_an_unknown_variant_is_answered_with_those_that_exist(tiny_model):
 def test_disabled_shows_the_base_and_the_adapter_comes_back():
     model, base = make_tuned(), logits(make_model())
     before = logits(model)
-    with disabled(model) as same, disabled(model):
+    with adapters_disabled(model) as same, adapters_disabled(model):
         assert same is model
         torch.testing.assert_close(logits(model), base, atol=1e-6, rtol=0)
     assert (before - base).abs().max() > 0.1
     assert torch.equal(logits(model), before)
-    with pytest.raises(KeyboardInterrupt), disabled(model):
+    with pytest.raises(KeyboardInterrupt), adapters_disabled(model):
         raise KeyboardInterrupt
     assert torch.equal(logits(model), before)
 
@@ -155,6 +167,6 @@ def test_merging_changes_no_output_and_leaves_a_plain_model(family, targets):
     assert merge(model) is model
     torch.testing.assert_close(logits(model), before, atol=1e-4, rtol=0)
     assert (before - logits(plain)).abs().max() > 0.01
-    assert not any(adapted(model))
+    assert not any(lora_layers(model))
     shapes = {name: value.shape for name, value in plain.state_dict().items()}
     assert {name: value.shape for name, value in model.state_dict().items()} == shapes

@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lora.config import LoRAConfig
 from lora.layer import LoRALinear
-from lora.lora_function import LowRank, keep_mask
+from lora.lora_function import LoRAFunction, dropout_mask
 
 SCALE = 1.5
 over_dropout = pytest.mark.parametrize("dropout", [0.0, 0.3])
@@ -31,7 +31,7 @@ def leaves(dtype: torch.dtype = torch.float64) -> list[Tensor]:
 def by_autograd(y: Tensor, x: Tensor, A: Tensor, B: Tensor, dropout: float) -> Tensor:
     """The same sum in plain steps, with the mask that torch's generator is about to give."""
     if dropout:
-        mask, kept = keep_mask(x.shape, dropout, int(torch.randint(2**62, ())), x.detach())
+        mask, kept = dropout_mask(x.shape, dropout, int(torch.randint(2**62, ())), x.detach())
         x = x * mask / kept
     return y + SCALE * x @ A.to(x.dtype).T @ B.to(x.dtype).T
 
@@ -41,7 +41,7 @@ def by_autograd(y: Tensor, x: Tensor, A: Tensor, B: Tensor, dropout: float) -> T
 def test_sum_and_gradients_are_those_of_autograd_with_the_same_mask(dropout, dtype):
     ours, plain = leaves(dtype), leaves(dtype)
     weight = torch.randn(10, dtype=torch.float64).to(dtype)
-    for step, function in ((ours, LowRank.apply), (plain, None)):
+    for step, function in ((ours, LoRAFunction.apply), (plain, None)):
         torch.manual_seed(3)
         total = (
             function(step[0] * 1, *step[1:], SCALE, dropout)
@@ -59,7 +59,7 @@ def test_sum_and_gradients_are_those_of_autograd_with_the_same_mask(dropout, dty
 
 def test_only_gradients_that_are_asked_for_are_computed():
     y, x, A, B = leaves()
-    LowRank.apply(y * 1, x.detach(), A, B.detach(), SCALE, 0.3).sum().backward()
+    LoRAFunction.apply(y * 1, x.detach(), A, B.detach(), SCALE, 0.3).sum().backward()
     assert y.grad.any()
     assert A.grad.any()
     assert x.grad is None
@@ -69,15 +69,15 @@ def test_only_gradients_that_are_asked_for_are_computed():
 @pytest.mark.parametrize("dropout", [0.1, 0.5, 0.9, 1e-6, 1 - 1e-6])
 def test_dropout_keeps_the_share_it_says_at_every_place(dropout):
     shape = torch.Size((1000, 401))
-    mask, kept = keep_mask(shape, dropout, 7, torch.empty(0))
+    mask, kept = dropout_mask(shape, dropout, 7, torch.empty(0))
     assert abs(kept - (1 - dropout)) < (2**-8.9 if 0.03 < dropout < 0.97 else 2**-16)
     assert set(mask.unique().tolist()) <= {0.0, 1.0}
     spread = (kept * (1 - kept)) ** 0.5
     for place in range(8):  # eight elements come out of one draw
         part = mask.flatten()[place::8]
         assert abs(part.mean() - kept) < 5 * spread / len(part) ** 0.5 + 1e-6
-    neighbours = (mask.flatten()[1:] * mask.flatten()[:-1]).mean()
-    assert abs(neighbours - kept**2) < 6 * spread / mask.numel() ** 0.5 + 1e-6
+    neighbors = (mask.flatten()[1:] * mask.flatten()[:-1]).mean()
+    assert abs(neighbors - kept**2) < 6 * spread / mask.numel() ** 0.5 + 1e-6
 
 
 def test_a_mask_belongs_to_its_seed_and_disturbs_no_other_draw():
@@ -85,7 +85,7 @@ def test_a_mask_belongs_to_its_seed_and_disturbs_no_other_draw():
     torch.manual_seed(0)
     first = torch.rand(3)
     torch.manual_seed(0)
-    one, again, other = (keep_mask(shape, 0.5, seed, like)[0] for seed in (1, 1, 2))
+    one, again, other = (dropout_mask(shape, 0.5, seed, like)[0] for seed in (1, 1, 2))
     assert torch.equal(torch.rand(3), first)
     assert torch.equal(one, again)
     assert not torch.equal(one, other)

@@ -14,7 +14,7 @@ from data.types import IGNORE, Example
 from lit.model.attention import pack
 from lit.model.loss import summed_loss
 from lora.config import PROJECTIONS, LoRAConfig
-from lora.inject import count, inject, tensors
+from lora.inject import count_parameters, inject, trainable_parameters
 from lora.optimizer import parameter_groups
 
 STEPS = 10
@@ -65,7 +65,7 @@ def paired(ours: PreTrainedModel, theirs: peft.PeftModel) -> dict[str, tuple[Ten
             name = name.removeprefix("base_model.model.").removesuffix(".default.weight")
             name = name.replace("modules_to_save", "trained.weight")
             other[name.replace("lora_magnitude_vector", "magnitude")] = parameter
-    mine = tensors(ours)
+    mine = trainable_parameters(ours)
     assert mine.keys() == other.keys()
     return {name: (parameter, other[name]) for name, parameter in mine.items()}
 
@@ -122,7 +122,7 @@ def test_as_many_parameters_train_as_in_peft(kind):
         inject(ours, LoRAConfig(**settings | ADAPTERS[kind].ours))
         words = ADAPTERS[kind].theirs | {"init_lora_weights": True}  # no SVD without numbers
         theirs = peft.get_peft_model(theirs, peft.LoraConfig(**settings | words))
-    assert tuple(count(ours)) == theirs.get_nb_trainable_parameters()
+    assert tuple(count_parameters(ours)) == theirs.get_nb_trainable_parameters()
 
 
 def test_loraplus_groups_are_those_of_peft():

@@ -11,9 +11,9 @@ from torch import nn
 from lit.fit import main as fit
 from lit.merge import main as merge
 from lora.adapter import save_adapter
-from lora.base import KINDS, dense_weight, is_quantised
+from lora.base import KINDS, dense_weight, is_quantized
 from lora.config import ConfigError, LoRAConfig
-from lora.inject import adapted, count, inject, quantise
+from lora.inject import count_parameters, inject, lora_layers, quantize_model
 
 IDS = torch.randint(3, 300, (1, 12), generator=torch.Generator().manual_seed(0))
 FAR = {"nf4": 0.15, "fp4": 0.2, "int8": 0.02}
@@ -23,7 +23,7 @@ FAR = {"nf4": 0.15, "fp4": 0.2, "int8": 0.02}
 def quantised_model(kind: str) -> nn.Module:
     """A tiny llama with its linear layers in 4 or 8 bits."""
     model = make_model(hidden_size=64, intermediate_size=128, head_dim=16)
-    quantise(model, kind, torch.float32)
+    quantize_model(model, kind, torch.float32)
     return model
 
 
@@ -31,7 +31,7 @@ def packed_layers(model: nn.Module) -> dict[str, nn.Linear]:
     return {
         path: module
         for path, module in model.named_modules()
-        if isinstance(module, nn.Linear) and is_quantised(module)
+        if isinstance(module, nn.Linear) and is_quantized(module)
     }
 
 
@@ -46,7 +46,7 @@ def test_every_linear_layer_but_the_head_is_held_in_few_bits(kind: str) -> None:
         assert layer.weight.dtype == (torch.int8 if bits == 8 else torch.uint8)
         assert layer.weight.nbytes * 8 == layer.in_features * layer.out_features * bits
     dense = make_model(hidden_size=64, intermediate_size=128, head_dim=16)
-    assert count(model).total == count(dense).total
+    assert count_parameters(model).total == count_parameters(dense).total
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -88,17 +88,17 @@ def test_int8_rounds_its_inputs_in_eval_mode_and_still_says_nearly_the_same() ->
 
 def test_a_kind_that_is_not_there_is_answered_with_those_that_are() -> None:
     with pytest.raises(ConfigError, match="is 'int3'; there are nf4, fp4, int8"):
-        quantise(make_model(), "int3", torch.float32)
+        quantize_model(make_model(), "int3", torch.float32)
 
 
 def test_a_device_that_cannot_is_refused_with_the_reason() -> None:
     with pytest.raises(ConfigError, match="nf4, which is not known to work on meta"):
-        quantise(make_model().to("meta"), "nf4", torch.float32)
+        quantize_model(make_model().to("meta"), "nf4", torch.float32)
 
 
 def test_transposed_layers_are_refused() -> None:
     with pytest.raises(ConfigError, match="GPT-2"):
-        quantise(make_model("gpt2"), "nf4", torch.float32)
+        quantize_model(make_model("gpt2"), "nf4", torch.float32)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_run_on_a_rounded_base_trains_and_merges_into_the_dense_one(
 def test_peft_computes_the_same_over_the_same_4_bit_base(kind: str, tmp_path: Path) -> None:
     ours = quantised_model(kind)
     inject(ours, LoRAConfig(r=4))
-    for _, layer in adapted(ours):
+    for _, layer in lora_layers(ours):
         torch.nn.init.normal_(layer.lora_B, std=0.1)
     save_adapter(ours, tmp_path, "base")
     base = quantised_model(kind)

@@ -12,13 +12,13 @@ import pexpect
 import pytest
 import torch
 
-from data.template import encode, prompt
+from data.template import encode, prompt_ids
 from data.types import Message
 from lit.chat import main
 from lit.model.tuned import load
 from lora.adapter import save_adapter
 from lora.config import LoRAConfig
-from lora.inject import adapted, inject
+from lora.inject import inject, lora_layers
 
 COMMAND = [sys.executable, "-m", "lit.chat"]
 ANSWER = ["--max_new_tokens", "12"]
@@ -35,7 +35,7 @@ def adapter(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     model, tokenizer = load(None, str(tiny_folder))
     torch.manual_seed(5)
     inject(model, LoRAConfig(r=4))
-    for _, layer in adapted(model):
+    for _, layer in lora_layers(model):
         torch.nn.init.normal_(layer.lora_B, std=0.5)
     folder = save_adapter(model, tmp_path_factory.mktemp("adapter"), str(tiny_folder))
     tokenizer.save_pretrained(folder)
@@ -150,7 +150,7 @@ def test_the_prompt_is_the_one_that_training_used(adapter: Path) -> None:
     _, tokenizer = load(adapter)
     asked = [Message("system", "Коротко."), Message("user", "Почему <|im_end|> тут?")]
     row = encode([*asked, Message("assistant", "Потому.")], tokenizer)
-    before = prompt(asked, tokenizer)
+    before = prompt_ids(asked, tokenizer)
     assert row.ids[: len(before)] == before
     assert all(label == -100 for label in row.labels[: len(before)])
     assert row.labels[len(before)] != -100

@@ -23,7 +23,7 @@ from data.loader import MicroBatches
 from data.plan import micro_batches
 from data.types import Batch
 from lit.fit import main
-from lit.resume.resume_point import Origin
+from lit.resume.resume_point import ResumePoint
 from lit.run.folder import RunFolder
 
 MODULE = "lit.train.module.LoRAModule"
@@ -231,7 +231,7 @@ def test_a_run_goes_on_with_steps_of_another_size_at_the_next_row(
         first = 0 if epoch > 1 else starts[done]
         assert sorted(np.concatenate(groups)) == sorted(rows[first:])
     steps = step + sum(-(-n // product) for n in left.values())
-    assert Origin.find(RunFolder(run), "last").step == steps
+    assert ResumePoint.find(RunFolder(run), "last").step == steps
 
 
 def micro_batches_of(epoch: int) -> tuple[np.ndarray, np.ndarray]:

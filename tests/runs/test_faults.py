@@ -19,7 +19,7 @@ import torch
 from command import Command, Fault, Result
 
 from lit.fit import main
-from lit.resume.resume_point import Origin
+from lit.resume.resume_point import ResumePoint
 from lit.run.folder import RunFolder
 
 ROWS = [
@@ -153,7 +153,7 @@ def test_kill_9_at_20_random_moments_always_leaves_a_checkpoint_and_the_end_is_t
             assert code in (0, -signal.SIGKILL), ended.error
             killed += code != 0
             if last.exists():
-                assert Origin.find(RunFolder(run), "last").path == last
+                assert ResumePoint.find(RunFolder(run), "last").path == last
         again = ["--ckpt_path", "last"] if last.exists() else ["--overwrite", "true"]
         ended = command.run([*settings, "--output_dir", str(run), *again])
         assert ended.code == 0, ended.error
@@ -162,7 +162,7 @@ def test_kill_9_at_20_random_moments_always_leaves_a_checkpoint_and_the_end_is_t
 
 KILLED = {
     "the writing": Fault("lit.resume.checkpoint.torch.save", 9),
-    "the manifest": Fault("lit.resume.manifest.write_whole", 9),
+    "the manifest": Fault("lit.resume.manifest.write_text", 9),
     "the renaming": Fault("lit.resume.manifest.Path.replace", 9),
     "the adapter": Fault("lora.adapter.save_file", 4),
     "the table": Fault("lit.run.metrics.csv.DictWriter.writerow", 9),
@@ -216,7 +216,7 @@ def test_a_second_ctrl_c_stops_at_once_with_130_and_the_last_checkpoint_intact(
     ended = command.run(args, fault=Fault(f"{MODULE}.training_step", 5, "SIGINT", times=2))
     assert ended.code == 130
     assert "stopped at once" in ended.error
-    assert Origin.find(RunFolder(run), "last").step == 2
+    assert ResumePoint.find(RunFolder(run), "last").step == 2
 
 
 KINDS = {
@@ -390,7 +390,7 @@ def test_a_broken_newest_checkpoint_is_named_and_the_one_before_is_taken(
     last = copy / "checkpoints" / "last.ckpt"
     BROKEN[fault](last)
     (copy / "checkpoints" / "step-12.ckpt").unlink()
-    found = Origin.find(RunFolder(copy), "last")
+    found = ResumePoint.find(RunFolder(copy), "last")
     assert (found.path, found.step) == (copy / "checkpoints" / "step-11.ckpt", 11)
     said = capsys.readouterr().out
     assert str(last) in said
@@ -439,7 +439,7 @@ def test_a_disk_that_fills_up_ends_with_1_in_one_line_and_leaves_the_checkpoint_
         assert ended.code == 1, ended.out
         assert one_line(ended), ended.error
         assert "No space left" in ended.error
-        assert Origin.find(RunFolder(disk / "run"), "last").step > 0
+        assert ResumePoint.find(RunFolder(disk / "run"), "last").step > 0
         kept = Path(shutil.copytree(disk / "run", tmp_path / "kept"))
         run = ["--output_dir", str(kept), "--ckpt_path", "last"]
         ended = command.run([*settings, *run])
@@ -479,12 +479,12 @@ def test_a_gradient_of_nan_at_a_step_stops_with_1_or_is_skipped_and_counted(
         assert one_line(ended), ended.error
         for said in ("step 5: loss nan", "gradient norm nan", "lr 0.01", "rows.jsonl:"):
             assert said in ended.error
-        assert Origin.find(RunFolder(run), "last").step == 4
+        assert ResumePoint.find(RunFolder(run), "last").step == 4
     else:
         assert ended.code == 0, ended.error
         assert "skipped, 1 so far" in ended.out
         assert "1 of 12 steps were skipped" in ended.out
-    weights = Origin.find(RunFolder(run), "last")
+    weights = ResumePoint.find(RunFolder(run), "last")
     assert all(
         tensor.isfinite().all()
         for tensor in torch.load(weights.path, weights_only=True)["state_dict"].values()

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data.batch import collate
-from data.template import encode, prompt
+from data.template import encode, prompt_ids
 from data.types import Example, Message
 from lit.fit import main as fit
 from lit.merge import main as merge
@@ -19,7 +19,7 @@ from lit.model.attention import hidden_states, pack
 from lit.model.base import load_base
 from lit.model.generation import Sampling, stream
 from lit.model.tuned import load
-from lora.inject import count, disabled
+from lora.inject import adapters_disabled, count_parameters
 
 QUESTION = [Message("user", "Why does PLA stick badly to a cold bed?")]
 CORPUS = Path("data/corpora/printing3d.en.jsonl")
@@ -43,7 +43,7 @@ def run(embedded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def ids(embedded: Path) -> torch.Tensor:
     """A prompt in tokens, (1, tokens)."""
-    return torch.tensor([prompt(QUESTION, AutoTokenizer.from_pretrained(embedded))])
+    return torch.tensor([prompt_ids(QUESTION, AutoTokenizer.from_pretrained(embedded))])
 
 
 def test_a_few_steps_lower_the_loss_on_held_out_rows(run: Path) -> None:
@@ -62,7 +62,7 @@ def test_peft_computes_the_same_from_the_adapter(
     run: Path, embedded: Path, ids: torch.Tensor
 ) -> None:
     ours, _ = load(run / "adapter")
-    assert count(ours).trainable == 2_442_240
+    assert count_parameters(ours).trainable == 2_442_240
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         theirs = peft.PeftModel.from_pretrained(load_base(str(embedded)), run / "adapter")
@@ -71,7 +71,7 @@ def test_peft_computes_the_same_from_the_adapter(
     with torch.inference_mode():
         wanted = theirs(ids).logits
         assert (ours(ids).logits - wanted).abs().max() <= 1e-5
-        with disabled(ours), theirs.disable_adapter():
+        with adapters_disabled(ours), theirs.disable_adapter():
             assert (ours(ids).logits - theirs(ids).logits).abs().max() <= 1e-6
         assert (ours(ids).logits - wanted).abs().max() <= 1e-5
 

@@ -15,7 +15,7 @@ from lit.comparison.measure import Losses, losses
 from lit.fit import main as fit
 from lit.model.generation import Sampling, answers, stream
 from lit.model.tuned import load
-from lora.inject import disabled
+from lora.inject import adapters_disabled
 
 HOSTILE = '<script>alert(1)</script> | **bold** $x_1$ & "quotes"'
 
@@ -94,7 +94,7 @@ def test_rows_without_a_run_must_be_given(
     result = json.loads((tmp_path / "comparison" / "report.json").read_text("utf-8"))
     assert [pair["question"] for pair in result["pairs"]] == ["Что это?", "Как это?"]
     assert result["loss"] is None
-    assert result["drift"]["rows"] == 24
+    assert result["forgetting"]["rows"] == 24
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_losses_equal_plain_cross_entropy_row_by_row(run: Path) -> None:
         ids = torch.tensor([example.ids])
         with torch.no_grad():
             tuned = model(ids).logits[0, 2:-1]
-            with disabled(model):
+            with adapters_disabled(model):
                 base = model(ids).logits[0, 2:-1]
         for got, logits in ((measured.base, base), (measured.tuned, tuned)):
             wanted = F.cross_entropy(logits, ids[0, 3:], reduction="sum")

@@ -17,8 +17,8 @@ from lit.exporting.gguf_lora import ARCHITECTURES
 from lit.model.tuned import load_tuned
 from lora.adapter import save_adapter
 from lora.config import PROJECTIONS, LoRAConfig
-from lora.inject import adapted, inject, tensors
-from lora.peft_tensors import widest
+from lora.inject import inject, lora_layers, trainable_parameters
+from lora.peft_tensors import to_portable
 
 IDS = torch.randint(3, 320, (2, 11), generator=torch.Generator().manual_seed(0))
 REFUSED = {
@@ -56,7 +56,7 @@ def make(tiny_folder: Path, tmp_path: Path) -> Callable[..., Path]:
             model = peft.get_peft_model(model, peft.LoraConfig(**words))
         torch.manual_seed(0)
         with torch.no_grad():
-            for parameter in tensors(model).values():
+            for parameter in trainable_parameters(model).values():
                 parameter.add_(torch.randn_like(parameter), alpha=0.1)
         if ours:
             save_adapter(model, folder, str(base))
@@ -167,7 +167,7 @@ def test_a_gguf_file_holds_the_update(
     assert export("gguf", adapter) == 0
     model, _ = load_tuned(adapter)
     updates = read_gguf(tmp_path / "adapter.gguf", model)
-    for path, layer in adapted(model):
+    for path, layer in lora_layers(model):
         _, _, block, part = path.split(".", 3)
         A, B = layer.factors()
         wanted = layer.config.scale * (B @ A).detach()
@@ -224,7 +224,7 @@ def test_without_the_package_one_line_says_how_to_get_it(
 INSIDE = {
     "peft": "lit.exporting.peft_folder.load_adapter",
     "merged": "lit.exporting.merging.distance",
-    "gguf": "lit.exporting.gguf_lora.check_widest",
+    "gguf": "lit.exporting.gguf_lora.check_portable",
 }
 """What is called when the most is written, by format."""
 
@@ -277,5 +277,5 @@ def test_an_export_that_says_something_else_is_not_there(
 
 
 def louder(model: nn.Module) -> tuple[int, int, dict[str, Tensor]]:
-    r, lora_alpha, weights = widest(model)
+    r, lora_alpha, weights = to_portable(model)
     return r, 2 * lora_alpha, weights

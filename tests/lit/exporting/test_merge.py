@@ -14,7 +14,7 @@ from lit.model.generation import Sampling, stream
 from lit.model.tuned import load_tuned
 from lora.adapter import save_adapter
 from lora.config import LoRAConfig
-from lora.inject import adapted, inject
+from lora.inject import inject, lora_layers
 
 QUESTION = "Почему деталь отклеилась от стола?"
 
@@ -25,7 +25,7 @@ def adapter(tiny_folder: Path, tmp_path: Path) -> Path:
     model = load_base(str(tiny_folder))
     inject(model, LoRAConfig(r=4))
     torch.manual_seed(3)
-    for _, layer in adapted(model):
+    for _, layer in lora_layers(model):
         torch.nn.init.normal_(layer.lora_B, std=0.2)
     folder = save_adapter(model, tmp_path / "adapter", str(tiny_folder))
     AutoTokenizer.from_pretrained(tiny_folder).save_pretrained(folder)

@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from data.batch import collate
 from data.types import Batch, Example
-from lit.model.attention import NAME, hidden_states, pack, unpacked
+from lit.model.attention import PACKED, hidden_states, pack, unpacked
 
 LENGTHS = (9, 3, 14, 1)
 # Weights are too small for scores to reach the usual cap of 50.
@@ -27,7 +27,7 @@ def make(family: str, **changes: object) -> PreTrainedModel:
 def make_packed(family: str, **changes: object) -> PreTrainedModel:
     """A model set to packed attention, whatever pack() would say to it."""
     model = make(family, **changes)
-    model.set_attn_implementation(NAME)
+    model.set_attn_implementation(PACKED)
     return model
 
 
@@ -52,7 +52,7 @@ def test_packed_rows_equal_single_rows(family, training):
     model, plain = make(family).train(training), make(family).train(training)
     batch = flat(make_rows())
     assert pack(model, batch) is None
-    assert model.config._attn_implementation == NAME
+    assert model.config._attn_implementation == PACKED
     assert model.training is training
     torch.testing.assert_close(
         hidden_states(model, batch), one_by_one(plain, make_rows()), atol=1e-5, rtol=0
@@ -157,4 +157,4 @@ def test_an_unpacked_model_computes_as_it_did_before_it_was_packed(family):
     assert pack(model, flat(make_rows())) is None
     with unpacked(model):
         assert torch.equal(model(input_ids=ids).logits, before)
-    assert model.config._attn_implementation == NAME
+    assert model.config._attn_implementation == PACKED

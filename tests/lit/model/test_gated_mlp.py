@@ -15,7 +15,7 @@ from lit.model.gated_mlp import keep_less
 from lit.model.loss import summed_loss
 from lit.preflight.meta_step import rehearse
 from lora.config import LoRAConfig
-from lora.inject import VARIANTS, inject, tensors
+from lora.inject import VARIANTS, inject, trainable_parameters
 
 OTHERWISE = {"phi3", "starcoder2", "gpt2", "gpt_neox", "opt"}
 """Families whose MLP has no gate, or has it in one matrix with the other half."""
@@ -38,7 +38,7 @@ def step(model: nn.Module) -> list[Tensor]:
     torch.manual_seed(5)
     loss = summed_loss(model.train(), batch)
     loss.backward()
-    return [loss.detach(), *(p.grad.clone() for p in tensors(model).values())]
+    return [loss.detach(), *(p.grad.clone() for p in trainable_parameters(model).values())]
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def step(model: nn.Module) -> list[Tensor]:
 def test_loss_and_gradients_stay_the_same_to_the_bit(family: str, targets: str, variant: str):
     model = make_model(family)
     inject(model, LoRAConfig(r=4, lora_dropout=0.2, target_modules=targets, variant=variant))
-    for name, parameter in tensors(model).items():
+    for name, parameter in trainable_parameters(model).items():
         if name.endswith("lora_B"):
             nn.init.normal_(parameter, std=0.1)
     before = step(model)

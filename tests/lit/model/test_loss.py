@@ -1,4 +1,4 @@
-"""The loss at labelled positions, against plain cross entropy over the model's own logits."""
+"""The loss at labeled positions, against plain cross entropy over the model's own logits."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from data.types import IGNORE, Example
 from lit.model.attention import pack
 from lit.model.loss import CHUNK, check_loss, summed_loss, token_losses
 from lora.config import ConfigError, LoRAConfig
-from lora.inject import adapted, inject, tensors
+from lora.inject import inject, lora_layers, trainable_parameters
 
 # Changes that make what a family does to its logits large enough to be missed if left out.
 HEADS = {
@@ -46,13 +46,13 @@ def make_tuned(family: str, **changes: object) -> PreTrainedModel:
     if model.get_output_embeddings().bias is not None:
         nn.init.normal_(model.get_output_embeddings().bias)
     inject(model, LoRAConfig(r=4, target_modules="all-linear"))
-    for _, layer in adapted(model):
+    for _, layer in lora_layers(model):
         nn.init.normal_(layer.lora_B, std=0.3)
     return model
 
 
 def plain_losses(model: PreTrainedModel, rows: list[Example]) -> Tensor:
-    """The cross entropy of each labelled token by the model's own logits, row by row."""
+    """The cross entropy of each labeled token by the model's own logits, row by row."""
     losses = []
     for row in rows:
         logits, labels = model(torch.tensor([row.ids])).logits[0, :-1], torch.tensor(row.labels)[1:]
@@ -71,8 +71,8 @@ def test_loss_and_gradients_equal_plain_cross_entropy(family, packed):
     torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
     ours.backward()
     expected.backward()
-    for name, parameter in tensors(model).items():
-        wanted = tensors(plain)[name].grad
+    for name, parameter in trainable_parameters(model).items():
+        wanted = trainable_parameters(plain)[name].grad
         # Granite's gradients reach 70, and float32 sums of such terms differ by their order.
         atol = max(1e-4, 1e-5 * wanted.abs().max().item())
         assert wanted.any(), name
@@ -104,7 +104,7 @@ def test_a_batch_without_labels_costs_nothing():
     loss = summed_loss(model, collate([Example([5, 6, 7], [IGNORE] * 3)]))
     loss.backward()
     assert loss == 0
-    assert not any(parameter.grad.any() for parameter in tensors(model).values())
+    assert not any(parameter.grad.any() for parameter in trainable_parameters(model).values())
 
 
 @pytest.mark.parametrize("family", [family for family in HEADS if family != "gemma2"])
@@ -148,13 +148,13 @@ class Largest(TorchDispatchMode):
     [("llama", torch.float32), ("llama", torch.bfloat16), ("gemma3_text", torch.float32)],
 )
 def test_no_tensor_is_as_large_as_labels_by_vocabulary(family, dtype):
-    words, labelled = 20_000, 2_000
+    words, labeled = 20_000, 2_000
     model = make_tuned(family, vocab_size=words).to(dtype)
     rows = make_rows((251,) * 8, words)
     rows = [row._replace(labels=[IGNORE, *row.ids[1:]]) for row in rows]
     batch = collate(rows)
     pack(model, batch)
-    assert (batch.labels != IGNORE).sum() == labelled
+    assert (batch.labels != IGNORE).sum() == labeled
     with Largest() as largest:
         summed_loss(model, batch).backward()
-    assert 0 < largest.numel <= CHUNK * words < labelled * words
+    assert 0 < largest.numel <= CHUNK * words < labeled * words

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerFast
 
 import lit.model.conversation
-from data.template import choose, encode, prompt
+from data.template import choose_template, encode, prompt_ids
 from data.types import IGNORE, DataError, Message
 from lit.model.conversation import Conversation
 from lit.model.generation import Sampling
@@ -156,7 +156,7 @@ def make(name: str, core_name: str, starts: bool) -> PreTrainedTokenizerFast:
         tokenizer_object=core, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
     )
     tokenizer.chat_template = None if name == "plain" else template.jinja
-    choose(tokenizer, "auto")
+    choose_template(tokenizer, "auto")
     return tokenizer
 
 
@@ -217,7 +217,7 @@ def test_a_server_that_renders_the_template_shows_the_same(
         add_generation_prompt=True,
         tokenize=False,
     )
-    assert prompt(turns, tokenizer) == tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert prompt_ids(turns, tokenizer) == tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 @every_case
@@ -252,4 +252,4 @@ def test_a_template_that_writes_the_start_token_twice_is_refused(tmp_path: Path)
     path = tmp_path / "twice.jinja"
     path.write_text("{{ bos_token }}" + TEMPLATES["Llama 3"].jinja)
     with pytest.raises(DataError, match="writes the start token twice"):
-        choose(tokenizer, str(path))
+        choose_template(tokenizer, str(path))

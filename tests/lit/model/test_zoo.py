@@ -203,8 +203,8 @@ def test_skipping_leaves_out_the_faults_alone(
     let_out(tmp_path, ROWS)
     store = build(tmp_path, tokenizer, max_length=512, on_bad_row="skip")
     clean = 1 + sum(beast.clean for beast in ROWS.values())
-    assert store.ledger.count(BAD) == len(ROWS)
-    assert (len(store), store.ledger.read) == (clean, clean + len(ROWS))
+    assert store.report.count(BAD) == len(ROWS)
+    assert (len(store), store.report.read) == (clean, clean + len(ROWS))
 
 
 @pytest.mark.parametrize("name", FILES)

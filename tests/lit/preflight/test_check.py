@@ -22,7 +22,7 @@ from lit.preflight.estimate import skeleton
 from lit.preflight.meta_step import rehearse
 from lit.settings.arguments import parse
 from lora.config import LoRAConfig
-from lora.inject import count, inject
+from lora.inject import count_parameters, inject
 
 HOSTILE = "<script>alert(1)</script> <|im_end|> \x1b[31m [bold]"
 ROWS = [
@@ -196,7 +196,7 @@ def test_parameters_are_counted_without_weights(variant: str, bare: Path) -> Non
     real, empty = make_model(), skeleton(str(bare), None, torch.float32)
     inject(real, config)
     inject(empty, config)
-    assert count(real) == count(empty)
+    assert count_parameters(real) == count_parameters(empty)
     assert {p.device.type for p in empty.parameters()} == {"meta"}
 
 

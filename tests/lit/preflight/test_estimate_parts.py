@@ -21,7 +21,7 @@ from lit.check import examine
 from lit.preflight.meta_step import rehearse
 from lit.settings.arguments import parse
 from lora.config import LoRAConfig
-from lora.inject import count, inject
+from lora.inject import count_parameters, inject
 
 LARGER = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 6, "head_dim": 16}
 TINY = Base("llama", SMALL | LARGER | {"tie_word_embeddings": False}, 0.0)
@@ -40,7 +40,9 @@ every_base = pytest.mark.parametrize("base", [TINY, TIED], ids=["untied", "tied"
 
 @pytest.mark.parametrize("name", BASES)
 def test_a_base_has_the_parameters_that_its_model_card_says(name: str) -> None:
-    assert count(empty(BASES[name])).total / 1e9 == pytest.approx(BASES[name].published, rel=0.01)
+    assert count_parameters(empty(BASES[name])).total / 1e9 == pytest.approx(
+        BASES[name].published, rel=0.01
+    )
 
 
 def test_the_embedded_model_is_the_smallest_base(embedded: Path) -> None:

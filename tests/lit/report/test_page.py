@@ -11,7 +11,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 from lit.comparison import report
-from lit.comparison.report import Comparison, LossResult, Pair
+from lit.comparison.report import AnswerPair, Comparison, LossResult
 from lit.report.page import Section, write_page
 from lit.report.pictures import answers_picture
 
@@ -34,7 +34,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     texts = [("Почему деталь отклеилась?", LONG, LONG), (ATTACK, UNBROKEN, ATTACK)]
     pairs = [
-        Pair(question, base, tuned, 40, 30, False, True, "Стол был холодным.", 3.2, 2.1)
+        AnswerPair(question, base, tuned, 40, 30, False, True, "Стол был холодным.", 3.2, 2.1)
         for question, base, tuned in texts
     ]
     answers_picture(texts, folder / "comparison_table.png")
@@ -47,7 +47,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         source="The rows are those that the run held out.",
         sampling={"seed": 42, "temperature": 0.0},
         loss=loss,
-        drift=LossResult(3.0, 3.1, 0.01, 0.2, 24, 2000, 3),
+        forgetting=LossResult(3.0, 3.1, 0.01, 0.2, 24, 2000, 3),
         chrf={"base": 20.1, "tuned": 25.2},
         pairs=pairs,
         pictures=["comparison_table.png"],

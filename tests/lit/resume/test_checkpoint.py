@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lit.resume.checkpoint import WholeCheckpointIO
+from lit.resume.checkpoint import AtomicCheckpointIO
 from lora.config import ConfigError
 
 CONTENT = {"state_dict": {"lora_A": torch.arange(6.0).view(2, 3)}, "global_step": 7, "loops": {}}
@@ -17,12 +17,12 @@ CONTENT = {"state_dict": {"lora_A": torch.arange(6.0).view(2, 3)}, "global_step"
 def file(tmp_path: Path) -> Path:
     """A good checkpoint in a folder that was not there."""
     path = tmp_path / "new" / "last.ckpt"
-    WholeCheckpointIO().save_checkpoint(CONTENT, path)
+    AtomicCheckpointIO().save_checkpoint(CONTENT, path)
     return path
 
 
 def test_what_was_saved_is_loaded(file):
-    loaded = WholeCheckpointIO().load_checkpoint(file)
+    loaded = AtomicCheckpointIO().load_checkpoint(file)
     assert torch.equal(loaded["state_dict"].pop("lora_A"), CONTENT["state_dict"]["lora_A"])
     assert loaded == {"state_dict": {}, "global_step": 7, "loops": {}}
     assert {path.name for path in file.parent.iterdir()} == {file.name, "manifest.json"}
@@ -40,7 +40,7 @@ def test_a_failed_save_leaves_the_old_file_and_no_leftovers(file, error, moment,
 
     monkeypatch.setattr(moment, fail)
     with pytest.raises(error, match="stopped"):
-        WholeCheckpointIO().save_checkpoint({"global_step": 8}, file)
+        AtomicCheckpointIO().save_checkpoint({"global_step": 8}, file)
     assert file.read_bytes() == before
     assert {path.name for path in file.parent.iterdir()} == {file.name, "manifest.json"}
 
@@ -51,7 +51,7 @@ def test_a_failed_save_leaves_the_old_file_and_no_leftovers(file, error, moment,
 def test_a_url_is_refused(url, monkeypatch):
     monkeypatch.setattr(torch, "load", lambda *args, **kwargs: pytest.fail("it was opened"))
     with pytest.raises(ConfigError, match=f"{url}: .*not loaded from the network"):
-        WholeCheckpointIO().load_checkpoint(url)
+        AtomicCheckpointIO().load_checkpoint(url)
 
 
 class Canary:
@@ -71,7 +71,7 @@ def test_code_in_a_checkpoint_does_not_run(save, weights_only, tmp_path):
     with path.open("wb") as target:
         save({"state_dict": {}, "payload": Canary(sign)}, target)
     with pytest.raises(ConfigError, match=str(path)):
-        WholeCheckpointIO().load_checkpoint(path, weights_only=weights_only)
+        AtomicCheckpointIO().load_checkpoint(path, weights_only=weights_only)
     assert not sign.exists()
     with path.open("rb") as source:
         torch.load(source, weights_only=False) if save is torch.save else pickle.load(source)
@@ -83,9 +83,9 @@ def test_a_cut_file_is_named(file, share):
     whole = file.read_bytes()
     file.write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(ConfigError, match=f"{file} is not a whole checkpoint"):
-        WholeCheckpointIO().load_checkpoint(file)
+        AtomicCheckpointIO().load_checkpoint(file)
 
 
 def test_a_missing_file_is_missing(tmp_path):
     with pytest.raises(FileNotFoundError):
-        WholeCheckpointIO().load_checkpoint(tmp_path / "last.ckpt")
+        AtomicCheckpointIO().load_checkpoint(tmp_path / "last.ckpt")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lit.resume.manifest import NAME, Manifest
+from lit.resume.manifest import MANIFEST, Manifest
 from lora.config import ConfigError
 
 
@@ -49,11 +49,11 @@ def test_a_file_that_is_gone_is_forgotten(tmp_path: Path) -> None:
     manifest = Manifest(tmp_path)
     put(manifest, "a", b"one").unlink()
     put(manifest, "b", b"two")
-    assert '"a"' not in (tmp_path / NAME).read_text()
+    assert '"a"' not in (tmp_path / MANIFEST).read_text()
 
 
 def test_a_broken_manifest_is_named_with_the_way_on(tmp_path: Path) -> None:
     path = put(Manifest(tmp_path), "a", b"one")
-    (tmp_path / NAME).write_text("{")
+    (tmp_path / MANIFEST).write_text("{")
     with pytest.raises(ConfigError, match=r"manifest.json is broken. Remove it"):
         Manifest(tmp_path).check(path)

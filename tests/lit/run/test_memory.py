@@ -10,7 +10,7 @@ CODE = """
 import resource
 from pathlib import Path
 import torch
-from lit.run.memory import keep_freed, return_freed
+from lit.run.memory import retain_heap, trim_heap
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
@@ -21,7 +21,7 @@ def faults():
 def step():
     held = [torch.ones(5_000_000) for _ in range(4)]
 
-keep_freed()
+retain_heap()
 {then}
 before = resident()
 # A block that is freed is a little too small for one of its size: some turns find their places.
@@ -36,7 +36,7 @@ STEP = 4 * 20_000_000
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
-@pytest.mark.parametrize("then", ["", "return_freed()"])
+@pytest.mark.parametrize("then", ["", "trim_heap()"])
 def test_a_steps_memory_stays_for_the_next_one_until_it_is_to_be_returned(then: str) -> None:
     command = [sys.executable, "-c", CODE.format(then=then)]
     env = os.environ | {"OMP_NUM_THREADS": "1"}

@@ -138,7 +138,7 @@ def test_rows_of_like_length_stand_together_when_asked(tiny_folder: Path, file: 
         module.setup()
         made = module.epoch(0)
         lengths = module.store.lengths[module.train_rows]
-        groups = [lengths[made.rows(0, turn)] for turn in range(made.turns)]
+        groups = [lengths[made.rows(0, micro_step)] for micro_step in range(made.micro_steps)]
         spread[grouped] = float(np.mean([np.ptp(group) for group in groups]))
     assert spread[True] < spread[False] / 2
 

@@ -11,7 +11,7 @@ from lit.train.datamodule import QADataModule
 from lit.train.module import LoRAModule
 from lit.train.step_guard import TrainingError
 from lora.config import ConfigError, LoRAConfig
-from lora.inject import adapted, tensors
+from lora.inject import lora_layers, trainable_parameters
 
 ROWS = [(f"Question {i}?", " ".join(["word"] * (1 + 7 * (i % 4)))) for i in range(11)]
 
@@ -58,7 +58,9 @@ def test_accumulation_gives_the_update_of_one_big_batch(tiny_folder: Path, data_
     big = train(tiny_folder, data_file, batch_size=4, accumulate=1)
     small = train(tiny_folder, data_file, batch_size=1, accumulate=4)
     for (name, a), b in zip(
-        tensors(big.adapted_model).items(), tensors(small.adapted_model).values(), strict=True
+        trainable_parameters(big.adapted_model).items(),
+        trainable_parameters(small.adapted_model).values(),
+        strict=True,
     ):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6, msg=name)
 
@@ -68,11 +70,11 @@ def test_only_the_adapter_changes_in_training(tiny_folder: Path, data_file: Path
 
     before = load_base(str(tiny_folder)).state_dict()
     model = train(tiny_folder, data_file, batch_size=4, accumulate=1).adapted_model
-    for path, layer in adapted(model):
+    for path, layer in lora_layers(model):
         assert layer.lora_B.any(), f"{path} learned nothing"
         assert torch.equal(layer.base.weight, before[f"{path}.weight"])
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert trained == set(tensors(model))
+    assert trained == set(trainable_parameters(model))
 
 
 def test_a_layer_without_gradient_stops_the_first_step_and_is_named(
@@ -80,7 +82,7 @@ def test_a_layer_without_gradient_stops_the_first_step_and_is_named(
 ) -> None:
     class Cut(L.Callback):
         def on_after_backward(self, trainer: L.Trainer, pl_module: LoRAModule) -> None:
-            layer = dict(adapted(pl_module.adapted_model))["model.layers.1.mlp.up_proj"]
+            layer = dict(lora_layers(pl_module.adapted_model))["model.layers.1.mlp.up_proj"]
             layer.lora_B.grad = None
 
     with pytest.raises(TrainingError, match=r"layers\.1\.mlp\.up_proj"):
@@ -95,14 +97,14 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(
     class Poison(L.Callback):
         def on_after_backward(self, trainer: L.Trainer, pl_module: LoRAModule) -> None:
             if trainer.global_step == 1:
-                parameters = tensors(pl_module.adapted_model)
+                parameters = trainable_parameters(pl_module.adapted_model)
                 kept.update(copy.deepcopy(parameters))
                 kept["model"] = pl_module.adapted_model
                 next(iter(parameters.values())).grad.fill_(torch.nan)
 
     with pytest.raises(TrainingError, match=r"step 2.*lr"):
         train(tiny_folder, data_file, batch_size=4, accumulate=1, callbacks=[Poison()])
-    for name, parameter in tensors(kept.pop("model")).items():
+    for name, parameter in trainable_parameters(kept.pop("model")).items():
         assert torch.equal(parameter, kept[name])
 
 
@@ -110,7 +112,7 @@ def test_checkpointing_changes_no_gradient(tiny_folder: Path, data_file: Path) -
     models = [
         train(tiny_folder, data_file, 4, 1, gradient_checkpointing=on) for on in (False, True)
     ]
-    plain, checkpointed = (tensors(model.adapted_model) for model in models)
+    plain, checkpointed = (trainable_parameters(model.adapted_model) for model in models)
     for name, parameter in plain.items():
         torch.testing.assert_close(parameter, checkpointed[name], rtol=0, atol=1e-6, msg=name)
 
@@ -120,7 +122,9 @@ def test_dropout_is_on_in_training(tiny_folder: Path, data_file: Path) -> None:
     with_dropout = train(tiny_folder, data_file, 4, 1, lora=lora)
     without = train(tiny_folder, data_file, 4, 1)
     assert with_dropout.adapted_model.training
-    a, b = (next(iter(tensors(m.adapted_model).values())) for m in (with_dropout, without))
+    a, b = (
+        next(iter(trainable_parameters(m.adapted_model).values())) for m in (with_dropout, without)
+    )
     assert not torch.equal(a, b)
 
 
@@ -170,7 +174,7 @@ def test_noise_changes_training_and_knows_the_rows_of_a_batch(
         train(tiny_folder, data_file, 4, 1, lora=LoRAConfig(r=4, neftune_alpha=alpha))
         for alpha in (5.0, 0.0)
     )
-    a, b = (next(iter(tensors(m.adapted_model).values())) for m in (noisy, clean))
+    a, b = (next(iter(trainable_parameters(m.adapted_model).values())) for m in (noisy, clean))
     assert not torch.equal(a, b)
     assert len(noisy._noise.lengths) > 1
 

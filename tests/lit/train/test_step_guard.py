@@ -106,7 +106,7 @@ def test_the_rehearsal_takes_the_longest_micro_batch_and_changes_no_weight(
     assert step == 1
     planned = data.epoch(0)
     lengths = data.store.lengths[data.train_rows]
-    tokens = [int(lengths[planned.rows(0, turn)].sum()) for turn in range(planned.turns)]
+    tokens = [int(lengths[planned.rows(0, turn)].sum()) for turn in range(planned.micro_steps)]
     assert batch.input_ids.numel() == max(tokens)
     monkeypatch.setattr(lit.run.memory, "total", lambda device: 10**15)
     assert main([*command, "--output_dir", str(tmp_path / "without")]) == 0
@@ -143,7 +143,7 @@ def test_freed_memory_goes_back_only_where_little_is_left(
 ) -> None:
     returned = []
     monkeypatch.setattr(lit.run.memory, "total", lambda device: there)
-    monkeypatch.setattr(lit.train.longest_batch, "return_freed", lambda: returned.append(True))
+    monkeypatch.setattr(lit.train.longest_batch, "trim_heap", lambda: returned.append(True))
     assert main([*command, "--force", "true"]) == 0
     assert bool(returned) == (there == 1)
     assert ("memory little is left" in capsys.readouterr().out) == (there == 1)
