@@ -1,8 +1,6 @@
 """An adapter as a folder: adapter_model.safetensors and adapter_config.json, as PEFT has them."""
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lora.config import LoRAConfig
+from lora.files import replacing, write_text
 from lora.inject import inject, lora_layers
 from lora.peft_format import AdapterError, from_peft, printable, to_peft
 from lora.peft_tensors import (
@@ -22,7 +21,7 @@ from lora.peft_tensors import (
     to_portable,
 )
 
-__all__ = ["AdapterError", "load_adapter", "read_config", "save_adapter", "write_text"]
+__all__ = ["AdapterError", "load_adapter", "read_config", "save_adapter"]
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -64,15 +63,10 @@ def save_adapter(
     words = to_peft(model, r, lora_alpha, base, revision)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory, prefix=".adapter-") as name:
-        new = Path(name) / WEIGHTS
+    with replacing(directory / WEIGHTS) as new:
         save_file(weights, new, metadata={"format": "pt"})
         written = _read_weights(new, {key: tuple(value.shape) for key, value in weights.items()})
         check_portable(model, r, lora_alpha, written)
-        with new.open("rb") as file:
-            os.fsync(file.fileno())
-        new.chmod(0o644)
-        os.replace(new, directory / WEIGHTS)
     text = json.dumps(words, indent=2, ensure_ascii=False)
     write_text(directory / CONFIG, text + "\n")
     return directory
@@ -130,21 +124,6 @@ def read_config(directory: str | Path) -> dict[str, Any]:
         kind = printable(repr(config.get("peft_type")), 80)
         raise AdapterError(f"{path}: peft_type is {kind}; only LORA loads")
     return config
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old one or the new one, never a part."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def _read_weights(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:

@@ -10,7 +10,7 @@ from benchmarks.peers import growth, pictures
 from benchmarks.peers.contenders import TITLES
 from benchmarks.peers.medians import comparable, ratio, spread, summarise
 from benchmarks.peers.workloads import WORKLOADS
-from lora.adapter import write_text
+from lora.files import write_text
 
 BEGIN = "<!-- bench: written by python -m benchmarks.peers -->"
 END = "<!-- end of bench -->"

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from lit.report.page import Section, show_page, write_page
-from lora.adapter import write_text
+from lora.files import write_text
 
 
 @dataclass(frozen=True)

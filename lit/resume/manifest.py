@@ -4,8 +4,8 @@ import hashlib
 import json
 from pathlib import Path
 
-from lora.adapter import write_text
 from lora.config import ConfigError
+from lora.files import write_text
 
 MANIFEST = "manifest.json"
 

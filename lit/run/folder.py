@@ -13,8 +13,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from data.types import Message
 from lit.run.console import print_rank0
 from lit.run.lock import FolderLock
-from lora.adapter import write_text
 from lora.config import ConfigError
+from lora.files import write_text
 
 LEFTOVER = re.compile(r"\.(adapter-|space-|.+\.)[a-z0-9_]{8}")
 """Names of what is being written; nothing of that name outlives a run that was not killed."""

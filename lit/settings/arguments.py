@@ -13,8 +13,8 @@ from lit.resume.checkpoint import Checkpoints
 from lit.settings.keys import check_keys, nearest
 from lit.train.datamodule import QADataModule
 from lit.train.module import LoRAModule
-from lora.adapter import write_text
 from lora.config import ConfigError
+from lora.files import write_text
 
 TRAINER_DEFAULTS = {
     "max_epochs": 3,
