@@ -1,1 +1,63 @@
-"""Low-rank adapters for any torch model: put on, train, save, load, merge, take off."""
+"""LoRA adapters for any torch model: inject, train, save, load, merge, eject."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lora.adapter import load_adapter, save_adapter
+    from lora.config import ConfigError, LoRAConfig
+    from lora.inject import (
+        VARIANTS,
+        adapters_disabled,
+        count_parameters,
+        eject,
+        inject,
+        lora_layers,
+        merge,
+        quantize_model,
+        trainable_parameters,
+    )
+    from lora.layer import LoRALinear
+    from lora.peft_format import AdapterError
+
+_MODULES = {
+    "AdapterError": "peft_format",
+    "ConfigError": "config",
+    "LoRAConfig": "config",
+    "LoRALinear": "layer",
+    "VARIANTS": "inject",
+    "adapters_disabled": "inject",
+    "count_parameters": "inject",
+    "eject": "inject",
+    "inject": "inject",
+    "load_adapter": "adapter",
+    "lora_layers": "inject",
+    "merge": "inject",
+    "quantize_model": "inject",
+    "save_adapter": "adapter",
+    "trainable_parameters": "inject",
+}
+__all__ = [
+    "VARIANTS",
+    "AdapterError",
+    "ConfigError",
+    "LoRAConfig",
+    "LoRALinear",
+    "adapters_disabled",
+    "count_parameters",
+    "eject",
+    "inject",
+    "load_adapter",
+    "lora_layers",
+    "merge",
+    "quantize_model",
+    "save_adapter",
+    "trainable_parameters",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: torch takes seconds to load."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'lora' has no attribute {name!r}")
+    return getattr(import_module(f"lora.{_MODULES[name]}"), name)

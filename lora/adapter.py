@@ -1,4 +1,4 @@
-"""An adapter as a folder: adapter_model.safetensors and adapter_config.json, as PEFT has them."""
+"""An adapter folder: adapter_model.safetensors and adapter_config.json, in PEFT's format."""
 
 import json
 from pathlib import Path
@@ -26,23 +26,23 @@ __all__ = ["AdapterError", "load_adapter", "read_config", "save_adapter"]
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 MAX_CONFIG = 2**20
-"""Bytes; the names of twenty thousand layers fit in."""
-HEADER = 512
-"""Bytes of a header for each tensor that the model needs; about 150 are usual."""
+"""Bytes; the names of twenty thousand layers fit."""
+HEADER_PER_TENSOR = 512
+"""Header bytes allowed for each tensor that the model needs; about 150 are usual."""
 
 
 def save_adapter(
     model: nn.Module, directory: str | Path, base: str, revision: str | None = None
 ) -> Path:
-    """Write a model's adapter, read it again to compare, and only then put it in its place.
+    """Write a model's adapter, read it back, compare it, and only then put it in its place.
 
-    Each file appears whole or not at all, in the form that most tools read:
-    see ``lora.peft_tensors.widest``.
+    Each file appears whole or not at all, in the form that most tools read: see
+    ``lora.peft_tensors.to_portable``.
 
     Args:
         model: A model with adapters.
-        directory: Made where it is not.
-        base: The base model's hub name or folder, for whoever loads the adapter.
+        directory: The folder; it is created if needed.
+        base: The base model's hub name or folder, for those who load the adapter.
         revision: The base model's revision on the hub.
 
     Returns:
@@ -50,7 +50,7 @@ def save_adapter(
 
     Raises:
         AdapterError: The model has no adapters, a weight is not finite, or what was written
-            computes something else.
+            computes another update.
     """
     if not any(lora_layers(model)):
         raise AdapterError("this model has no adapter to save")
@@ -58,16 +58,16 @@ def save_adapter(
         if not value.isfinite().all():
             raise AdapterError(f"{key} holds NaN or infinity; nothing was saved")
     r, lora_alpha, weights = to_portable(model)
-    # A path with .. means something else where the folder is read.
+    # A relative path with .. depends on the folder it is read from.
     base = str(Path(base).resolve()) if ".." in Path(base).parts else base
-    words = to_peft(model, r, lora_alpha, base, revision)
+    settings = to_peft(model, r, lora_alpha, base, revision)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     with replacing(directory / WEIGHTS) as new:
         save_file(weights, new, metadata={"format": "pt"})
         written = _read_weights(new, {key: tuple(value.shape) for key, value in weights.items()})
         check_portable(model, r, lora_alpha, written)
-    text = json.dumps(words, indent=2, ensure_ascii=False)
+    text = json.dumps(settings, indent=2, ensure_ascii=False)
     write_text(directory / CONFIG, text + "\n")
     return directory
 
@@ -76,8 +76,8 @@ def load_adapter(model: nn.Module, directory: str | Path) -> LoRAConfig:
     """Check an adapter folder against a model, then put it on the model.
 
     Args:
-        model: The base model; untouched when the folder does not fit it.
-        directory: A folder made here or by PEFT.
+        model: The base model; it is not changed when the folder does not fit it.
+        directory: A folder written by this package or by PEFT.
 
     Returns:
         The adapter's settings.
@@ -86,9 +86,9 @@ def load_adapter(model: nn.Module, directory: str | Path) -> LoRAConfig:
         AdapterError: A file is missing or broken, or a name, shape, dtype or value is wrong.
     """
     directory = Path(directory)
-    words = read_config(directory)
+    settings = read_config(directory)
     try:
-        config = from_peft(words)
+        config = from_peft(settings)
         shapes = expected_shapes(model, config)
     except AdapterError as error:
         raise AdapterError(f"{directory / CONFIG}: {error}") from None
@@ -102,10 +102,10 @@ def load_adapter(model: nn.Module, directory: str | Path) -> LoRAConfig:
 
 
 def read_config(directory: str | Path) -> dict[str, Any]:
-    """The adapter_config.json of a folder, as PEFT spells it.
+    """Return the content of a folder's adapter_config.json.
 
     Raises:
-        AdapterError: There is none, or it is not a JSON object about LoRA.
+        AdapterError: There is none, or it is not a JSON object for LoRA.
     """
     path = Path(directory) / CONFIG
     if not path.is_file():
@@ -115,7 +115,7 @@ def read_config(directory: str | Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except RecursionError:
-        raise AdapterError(f"{path} is not JSON for settings: it is nested too deep") from None
+        raise AdapterError(f"{path} is not a settings file: its JSON is nested too deep") from None
     except ValueError as error:
         raise AdapterError(f"{path} is not JSON: {error}") from None
     if not isinstance(config, dict):
@@ -129,12 +129,12 @@ def read_config(directory: str | Path) -> dict[str, Any]:
 def _read_weights(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
     if not path.is_file():
         pickled = (path.parent / "adapter_model.bin").exists()
-        only = ", only adapter_model.bin, a pickle, which is never opened" if pickled else ""
-        raise AdapterError(f"{path.parent} has no {WEIGHTS}{only}")
-    # A stranger's header is looked at before anything parses it.
+        note = ", only adapter_model.bin, a pickle, which is never opened" if pickled else ""
+        raise AdapterError(f"{path.parent} has no {WEIGHTS}{note}")
+    # The size of an untrusted header is checked before anything parses it.
     with path.open("rb") as raw:
         header = int.from_bytes(raw.read(8), "little")
-    if path.stat().st_size > header > 2**16 + HEADER * len(shapes):
+    if path.stat().st_size > header > 2**16 + HEADER_PER_TENSOR * len(shapes):
         raise AdapterError(
             f"{path} has a header of {header} bytes, too many for the {len(shapes)} tensors "
             "that the model needs: it was made for another model"
@@ -143,11 +143,13 @@ def _read_weights(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, t
         with safe_open(path, framework="pt") as file:
             _compare_names(path, set(file.keys()), set(shapes))
             for key, shape in shapes.items():
-                part = file.get_slice(key)
-                if (given := tuple(part.get_shape())) != shape:
-                    raise AdapterError(f"{path}: {key} has shape {given}; the model needs {shape}")
-                if part.get_dtype() not in ("F32", "F16", "BF16"):
-                    raise AdapterError(f"{path}: {key} is stored as {part.get_dtype()}")
+                stored = file.get_slice(key)
+                if (actual := tuple(stored.get_shape())) != shape:
+                    raise AdapterError(f"{path}: {key} has shape {actual}; the model needs {shape}")
+                if stored.get_dtype() not in ("F32", "F16", "BF16"):
+                    raise AdapterError(
+                        f"{path}: {key} is stored as {stored.get_dtype()}; F32, F16 and BF16 load"
+                    )
             weights = {key: file.get_tensor(key) for key in shapes}
     except SafetensorError as error:
         raise AdapterError(f"{path} is not a whole safetensors file: {error}") from None
@@ -157,8 +159,11 @@ def _read_weights(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, t
     return weights
 
 
-def _compare_names(path: Path, found: set[str], wanted: set[str]) -> None:
-    for kind, names in (("lacks", wanted - found), ("has unknown", found - wanted)):
+def _compare_names(path: Path, actual: set[str], expected: set[str]) -> None:
+    for kind, names in (
+        ("lacks", expected - actual),
+        ("has the unknown tensor", actual - expected),
+    ):
         if names:
             name = printable(min(names), 200)
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""

@@ -1,4 +1,4 @@
-"""Layers that train in full beside their frozen originals: embeddings, the output head."""
+"""Layers that train in full beside their frozen originals: embeddings and the output head."""
 
 from collections.abc import Iterator
 
@@ -6,18 +6,18 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lora.config import ConfigError, index_by_suffix
+from lora.config import ConfigError
+from lora.layer import Adapter
+from lora.paths import index_by_suffix, last_names
 
 
-class FullLayer(nn.Module):
+class FullLayer(Adapter):
     """A layer whose own parameters train, as float32 masters beside the frozen ones.
 
     Args:
-        base: A layer without layers below it. Frozen in place; called with the trained values.
-        trained: The masters by name. Layers with tied weights are given the same ones.
+        base: A layer without children. It is frozen in place and called with the trained values.
+        trained: The masters by name. Layers with tied weights share them.
     """
-
-    base: nn.Module
 
     def __init__(self, base: nn.Module, trained: dict[str, nn.Parameter]) -> None:
         super().__init__()
@@ -26,12 +26,22 @@ class FullLayer(nn.Module):
         self.enabled = True
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the layer with the trained values, or with its own where disabled."""
+        """Apply the layer with the trained values, or with its own while disabled."""
         return functional_call(self.base, self._values(), (x,)) if self.enabled else self.base(x)
+
+    @torch.no_grad()
+    def folded(self) -> nn.Module:
+        """Return the base with the trained values, in its dtype.
+
+        They are written into the base's own parameters, so tied weights stay tied.
+        """
+        for name, value in self.trained.items():
+            self.base.get_parameter(name).copy_(value)
+        return self.base
 
     @property
     def weight(self) -> Tensor:
-        """The weight in use, in the base's dtype, for code outside that reads it."""
+        """The weight in use, in the dtype of the base, for code that reads it."""
         return self._values()["weight"] if self.enabled else self.base.get_parameter("weight")
 
     @property
@@ -40,8 +50,8 @@ class FullLayer(nn.Module):
         return self._values().get("bias") if self.enabled else getattr(self.base, "bias", None)
 
     def _values(self) -> dict[str, Tensor]:
-        own = self.base.get_parameter
-        return {name: value.to(own(name).dtype) for name, value in self.trained.items()}
+        frozen = self.base.get_parameter
+        return {name: value.to(frozen(name).dtype) for name, value in self.trained.items()}
 
 
 def full_layers(model: nn.Module) -> Iterator[tuple[str, FullLayer]]:
@@ -52,10 +62,10 @@ def full_layers(model: nn.Module) -> Iterator[tuple[str, FullLayer]]:
 
 
 def select_full_layers(model: nn.Module, names: list[str]) -> dict[str, nn.Module]:
-    """The layers that names mean, and those whose weights are tied to theirs, by path.
+    """Return the layers that the names match and the layers tied to them, by path.
 
-    Tied weights are one matrix, so all layers that read it train together: an embedding that is
-    also the output head comes with the head.
+    Tied weights are one matrix, so every layer that reads it trains: an embedding that is also the
+    output head comes with the head.
 
     Raises:
         ConfigError: A name matches no layer, or one that cannot train.
@@ -65,31 +75,30 @@ def select_full_layers(model: nn.Module, names: list[str]) -> dict[str, nn.Modul
         for path, module in model.named_modules()
         if path and not list(module.children()) and list(module.parameters())
     }
-    named = index_by_suffix(leaves)
+    index = index_by_suffix(leaves)
     for name in names:
-        if name not in named:
-            there = sorted({path.rpartition(".")[2] for path in leaves})
+        if name not in index:
             raise ConfigError(
-                f"no layer is named {name}; this model has {', '.join(there)}. "
-                "Set model.lora.modules_to_save to some of these, like embed_tokens."
+                f"no layer is named {name}; this model has {last_names(leaves)}. "
+                "Set `modules_to_save` to names from this list, such as embed_tokens"
             )
-        parameters = [p for path in named[name] for p in leaves[path].parameters()]
+        parameters = [p for path in index[name] for p in leaves[path].parameters()]
         if not all(p.is_floating_point() for p in parameters):
             raise ConfigError(
-                f"model.lora.modules_to_save names {name}, whose weight is quantized and cannot "
-                "train: adapt it by target_modules"
+                f"`modules_to_save` names {name}, whose weight is quantized and cannot train: "
+                "adapt it through `target_modules`"
             )
-    asked = {path for name in names for path in named[name]}
-    shared = {id(p) for path in asked for p in leaves[path].parameters()}
+    selected = {path for name in names for path in index[name]}
+    shared = {id(p) for path in selected for p in leaves[path].parameters()}
     return {
         path: module
         for path, module in leaves.items()
-        if path in asked or any(id(p) in shared for p in module.parameters())
+        if path in selected or any(id(p) in shared for p in module.parameters())
     }
 
 
 def wrap_full_layers(layers: dict[str, nn.Module]) -> dict[str, FullLayer]:
-    """Wrap layers, one master for each matrix, however many of them read it."""
+    """Wrap layers, with one master for each matrix however many layers read it."""
     masters: dict[int, nn.Parameter] = {}
 
     def master(parameter: nn.Parameter) -> nn.Parameter:
@@ -104,22 +113,9 @@ def wrap_full_layers(layers: dict[str, nn.Module]) -> dict[str, FullLayer]:
 
 
 def tied_groups(model: nn.Module) -> list[list[str]]:
-    """Groups of paths whose layers train one matrix together."""
+    """Return the groups of paths whose layers train one matrix together."""
     groups: dict[int, list[str]] = {}
     for path, layer in full_layers(model):
         for value in layer.trained.values():
             groups.setdefault(id(value), []).append(path)
     return [paths for paths in groups.values() if len(paths) > 1]
-
-
-@torch.no_grad()
-def unwrap(layers: dict[str, FullLayer]) -> dict[str, nn.Module]:
-    """The plain layers with the trained values in the base's dtype; tied ones stay tied."""
-    settled: dict[int, nn.Parameter] = {}
-    for layer in layers.values():
-        for name, value in layer.trained.items():
-            dtype = layer.base.get_parameter(name).dtype
-            if id(value) not in settled:
-                settled[id(value)] = nn.Parameter(value.detach().to(dtype), requires_grad=False)
-            setattr(layer.base, name, settled[id(value)])
-    return {path: layer.base for path, layer in layers.items()}

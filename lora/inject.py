@@ -1,18 +1,19 @@
-"""Put adapters on a model, find them, switch them off, fold them in, take them out."""
+"""Put adapters on a model, find them, switch them off, merge them, take them off."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from lora.base import dense_copy, quantized_layer
+from lora.base import quantized_layer
 from lora.config import ConfigError, LoRAConfig
 from lora.dora import DoRALinear
-from lora.full_layers import FullLayer, full_layers, unwrap, wrap_full_layers
-from lora.layer import LoRALinear
+from lora.full_layers import wrap_full_layers
+from lora.layer import Adapter, LoRALinear
 from lora.pissa import PiSSALinear
+from lora.replacement import replace_module, replacements
 from lora.targets import linear_layers, select_layers
 
 VARIANTS: dict[str, type[LoRALinear]] = {
@@ -34,7 +35,7 @@ def inject(model: nn.Module, config: LoRAConfig) -> list[str]:
 
     Args:
         model: Any module; its parameters stop taking gradients.
-        config: The adapter.
+        config: The adapter's settings.
 
     Returns:
         The paths of the adapted layers.
@@ -44,36 +45,34 @@ def inject(model: nn.Module, config: LoRAConfig) -> list[str]:
             model has adapters already.
     """
     if config.variant not in VARIANTS:
-        raise ConfigError(f"lora.variant is {config.variant!r}; there are {', '.join(VARIANTS)}")
-    if any(lora_layers(model)):
-        raise ConfigError("this model has adapters already; merge or eject them first")
-    targets, in_full = select_layers(model, config)
+        raise ConfigError(f"`variant` is {config.variant!r}; choose {', '.join(VARIANTS)}")
+    if any(isinstance(module, Adapter) for module in model.modules()):
+        raise ConfigError("this model has adapters already: call merge(model) or eject(model)")
+    targets, full = select_layers(model, config)
     variant = VARIANTS[config.variant]
-    # All are made before the first is put in, since a variant may refuse a layer.
+    # Every layer is made before the first one is replaced, since a variant may refuse a layer.
     layers = {path: variant(layer, config.at(path)) for path, layer in targets.items()}
     model.requires_grad_(False)
-    for path, layer in layers.items():
-        _replace(model, path, layer)
-    for path, module in wrap_full_layers(in_full).items():
-        _replace(model, path, module)
+    for path, layer in [*layers.items(), *wrap_full_layers(full).items()]:
+        replace_module(model, path, layer)
     return list(targets)
 
 
 def quantize_model(model: nn.Module, kind: str, dtype: torch.dtype) -> None:
-    """Put every linear layer but the output head into 4 or 8 bits, in place, on its device.
+    """Quantize every linear layer but the output head, in place, on its device.
 
     Args:
         model: A dense model.
-        kind: One of ``lora.base.KINDS``.
-        dtype: What the layers compute in.
+        kind: One of ``lora.base.QUANTIZATIONS``.
+        dtype: The dtype the layers compute in.
     """
     for path, layer in linear_layers(model).items():
         device = layer.weight.device
-        _replace(model, path, quantized_layer(layer, kind, dtype).to(device))
+        replace_module(model, path, quantized_layer(layer, kind, dtype).to(device))
 
 
 def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoRALinear]]:
-    """Yield every adapted layer with its path in the model."""
+    """Yield every adapted linear layer with its path in the model."""
     for path, module in model.named_modules():
         if isinstance(module, LoRALinear):
             yield path, module
@@ -81,56 +80,46 @@ def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoRALinear]]:
 
 def merge(model: nn.Module) -> nn.Module:
     """Fold each adapter into its weight, in place; plain dense layers remain."""
-    for path, layer in list(lora_layers(model)):
-        _replace(model, path, dense_copy(layer.base, layer.merged()))
-    for path, plain in unwrap(dict(full_layers(model))).items():
-        _replace(model, path, plain)
+    for path, module in replacements(model):
+        replace_module(model, path, module.folded())
     return model
 
 
 def eject(model: nn.Module) -> nn.Module:
-    """Take each adapter off, in place; the base model remains as it was."""
-    for path, layer in _all_layers(model):
-        _replace(model, path, layer.base)
+    """Take every adapter and faster layer off, in place; the base model remains as it was."""
+    for path, module in replacements(model):
+        replace_module(model, path, module.original())
     return model
 
 
 @contextmanager
 def adapters_disabled(model: nn.Module) -> Iterator[nn.Module]:
-    """The base model for the length of a ``with`` block; the adapters come back after it."""
-    before = [(layer, layer.enabled) for _, layer in _all_layers(model)]
+    """Yield the model as its base; the adapters are switched back on at the end."""
+    adapters = [module for module in model.modules() if isinstance(module, Adapter)]
+    before = [(adapter, adapter.enabled) for adapter in adapters]
     try:
-        for layer, _ in before:
-            layer.enabled = False
+        for adapter, _ in before:
+            adapter.enabled = False
         yield model
     finally:
-        for layer, enabled in before:
-            layer.enabled = enabled
+        for adapter, enabled in before:
+            adapter.enabled = enabled
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The trainable tensors by their path in the model: what a checkpoint holds."""
+    """Return the parameters that train by their path in the model: a checkpoint's content."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def count_parameters(model: nn.Module) -> ParameterCount:
-    """Count the parameters that train, and all, each tied one once."""
+    """Count the parameters that train and all parameters; a tied one counts once."""
 
-    def size(parameter: Tensor) -> int:
-        quantized = getattr(parameter, "quant_state", None)
-        return quantized.shape.numel() if quantized is not None else parameter.numel()
+    def size(parameter: nn.Parameter) -> int:
+        state = getattr(parameter, "quant_state", None)
+        return parameter.numel() if state is None else state.shape.numel()
 
     parameters = list(model.parameters())
     return ParameterCount(
         trainable=sum(size(p) for p in parameters if p.requires_grad),
         total=sum(size(p) for p in parameters),
     )
-
-
-def _all_layers(model: nn.Module) -> list[tuple[str, LoRALinear | FullLayer]]:
-    return [*lora_layers(model), *full_layers(model)]
-
-
-def _replace(model: nn.Module, path: str, module: nn.Module) -> None:
-    parent, _, name = path.rpartition(".")
-    setattr(model.get_submodule(parent), name, module)

@@ -1,33 +1,44 @@
-"""The LoRA layer."""
+"""The LoRA layer: a frozen linear layer plus a trainable low-rank update."""
 
 import math
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lora.base import dense_weight, features
+from lora.base import dense_copy, dense_weight, features
 from lora.config import LoRAConfig
-from lora.lora_function import LoRAFunction, Recompute
+from lora.lora_function import Recompute, drop, lean_sum
+from lora.replacement import Replacement
 
 
-class LoRALinear(nn.Module):
+class Adapter(Replacement):
+    """A replacement that trains; ``lora.inject.adapters_disabled`` switches it off and on."""
+
+    base: nn.Module
+    enabled: bool
+
+    def original(self) -> nn.Module:
+        """Return the frozen layer that this one wraps."""
+        return self.base
+
+
+class LoRALinear(Adapter):
     """A frozen linear layer with a trainable low-rank update.
 
-        y = base(x) + scale * B A dropout(x)
+        y = base(x) + scale * B A dropout(x)        scale = lora_alpha / r
 
-    A and B are float32 masters and compute in x's dtype; x is never copied up. The base layer is
-    called, never read, so it may be dense or quantized. What is kept for the backward pass is
-    named in ``lora.lora_function``.
+    A and B are float32 masters and compute in the dtype of x; x is never cast up. The base layer is
+    called, never read, so it may be dense or quantized. A starts random and B zero, so a new
+    adapter changes nothing, and the first gradient of B is not zero.
 
     Args:
-        base: The layer to adapt, with weight (out, in), or (in, out) in GPT-2's ``Conv1D``.
-            Frozen in place.
+        base: The layer to adapt, with weight (out, in), or (in, out) in GPT-2's ``Conv1D``. It is
+            frozen in place.
         config: Rank, alpha, dropout and scaling of this layer.
 
     Shape:
-        x: (..., in) -> y: (..., out), in the dtype that base gives.
+        x: (..., in) -> y: (..., out), in the dtype of base(x).
 
     Reference:
         Hu et al., LoRA, 2021, section 4.1, arXiv:2106.09685.
@@ -36,7 +47,7 @@ class LoRALinear(nn.Module):
     base: nn.Linear
 
     DECAYED: tuple[str, ...] = ("lora_A", "lora_B")
-    """The tensors that may decay: without them the layer is its base."""
+    """Parameters that weight decay may shrink: at zero the layer equals its base."""
 
     def __init__(self, base: nn.Linear, config: LoRAConfig) -> None:
         super().__init__()
@@ -44,48 +55,53 @@ class LoRALinear(nn.Module):
         self.config = config
         self.enabled = True
         self.in_features, self.out_features = features(base)
-        empty = partial(torch.empty, device=base.weight.device, dtype=torch.float32)
-        self.lora_A = nn.Parameter(empty(config.r, self.in_features))
-        self.lora_B = nn.Parameter(empty(self.out_features, config.r))
+        shared = {"device": base.weight.device, "dtype": torch.float32}
+        self.lora_A = nn.Parameter(torch.empty(config.r, self.in_features, **shared))
+        self.lora_B = nn.Parameter(torch.empty(self.out_features, config.r, **shared))
         self.reset()
 
     def reset(self) -> None:
-        """Draw A anew and zero B: the update is silent, and B's first gradient is not zero."""
+        """Draw A from a uniform distribution and set B to zero."""
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
         nn.init.zeros_(self.lora_B)
 
-    def factors(self) -> tuple[Tensor, Tensor]:
-        """A (r, in) and B (out, r) of the update, as it is computed and as it is saved."""
-        return self.lora_A, self.lora_B
-
     def forward(self, x: Tensor, recompute: Recompute | None = None) -> Tensor:
-        """Apply the layer, with its update unless disabled.
+        """Return base(x) + scale * B A dropout(x), or base(x) while the adapter is disabled.
 
         Args:
             x: (..., in).
-            recompute: How x is made again for the backward pass, where it is not to be kept.
+            recompute: How the backward pass computes x again, if x is not to be kept.
         """
         y = self.base(x)
         if not self.enabled:
             return y
         A, B = self.factors()
-        dropout = self.config.lora_dropout if self.training else 0.0
-        if not (torch.is_grad_enabled() or dropout):
-            # Nothing is kept: in the textbook's order, PEFT's too, and quicker for single tokens.
-            return y + F.linear(F.linear(x, A.to(x.dtype)), B.to(x.dtype)) * self.config.scale
-        # The sum is written into y, which autograd forbids where a layer returns part of another.
-        y = y.clone() if y._is_view() else y
-        make, parts = recompute or (None, ())
-        return LoRAFunction.apply(y, x, A, B, self.config.scale, dropout, make, *parts)
+        scale, dropout = self.config.scale, self.config.lora_dropout if self.training else 0.0
+        if torch.is_grad_enabled():
+            # The same sum and the same gradients, with less kept for the backward pass.
+            return lean_sum(y, x, A, B, scale, dropout, recompute)
+        return y + F.linear(F.linear(drop(x, dropout), A.to(x.dtype)), B.to(x.dtype)) * scale
 
-    def merged(self) -> Tensor:
-        """The weight of the one dense layer that equals this one, (out, in), in float32."""
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """Return A (r, in) and B (out, r) of the update, as it is computed and saved."""
+        return self.lora_A, self.lora_B
+
+    def merged_weight(self) -> Tensor:
+        """Return W + scale * B A, the weight of the dense layer that equals this one.
+
+        Returns:
+            (out, in), float32.
+        """
         A, B = self.factors()
         return dense_weight(self.base) + self.config.scale * (B @ A).detach()
 
+    def folded(self) -> nn.Module:
+        """Return the dense layer that computes the same, in the dtype of the base."""
+        return dense_copy(self.base, self.merged_weight())
+
     @property
     def weight(self) -> Tensor:
-        """The frozen weight, for code outside that asks a layer for its dtype or device."""
+        """The frozen weight, for code that asks a layer for its dtype or device."""
         return self.base.weight
 
     @property

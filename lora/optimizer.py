@@ -1,4 +1,4 @@
-"""The optimizer of an adapter: over what trains, with states of 32 or of 8 bits."""
+"""The optimizer of an adapter: over the parameters that train, with 32-bit or 8-bit states."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,20 +28,22 @@ OPTIMIZERS: dict[str, Callable[[], Callable[..., Optimizer]]] = {
 def make_optimizer(
     model: nn.Module, name: str, lr: float, weight_decay: float, loraplus_lr_ratio: float = 1.0
 ) -> Optimizer:
-    """Make an optimizer over a model's trainable tensors; on a CPU, where none is paged, unpaged.
+    """Return an optimizer over the parameters that train.
+
+    A paged optimizer needs a GPU; on a CPU its unpaged form is returned.
 
     Args:
         model: With adapters.
         name: A key of OPTIMIZERS.
         lr: The learning rate.
-        weight_decay: Decay of A and B; nothing else decays.
-        loraplus_lr_ratio: B learns so many times faster.
+        weight_decay: Weight decay of A and B; nothing else decays.
+        loraplus_lr_ratio: Learning rate of B divided by that of A.
 
     Raises:
-        ConfigError: There is no such optimizer.
+        ConfigError: The optimizer is unknown.
     """
     if name not in OPTIMIZERS:
-        raise ConfigError(f"model.optimizer is {name!r}; there are {', '.join(OPTIMIZERS)}")
+        raise ConfigError(f"`optimizer` is {name!r}; choose {', '.join(OPTIMIZERS)}")
     groups = parameter_groups(model, lr, weight_decay, loraplus_lr_ratio)
     if name.startswith("paged") and groups[0]["params"][0].device.type == "cpu":
         name = name.removeprefix("paged_")
@@ -51,28 +53,27 @@ def make_optimizer(
 def parameter_groups(
     model: nn.Module, lr: float, weight_decay: float, loraplus_lr_ratio: float
 ) -> list[dict[str, Any]]:
-    """The trainable tensors by learning rate and decay; those at the plain rate come first.
+    """Group the parameters that train by learning rate and decay; the plain rate comes first.
 
-    Decay pulls towards zero. That is the base model for A and B, and it is not for a magnitude of
-    DoRA, for A and B of PiSSA, or for an embedding.
+    Weight decay pulls towards zero. For A and B of LoRA, zero is the base model. For a magnitude of
+    DoRA, for A and B of PiSSA and for an embedding it is not, so they do not decay.
 
     Reference:
         Hayou et al., LoRA+, 2024, arXiv:2402.12354.
     """
-    faster, decaying = set(), set()
+    fast_ids, decaying_ids = set(), set()
     for _, layer in lora_layers(model):
-        faster.add(id(layer.lora_B))
-        decaying |= {id(layer.get_parameter(tensor)) for tensor in layer.DECAYED}
+        fast_ids.add(id(layer.lora_B))
+        decaying_ids |= {id(layer.get_parameter(name)) for name in layer.DECAYED}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in trainable_parameters(model).values():
-        place = id(parameter)
-        fast = place in faster and loraplus_lr_ratio != 1
-        groups.setdefault((fast, place not in decaying), []).append(parameter)
+        fast = id(parameter) in fast_ids and loraplus_lr_ratio != 1
+        groups.setdefault((fast, id(parameter) not in decaying_ids), []).append(parameter)
     return [
         {
-            "params": groups[fast, still],
+            "params": groups[fast, undecayed],
             "lr": lr * loraplus_lr_ratio if fast else lr,
-            "weight_decay": 0.0 if still else weight_decay,
+            "weight_decay": 0.0 if undecayed else weight_decay,
         }
-        for fast, still in sorted(groups)
+        for fast, undecayed in sorted(groups)
     ]

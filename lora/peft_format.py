@@ -1,4 +1,4 @@
-"""The settings of an adapter in PEFT's words: what adapter_config.json says."""
+"""The settings of an adapter in PEFT's format: the content of adapter_config.json."""
 
 import re
 from typing import Any
@@ -6,12 +6,13 @@ from typing import Any
 from torch import nn
 
 from lora.base import is_transposed
-from lora.config import ConfigError, LoRAConfig, ends_with, path_suffixes
+from lora.config import ConfigError, LoRAConfig
 from lora.dora import DoRALinear
 from lora.full_layers import full_layers
 from lora.inject import lora_layers
+from lora.paths import ends_with, path_suffixes
 
-# What PEFT may write that this package does not do, with the values that mean "not used".
+# Settings of PEFT that this package does not support, with the values that mean "not used".
 UNSUPPORTED: dict[str, tuple] = {
     "alora_invocation_tokens": (None, []),
     "arrow_config": (None, {}),
@@ -32,25 +33,25 @@ UNSUPPORTED: dict[str, tuple] = {
     "use_bdlora": (False, None),
     "use_qalora": (False, None),
     "velora_config": (None, {}),
-    # Any other start, as pissa, changed the base too: the adapter does not fit the original.
+    # Any other initialization, such as pissa, changed the base, so the adapter does not fit it.
     "init_lora_weights": (True, False, None, "gaussian", "orthogonal"),
 }
 NUMBER = (int, float)
 
 
 class AdapterError(ConfigError):
-    """A folder is not an adapter for this model; the message says how it differs."""
+    """A folder does not hold an adapter for this model; the message says how it differs."""
 
 
 def to_peft(
     model: nn.Module, r: int, lora_alpha: int, base: str, revision: str | None
 ) -> dict[str, Any]:
-    """A model's adapter in PEFT's words.
+    """Return the settings of a model's adapter in PEFT's format.
 
     Args:
         model: With adapters.
-        r: The one rank of all tensors as they are saved.
-        lora_alpha: Their one alpha; a whole number, as Ollama's converter reads no other.
+        r: The rank of all saved tensors.
+        lora_alpha: Their alpha; an integer, since Ollama's converter reads no other number.
         base: The base model's hub name or folder.
         revision: The base model's revision on the hub.
     """
@@ -77,62 +78,62 @@ def to_peft(
     }
 
 
-def from_peft(words: dict[str, Any]) -> LoRAConfig:
-    """The settings that a config in PEFT's words describes.
+def from_peft(peft: dict[str, Any]) -> LoRAConfig:
+    """Return the settings that a config in PEFT's format describes.
 
     Raises:
-        AdapterError: It asks for what this package does not do, or a value is not what it must be.
+        AdapterError: It uses a setting that is not supported, or a value has a wrong type.
     """
     for key, unused in UNSUPPORTED.items():
-        if key in words and not any(_same(words[key], value) for value in unused):
-            raise AdapterError(f"{key} is {_shown(words[key])}, which is not supported")
-    targets = words.get("target_modules")
+        if key in peft and not any(_same(peft[key], value) for value in unused):
+            raise AdapterError(f"{key} is {_shown(peft[key])}, which is not supported")
+    targets = peft.get("target_modules")
     if isinstance(targets, str) and targets != "all-linear":
         raise AdapterError(
             f"target_modules is the pattern {_shown(targets)}; it must be a list of names"
         )
-    blocks = words.get("layers_to_transform")
-    words = words | {"layers_to_transform": [blocks] if isinstance(blocks, int) else blocks}
+    blocks = peft.get("layers_to_transform")
+    peft = peft | {"layers_to_transform": [blocks] if isinstance(blocks, int) else blocks}
     settings: dict[str, Any] = {
-        "variant": "dora" if _value(words, "use_dora", (bool,)) else "lora",
+        "variant": "dora" if _value(peft, "use_dora", (bool,)) else "lora",
         "target_modules": targets or [],
-        "r": _value(words, "r", (int,)),
-        "lora_alpha": _value(words, "lora_alpha", NUMBER),
-        "lora_dropout": _value(words, "lora_dropout", NUMBER),
-        "use_rslora": _value(words, "use_rslora", (bool,)),
-        "rank_pattern": _pattern(words, "rank_pattern", (int,)),
-        "alpha_pattern": _pattern(words, "alpha_pattern", NUMBER),
-        "layers_to_transform": _list(words, "layers_to_transform", int) or None,
-        "modules_to_save": _list(words, "modules_to_save", str),
+        "r": _value(peft, "r", (int,)),
+        "lora_alpha": _value(peft, "lora_alpha", NUMBER),
+        "lora_dropout": _value(peft, "lora_dropout", NUMBER),
+        "use_rslora": _value(peft, "use_rslora", (bool,)),
+        "rank_pattern": _pattern(peft, "rank_pattern", (int,)),
+        "alpha_pattern": _pattern(peft, "alpha_pattern", NUMBER),
+        "layers_to_transform": _list(peft, "layers_to_transform", int) or None,
+        "modules_to_save": _list(peft, "modules_to_save", str),
     }
-    if targets != "all-linear" and not _list(words, "target_modules", str):
-        raise AdapterError("target_modules must be a list of names")
+    if targets != "all-linear" and not _list(peft, "target_modules", str):
+        raise AdapterError("target_modules is empty; it must be a list of names")
     try:
         return LoRAConfig(**{key: value for key, value in settings.items() if value is not None})
     except ConfigError as error:
         raise AdapterError(printable(str(error))) from None
 
 
-def _value(words: dict[str, Any], key: str, kinds: tuple[type, ...]) -> Any:
-    value = words.get(key)
+def _value(peft: dict[str, Any], key: str, kinds: tuple[type, ...]) -> Any:
+    value = peft.get(key)
     if value is not None and not _is(value, kinds):
         raise AdapterError(f"{key} is {_shown(value)}, a {type(value).__name__}")
     return value
 
 
-def _list(words: dict[str, Any], key: str, kind: type) -> list:
-    values = words.get(key) or []
+def _list(peft: dict[str, Any], key: str, kind: type) -> list:
+    values = peft.get(key) or []
     if not isinstance(values, list) or not all(_is(value, (kind,)) for value in values):
-        things = {int: "numbers", str: "names"}[kind]
-        raise AdapterError(f"{key} must be a list of {things}, and is {_shown(values)}")
+        items = {int: "numbers", str: "names"}[kind]
+        raise AdapterError(f"{key} is {_shown(values)}; it must be a list of {items}")
     return values
 
 
-def _pattern(words: dict[str, Any], key: str, kinds: tuple[type, ...]) -> dict:
-    pattern = words.get(key) or {}
+def _pattern(peft: dict[str, Any], key: str, kinds: tuple[type, ...]) -> dict:
+    pattern = peft.get(key) or {}
     if not isinstance(pattern, dict) or not all(_is(value, kinds) for value in pattern.values()):
-        raise AdapterError(f"{key} must give numbers to names, and is {_shown(pattern)}")
-    # PEFT takes them for regular expressions; a plain name means the same there and here.
+        raise AdapterError(f"{key} is {_shown(pattern)}; it must map names to numbers")
+    # PEFT reads keys as regular expressions; a plain name means the same there and here.
     if odd := [name for name in pattern if not re.fullmatch(r"[\w.-]+", name)]:
         raise AdapterError(f"{key} has the pattern {_shown(odd[0])}; it must hold names")
     return pattern
@@ -143,29 +144,29 @@ def _is(value: object, kinds: tuple[type, ...]) -> bool:
 
 
 def _same(value: object, unused: object) -> bool:
-    # To Python 0 is False, and 1 is True.
+    # In Python 0 == False and 1 == True.
     return type(value) is type(unused) and value == unused
 
 
 def printable(text: str, length: int = 400) -> str:
-    """A stranger's text, cut short, with what a terminal would obey made visible."""
+    """Return untrusted text, shortened, with control characters escaped."""
     text = text if len(text) <= length else text[:length] + "…"
-    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def _shown(value: object) -> str:
     return printable(repr(value), 80)
 
 
-def _shortest_names(model: nn.Module, chosen: set[str]) -> list[str]:
-    """The shortest ends of paths that name the chosen layers and no others."""
-    # In GPT-2 the last name c_proj stands in attention and in the MLP: then attn.c_proj is written.
+def _shortest_names(model: nn.Module, selected: set[str]) -> list[str]:
+    """Return the shortest path suffixes that match the selected layers and no others."""
+    # GPT-2 has a c_proj in attention and one in the MLP: for the first, attn.c_proj is written.
     others = {
-        end
+        suffix
         for path, _ in model.named_modules()
-        if path not in chosen and not any(ends_with(path, name) for name in ("base", "trained"))
-        for end in path_suffixes(path)
+        if path not in selected and not any(ends_with(path, name) for name in ("base", "trained"))
+        for suffix in path_suffixes(path)
     }
     return sorted(
-        {next(end for end in path_suffixes(path) if end not in others) for path in chosen}
+        {next(suffix for suffix in path_suffixes(path) if suffix not in others) for path in chosen}
     )

@@ -1,4 +1,4 @@
-"""The tensors of an adapter under PEFT's names: as they are saved, and as they must be."""
+"""The tensors of an adapter under PEFT's names: those that are saved, those that are expected."""
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +16,11 @@ SUFFIX = {
     "lora_B": "lora_B.weight",
     "magnitude": "lora_magnitude_vector",
 }
-"""PEFT's names of a layer's tensors, by ours."""
+"""PEFT's name for each of our parameter names."""
 
 
 def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The trainable tensors of a model with adapters, by their names in a file."""
+    """Return the parameters that train by their names in an adapter file."""
     named = {
         f"{PREFIX}{path}.{SUFFIX[name]}": parameter
         for path, layer in lora_layers(model)
@@ -32,34 +32,38 @@ def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def expected_shapes(model: nn.Module, config: LoRAConfig) -> dict[str, tuple[int, ...]]:
-    """The shapes of a file's tensors by their names, for a model without adapters.
+    """Return the shape of each tensor that an adapter file must hold for a model.
+
+    Args:
+        model: A model without adapters.
+        config: The adapter's settings.
 
     Raises:
-        AdapterError: The config names what the model does not have.
+        AdapterError: The config names layers that the model does not have.
     """
     try:
-        targets, in_full = select_layers(model, config)
+        targets, full = select_layers(model, config)
     except ConfigError as error:
         reason = printable(str(error))
         raise AdapterError(f"it was made for another model: {reason}") from None
     shapes: dict[str, tuple[int, ...]] = {}
     for path, layer in targets.items():
-        (columns, rows), r = features(layer), config.at(path).r
-        shapes[f"{PREFIX}{path}.{SUFFIX['lora_A']}"] = (r, columns)
-        shapes[f"{PREFIX}{path}.{SUFFIX['lora_B']}"] = (rows, r)
+        (width, height), r = features(layer), config.at(path).r
+        shapes[f"{PREFIX}{path}.{SUFFIX['lora_A']}"] = (r, width)
+        shapes[f"{PREFIX}{path}.{SUFFIX['lora_B']}"] = (height, r)
         if config.variant == "dora":
-            shapes[f"{PREFIX}{path}.{SUFFIX['magnitude']}"] = (rows,)
-    for path, module in in_full.items():
+            shapes[f"{PREFIX}{path}.{SUFFIX['magnitude']}"] = (height,)
+    for path, module in full.items():
         for name, parameter in module.named_parameters():
             shapes[f"{PREFIX}{path}.{name}"] = tuple(parameter.shape)
     return shapes
 
 
 def check_tied(model: nn.Module, config: LoRAConfig, tensors: dict[str, Tensor]) -> None:
-    """See that tensors for one matrix of a model, under several names, are one matrix too.
+    """Check that tensors for layers with tied weights are equal.
 
     Raises:
-        AdapterError: They differ, as where PEFT trained each by itself.
+        AdapterError: They differ, which happens where PEFT trained each layer separately.
     """
     first: dict[int, str] = {}
     for path, module in select_layers(model, config)[1].items():
@@ -72,10 +76,10 @@ def check_tied(model: nn.Module, config: LoRAConfig, tensors: dict[str, Tensor])
 
 @torch.no_grad()
 def to_portable(model: nn.Module) -> tuple[int, int, dict[str, Tensor]]:
-    """The tensors in the form that most tools read: of one rank and one whole alpha.
+    """Return the adapter in the form that most tools read: one rank and one integer alpha.
 
-    A layer of smaller rank is filled up with zeros, and what its scale differs by is multiplied
-    into B. A layer of PiSSA becomes the update of rank 2r that fits the original base.
+    Layers of smaller rank are padded with zeros, and a layer with another scale has the difference
+    multiplied into B. A PiSSA layer becomes the update of rank 2r that fits the original base.
 
     Returns:
         The rank, the alpha, and the tensors by their names in a file, float32 on the CPU.
@@ -86,11 +90,11 @@ def to_portable(model: nn.Module) -> tuple[int, int, dict[str, Tensor]]:
     lora_alpha = max(1, round(max(layer.config.scale for layer in layers.values()) * r))
     tensors = {key: value.detach() for key, value in adapter_parameters(model).items()}
     for path, (A, B) in factors.items():
-        short = r - A.shape[0]
+        missing = r - A.shape[0]
         B = B * (layers[path].config.scale / (lora_alpha / r))
-        tensors[f"{PREFIX}{path}.{SUFFIX['lora_A']}"] = nn.functional.pad(A, (0, 0, 0, short))
-        tensors[f"{PREFIX}{path}.{SUFFIX['lora_B']}"] = nn.functional.pad(B, (0, short))
-    # A tied matrix stands under each of its names, and safetensors wants memory for each.
+        tensors[f"{PREFIX}{path}.{SUFFIX['lora_A']}"] = nn.functional.pad(A, (0, 0, 0, missing))
+        tensors[f"{PREFIX}{path}.{SUFFIX['lora_B']}"] = nn.functional.pad(B, (0, missing))
+    # A tied matrix is saved under each of its names; safetensors refuses shared memory.
     return r, lora_alpha, {key: value.cpu().float().clone() for key, value in tensors.items()}
 
 
@@ -98,23 +102,23 @@ def to_portable(model: nn.Module) -> tuple[int, int, dict[str, Tensor]]:
 def check_portable(
     model: nn.Module, r: int, lora_alpha: float, tensors: dict[str, Tensor], tolerance: float = 1e-4
 ) -> None:
-    """Compare what tensors compute with what the model's layers compute, on random inputs.
+    """Check that saved tensors compute what the model's layers compute, on random inputs.
 
     Raises:
-        AdapterError: A layer's update, or a tensor that is saved as it is, differs.
+        AdapterError: The update of a layer, or a tensor that is saved unchanged, differs.
     """
     generator = torch.Generator().manual_seed(0)
-    own = adapter_parameters(model)
+    unchecked = adapter_parameters(model)
     for path, layer in lora_layers(model):
         keys = [f"{PREFIX}{path}.{SUFFIX[name]}" for name in ("lora_A", "lora_B")]
         x = torch.randn(4, layer.in_features, generator=generator)
         A, B = (factor.detach().cpu().float() for factor in layer.factors())
-        wanted = layer.config.scale * x @ A.T @ B.T
-        given = lora_alpha / r * x @ tensors[keys[0]].T @ tensors[keys[1]].T
-        if not (given - wanted).norm() <= tolerance * wanted.norm():
-            raise AdapterError(f"{path} computes something else from what was written")
+        expected = layer.config.scale * x @ A.T @ B.T
+        saved = lora_alpha / r * x @ tensors[keys[0]].T @ tensors[keys[1]].T
+        if not (saved - expected).norm() <= tolerance * expected.norm():
+            raise AdapterError(f"the saved tensors of {path} compute another update than the layer")
         for key in keys:
-            del own[key]
-    for key, value in own.items():
+            del unchecked[key]
+    for key, value in unchecked.items():
         if not torch.equal(tensors[key], value.detach().cpu().float()):
-            raise AdapterError(f"{key} was written as something else")
+            raise AdapterError(f"the saved {key} differs from the model's")

@@ -1,4 +1,4 @@
-"""PiSSA: the update begins as the weight's own principal part."""
+"""PiSSA: the update starts as the principal part of the weight."""
 
 import torch
 from torch import Tensor
@@ -9,25 +9,25 @@ from lora.layer import LoRALinear
 
 
 class PiSSALinear(LoRALinear):
-    """LoRA whose A and B begin as the r largest singular directions of the weight.
+    """LoRA whose A and B start as the r largest singular directions of the weight.
 
         y = (W - scale * B₀ A₀) x + scale * B A x      B₀ A₀ = the best rank-r part of W / scale
 
-    The base stays W, dense or quantized. What is computed, dropped out and saved is the whole
-    difference from it, as an ordinary LoRA of rank 2r that fits the original base:
+    The base stays W, dense or quantized. The layer computes, drops out and saves the difference
+    from it, as an ordinary LoRA of rank 2r that fits the original base:
 
         scale * (B A - B₀ A₀) = scale * [B - B₀, B₀] [A; A - A₀]
 
-    Both outer parts are exactly zero at the start, so the update is silent to the bit.
+    B - B₀ and A - A₀ are exactly zero at the start, so a new adapter changes no bit.
 
     Raises:
-        ConfigError: r is above the weight's smaller side.
+        ConfigError: r is larger than the smaller side of the weight.
 
     Reference:
         Meng et al., PiSSA, 2024, arXiv:2404.02948.
     """
 
-    # Decay draws A and B to zero, where the layer would lack its principal part.
+    # Weight decay would shrink A and B to zero, where the layer would lack its principal part.
     DECAYED = ()
 
     start_A: Tensor
@@ -35,29 +35,29 @@ class PiSSALinear(LoRALinear):
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Take A and B from the weight: a second or so for 2048 × 2048 on one core."""
-        A, B = _principal(dense_weight(self.base), self.config.r)
+        """Set A and B from the weight; takes about a second for 2048 × 2048 on one core."""
+        A, B = _principal_factors(dense_weight(self.base), self.config.r)
         for letter, start in (("A", A), ("B", B)):
             start = start / self.config.scale**0.5
             self.register_buffer(f"start_{letter}", start, persistent=False)
             self.get_parameter(f"lora_{letter}").copy_(start)
 
     def factors(self) -> tuple[Tensor, Tensor]:
-        """A (2r, in) and B (out, 2r) of the difference from the base."""
+        """Return A (2r, in) and B (out, 2r) of the difference from the base."""
         A = torch.cat([self.lora_A, self.lora_A - self.start_A])
         return A, torch.cat([self.lora_B - self.start_B, self.start_B], dim=1)
 
 
-def _principal(weight: Tensor, r: int) -> tuple[Tensor, Tensor]:
-    """A (r, in) and B (out, r), of equal lengths, with BA the best rank-r fit of a weight."""
+def _principal_factors(weight: Tensor, r: int) -> tuple[Tensor, Tensor]:
+    """Return A (r, in) and B (out, r), of equal lengths, with B A the best rank-r fit of a weight."""
     if r > min(weight.shape):
         raise ConfigError(
-            f"lora.r is {r}, but a layer of {tuple(weight.shape)} has {min(weight.shape)} "
-            "singular directions: lower lora.r for variant pissa"
+            f"`r` is {r}, but a layer of shape {tuple(weight.shape)} has {min(weight.shape)} "
+            "singular directions: lower `r` for variant pissa"
         )
     tall = weight.shape[0] >= weight.shape[1]
     weight = weight if tall else weight.T
-    # The eigenvectors of WᵀW are W's singular vectors, at a third of the time of an SVD.
+    # The eigenvectors of WᵀW are the singular vectors of W, in a third of the time of an SVD.
     directions = torch.linalg.eigh(weight.T @ weight).eigenvectors[:, -r:].flip(1)
     projected = weight @ directions
     lengths = projected.norm(dim=0).sqrt().clamp_min(torch.finfo(weight.dtype).tiny)

@@ -1,71 +1,78 @@
-"""Which layers of a model a config means."""
+"""The layers of a model that a config selects."""
 
 from torch import nn
 
 from lora.base import is_linear
-from lora.config import ConfigError, LoRAConfig, index_by_suffix
+from lora.config import ConfigError, LoRAConfig
 from lora.full_layers import select_full_layers
+from lora.paths import index_by_suffix, last_names
+
+LISTED_NAMES = 5
+"""Unknown names that one error lists."""
 
 
 def select_layers(
     model: nn.Module, config: LoRAConfig
 ) -> tuple[dict[str, nn.Linear], dict[str, nn.Module]]:
-    """The layers to adapt, and those to train in full, by path; nothing is changed.
+    """Return the layers to adapt and the layers to train in full, by path; change nothing.
 
     Raises:
-        ConfigError: A name or a number means nothing in this model.
+        ConfigError: A name or a block number matches nothing in this model.
     """
-    in_full = select_full_layers(model, config.modules_to_save)
+    full = select_full_layers(model, config.modules_to_save)
+    blocks = config.layers_to_transform
     targets = {
         path: layer
         for path, layer in match_targets(model, config.target_modules).items()
-        if path not in in_full and _in_blocks(path, config.layers_to_transform)
+        if path not in full and (blocks is None or _block(path) in blocks)
     }
-    if not targets and config.layers_to_transform is None:
-        raise ConfigError("lora.modules_to_save takes every layer of lora.target_modules")
+    if not targets and blocks is None:
+        raise ConfigError("`modules_to_save` takes every layer of `target_modules`")
     if not targets:
         raise ConfigError(
-            f"lora.layers_to_transform is {config.layers_to_transform}, and no target layer is in "
-            f"such a block; there are blocks 0 to {_blocks(model) - 1}"
+            f"`layers_to_transform` is {blocks}, and no target layer is in such a block; this "
+            f"model has blocks 0 to {_last_block(model)}"
         )
-    named = index_by_suffix(targets)
-    for setting, pattern in (("rank", config.rank_pattern), ("alpha", config.alpha_pattern)):
-        if unused := pattern.keys() - named.keys():
-            last = sorted({path.rpartition(".")[2] for path in targets})
+    index = index_by_suffix(targets)
+    for setting in ("rank_pattern", "alpha_pattern"):
+        if unused := getattr(config, setting).keys() - index.keys():
             raise ConfigError(
-                f"lora.{setting}_pattern names {min(unused)}, which is no adapted layer; "
-                f"there are {', '.join(last)}"
+                f"`{setting}` names {min(unused)}, which is not an adapted layer; adapted layers "
+                f"are {last_names(targets)}"
             )
-    return targets, in_full
+    return targets, full
 
 
 def match_targets(model: nn.Module, target_modules: str | list[str]) -> dict[str, nn.Linear]:
-    """The linear layers that the targets name, by path, in the model's order.
+    """Return the linear layers that the targets name, by path, in the model's order.
 
-    A target is ``all-linear``, ``attention``, ``mlp``, or the end of a path: ``q_proj``,
-    ``attn.c_proj``.
+    Args:
+        model: Any module.
+        target_modules: ``all-linear``, ``attention``, ``mlp``, or ends of paths such as ``q_proj``
+            and ``attn.c_proj``; one or a list.
+
+    Raises:
+        ConfigError: A target matches no layer.
     """
     linear = linear_layers(model)
     targets = [target_modules] if isinstance(target_modules, str) else target_modules
     attention = {path for path in linear if _is_attention(path)}
     groups = {"all-linear": set(linear), "attention": attention, "mlp": set(linear) - attention}
-    named = index_by_suffix(linear)
-    matches = {target: groups.get(target) or named.get(target, set()) for target in targets}
-    missing = [target for target, found in matches.items() if not found]
-    if missing:
-        names = sorted({path.rpartition(".")[2] for path in linear})
-        more = f" or {len(missing) - 5} more" if len(missing) > 5 else ""
+    index = index_by_suffix(linear)
+    matches = {target: groups.get(target) or index.get(target, set()) for target in targets}
+    if missing := [target for target, paths in matches.items() if not paths]:
+        more = f" or {len(missing) - LISTED_NAMES} more" if len(missing) > LISTED_NAMES else ""
         raise ConfigError(
-            f"no linear layer is named {', '.join(missing[:5])}{more}; "
-            f"this model has {', '.join(names)}. "
-            "Set model.lora.target_modules to some of these, or to all-linear."
+            f"no linear layer is named {', '.join(missing[:LISTED_NAMES])}{more}; "
+            f"this model has {last_names(linear)}. "
+            "Set `target_modules` to names from this list, or to all-linear"
         )
-    found = set().union(*matches.values())
-    return {path: layer for path, layer in linear.items() if path in found}
+    selected = set().union(*matches.values())
+    return {path: layer for path, layer in linear.items() if path in selected}
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
-    """Every linear layer but the output head, by path."""
+    """Return every linear layer but the output head, by path."""
     # The output head is as wide as the vocabulary and often tied to the embeddings.
     head = getattr(model, "get_output_embeddings", lambda: None)()
     return {
@@ -79,14 +86,10 @@ def _is_attention(path: str) -> bool:
     return any("attn" in part or "attention" in part for part in path.split("."))
 
 
-def _in_blocks(path: str, blocks: list[int] | None) -> bool:
-    return blocks is None or _block(path) in blocks
-
-
 def _block(path: str) -> int | None:
-    """The number of the block a layer is in: the first in its path, whatever follows it."""
+    """Return the number of a layer's block: the first number in its path."""
     return next((int(part) for part in path.split(".") if part.isdecimal()), None)
 
 
-def _blocks(model: nn.Module) -> int:
-    return max((_block(path) or 0 for path in linear_layers(model)), default=0) + 1
+def _last_block(model: nn.Module) -> int:
+    return max((_block(path) or 0 for path in linear_layers(model)), default=0)

@@ -5,13 +5,13 @@ from torch import Tensor, nn
 
 
 class EmbeddingNoise:
-    """Adds noise to what an embedding gives, in training.
+    """Adds noise to the output of an embedding, in training.
 
-        e + alpha / sqrt(L d) * u,   u uniform in [-1, 1), L tokens in the row, d numbers a token
+        e + alpha / sqrt(L d) * u,   u uniform in [-1, 1), L tokens in the row, d embedding size
 
     Args:
-        embedding: Its forward is hooked.
-        alpha: 5 to 15 in the paper; 0 for none.
+        embedding: The embedding; a forward hook is registered on it.
+        alpha: 5 to 15 in the paper; 0 for no noise.
 
     Reference:
         Jain et al., NEFTune, 2023, arXiv:2310.05914.
@@ -20,14 +20,14 @@ class EmbeddingNoise:
     def __init__(self, embedding: nn.Module, alpha: float) -> None:
         self.alpha = alpha
         self.lengths: list[int] = []
-        """Of the rows that lie end to end in the next input; needed where several do."""
+        """Tokens of each row in the next input, where several rows lie end to end."""
         self.handle = embedding.register_forward_hook(self._add) if alpha else None
 
     def _add(self, embedding: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
         if not embedding.training:
             return output
         tokens, size = output.shape[-2:]
-        # Rows may also come one by one, each then as long as its input.
+        # Rows may also come one by one; each is then as long as its input.
         lengths = self.lengths if sum(self.lengths) == tokens else [tokens]
         counts = torch.tensor(lengths, device=output.device)
         strength = (self.alpha / (counts * size).sqrt()).repeat_interleave(counts)

@@ -1,21 +1,29 @@
-"""Root mean square norms as one step of autograd, with fewer passes over memory."""
+"""A frozen root mean square norm as one autograd function, with fewer passes over memory."""
 
-from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.func import functional_call
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.olmo2.modeling_olmo2 import Olmo2RMSNorm
+
+from lit.model.same_code import runs_same_code
+from lora.replacement import Replacement
+
+KNOWN_NORMS = (LlamaRMSNorm, Olmo2RMSNorm)
+"""Classes that compute w * x / sqrt(mean(x²) + eps); other families have copies of their code."""
 
 
-class Norm(torch.autograd.Function):
-    """The norm w * x / sqrt(mean(x²) + eps), whose weight w does not train.
+class RMSNormFunction(torch.autograd.Function):
+    """The norm w * x / sqrt(mean(x²) + eps) with a frozen weight w.
 
     With s = 1 / sqrt(mean(x²) + eps) and g the gradient of the norm:
 
         ∂L/∂x = s (g * w) - s³ x mean(g * w * x)
 
-    Kept for the backward pass: x, and s, one number a token.
+    Kept for the backward pass: x, and s, which has one number for each token.
 
     Shapes:
         x: (..., width), weight: (width,) -> (..., width), float32
@@ -23,7 +31,7 @@ class Norm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        """Normalize."""
+        """Return the normalized input."""
         s = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
         s = s.div_(x.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x, weight, s)
@@ -32,58 +40,58 @@ class Norm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
-        """The gradient of x."""
+        """Return the gradient of x."""
         x, weight, s = ctx.saved_tensors
-        of_x = g * weight
-        along = torch.linalg.vecdot(of_x, x).unsqueeze(-1).mul_(s**3).div_(-x.shape[-1])
-        return of_x.mul_(s).addcmul_(x, along), None, None
+        grad_x = g * weight
+        along = torch.linalg.vecdot(grad_x, x).unsqueeze(-1).mul_(s**3).div_(-x.shape[-1])
+        return grad_x.mul_(s).addcmul_(x, along), None, None
 
 
-@torch.no_grad()
-def fuse(model: nn.Module) -> int:
-    """Compute a model's frozen norms in one step where they are root mean square norms.
+class FusedRMSNorm(Replacement):
+    """A frozen float32 root mean square norm on a CPU, in one step of autograd.
 
     Args:
-        model: What of it trains, is not float32 on a CPU, or computes anything else stays as it is.
-
-    Returns:
-        How many norms were changed.
+        norm: The norm to replace; its weight is shared.
     """
-    found = [module for module in model.modules() if _suits(module) and _is_known(module)]
-    for norm in found:
-        norm.forward = MethodType(_forward, norm)
-    return len(found)
 
+    def __init__(self, norm: Any) -> None:
+        super().__init__()
+        self.weight = norm.weight
+        self.variance_epsilon: float = norm.variance_epsilon
+        self.training = norm.training
+        # In a tuple, so that its parameters are not listed twice.
+        self._norm = (norm,)
 
-def _suits(module: nn.Module) -> bool:
-    parameters = dict(module.named_parameters())
-    if parameters.keys() != {"weight"} or any(module.children()) or _eps(module) is None:
-        return False
-    weight = parameters["weight"]
-    dense = weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.dim() == 1
-    return dense and not weight.requires_grad and "norm" in type(module).__name__.lower()
+    @classmethod
+    def replaces(cls, module: nn.Module) -> bool:
+        """Return whether a module is a frozen norm of a known formula, in float32 on a CPU."""
+        return (
+            any(runs_same_code(module, known) for known in KNOWN_NORMS)
+            and dict(module.named_parameters()).keys() == {"weight"}
+            and isinstance(getattr(module, "variance_epsilon", None), float)
+            and module.weight.device.type == "cpu"
+            and module.weight.dtype == torch.float32
+            and not module.weight.requires_grad
+        )
 
+    def original(self) -> nn.Module:
+        """Return the replaced norm with the current weight."""
+        (norm,) = self._norm
+        norm.weight = self.weight
+        return norm.train(self.training)
 
-def _eps(module: Any) -> float | None:
-    eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
-    return eps if isinstance(eps, float) else None
+    def forward(self, x: Tensor) -> Tensor:
+        """Return w * x / sqrt(mean(x²) + eps)."""
+        weight = self.weight
+        # The model may have moved to a GPU; autocast would round the products inside.
+        if (
+            not (x.is_cpu and x.dtype == weight.dtype == torch.float32)
+            or weight.requires_grad
+            or torch.is_autocast_enabled("cpu")
+        ):
+            return functional_call(self._norm[0], {"weight": weight}, (x,))
+        return RMSNormFunction.apply(x, weight, self.variance_epsilon)
 
-
-def _is_known(norm: Any) -> bool:
-    """Some families add one to the weight, or subtract the mean."""
-    x = torch.linspace(-1, 3, 3 * norm.weight.numel()).view(1, 3, -1)
-    try:
-        return torch.allclose(norm(x), _forward(norm, x), rtol=1e-5, atol=1e-6)
-    except (RuntimeError, TypeError):
-        # A gated norm takes more than x; one over heads wants another shape.
-        return False
-
-
-def _forward(norm: Any, x: Tensor) -> Tensor:
-    weight = norm.weight
-    # The model may have moved to a GPU since, or a trained weight stand in for the frozen one;
-    # autocast would round products within.
-    ours = x.is_cpu and x.dtype == weight.dtype == torch.float32 and not weight.requires_grad
-    if not ours or torch.is_autocast_enabled("cpu"):
-        return type(norm).forward(norm, x)
-    return Norm.apply(x, weight, _eps(norm))
+    def extra_repr(self) -> str:
+        """Return what ``print(model)`` shows of it."""
+        return f"{tuple(self.weight.shape)}, eps={self.variance_epsilon}"

@@ -1,21 +1,22 @@
-"""Gated MLPs that keep half as much for the backward pass."""
+"""A gated MLP that keeps half as much for the backward pass."""
 
-from collections.abc import Iterator
-from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from transformers.models.llama.modeling_llama import LlamaMLP
 
+from lit.model.same_code import runs_same_code
 from lora.layer import LoRALinear
 from lora.lora_function import Recompute
+from lora.replacement import Replacement
 
 PARTS = ("gate_proj", "up_proj", "down_proj", "act_fn")
 
 
 class GatedProduct(torch.autograd.Function):
-    """The product act(gate) * up, of which gate and up alone are kept.
+    """The product act(gate) * up; only gate and up are kept for the backward pass.
 
     Shapes:
         gate, up: (..., inner) -> (..., inner)
@@ -23,7 +24,7 @@ class GatedProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor, act: nn.Module) -> Tensor:
-        """Multiply."""
+        """Return act(gate) * up."""
         ctx.save_for_backward(gate, up)
         ctx.act = act
         return act(gate) * up
@@ -31,59 +32,60 @@ class GatedProduct(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients of gate and up; the activation is computed once more."""
+        """Return the gradients of gate and up; the activation is computed again."""
         gate, up = ctx.saved_tensors
         gate = gate.detach().requires_grad_()
         with torch.enable_grad():
-            # Without the hooks of the module, which a profiler may have set, for forward passes.
+            # Not through the module's hooks, which a profiler may have set for forward passes.
             activation = ctx.act.forward(gate)
-        (of_gate,) = torch.autograd.grad(activation, gate, g * up)
-        return of_gate, g * activation.detach(), None
+        (grad_gate,) = torch.autograd.grad(activation, gate, g * up)
+        return grad_gate, g * activation.detach(), None
 
 
-@torch.no_grad()
-def keep_less(model: nn.Module) -> int:
-    """Let gated MLPs keep gate and up, not also the activation and its product with up.
+class GatedMLP(Replacement):
+    """The MLP down(act(gate(x)) * up(x)); the activation and the product are computed again.
 
-    The two are half of what such an MLP keeps, and cheap to make again. An MLP whose own forward
-    pass computes anything else than down(act(gate) * up) is left as it is.
+    These two are half of what such an MLP keeps for the backward pass, and cheap to compute. Under
+    gradient checkpointing this gains nothing.
 
     Args:
-        model: With adapters, in eval mode. Under gradient checkpointing this gains nothing.
-
-    Returns:
-        How many MLPs keep less.
+        mlp: The MLP to replace; its layers are shared.
     """
-    changed = 0
-    for mlp in _gated(model):
-        if mlp.gate_proj.weight.is_meta or _is_known(mlp):
-            mlp.forward = MethodType(_forward, mlp)
-            changed += 1
-    return changed
 
+    gate_proj: nn.Module
+    up_proj: nn.Module
+    down_proj: nn.Module
+    act_fn: nn.Module
 
-def _gated(model: nn.Module) -> Iterator[Any]:
-    """MLPs of these parts and no other, as dropout would be, which shows in training only."""
-    for module in model.modules():
-        parts = dict(module.named_children())
-        if parts.keys() == set(PARTS) and isinstance(parts["gate_proj"], (nn.Linear, LoRALinear)):
-            yield module
+    def __init__(self, mlp: nn.Module) -> None:
+        super().__init__()
+        for name in PARTS:
+            setattr(self, name, getattr(mlp, name))
+        self.training = mlp.training
+        # In a tuple, so that its layers are not listed twice.
+        self._mlp = (mlp,)
 
+    @classmethod
+    def replaces(cls, module: nn.Module) -> bool:
+        """Return whether a module is such an MLP and has no other part."""
+        return dict(module.named_children()).keys() == set(PARTS) and runs_same_code(
+            module, LlamaMLP
+        )
 
-def _is_known(mlp: Any) -> bool:
-    weight, width = mlp.gate_proj.weight, mlp.gate_proj.in_features
-    dtype = weight.dtype if weight.is_floating_point() else torch.float32
-    x = torch.linspace(-2, 2, 2 * width, dtype=dtype, device=weight.device).view(1, 2, width)
-    # Some families clamp gate and up, which shows in large numbers only.
-    return all(torch.equal(mlp(y), _forward(mlp, y)) for y in (x, 1000 * x))
+    def original(self) -> nn.Module:
+        """Return the replaced MLP with the layers that this one has now."""
+        (mlp,) = self._mlp
+        for name in PARTS:
+            setattr(mlp, name, getattr(self, name))
+        return mlp.train(self.training)
 
-
-def _forward(mlp: Any, x: Tensor) -> Tensor:
-    gate, up = mlp.gate_proj(x), mlp.up_proj(x)
-    act, down = mlp.act_fn, mlp.down_proj
-    if not torch.is_grad_enabled():
-        return down(act(gate) * up)
-    product = GatedProduct.apply(gate, up, act)
-    if not isinstance(down, LoRALinear):
-        return down(product)
-    return down(product, Recompute(lambda gate, up: act(gate) * up, (gate, up)))
+    def forward(self, x: Tensor) -> Tensor:
+        """Return down(act(gate(x)) * up(x))."""
+        gate, up, act = self.gate_proj(x), self.up_proj(x), self.act_fn
+        if not torch.is_grad_enabled():
+            return self.down_proj(act(gate) * up)
+        product = GatedProduct.apply(gate, up, act)
+        if not isinstance(self.down_proj, LoRALinear):
+            return self.down_proj(product)
+        again = Recompute(lambda gate, up: act(gate) * up, (gate, up))
+        return self.down_proj(product, again)

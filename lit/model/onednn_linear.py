@@ -1,7 +1,7 @@
-"""Products with frozen weights, by the faster of the two libraries that torch has on a CPU."""
+"""A frozen linear layer that is computed by oneDNN, the faster library on some CPUs."""
 
+from functools import cache
 from pathlib import Path
-from types import MethodType
 from typing import Any
 
 import torch
@@ -9,14 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-CPUS = Path("/proc/cpuinfo")
-"""Where Linux names the maker of a CPU."""
+from lora.replacement import Replacement
+
+CPU_INFO = Path("/proc/cpuinfo")
+"""Where Linux names the vendor of a CPU."""
 
 
-class FrozenProduct(torch.autograd.Function):
-    """The layer x Wᵀ + b of a weight that does not train, computed by oneDNN.
+class OneDNNFunction(torch.autograd.Function):
+    """The product x Wᵀ + b with a frozen weight, computed by oneDNN.
 
-    Kept for the backward pass: W, which is there anyway.
+    Kept for the backward pass: W, which exists anyway.
 
     Shapes:
         x: (..., in), weight: (out, in), bias: (out,) or None -> (..., out), float32
@@ -24,60 +26,78 @@ class FrozenProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Multiply."""
+        """Return x Wᵀ + b."""
         ctx.save_for_backward(weight)
         return _product(x, weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
-        """The gradient of x."""
+        """Return the gradient of x."""
         (weight,) = ctx.saved_tensors
         return _product(g, weight.t(), None), None, None
 
 
-def hasten(model: nn.Module) -> int:
-    """Let a model's frozen dense layers be computed by oneDNN where that is faster.
+class OneDNNLinear(Replacement, nn.Linear):
+    """A frozen float32 ``nn.Linear`` that oneDNN computes.
 
-    torch computes float32 on a CPU by MKL, which does its best on Intel's only: on a Zen 4 a
-    training step takes about a tenth longer without oneDNN (benchmarks/RESULTS.md).
+    torch computes float32 products on a CPU with MKL, which is fastest on Intel CPUs only: on a
+    Zen 4, a training step takes about a tenth longer without oneDNN (benchmarks/RESULTS.md).
 
     Args:
-        model: What of it trains, or is not float32 on a CPU, stays as it is.
-
-    Returns:
-        How many layers were changed.
+        linear: The layer to replace; its weight and bias are shared.
     """
-    layers = [layer for layer in model.modules() if type(layer) is nn.Linear and _suits(layer)]
-    if not (layers and _faster()):
-        return 0
-    for layer in layers:
-        layer.forward = MethodType(_forward, layer)  # type: ignore[method-assign]
-    return len(layers)
+
+    def __init__(self, linear: nn.Linear) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight, self.bias = linear.weight, linear.bias
+        self.training = linear.training
+
+    @classmethod
+    def replaces(cls, module: nn.Module) -> bool:
+        """Return whether a module is a frozen float32 linear layer on a CPU where this is faster."""
+        return (
+            type(module) is nn.Linear
+            and module.weight.device.type == "cpu"
+            and module.weight.dtype == torch.float32
+            and not any(p.requires_grad for p in module.parameters())
+            and not (module._forward_hooks or module._forward_pre_hooks)
+            and _is_faster_here(CPU_INFO)
+        )
+
+    def original(self) -> nn.Linear:
+        """Return a plain ``nn.Linear`` with the same weight and bias."""
+        linear = nn.Linear(self.in_features, self.out_features, bias=False, device="meta")
+        linear.weight, linear.bias = self.weight, self.bias
+        return linear.train(self.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x Wᵀ + b."""
+        # The model may have moved to a GPU, or a test may train the weight; under autocast torch
+        # chooses the dtype.
+        if (
+            not (x.is_cpu and x.dtype == self.weight.dtype == torch.float32)
+            or x.dim() < 2
+            or not x.numel()
+            or self.weight.requires_grad
+            or torch.is_autocast_enabled("cpu")
+        ):
+            return F.linear(x, self.weight, self.bias)
+        return OneDNNFunction.apply(x, self.weight, self.bias)
 
 
-def _suits(layer: nn.Linear) -> bool:
-    weight = layer.weight
-    dense = weight.device.type == "cpu" and weight.dtype == torch.float32
-    return dense and not any(p.requires_grad for p in layer.parameters())
-
-
-def _faster() -> bool:
-    # The operator is torch's own, made for its compiler: a later version may lack it.
-    there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return there and CPUS.is_file() and "AuthenticAMD" in CPUS.read_text(errors="replace")
-
-
-def _forward(layer: nn.Linear, x: Tensor) -> Tensor:
-    # The model may have moved to a GPU since, or a trained weight stand in for the frozen one;
-    # under autocast it is torch that chooses the dtype.
-    ours = x.is_cpu and x.dtype == torch.float32 and x.dim() > 1 and x.numel()
-    if not ours or layer.weight.requires_grad or torch.is_autocast_enabled("cpu"):
-        return F.linear(x, layer.weight, layer.bias)
-    return FrozenProduct.apply(x, layer.weight, layer.bias)
+@cache
+def _is_faster_here(cpu_info: Path) -> bool:
+    # The operator belongs to torch's compiler, so a later version may lack it.
+    if not torch.backends.mkldnn.is_available() or not hasattr(
+        torch.ops.mkldnn, "_linear_pointwise"
+    ):
+        return False
+    return cpu_info.is_file() and "AuthenticAMD" in cpu_info.read_text(errors="replace")
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     y = torch.ops.mkldnn._linear_pointwise(x.flatten(0, -2), weight, bias, "none", [], "")
-    # As torch's own layer does: no view, since the adapter writes into it.
+    # As in torch's own layer, the result is not a view, because the adapter writes into it.
     return torch.ops.aten._unsafe_view(y, [*x.shape[:-1], weight.shape[0]])

@@ -1,77 +1,97 @@
-"""What is done to a base model before it trains."""
+"""An adapted model, ready to train: loaded, adapted, made faster, and checked."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from data.batch import collate
-from data.types import Example
+from data.types import IGNORE, Example
 from lit.model.attention import pack
 from lit.model.base import load_base
-from lit.model.fused_norm import fuse
-from lit.model.gated_mlp import keep_less
+from lit.model.fast_layers import FAST_LAYERS, use_fast_layers
 from lit.model.loss import check_loss
-from lit.model.onednn_linear import hasten
 from lit.run.console import print_rank0
 from lora.config import ConfigError, LoRAConfig
 from lora.full_layers import tied_groups
 from lora.inject import inject
 
+PROBE_LENGTHS = (16, 8)
+"""Tokens of the rows on which a model is checked: few, since every run waits for it."""
+
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """An adapted model, before it is made; the fields are those of ``LoRAModule``."""
+    """How to make an adapted model; the fields are those of ``LoRAModule``."""
 
     base: str
     revision: str | None
     quantize: str | None
     lora: LoRAConfig
     gradient_checkpointing: bool
+    fast_layers: bool
     seed: int
 
     def make(self, dtype: torch.dtype, device: torch.device, sharded: bool) -> PreTrainedModel:
-        """Load the base and put the adapters on.
+        """Load the base, put the adapters on, and use fast layers.
 
         Args:
-            dtype: Of the base.
-            device: Where to.
-            sharded: Whether its weights will be divided among ranks.
+            dtype: The dtype of the base.
+            device: The device to load it on.
+            sharded: Whether its weights will be sharded among ranks.
         """
         model = load_base(self.base, self.revision, dtype, self.quantize, device)
         # A is drawn from the seed alone, whatever was drawn before.
         torch.manual_seed(self.seed)
         inject(model, self.lora)
-        if not self.gradient_checkpointing:
-            keep_less(model)
-        if not sharded:
-            hasten(model)
-            fuse(model)
+        if self.fast_layers:
+            use_fast_layers(model, self._fast_kinds(sharded))
         for paths in tied_groups(model):
-            print_rank0(f"model  {' and '.join(paths)} are one matrix: they train together")
+            print_rank0(f"model  {' and '.join(paths)} are one matrix and train together")
         return model
 
+    def _fast_kinds(self, sharded: bool) -> list[str]:
+        # Recomputing inside a checkpoint gains nothing, and sharding must find plain layers.
+        unused = {"gated MLP": self.gradient_checkpointing}
+        return [kind for kind in FAST_LAYERS if not unused.get(kind, sharded)]
 
-def check(
-    call: Callable[..., Any], examples: list[Example], device: torch.device, must_pack: str | None
+
+def probe_examples(vocab_size: int) -> list[Example]:
+    """Return a few short rows of tokens that are spread evenly over a vocabulary.
+
+    Every label but a row's first is set. The rows are the same on every rank and in every run.
+    """
+    total = sum(PROBE_LENGTHS)
+    # A step that shares no factor with most vocabulary sizes, so that neighbors are far apart.
+    ids = [(1 + 7919 * i * max(1, vocab_size // total)) % vocab_size for i in range(total)]
+    rows = [ids[: PROBE_LENGTHS[0]], ids[PROBE_LENGTHS[0] :]]
+    return [Example(row, [IGNORE, *row[1:]]) for row in rows]
+
+
+def check_model(
+    call: Callable[..., Any], config: PretrainedConfig, device: torch.device, must_pack: str | None
 ) -> None:
-    """Set an adapted model to packed attention if that is right for it, and check its loss.
+    """Use packed attention where it is right for a model, and check its loss.
 
     Args:
-        call: Calls a function of the model and of more.
-        examples: A few short rows.
-        device: Of the model.
-        must_pack: The strategy that cannot train a model that cannot be packed, if there is one.
+        call: Calls a function with the model and further arguments.
+        config: The model's config.
+        device: The model's device.
+        must_pack: A strategy that cannot train models without packed attention, or None.
 
     Raises:
-        ConfigError: The loss is not the model's own, or it must be packed and cannot be.
+        ConfigError: The loss differs from the model's own, or packing is needed and impossible.
     """
+    examples = probe_examples(config.get_text_config().vocab_size)
     batch = collate(examples).to(device)
     if reason := call(pack, batch):
         if must_pack:
-            # Ranks have different numbers of rows, and must gather equally often.
+            # Ranks have different numbers of rows and must gather weights equally often.
             raise ConfigError(f"{reason}: trainer.strategy {must_pack} cannot train this model")
-        print_rank0(f"model  {reason}: rows are computed one by one, slower, to the same result")
+        print_rank0(
+            f"model  {reason}: rows are computed one by one, which is slower and gives the same "
+            "result"
+        )
     call(check_loss, collate(examples[-1:]).to(device))

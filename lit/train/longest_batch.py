@@ -1,31 +1,41 @@
-"""The longest micro-batch of a run, tried early, so that memory suffices to the end."""
+"""The longest micro-batch of a run, tried early, so that memory lasts until the end."""
+
+from collections.abc import Callable
 
 import lightning as L
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from data.batch import collate
 from data.types import Batch
 from lit.run.console import print_rank0
+from lit.run.lightning_internals import step_ends
 from lit.run.memory import tight, trim_heap
-from lit.train.datamodule import QADataModule
 from lit.train.module import LoRAModule
 from lit.train.step_guard import TrainingError
 from lora.inject import trainable_parameters
+
+LOWER_MEMORY = (
+    "Lower data.batch_size, data.max_tokens or data.max_length, set model.gradient_checkpointing "
+    "to true, or load the base in 4 bits with model.quantize nf4"
+)
+"""What to do when memory does not suffice, cheapest first."""
 
 
 class LongestBatchTrial(Callback):
     """Goes forward and back through the longest micro-batch, where memory may not suffice for it.
 
-    After the first optimizer step, which shows what a micro-batch takes. No number of the run
-    depends on it: the gradients are dropped, the random generators put back.
+    It runs after the first optimizer step, which shows what a micro-batch takes. It changes no
+    number of the run: its gradients are dropped, and the random state is restored.
+
+    Args:
+        longest: Returns the micro-batch with the most tokens that this rank meets.
     """
 
-    def __init__(self) -> None:
-        self.most = 0
+    def __init__(self, longest: Callable[[], Batch]) -> None:
+        self.longest = longest
+        self.most_tokens = 0
         """Tokens of the longest micro-batch so far."""
-        self.over = False
+        self.done = False
 
     def on_train_batch_end(
         self,
@@ -35,48 +45,46 @@ class LongestBatchTrial(Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Rehearse at the end of the first optimizer step, if need be.
+        """Try the longest micro-batch at the end of the first optimizer step, if memory is scarce.
 
         Raises:
-            TrainingError: The memory does not suffice.
+            TrainingError: Memory does not suffice.
         """
-        if self.over:
+        if self.done:
             return
-        self.most = max(self.most, batch.input_ids.numel())
-        # Half a step's gradients are not to be dropped.
-        if trainer.fit_loop._should_accumulate():
+        self.most_tokens = max(self.most_tokens, batch.input_ids.numel())
+        # Before the step ends, there are gradients that must not be dropped.
+        if not step_ends(trainer):
             return
-        self.over = True
+        self.done = True
         assert isinstance(pl_module, LoRAModule)
-        ahead = longest(trainer.datamodule)  # type: ignore[attr-defined]
-        growth = max(1.0, ahead.input_ids.numel() / self.most)
+        longest = self.longest()
+        growth = max(1.0, longest.input_ids.numel() / self.most_tokens)
         scarce = tight(pl_module.device, trainer.num_devices, growth)
-        # Ranks that share a base compute together.
+        # Ranks that share a sharded base compute together.
         if not trainer.strategy.reduce_boolean_decision(scarce, all=False):
             return
-        rehearse(trainer, pl_module, ahead)
+        try_batch(trainer, pl_module, longest)
         if pl_module.device.type == "cpu" and tight(pl_module.device, trainer.num_devices):
-            print_rank0(
-                "memory little is left: what is freed goes back at once, and steps take longer"
-            )
+            print_rank0("memory little is left: freed memory is returned at once, and steps slow")
             trim_heap()
 
 
-def rehearse(trainer: L.Trainer, module: LoRAModule, batch: Batch) -> None:
-    """Go forward and back through a micro-batch, and forget what came of it.
+def try_batch(trainer: L.Trainer, module: LoRAModule, batch: Batch) -> None:
+    """Go forward and back through a micro-batch, and drop the result.
 
     Raises:
-        TrainingError: The memory does not suffice.
+        TrainingError: Memory does not suffice.
     """
     try:
         with torch.random.fork_rng(), trainer.precision_plugin.train_step_context():
             module.training_step(batch.to(module.device), 0).backward()
     except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise TrainingError(
             f"out of memory in the longest micro-batch, {len(batch.cu_seqlens) - 1} rows of "
-            f"{batch.input_ids.numel()} tokens. {LOWER}"
+            f"{batch.input_ids.numel()} tokens. {LOWER_MEMORY}"
         ) from None
     finally:
         module.take_step_loss()
@@ -84,40 +92,10 @@ def rehearse(trainer: L.Trainer, module: LoRAModule, batch: Batch) -> None:
             parameter.grad = None
 
 
-LOWER = (
-    "Lower data.batch_size, data.max_tokens or data.max_length, set model.gradient_checkpointing "
-    "to true, or hold the base in 4 bits by model.quantize nf4"
-)
-"""What to do where memory does not suffice, cheapest first."""
-
-
-def longest(data: QADataModule) -> Batch:
-    """The micro-batch with the most tokens that a rank meets in a run.
-
-    Args:
-        data: With its trainer, after ``setup``.
-    """
-    trainer = data.trainer
-    assert trainer is not None
-    lengths = data.store.lengths[data.train_rows]
-    most, rows = 0, data.train_rows[:1]
-    for epoch in range(max(1, trainer.max_epochs or 1)):
-        planned = data.epoch(epoch)
-        ends = np.append(0, np.cumsum(lengths[planned.order]))
-        tokens = np.diff(ends[planned.starts])[trainer.global_rank :: trainer.world_size]
-        micro_step = int(tokens.argmax())
-        if tokens[micro_step] > most:
-            most, rows = (
-                tokens[micro_step],
-                data.train_rows[planned.rows(trainer.global_rank, micro_step)],
-            )
-    return collate([data.store.example(row) for row in rows], step_labels=1)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory was asked for in vain, on a CPU or on a GPU."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error means that memory ran out, on a CPU or a GPU."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    # oneDNN says it in its own way.
-    said = ("can't allocate memory", "could not create a primitive", "could not create a memory")
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in said)
+    # torch's CPU allocator and oneDNN raise RuntimeError with these texts.
+    texts = ("can't allocate memory", "could not create a primitive", "could not create a memory")
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in texts)

@@ -1,4 +1,4 @@
-"""The LightningModule: a base model with adapters, one exact step at a time."""
+"""The LightningModule: a base model with adapters, trained by exact optimizer steps."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -15,13 +15,15 @@ from data.types import Batch
 from lit.distributed.sharding import FSDP2, Gathered, ShardedStrategy, shard
 from lit.model.embedding_noise import EmbeddingNoise
 from lit.model.loss import summed_loss
-from lit.model.preparation import ModelSpec, check
+from lit.model.preparation import ModelSpec, check_model
 from lit.run.console import print_rank0
-from lit.train.schedule import factor
-from lit.train.step_guard import StepGuard
+from lit.train.mean_loss import MeanLoss
+from lit.train.schedule import make_schedule
+from lit.train.step_guard import StepGuard, check_gradients
 from lora.config import ConfigError, LoRAConfig
 from lora.inject import trainable_parameters
 from lora.optimizer import make_optimizer
+from lora.state import adapter_state, load_adapter_state
 
 PRECISIONS = {
     "32-true": torch.float32,
@@ -29,26 +31,30 @@ PRECISIONS = {
     "bf16-mixed": torch.bfloat16,
     "bf16-true": torch.bfloat16,
 }
-"""What the base computes in; A and B are float32 in all of them."""
-ENDINGS = (16, 8)
-"""Tokens of the rows' ends on which a model is checked: few, as each run waits for it."""
+"""The dtype of the base for each trainer.precision; A and B are float32 in all of them."""
+LAST_EPOCH = "lit-lora epoch"
+"""The key of a checkpoint for the epoch of the last optimizer step."""
 T = TypeVar("T")
 
 
 class LoRAModule(L.LightningModule):
     """Trains the adapters of a causal language model.
 
+    Works with any ``Trainer`` and any data module that yields ``data.types.Batch``.
+
     Args:
         base: The base model: a hub name, or a folder.
+        lora: The adapter's settings.
         revision: A branch, tag or commit of the hub.
-        lora: The adapter.
-        quantize: ``nf4`` or ``fp4`` hold the base's linear layers in 4 bits, ``int8`` in 8.
-        optimizer: ``adamw``, its 8-bit kin of bitsandbytes, or ``sgd``.
+        quantize: Load the base's linear layers in 4 bits (``nf4``, ``fp4``) or 8 bits (``int8``).
+        optimizer: ``adamw``, one of bitsandbytes' 8-bit AdamW optimizers, or ``sgd``.
         lr: The highest learning rate.
-        weight_decay: Decay of A and B; nothing else decays.
+        weight_decay: Weight decay of A and B; nothing else decays.
         scheduler: How the learning rate falls after the warm-up.
         warmup: Optimizer steps of rising learning rate; below 1, a share of all steps.
         gradient_checkpointing: Compute activations twice and keep few: less memory, a third slower.
+        fast_layers: ``auto`` replaces layers by equal ones that are faster or keep less; ``off``
+            trains on transformers' own.
         on_nonfinite: Where a loss or gradient is not finite, ``stop`` the run before the update, or
             ``skip`` the step and count it.
         seed: Taken from ``seed_everything``.
@@ -69,6 +75,7 @@ class LoRAModule(L.LightningModule):
         scheduler: Literal["cosine", "linear", "constant"] = "cosine",
         warmup: float = 0.03,
         gradient_checkpointing: bool = False,
+        fast_layers: Literal["auto", "off"] = "auto",
         on_nonfinite: Literal["stop", "skip"] = "stop",
         seed: int = 42,
     ) -> None:
@@ -79,43 +86,49 @@ class LoRAModule(L.LightningModule):
             raise ConfigError(f"model.warmup is {warmup}; give steps, or a share below 1")
         self.base, self.revision, self.lora = base, revision, lora
         self.quantize = quantize
-        self.recipe = ModelSpec(base, revision, quantize, lora, gradient_checkpointing, seed)
+        self.spec = ModelSpec(
+            base, revision, quantize, lora, gradient_checkpointing, fast_layers == "auto", seed
+        )
         self.optimizer, self.lr, self.weight_decay = optimizer, lr, weight_decay
         self.scheduler, self.warmup = scheduler, warmup
         self.gradient_checkpointing = gradient_checkpointing
-        self.numbers = StepGuard(skip=on_nonfinite == "skip")
+        self.step_guard = StepGuard(skip=on_nonfinite == "skip")
         self.seed = seed
+        self.total_steps: int | None = None
+        """Optimizer steps of the run, for the schedule; None takes Lightning's own estimate."""
         self.model = self.root = None
-        # The checkpoint holds the adapter alone; load_state_dict below is strict about that.
+        # A checkpoint holds the adapter alone; load_state_dict below is strict about that.
         self.strict_loading = False
         self._step_loss = torch.zeros((), dtype=torch.float32)
-        self._val = torch.zeros(2, dtype=torch.float64)
+        self._val_loss = MeanLoss()
+        self._last_epoch = 0
 
     def configure_model(self) -> None:
-        """Load the base, put the adapters on, and check both on the first rows."""
+        """Load the base, put the adapters on, and check packed attention and the loss.
+
+        Raises:
+            ConfigError: A setting cannot be fulfilled, or the model family cannot be trained.
+        """
         if self.model is not None:
             return
         precision = str(self.trainer.precision)
         if precision not in PRECISIONS:
-            raise ConfigError(
-                f"trainer.precision is {precision}; there are {', '.join(PRECISIONS)}"
-            )
+            raise ConfigError(f"trainer.precision is {precision}; choose {', '.join(PRECISIONS)}")
         strategy = self.trainer.strategy
         sharded = isinstance(strategy, ShardedStrategy)
-        # A base that is sharded may be too large for a device; the module's own is not set yet.
+        # A base that is sharded may be too large for one device, so it is loaded on the CPU.
         device = torch.device("cpu") if sharded else strategy.root_device
-        model = self.recipe.make(PRECISIONS[precision], device, sharded)
+        model = self.spec.make(PRECISIONS[precision], device, sharded)
         self._noise = EmbeddingNoise(model.get_input_embeddings(), self.lora.neftune_alpha)
         self.model = model
         if isinstance(strategy, ShardedStrategy):
             device = strategy.root_device
             self.root = shard(model, strategy.device_mesh, device)
-        examples = self.trainer.datamodule.endings(ENDINGS)  # type: ignore[attr-defined]
         with self.trainer.precision_plugin.forward_context():
-            check(self.call, examples, device, must_pack=FSDP2 if sharded else None)
+            check_model(self.call, model.config, device, must_pack=FSDP2 if sharded else None)
         if self.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
-        # Every rank has read the same base: DDP is to send nothing but what trains.
+        # Every rank has read the same base, so DDP sends only what trains.
         trained = {f"model.{name}" for name in trainable_parameters(model)}
         named = chain(self.named_parameters(), self.named_buffers())
         self._ddp_params_and_buffers_to_ignore = [n for n, _ in named if n not in trained]
@@ -126,102 +139,127 @@ class LoRAModule(L.LightningModule):
         return self.root(call) if self.root else call()
 
     def configure_callbacks(self) -> StepGuard:
-        """No run goes without a look at its numbers."""
-        return self.numbers
+        """Attach the step guard to every run."""
+        return self.step_guard
 
     def to(self, *args: Any, **kwargs: Any) -> "LoRAModule":
-        """Move to a device; the dtype stays, as bf16-true would round A and B at every step."""
+        """Move to a device and keep each dtype: bf16-true would round A and B at every step."""
         kwargs.pop("dtype", None)
         return super().to(*args, **kwargs)
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed the dropout by the rows: whichever rank has them, and in whichever run, draws so."""
-        torch.manual_seed(hash((self.seed, batch.rng_key)))
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The micro-batch's share of the optimizer step's loss.
-
-        Lightning divides by the number of micro-batches and DDP by the number of ranks; multiplied
-        back, every labeled token of the step weighs the same, in a short last step too.
-        """
-        self._noise.lengths = batch.cu_seqlens.diff().tolist()
-        loss = self.call(summed_loss, batch) / batch.step_labels
-        self._step_loss = self._step_loss.to(loss.device) + loss.detach()
-        return loss * self.trainer.accumulate_grad_batches * self.trainer.world_size
-
     def on_train_start(self) -> None:
-        """Switch dropout and checkpointing on: transformers loads models in eval mode."""
+        """Switch to training mode: transformers loads models in eval mode."""
         self.adapted_model.train()
         self._step_loss = torch.zeros((), dtype=torch.float32, device=self.device)
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed dropout by the batch: it draws the same on any rank and in a resumed run."""
+        torch.manual_seed(hash((self.seed, batch.rng_key)))
+        self._last_epoch = self.trainer.current_epoch
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the micro-batch's share of the optimizer step's loss.
+
+        Lightning divides by the number of micro-batches, and DDP by the number of ranks. Multiplied
+        back, every labeled token of the step has the same weight, in a short last step too.
+        """
+        self._noise.lengths = batch.cu_seqlens.diff().tolist()
+        loss = self.call(summed_loss, batch) / self._step_labels(batch)
+        self._step_loss = self._step_loss.to(loss.device) + loss.detach()
+        return loss * self.trainer.accumulate_grad_batches * self.trainer.world_size
+
     def take_step_loss(self) -> Tensor:
-        """The loss of an optimizer step on this rank; the next begins at zero."""
+        """Return this rank's loss of the optimizer step, and start the next one at zero."""
         loss, self._step_loss = self._step_loss, torch.zeros_like(self._step_loss)
         return loss
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Check and log the step; drop the gradients of a step that is skipped.
+
+        Raises:
+            TrainingError: A layer has no gradient, or a number is not finite.
+        """
+        step = self.trainer.global_step
+        if step == 0:
+            check_gradients(self.adapted_model)
+        loss = self.trainer.strategy.reduce(self.take_step_loss(), reduce_op="sum")
+        parameters = trainable_parameters(self.adapted_model).values()
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        lr = optimizer.param_groups[0]["lr"]
+        # The loss scaler of 16-mixed meets infinite gradients by design and skips those steps.
+        checked = 0.0 if self.trainer.precision == "16-mixed" else float(norm)
+        if not self.step_guard.accepts(step + 1, float(loss), checked, lr):
+            # An optimizer passes over parameters without gradient, moments included.
+            for parameter in parameters:
+                parameter.grad = None
+        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/grad_norm", norm)
+        self.log("train/lr", lr)
+        if step == 0 and self.trainer.log_every_n_steps > 1:  # type: ignore[attr-defined]
+            # The first loss shows whether a run starts well; Lightning waits for the n-th step.
+            for logger in self.trainer.loggers:
+                logger.log_metrics({"train/loss": float(loss)}, step=0)
+
     def on_validation_start(self) -> None:
-        """Begin a new sum."""
-        self._val = torch.zeros(2, dtype=torch.float64, device=self.device)
+        """Start a new mean."""
+        self._val_loss = MeanLoss(self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add the micro-batch's loss and labels to the sum."""
-        loss = self.call(summed_loss, batch).double()
-        labels = (batch.labels >= 0).sum().double()
-        self._val += torch.stack([loss, labels])
+        """Add the micro-batch's loss to the mean."""
+        self._val_loss.add(self.call(summed_loss, batch), (batch.labels >= 0).sum())
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean loss of a labeled token over all rows and ranks."""
-        loss, labels = self.trainer.strategy.reduce(self._val, reduce_op="sum")
-        self.log("val/loss", (loss / labels).float(), prog_bar=True, logger=False)
-        mean = float(loss / labels)
+        loss = self._val_loss.reduce(self.trainer.strategy)
+        self.log("val/loss", loss.float(), prog_bar=True, logger=False)
+        mean = float(loss)
         values = {"val/loss": mean, "val/perplexity": math.exp(mean) if mean < 700 else math.inf}
-        # Lightning gives a validation the number of the step before, and where a run was resumed at
-        # the edge of an epoch, the next epoch's.
-        step = self.trainer.global_step
-        values["epoch"] = self.trainer.datamodule.epoch_of(step - 1)  # type: ignore[attr-defined]
+        # Lightning would log a validation under the number of the step before it, and, in a run that
+        # was resumed at the end of an epoch, under the next epoch.
+        values["epoch"] = self._last_epoch
         for logger in self.trainer.loggers:
-            logger.log_metrics(values, step)
+            logger.log_metrics(values, self.trainer.global_step)
 
     def configure_optimizers(self) -> Any:
-        """The optimizer over what trains, and the schedule by optimizer steps."""
+        """Return the optimizer of what trains, and its schedule by optimizer steps."""
         if self.optimizer.startswith("paged") and self.device.type == "cpu":
             print_rank0("optim  paging needs a GPU: on this CPU paged_adamw_8bit is adamw_8bit")
         lr, ratio = self.lr, self.lora.loraplus_lr_ratio
-        chosen = make_optimizer(self.adapted_model, self.optimizer, lr, self.weight_decay, ratio)
-        steps = self.trainer.datamodule.total_steps()  # type: ignore[attr-defined]
-        rate = partial(factor, self.scheduler, self.warmup_steps(steps), steps)
-        schedule = torch.optim.lr_scheduler.LambdaLR(chosen, rate)
-        return {
-            "optimizer": chosen,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        model, decay = self.adapted_model, self.weight_decay
+        optimizer = make_optimizer(model, self.optimizer, lr, decay, ratio)
+        steps = self.total_steps or int(self.trainer.estimated_stepping_batches)
+        schedule = make_schedule(optimizer, self.scheduler, self.warmup, steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def warmup_steps(self, steps: int) -> int:
-        """How many of a run's optimizer steps its learning rate rises for."""
-        return round(self.warmup if self.warmup >= 1 else self.warmup * steps)
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the epoch of the last optimizer step."""
+        checkpoint[LAST_EPOCH] = self._last_epoch
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore it."""
+        self._last_epoch = checkpoint.get(LAST_EPOCH, 0)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """The adapter's tensors by their path in the model; never base weights."""
-        return {name: p.detach() for name, p in trainable_parameters(self.adapted_model).items()}
+        """Return the adapter's tensors by their path in the model; never base weights."""
+        return adapter_state(self.adapted_model)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Take the adapter's tensors, which must be exactly those of this model."""
-        own = trainable_parameters(self.adapted_model)
-        here = {name: tuple(p.shape) for name, p in own.items()}
-        there = {name: tuple(p.shape) for name, p in state_dict.items()}
-        if odd := sorted(set(here.items()) ^ set(there.items())):
-            name = odd[0][0]
-            raise ConfigError(
-                f"the checkpoint's adapter is not this config's: {name} is "
-                f"{there.get(name, 'missing')} there and {here.get(name, 'absent')} here"
-            )
-        with torch.no_grad():
-            for name, parameter in own.items():
-                parameter.copy_(state_dict[name])
+        """Load the adapter's tensors, which must be exactly those of this model."""
+        load_adapter_state(self.adapted_model, state_dict)
 
     @property
     def adapted_model(self) -> PreTrainedModel:
-        """The model, once it is loaded."""
+        """The model; available after ``configure_model``."""
         if self.model is None:
             raise RuntimeError("configure_model has not been called")
         return self.model
+
+    def _step_labels(self, batch: Batch) -> int:
+        if batch.step_labels:
+            return batch.step_labels
+        if self.trainer.accumulate_grad_batches * self.trainer.world_size > 1:
+            raise ConfigError(
+                "a batch does not say how many labels its optimizer step has: give `step_labels` "
+                "to data.batch.collate, or train without accumulation on one device"
+            )
+        return int((batch.labels >= 0).sum())

@@ -1,28 +1,47 @@
-"""How the learning rate rises and falls over a run: factors of the highest, by optimizer step.
+"""The learning rate over a run, as factors of the highest rate by optimizer step.
 
-The formulas are those of transformers, whose own would load half of torch's compiler first.
+The formulas are those of transformers, whose own module loads half of torch's compiler first.
 """
 
 import math
 from collections.abc import Callable
+from functools import partial
 
-SHAPES: dict[str, Callable[[float], float]] = {
-    "cosine": lambda gone: (1 + math.cos(math.pi * gone)) / 2,
-    "linear": lambda gone: 1 - gone,
-    "constant": lambda gone: 1.0,
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
+    "linear": lambda progress: 1 - progress,
+    "constant": lambda progress: 1.0,
 }
-"""What is left of the rate, by the share of the run after its warm-up that is gone."""
+"""The factor by progress, which grows from 0 to 1 between the warm-up and the end."""
 
 
-def factor(shape: str, warmup: int, steps: int, step: int) -> float:
-    """The factor of the highest learning rate.
+def lr_factor(schedule: str, warmup: int, steps: int, step: int) -> float:
+    """Return the factor of the highest learning rate at an optimizer step.
 
     Args:
-        shape: One of ``SHAPES``.
-        warmup: Steps in which the rate rises from zero in a straight line.
-        steps: Of the whole run.
+        schedule: A key of ``SCHEDULES``.
+        warmup: Steps in which the rate rises linearly from zero.
+        steps: Steps of the whole run.
         step: The optimizer step, from 0.
     """
     if step < warmup:
         return step / warmup
-    return SHAPES[shape]((step - warmup) / max(1, steps - warmup))
+    return SCHEDULES[schedule]((step - warmup) / max(1, steps - warmup))
+
+
+def warmup_steps(warmup: float, steps: int) -> int:
+    """Return how many of a run's optimizer steps have a rising learning rate.
+
+    Args:
+        warmup: A number of steps; below 1, a share of all steps.
+        steps: Steps of the whole run.
+    """
+    return round(warmup if warmup >= 1 else warmup * steps)
+
+
+def make_schedule(optimizer: Optimizer, schedule: str, warmup: float, steps: int) -> LambdaLR:
+    """Return a scheduler that is stepped after each optimizer step; arguments as above."""
+    return LambdaLR(optimizer, partial(lr_factor, schedule, warmup_steps(warmup, steps), steps))

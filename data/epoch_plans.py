@@ -1,0 +1,111 @@
+"""The plans of all epochs of a run: what each optimizer step computes, for any position in it."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from data.plan import Plan, micro_batches, plan
+from data.step_map import Segment, StepMap
+
+
+@dataclass
+class EpochPlans:
+    """The plan of each epoch, and where in them each optimizer step is.
+
+    Args:
+        lengths: (rows,) tokens of each training row.
+        targets: (rows,) labeled tokens of each training row.
+        batch_size, max_tokens, group_by_length, seed: As in ``data.plan.plan``.
+        accumulate: Micro-batches of an optimizer step on each rank.
+        world_size: Number of ranks.
+    """
+
+    lengths: np.ndarray
+    targets: np.ndarray
+    batch_size: int
+    max_tokens: int | None
+    group_by_length: bool
+    seed: int
+    accumulate: int = 1
+    world_size: int = 1
+    _counts: dict[int, int] = field(default_factory=dict, init=False, repr=False)
+
+    @cached_property
+    def step_map(self) -> StepMap:
+        """Which micro-batches form each optimizer step."""
+        return StepMap((Segment(0, 0, 0, self.accumulate * self.world_size),), self._count)
+
+    def resume_from(self, segments: Iterable[Sequence[int]], step: int) -> None:
+        """Continue the step map of another run after a step, with steps of this run's size.
+
+        Args:
+            segments: The segments of that run's step map; none if they are not known.
+            step: Optimizer steps that it has done.
+        """
+        now = self.step_map
+        before = tuple(Segment(*segment) for segment in segments) or now.segments
+        self.step_map = replace(now, segments=before).resumed(step, now.segments[-1].per_step)
+
+    def epoch(self, epoch: int) -> Plan:
+        """Return the plan of an epoch, or of what is left of it where a run resumes inside it."""
+        return plan(
+            self.lengths,
+            self.targets,
+            **self._order(epoch),
+            accumulate=self.accumulate,
+            world_size=self.world_size,
+            skip=self.step_map.of(epoch).skipped,
+        )
+
+    def micro_step(self, epoch: int, step: int) -> int:
+        """Return the micro-step of an epoch's plan that follows ``step`` optimizer steps."""
+        planned, part = self.epoch(epoch), self.step_map.of(epoch)
+        if step >= part.step + part.steps:
+            return planned.micro_steps
+        return max(step - part.step, 0) * planned.accumulate
+
+    def step_rows(self, epoch: int, step: int) -> Iterator[int]:
+        """Yield the training rows of the optimizer step after ``step`` steps, over all ranks."""
+        planned, first = self.epoch(epoch), self.micro_step(epoch, step)
+        for micro_step in range(first, min(first + planned.accumulate, planned.micro_steps)):
+            for rank in range(planned.world_size):
+                yield from planned.rows(rank, micro_step).tolist()
+
+    def largest(self, epochs: int, rank: int | None = None) -> np.ndarray:
+        """Return the training rows of the micro-batch with the most tokens.
+
+        Args:
+            epochs: Epochs to search; rows meet others in each of them.
+            rank: Search the micro-batches of this rank; of every rank if None.
+        """
+        most, rows = -1, np.zeros(0, dtype=np.int64)
+        for epoch in range(max(1, epochs)):
+            planned = self.epoch(epoch)
+            ends = np.append(0, np.cumsum(self.lengths[planned.order]))
+            tokens = np.diff(ends[planned.starts])
+            ids = np.arange(len(tokens))
+            if rank is not None:
+                ids = ids[rank :: self.world_size]
+            best = int(ids[tokens[ids].argmax()])
+            if tokens[best] > most:
+                most = int(tokens[best])
+                rows = planned.order[planned.starts[best] : planned.starts[best + 1]]
+        return rows
+
+    def _order(self, epoch: int) -> dict[str, Any]:
+        return {
+            "batch_size": self.batch_size,
+            "max_tokens": self.max_tokens,
+            "group_by_length": self.group_by_length,
+            "seed": self.seed,
+            "epoch": epoch,
+        }
+
+    def _count(self, epoch: int) -> int:
+        if epoch not in self._counts:
+            _, starts = micro_batches(self.lengths, **self._order(epoch))
+            self._counts[epoch] = len(starts) - 1
+        return self._counts[epoch]

@@ -1,0 +1,53 @@
+"""Faster layers that compute what a model's own layers compute, in their place.
+
+A new one is a class, and its line in FAST_LAYERS; the contract tests run over that table.
+"""
+
+from collections.abc import Collection
+
+import torch
+from torch import nn
+
+from lit.model.fused_norm import FusedRMSNorm
+from lit.model.gated_mlp import GatedMLP
+from lit.model.onednn_linear import OneDNNLinear
+from lora.full_layers import full_layers
+from lora.replacement import replace_module
+
+FAST_LAYERS: dict[str, type[GatedMLP] | type[FusedRMSNorm] | type[OneDNNLinear]] = {
+    "gated MLP": GatedMLP,
+    "RMS norm": FusedRMSNorm,
+    "oneDNN linear": OneDNNLinear,
+}
+
+
+@torch.no_grad()
+def use_fast_layers(
+    model: nn.Module, kinds: Collection[str] = tuple(FAST_LAYERS)
+) -> dict[str, int]:
+    """Replace layers of a model by faster ones that compute the same, in place.
+
+    ``lora.inject.eject`` puts the original layers back, and so does ``merge``.
+
+    Args:
+        model: With adapters or without. Layers that train in full are left as they are.
+        kinds: Keys of FAST_LAYERS.
+
+    Returns:
+        How many layers of each kind were replaced.
+    """
+    trained = tuple(f"{path}." for path, _ in full_layers(model))
+    counts = {}
+    for kind in kinds:
+        fast = FAST_LAYERS[kind]
+        targets = {
+            path: module
+            for path, module in model.named_modules(remove_duplicate=False)
+            if path and not path.startswith(trained) and fast.replaces(module)
+        }
+        # A layer that is shared between two paths stays shared.
+        made = {id(module): fast(module) for module in targets.values()}
+        for path, module in targets.items():
+            replace_module(model, path, made[id(module)])
+        counts[kind] = len(made)
+    return counts

@@ -1,0 +1,87 @@
+"""The best adapter of a run, kept in the run's folder."""
+
+import math
+import shutil
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_only
+
+from lit.run.folder import RunFolder
+from lit.train.datamodule import QADataModule
+from lit.train.module import LoRAModule
+from lora.adapter import save_adapter
+from lora.files import temporary_path
+
+
+class BestAdapter(Callback):
+    """Keeps the adapter with the lowest validation loss, or the last one without validation rows.
+
+    Args:
+        folder: The run's folder.
+        data: The run's data; its tokenizer is saved beside the adapter.
+    """
+
+    STATE = ("base_loss", "loss", "step", "validated", "tensors")
+
+    def __init__(self, folder: RunFolder, data: QADataModule) -> None:
+        self.folder, self.data = folder, data
+        self.base_loss = math.nan
+        self.loss = math.inf
+        self.step = 0
+        self.validated = 0
+        """The optimizer step of the last validation."""
+        self.tensors: dict[str, torch.Tensor] = {}
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save the adapter if it is the best so far; before the first step it equals the base."""
+        loss = float(trainer.callback_metrics["val/loss"])
+        self.validated = trainer.global_step
+        if trainer.global_step == 0:
+            self.base_loss = loss
+        elif loss < self.loss:
+            self.loss, self.step = loss, trainer.global_step
+            state = pl_module.state_dict().items()
+            self.tensors = {name: value.to("cpu", copy=True) for name, value in state}
+            self._save(pl_module)
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the best adapter so far: the folder may be empty, or hold one of later steps."""
+        if not self.tensors:
+            return
+        now = {name: value.clone() for name, value in pl_module.state_dict().items()}
+        pl_module.load_state_dict(self.tensors)
+        self._save(pl_module)
+        pl_module.load_state_dict(now)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save the last adapter where there are no validation rows."""
+        if not self.data.val_rows.size:
+            self.step = self.validated = trainer.global_step
+            self._save(pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs: the best adapter too, as the folder may be another."""
+        return {name: getattr(self, name) for name in self.STATE}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore it."""
+        for name in self.STATE:
+            setattr(self, name, state_dict[name])
+
+    @rank_zero_only
+    def _save(self, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, LoRAModule)
+        folder = self.folder.adapter
+        folder.mkdir(parents=True, exist_ok=True)
+        # The tokenizer carries the template, so that the folder alone says how to talk to it.
+        new = temporary_path(folder / "tokenizer")
+        try:
+            self.data.tokenizer.save_pretrained(new)
+            for path in new.iterdir():
+                path.replace(folder / path.name)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+        save_adapter(pl_module.adapted_model, folder, pl_module.base, pl_module.revision)

@@ -1,0 +1,92 @@
+"""Progress of a run: tokens per second, and lines for a pipe or a log file."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from data.types import Batch
+from lit.run.console import print_rank0
+from lit.run.lightning_internals import step_ends
+
+
+class Throughput(Callback):
+    """Logs ``train/tokens_per_s``: tokens of an optimizer step on all ranks, without validation.
+
+    The sums of a run are in ``tokens`` and ``seconds``.
+    """
+
+    def __init__(self) -> None:
+        self.tokens, self.seconds = 0, 0.0
+        self._restart()
+
+    def on_train_start(self, *_: object) -> None:
+        """Start the clock."""
+        self._restart()
+
+    def on_validation_end(self, *_: object) -> None:
+        """Start the clock again."""
+        self._restart()
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Count the tokens, and log them where an optimizer step ends."""
+        self._step_tokens += batch.input_ids.numel()
+        if not step_ends(trainer):
+            return
+        counted = torch.tensor(self._step_tokens, device=pl_module.device)
+        tokens = int(trainer.strategy.reduce(counted, reduce_op="sum"))
+        seconds = time.perf_counter() - self._since
+        self.tokens += tokens
+        self.seconds += seconds
+        pl_module.log("train/tokens_per_s", tokens / seconds, prog_bar=True)
+        self._restart()
+
+    def _restart(self) -> None:
+        self._step_tokens, self._since = 0, time.perf_counter()
+
+
+class ProgressLines(Callback):
+    """Prints progress in lines, for a pipe or a log file, where a bar cannot be drawn.
+
+    Args:
+        total_steps: Returns the optimizer steps of the run; called when training starts.
+        lines: About how many lines of training a run prints.
+    """
+
+    def __init__(self, total_steps: Callable[[], int], lines: int = 20) -> None:
+        self.total_steps, self.lines = total_steps, lines
+
+    def on_train_start(self, trainer: L.Trainer, *_: object) -> None:
+        """Note where the run starts and ends."""
+        self._total = self.total_steps()
+        self._first = self._printed = trainer.global_step
+        self._since = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
+        """Print at the ends of optimizer steps, evenly over the run."""
+        step, every = trainer.global_step, max(1, self._total // self.lines)
+        if step == self._printed or (step % every and step != self._total):
+            return
+        self._printed = step
+        seconds = (time.perf_counter() - self._since) / (step - self._first)
+        values = trainer.callback_metrics
+        print_rank0(
+            f"step {step}/{self._total}  loss {values['train/loss']:.3f}  "
+            f"{values['train/tokens_per_s']:.0f} tokens/s  "
+            f"{seconds * (self._total - step) / 60:.0f} min left"
+        )
+
+    def on_validation_end(self, trainer: L.Trainer, *_: object) -> None:
+        """Print the validation loss."""
+        loss = trainer.callback_metrics["val/loss"]
+        print_rank0(f"step {trainer.global_step}  validation loss {loss:.4f}")

@@ -1,0 +1,47 @@
+"""Sampled answers in TensorBoard."""
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from transformers import PreTrainedModel
+
+from lit.model.attention import unpacked
+from lit.model.generation import Answer, Sampling, answers
+from lit.train.datamodule import QADataModule
+from lit.train.module import LoRAModule
+
+
+class SampleAnswers(Callback):
+    """Writes answers to a few held-out questions to TensorBoard at each validation.
+
+    Args:
+        data: The run's data.
+        rows: How many questions.
+        max_new_tokens: Tokens that an answer may have.
+    """
+
+    def __init__(self, data: QADataModule, rows: int = 3, max_new_tokens: int = 64) -> None:
+        self.data, self.rows = data, rows
+        self.sampling = Sampling(max_new_tokens=max_new_tokens)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Answer with the most likely tokens, and write the texts."""
+        boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        assert isinstance(pl_module, LoRAModule)
+        # Ranks that share a sharded base generate together; the boards of the others write nothing.
+        sharded = pl_module.root is not None
+        if not boards or not (trainer.is_global_zero or sharded):
+            return
+        tokenizer, prompts = self.data.tokenizer, self.data.held_out_prompts(self.rows)
+
+        def answer_all(model: PreTrainedModel) -> list[tuple[int, Answer]]:
+            return list(answers(model, tokenizer, prompts, self.sampling, self.rows, sharded))
+
+        with unpacked(pl_module.adapted_model):
+            generated = pl_module.call(answer_all)
+        for index, answer in generated:
+            question = tokenizer.decode(prompts[index], skip_special_tokens=True)
+            for board in boards:
+                board.experiment.add_text(
+                    f"answer {index + 1}", f"{question}\n\n{answer.text}", trainer.global_step
+                )
