@@ -18,6 +18,7 @@ from lit.model.attention import unpacked
 from lit.model.generation import Answer, Sampling, answers
 from lit.run.console import print_rank0
 from lit.run.folder import RunFolder
+from lit.run.lightning_internals import step_ends
 from lit.train.module import LoRAModule
 from lora.adapter import save_adapter
 
@@ -50,7 +51,7 @@ class Throughput(Callback):
     ) -> None:
         """Count, and log where an optimizer step ends."""
         self.tokens += batch.input_ids.numel()
-        if trainer.fit_loop._should_accumulate():
+        if not step_ends(trainer):
             return
         counted = torch.tensor(self.tokens, device=pl_module.device)
         tokens = int(trainer.strategy.reduce(counted, reduce_op="sum"))

@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import Callback
 from data.batch import collate
 from data.types import Batch
 from lit.run.console import print_rank0
+from lit.run.lightning_internals import step_ends
 from lit.run.memory import tight, trim_heap
 from lit.train.datamodule import QADataModule
 from lit.train.module import LoRAModule
@@ -44,7 +45,7 @@ class LongestBatchTrial(Callback):
             return
         self.most = max(self.most, batch.input_ids.numel())
         # Half a step's gradients are not to be dropped.
-        if trainer.fit_loop._should_accumulate():
+        if not step_ends(trainer):
             return
         self.over = True
         assert isinstance(pl_module, LoRAModule)
