@@ -168,5 +168,8 @@ def _shortest_names(model: nn.Module, selected: set[str]) -> list[str]:
         for suffix in path_suffixes(path)
     }
     return sorted(
-        {next(suffix for suffix in path_suffixes(path) if suffix not in others) for path in chosen}
+        {
+            next(suffix for suffix in path_suffixes(path) if suffix not in others)
+            for path in selected
+        }
     )

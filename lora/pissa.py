@@ -49,7 +49,7 @@ class PiSSALinear(LoRALinear):
 
 
 def _principal_factors(weight: Tensor, r: int) -> tuple[Tensor, Tensor]:
-    """Return A (r, in) and B (out, r), of equal lengths, with B A the best rank-r fit of a weight."""
+    """Return A (r, in) and B (out, r) of equal lengths; B A is the best rank-r fit of a weight."""
     if r > min(weight.shape):
         raise ConfigError(
             f"`r` is {r}, but a layer of shape {tuple(weight.shape)} has {min(weight.shape)} "

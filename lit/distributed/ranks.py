@@ -4,10 +4,10 @@ import os
 import subprocess
 from typing import TYPE_CHECKING
 
-from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch.utilities import rank_zero_only
 
 from lit.run.console import print_error
+from lit.run.lightning_internals import start_ranks, started_rank, starts_commands
 from lora.config import ConfigError
 
 if TYPE_CHECKING:  # these cost seconds to import, and a run of one process needs no store
@@ -24,7 +24,7 @@ class Ranks:
     """
 
     def __init__(self) -> None:
-        self.rank = _get_rank() or 0
+        self.rank = started_rank()
         # Lightning's own was set when it was imported, which may have been in another process.
         rank_zero_only.rank = self.rank  # type: ignore[attr-defined]
         self.size = 1
@@ -58,10 +58,7 @@ class Ranks:
             )
         if trainer.world_size == 1:
             return
-        from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
-
-        launcher = trainer.strategy.launcher
-        if not isinstance(launcher, _SubprocessScriptLauncher):
+        if not starts_commands(trainer):
             name = type(trainer.strategy).__name__
             raise ConfigError(f"trainer.strategy {name} starts no commands: take ddp")
         if self.size == 1 and trainer.num_nodes > 1:
@@ -70,12 +67,9 @@ class Ranks:
                 "torchrun or srun (docs/scale.md)"
             )
         try:
-            launcher.launch(lambda: None, trainer=trainer)
+            children = start_ranks(trainer)
         except ValueError as error:
             raise ConfigError(str(error)) from None
-        children = list(launcher.procs)
-        # Lightning watches this list, and would kill all without a word where one ended.
-        launcher.procs.clear()
         if self.size == 1:
             self._open(trainer.world_size, children)
         trainer.strategy.setup_environment()

@@ -6,12 +6,12 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import ModelParallelStrategy, ParallelStrategy, StrategyRegistry
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from transformers import PreTrainedModel
 
+from lit.run.lightning_internals import join_one_mesh, use_command_launcher
 from lora.config import ConfigError
 from lora.inject import trainable_parameters
 
@@ -44,16 +44,11 @@ class ShardedStrategy(ModelParallelStrategy):
 
     def _configure_launcher(self) -> None:
         # As under DDP, also where the processes are there: it sees that they are as many as asked.
-        assert self.cluster_environment is not None
-        self._launcher = _SubprocessScriptLauncher(
-            self.cluster_environment, self.num_processes, self.num_nodes
-        )
+        use_command_launcher(self)
 
     def setup_environment(self) -> None:
         """Join the other processes, all of which share one base; a second call changes nothing."""
-        self._setup_distributed()
-        if self._device_mesh is None:
-            self._device_mesh = init_device_mesh(self.root_device.type, (self.world_size,))
+        join_one_mesh(self)
 
     def optimizer_step(
         self, optimizer: torch.optim.Optimizer, closure: Callable[[], Any], *args: Any, **kw: Any

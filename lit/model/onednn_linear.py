@@ -56,7 +56,7 @@ class OneDNNLinear(Replacement, nn.Linear):
 
     @classmethod
     def replaces(cls, module: nn.Module) -> bool:
-        """Return whether a module is a frozen float32 linear layer on a CPU where this is faster."""
+        """Return whether a module is linear, frozen, float32 and on a CPU where this is faster."""
         return (
             type(module) is nn.Linear
             and module.weight.device.type == "cpu"

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from lit.resume.manifest import Manifest
+from lit.run.lightning_internals import save_last_step, step_ends
 from lora.config import ConfigError
 
 
@@ -111,12 +112,10 @@ class Checkpoints(ModelCheckpoint):
     def on_train_batch_end(self, trainer: L.Trainer, *arguments: Any) -> None:
         """Save where an interval ends, never between the micro-batches of a step."""
         # A gradient that is half summed is in no checkpoint.
-        if not trainer.fit_loop._should_accumulate():
+        if step_ends(trainer):
             super().on_train_batch_end(trainer, *arguments)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save what was trained after the last interval."""
-        if trainer.global_step != self._last_global_step_saved:
-            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
-            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+        save_last_step(self, trainer)
         super().on_train_end(trainer, pl_module)

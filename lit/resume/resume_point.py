@@ -1,6 +1,5 @@
 """Going on from a checkpoint, as if the run had never stopped."""
 
-import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,16 @@ from lit.resume.checkpoint import AtomicCheckpointIO
 from lit.resume.settings_diff import Settings
 from lit.run.console import print_rank0
 from lit.run.folder import RunFolder
+from lit.run.lightning_internals import (
+    batch_progress,
+    checkpoint_position,
+    fit_position,
+    run_due_validation,
+    set_checkpoint_position,
+    shift_batch_progress,
+    step_ends,
+    validation_is_due,
+)
 from lit.run.metrics import step_record
 from lora.config import ConfigError
 
@@ -49,7 +58,8 @@ class ResumePoint:
             lacks = ", ".join(missing) if isinstance(loaded, dict) else "everything"
             raise ConfigError(f"{path} is not a checkpoint to go on from: it lacks {lacks}")
         own = loaded.get(RUN, {})
-        return cls(Path(path), loaded["global_step"], loops=loaded["loops"]["fit_loop"], **own)
+        position = checkpoint_position(loaded)
+        return cls(Path(path), loaded["global_step"], loops=position, **own)
 
     @classmethod
     def find(cls, folder: RunFolder, asked: str) -> "ResumePoint":
@@ -106,16 +116,12 @@ class ResumeState(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Tell Lightning its position in micro_steps of as many ranks as there are now."""
-        loops = checkpoint["loops"]["fit_loop"]
-        batches = loops["epoch_loop.batch_progress"]["current"]
-        if not batches["ready"]:
+        epoch, done = batch_progress(checkpoint)
+        if not done:
             return
-        epoch = loops["epoch_progress"]["current"]["completed"]
         data = trainer.datamodule  # type: ignore[attr-defined]
-        moved = data.micro_step(epoch, self.resume_point.step) - batches["ready"]
-        for name in batches:
-            batches[name] += moved
-        self.loops = copy.deepcopy(loops)
+        shift_batch_progress(checkpoint, data.micro_step(epoch, self.resume_point.step) - done)
+        self.loops = checkpoint_position(checkpoint)
 
     def on_fit_start(self, trainer: L.Trainer, *_: object) -> None:
         """Log the step that the checkpoint was written after: its run may not have come to it."""
@@ -125,20 +131,14 @@ class ResumeState(Callback):
 
     def on_train_start(self, trainer: L.Trainer, *_: object) -> None:
         """Validate if that was due."""
-        if not self.resume_point.validation_due:
-            return
-        # Lightning passes over a validation that a checkpoint was written before.
-        loop, logs = trainer.fit_loop.epoch_loop.val_loop, trainer._logger_connector
-        first = logs._first_loop_iter
-        trainer.validating, loop.restarting = True, False
-        loop.run()
-        trainer.training, logs._first_loop_iter = True, first
+        if self.resume_point.validation_due:
+            run_due_validation(trainer)
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
         """Note what holds after an optimizer step, for a checkpoint in or after the validation."""
-        if not trainer.fit_loop._should_accumulate():
+        if step_ends(trainer):
             self.noted, self.record = trainer.global_step, step_record(trainer)
-            self.loops = copy.deepcopy(trainer.fit_loop.state_dict())
+            self.loops = fit_position(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, *_: object) -> None:
         """Note that the validation is done."""
@@ -148,15 +148,13 @@ class ResumeState(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Add what ``ResumePoint`` reads."""
-        fetcher = trainer.fit_loop._data_fetcher
-        assert fetcher is not None
         validated = self.validated == trainer.global_step
         if trainer.validating and not validated:
-            checkpoint["loops"]["fit_loop"] = self.loops
-        due = trainer.validating or trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
+            set_checkpoint_position(checkpoint, self.loops)
+        due = trainer.validating or validation_is_due(trainer)
         checkpoint[RUN] = {
             "settings": self.settings,
             "step_map": [tuple(segment) for segment in trainer.datamodule.step_map.segments],  # type: ignore[attr-defined]
-            "validation_due": bool(due) and not validated,
+            "validation_due": due and not validated,
             "record": self.record if self.noted == trainer.global_step else step_record(trainer),
         }

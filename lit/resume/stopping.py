@@ -11,6 +11,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from lit.run.console import print_rank0
 from lit.run.folder import RunFolder
+from lit.run.lightning_internals import cluster_environment, step_ends
 from lit.run.metrics import step_record
 
 
@@ -52,7 +53,7 @@ class StopOnSignal(Callback):
 
     def on_train_start(self, trainer: L.Trainer, *_: object) -> None:
         """Take SIGTERM back from Lightning, which would end the run without saving."""
-        environment = trainer._accelerator_connector.cluster_environment
+        environment = cluster_environment(trainer)
         # Under SLURM with requeueing SIGTERM comes beside the signal that Lightning acts on.
         if not (isinstance(environment, SLURMEnvironment) and environment.auto_requeue):
             self._listen()
@@ -60,7 +61,7 @@ class StopOnSignal(Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
         """Stop at the end of an optimizer step."""
-        if trainer.fit_loop._should_accumulate():
+        if not step_ends(trainer):
             return
         if (number := self._shared(trainer)) is not None:
             # Lightning logs a step after this hook, which is not left this time.

@@ -214,8 +214,8 @@ class LoRAModule(L.LightningModule):
         self.log("val/loss", loss.float(), prog_bar=True, logger=False)
         mean = float(loss)
         values = {"val/loss": mean, "val/perplexity": math.exp(mean) if mean < 700 else math.inf}
-        # Lightning would log a validation under the number of the step before it, and, in a run that
-        # was resumed at the end of an epoch, under the next epoch.
+        # Lightning would log a validation under the number of the step before it, and, in a run
+        # that was resumed at the end of an epoch, under the next epoch.
         values["epoch"] = self._last_epoch
         for logger in self.trainer.loggers:
             logger.log_metrics(values, self.trainer.global_step)
