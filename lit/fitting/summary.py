@@ -1,4 +1,4 @@
-"""What a run says of itself: before it, what will happen; after it, what came out."""
+"""What a run prints: its rows and its plan at the start, its result at the end."""
 
 import torch
 
@@ -6,19 +6,20 @@ from lit.run.console import print_rank0
 from lit.run.folder import RunFolder
 from lit.run.memory import used
 from lit.settings.arguments import Arguments
-from lit.train.callbacks import BestAdapter, Throughput
+from lit.train.best_adapter import BestAdapter
+from lit.train.progress import Throughput
 from lora.inject import count_parameters
 
 
-def say_plan(arguments: Arguments) -> None:
-    """Print what became of the data's rows, and how long the run is."""
+def print_rows_and_plan(arguments: Arguments) -> None:
+    """Print how many rows are used and why others are not, and how long the run is."""
     data, trainer = arguments.datamodule, arguments.trainer
-    first = data.epoch(0)
+    first = data.plans.epoch(0)
     print_rank0(f"data   {data.source}: {data.store.report}")
     if data.val is not data.store:
         print_rank0(f"       {data.val_source}: {data.val.report}")
-    if twice := str(data.overlap):
-        print_rank0(f"       {twice}")
+    if duplicates := str(data.overlap):
+        print_rank0(f"       {duplicates}")
     print_rank0(
         f"       {len(data.train_rows)} rows train, {len(data.val_rows)} validate; "
         f"template {data.template}"
@@ -26,11 +27,11 @@ def say_plan(arguments: Arguments) -> None:
     print_rank0(
         f"plan   {data.total_steps()} optimizer steps, {first.steps} in the first epoch of "
         f"{trainer.max_epochs}; {int(first.labels.sum())} of "
-        f"{int(data.store.lengths[data.train_rows].sum())} tokens are learned"
+        f"{int(data.store.lengths[data.train_rows].sum())} tokens have labels"
     )
 
 
-def say_end(
+def print_result(
     arguments: Arguments, folder: RunFolder, best: BestAdapter, throughput: Throughput
 ) -> None:
     """Print what was trained, what it cost, whether it helped, and what to type next."""
@@ -38,8 +39,8 @@ def say_end(
     size = count_parameters(arguments.model.adapted_model)
     print_rank0(f"model  {size.trainable:,} of {size.total:,} parameters trained")
     print_rank0(
-        f"run    {trainer.global_step} optimizer steps, {throughput.total:,} tokens in "
-        f"{_duration(throughput.seconds)}, {_memory(device)}"
+        f"run    {trainer.global_step} optimizer steps, {throughput.tokens:,} tokens in "
+        f"{_duration(throughput.seconds)}, {_peak_memory(device)}"
     )
     if arguments.datamodule.val_rows.size:
         change = best.loss / best.base_loss - 1
@@ -48,9 +49,9 @@ def say_end(
             f"best at step {best.step}"
         )
         if change >= 0:
-            print_rank0("       the adapter is no better than the base on rows it has not seen")
-    bytes_ = sum(path.stat().st_size for path in folder.adapter.iterdir())
-    print_rank0(f"wrote  {folder.adapter} ({bytes_ / 1e6:.1f} MB), {folder.picture}")
+            print_rank0("       the adapter is not better than the base on held-out rows")
+    size_in_bytes = sum(path.stat().st_size for path in folder.adapter.iterdir())
+    print_rank0(f"wrote  {folder.adapter} ({size_in_bytes / 1e6:.1f} MB), {folder.picture}")
     print_rank0(f"next   python -m lit.compare --adapter {folder.adapter}")
     print_rank0(f"       python -m lit.chat --adapter {folder.adapter}")
     print_rank0(f"       tensorboard --logdir {folder.path}")
@@ -61,8 +62,8 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def _memory(device: torch.device) -> str:
-    text = f"{used() / 1e9:.1f} GB of memory at most"
+def _peak_memory(device: torch.device) -> str:
+    text = f"{used() / 1e9:.1f} GB of memory at its peak"
     if device.type == "cuda":
         text += f", {torch.cuda.max_memory_allocated(device) / 1e9:.1f} GB on the GPU"
     return text

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from data.types import Batch
 from lit.model.attention import PACKED, UnpackableError, hidden_states
-from lit.model.gated_mlp import keep_less
+from lit.model.fast_layers import use_fast_layers
 from lit.model.loss import sum_at
 
 
@@ -94,7 +94,7 @@ def rehearse(
         again = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), Fused())}
         model.gradient_checkpointing_enable(again)
     else:
-        keep_less(model)
+        use_fast_layers(model, ["gated MLP"])
     model.train()
     targets = torch.empty(labels, dtype=torch.int64, device="meta")
     with Live() as live, Fused():

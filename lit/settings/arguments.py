@@ -1,10 +1,13 @@
-"""The command line and YAML of a run, as one parser."""
+"""The settings of a run: command line and YAML as one parser."""
 
 import re
+from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentError, Namespace
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -13,7 +16,7 @@ from lit.resume.checkpoint import Checkpoints
 from lit.settings.keys import check_keys, nearest
 from lit.train.datamodule import QADataModule
 from lit.train.module import LoRAModule
-from lora.config import ConfigError
+from lora.config import ConfigError, LoRAConfig
 from lora.files import write_text
 
 TRAINER_DEFAULTS = {
@@ -23,7 +26,7 @@ TRAINER_DEFAULTS = {
     "enable_model_summary": False,
     # The base is measured before training, by trainer.validate.
     "num_sanity_val_steps": 0,
-    # The plan deals rows to ranks, anew each epoch.
+    # The plan assigns rows to ranks, in a new order each epoch.
     "use_distributed_sampler": False,
     "reload_dataloaders_every_n_epochs": 1,
 }
@@ -35,32 +38,32 @@ CHECKPOINT_DEFAULTS = {
     "checkpoint.save_top_k": 2,
     "checkpoint.save_last": True,
     "checkpoint.every_n_train_steps": 50,
-    # A resumed run replaces last.ckpt; Lightning would write last-v1.ckpt beside it.
+    # A resumed run replaces last.ckpt; by default Lightning writes last-v1.ckpt beside it.
     "checkpoint.enable_version_counter": False,
 }
 
 
 def early_stopping(patience: int | None = None, min_delta: float = 0.0) -> EarlyStopping | None:
-    """Stop when the validation loss no longer falls.
+    """Return a callback that stops when the validation loss no longer falls, or None.
 
     Args:
-        patience: Validations without progress before stopping; off unless given.
-        min_delta: Progress smaller than this does not count.
+        patience: Validations without progress before stopping; None never stops.
+        min_delta: A smaller decrease does not count as progress.
     """
     if patience is None:
         return None
-    # At the end of a validation, which a resumed run repeats; the end of an epoch it may not see.
+    # Checked at the end of a validation, which a resumed run repeats, not at the end of an epoch.
     return EarlyStopping(
         "val/loss", patience=patience, min_delta=min_delta, check_on_train_epoch_end=False
     )
 
 
 class Arguments(LightningCLI):
-    """A run's settings, parsed; ``start`` makes the objects they describe.
+    """The parsed settings of a run; ``instantiate`` and ``make_trainer`` make its objects.
 
     Args:
         args: The command line.
-        program: The command, for ``--help``.
+        program: The command, as ``--help`` names it.
         description: What it does, for ``--help``.
     """
 
@@ -84,7 +87,7 @@ class Arguments(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add what is not Lightning's own, and join what belongs together."""
+        """Add the settings that Lightning does not have, and link those that share a value."""
         parser.add_argument(
             "--output_dir",
             type=str,
@@ -95,13 +98,13 @@ class Arguments(LightningCLI):
             "--ckpt_path",
             type=str | None,
             default=None,
-            help="Go on from a checkpoint: last, or a file.",
+            help="Resume from a checkpoint: last, or a file.",
         )
         parser.add_argument(
-            "--overwrite", type=bool, default=False, help="Replace a run that is in output_dir."
+            "--overwrite", type=bool, default=False, help="Replace the run in output_dir."
         )
         parser.add_argument(
-            "--force", type=bool, default=False, help="Train also what cannot work."
+            "--force", type=bool, default=False, help="Train even if the check says that the run cannot work."
         )
         parser.add_lightning_class_args(Checkpoints, "checkpoint")
         parser.set_defaults(CHECKPOINT_DEFAULTS)
@@ -115,7 +118,7 @@ class Arguments(LightningCLI):
             parser.link_arguments("seed_everything", f"{group}.seed")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Look for wrong keys in the YAML files, with their lines, then parse."""
+        """Check the keys of the YAML files, with their lines, then parse."""
         known = list(parser.get_defaults().keys())
         for path in _config_files(args):
             check_keys(path, known)
@@ -125,36 +128,42 @@ class Arguments(LightningCLI):
             raise ConfigError(_explain(str(error), known)) from None
 
     def instantiate_classes(self) -> None:
-        """Wait for ``start``: the run's folder is claimed first."""
+        """Make nothing yet: the run's folder is claimed before ``instantiate``."""
 
-    def start(self, callbacks: list[Any], **trainer: Any) -> None:
-        """Make the module, the data module and the trainer.
-
-        Args:
-            callbacks: Added to those of the settings.
-            trainer: Arguments of the Trainer that override the settings.
+    def instantiate(self) -> None:
+        """Make the module and the data module.
 
         Raises:
-            ConfigError: The strategy cannot train such a model.
+            ConfigError: The strategy cannot train such a model, or a setting is out of range.
         """
         check_strategy(self.config.trainer.strategy, self.config.model.quantize)
         self.config_init = self.parser.instantiate_classes(self.config)
         self.datamodule: QADataModule = self.config_init["data"]
         self.model: LoRAModule = self.config_init["model"]
+
+    def make_trainer(self, callbacks: list[Any], **trainer: Any) -> Trainer:
+        """Make the trainer, and give it to the data module.
+
+        Args:
+            callbacks: Added to those of the settings.
+            trainer: Arguments of the Trainer that override the settings.
+        """
         stopping = early_stopping(**self.config.early_stopping.as_dict())
         own = self.config_init["trainer"].get("callbacks") or []
         callbacks = [*callbacks, *([stopping] if stopping else []), *own]
         self.trainer = self.instantiate_trainer(callbacks=callbacks, **trainer)
+        self.datamodule.trainer = self.trainer
+        return self.trainer
 
     def save(self, path: Path) -> None:
-        """Write everything resolved, so that the file alone repeats the run."""
+        """Write every resolved setting, so that the file alone repeats the run."""
         config: Namespace = self.config.clone()
-        # Going on, replacing and forcing are what one command did, not what the run is.
+        # Resuming, replacing and forcing belong to one command, not to the run.
         config.ckpt_path, config.overwrite, config.force = None, False, False
         write_text(path, self.parser.dump(config, skip_unset=False))
 
     def settings(self) -> dict[str, Any]:
-        """Every setting by its dotted name."""
+        """Return every setting by its dotted name."""
         return vars(self.config.as_flat())
 
 
@@ -173,20 +182,20 @@ def _config_name(args: list[str]) -> str:
 
 
 def _explain(message: str, known: list[str]) -> str:
-    """One line of jsonargparse's message, with the nearest right name."""
+    """Return jsonargparse's message in one line, with the nearest setting that exists."""
     message = " ".join(message.split())
     if found := re.search(r"unrecognized arguments: (?:--)?([\w.]+)", message):
         return f"there is no setting {found[1]}{nearest(found[1], known)}"
     if found := re.search(r'Parser key "([\w.]+)": Expected an? (.+)\. Got value: (.*)', message):
         name, kind, value = found[1], found[2], found[3]
         if value == "None":
-            return f"{name} is needed"
+            return f"{name} is required"
         if choices := re.search(r"Literal\[(.+)\]", kind):
-            return f"{name} is {value}; there are {choices[1]}"
+            return f"{name} is {value}; choose {choices[1]}"
         kind = re.sub(r"<class '(.+)'>", r"\1", kind)
-        return f"{name} is {value}, which is no {kind}"
+        return f"{name} is {value}; it must be of type {kind}"
     if found := re.search(r"arguments are required: (.+)", message):
-        return f"{found[1]} is needed: give --{found[1]}, or set it in the config file"
+        return f"{found[1]} is required: give --{found[1]}, or set it in the config file"
     return message
 
 
@@ -195,10 +204,17 @@ def parse(
     program: str = "python -m lit.fit",
     description: str = "Train a LoRA adapter.",
 ) -> Arguments:
-    """Parse a run's settings.
+    """Parse the settings of a run.
 
     Raises:
-        ConfigError: One line on what is wrong.
+        ConfigError: A setting is unknown, missing or of a wrong type; the message is one line.
         SystemExit: After ``--help``.
     """
     return Arguments(args, program, description)
+
+
+def setting_names() -> dict[str, str]:
+    """Return the dotted name of each setting by the argument that ``lora`` or ``data`` calls it."""
+    lora = {field.name: f"model.lora.{field.name}" for field in fields(LoRAConfig)}
+    data = {name: f"data.{name}" for name in signature(QADataModule).parameters}
+    return data | lora | {name: f"model.{name}" for name in ("base", "quantize", "optimizer")}

@@ -1,4 +1,4 @@
-"""The keys of a YAML file, held against those that exist, before anything is parsed."""
+"""The keys of a YAML file, checked against the known settings before anything is parsed."""
 
 import difflib
 from collections.abc import Iterator
@@ -10,14 +10,15 @@ from lora.config import ConfigError
 
 
 def check_keys(path: Path, known: list[str]) -> None:
-    """Look for keys in a YAML file that are unknown, or there twice.
+    """Check that every key of a YAML file is known and appears once.
 
     Args:
         path: The file.
-        known: The dotted names of all settings; below a setting anything goes.
+        known: The dotted names of all settings; keys below a setting are not checked.
 
     Raises:
-        ConfigError: With file, line and the nearest known name; or the file is no YAML mapping.
+        ConfigError: A key is wrong, with file, line and the nearest known name; or the file is not
+            a YAML mapping.
     """
     try:
         root = yaml.compose(path.read_text(encoding="utf-8-sig"), yaml.SafeLoader)
@@ -34,7 +35,7 @@ def check_keys(path: Path, known: list[str]) -> None:
     seen = set()
     for key, line in _keys(root, ""):
         if key in seen:
-            raise ConfigError(f"{path}:{line}: {key} is there twice")
+            raise ConfigError(f"{path}:{line}: {key} is set twice; remove one of them")
         seen.add(key)
         below = any(key.startswith(f"{name}.") for name in known)
         if not (key in known or below or any(name.startswith(f"{key}.") for name in known)):
@@ -50,8 +51,8 @@ def _keys(node: yaml.MappingNode, prefix: str) -> Iterator[tuple[str, int]]:
 
 
 def nearest(key: str, known: list[str]) -> str:
-    """A guess at what a wrong key was meant to be, to put behind a message; or nothing."""
-    # A name can be right and stand in the wrong group.
+    """Return a guess at the intended key as the end of a message, or an empty text."""
+    # The name may be right and its group wrong.
     moved = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
     depth = key.count(".") + 1
     peers = {".".join(name.split(".")[:depth]) for name in known}

@@ -18,6 +18,8 @@ LISTED_ROWS = 8
 class TrainingError(RuntimeError):
     """Training cannot continue; the message says at which step and what to try."""
 
+    exit_code = 1
+
 
 class StepGuard(Callback):
     """Checks the loss and the gradients before each update.

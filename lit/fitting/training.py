@@ -1,0 +1,180 @@
+"""A training run from its settings to its folder."""
+
+import math
+import sys
+
+from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from data.step_map import describe_step_change
+from lit.distributed.ranks import Ranks
+from lit.fitting.summary import print_result, print_rows_and_plan
+from lit.preflight.forecast import forecast
+from lit.preflight.verdict import judge, refuse
+from lit.report.pictures import loss_picture
+from lit.resume.checkpoint import AtomicCheckpointIO
+from lit.resume.resume_point import ResumePoint, ResumeState
+from lit.resume.settings_diff import Settings, check_settings, digests, same_end, settings
+from lit.resume.stopping import StopOnSignal
+from lit.run.card import write_card
+from lit.run.console import print_rank0
+from lit.run.folder import RunFolder
+from lit.run.metrics import MetricsTable, losses
+from lit.settings.arguments import Arguments
+from lit.train.best_adapter import BestAdapter
+from lit.train.longest_batch import LongestBatchTrial
+from lit.train.progress import ProgressLines, Throughput
+from lit.train.sample_answers import SampleAnswers
+
+
+def fit(arguments: Arguments, ranks: Ranks) -> None:
+    """Run a training: check the settings, measure the base, train, write the run's folder.
+
+    Args:
+        arguments: The settings.
+        ranks: The processes of the run.
+
+    Raises:
+        ConfigError, DataError: A setting or the data cannot be used.
+        TrainingError: Training cannot continue.
+        StoppedError: A signal came; the run can be resumed from ``last.ckpt``.
+    """
+    folder = RunFolder(arguments.config.output_dir)
+    resume = arguments.config.ckpt_path
+    with folder.claimed(resume=bool(resume), overwrite=arguments.config.overwrite):
+        start = ResumePoint.find(folder, resume) if resume else ResumePoint()
+        current = settings(arguments.settings())
+        changes = check_settings(start.settings, current)
+        complete = start.path == folder.last and folder.picture.is_file()
+        if complete and same_end(start.settings, current):
+            _print_complete(folder, start)
+            return
+        Training(arguments, ranks, folder, start, current).run(changes)
+
+
+class Training:
+    """The objects of one run, and the order in which they work.
+
+    Args:
+        arguments: The settings.
+        ranks: The processes of the run.
+        folder: The run's folder, claimed by this process.
+        start: The checkpoint to resume from; an empty one for a new run.
+        settings: The settings in the form that checkpoints hold.
+    """
+
+    def __init__(
+        self,
+        arguments: Arguments,
+        ranks: Ranks,
+        folder: RunFolder,
+        start: ResumePoint,
+        settings: Settings,
+    ) -> None:
+        self.arguments, self.ranks, self.folder = arguments, ranks, folder
+        self.start, self.settings = start, settings
+        arguments.instantiate()
+        self.model, self.data = arguments.model, arguments.datamodule
+        self.best, self.throughput = BestAdapter(folder, self.data), Throughput()
+        self.stop = StopOnSignal(folder)
+        terminal = sys.stdout.isatty()
+        progress = RichProgressBar() if terminal else ProgressLines(self.data.total_steps)
+        self.trainer = arguments.make_trainer(
+            callbacks=[
+                self.best,
+                self.throughput,
+                self.stop,
+                ResumeState(settings, start, self.data),
+                SampleAnswers(self.data),
+                progress,
+                LongestBatchTrial(self.data.largest_micro_batch),
+            ],
+            default_root_dir=str(folder.path),
+            enable_progress_bar=terminal,
+            logger=[
+                TensorBoardLogger(folder.path, name="tensorboard", version=""),
+                MetricsTable(folder.metrics, done=start.step),
+            ],
+            plugins=[AtomicCheckpointIO()],
+        )
+
+    def run(self, changes: list[str]) -> None:
+        """Check the data and the plan, train, and write the results.
+
+        Args:
+            changes: What differs from the settings of the checkpoint, in lines to print.
+        """
+        with self.stop:
+            if not self._prepare():
+                return
+            self._print_start(changes)
+            if not self.start.path:
+                self.trainer.validate(self.model, self.data, verbose=False)
+            self.trainer.fit(
+                self.model, self.data, ckpt_path=self.start.path, weights_only=True
+            )
+            if self.best.validated < self.trainer.global_step:
+                self.trainer.validate(self.model, self.data, verbose=False)
+            if self.trainer.is_global_zero:
+                self._write_results()
+                print_result(self.arguments, self.folder, self.best, self.throughput)
+
+    def _prepare(self) -> bool:
+        """Set up data, plan and ranks; return False for a run that is complete already."""
+        data, start, trainer = self.data, self.start, self.trainer
+        data.setup()
+        rows = digests(data)
+        # Checkpoints of this run hold the digests too.
+        self.settings |= rows
+        check_settings(start.settings, self.settings)
+        if start.path:
+            data.plans.resume_from(start.step_map, start.step)
+        if start.step and start.step >= data.total_steps() and self.folder.picture.is_file():
+            _print_complete(self.folder, start)
+            return False
+        self.model.total_steps = data.total_steps()
+        self.model.step_guard.locate_rows = data.step_locations
+        self.findings = judge(self.arguments, forecast(self.arguments))
+        refuse(self.findings, self.arguments.config.force)
+        self.ranks.meet(trainer)
+        self.ranks.agree(rows | {"the checkpoint's step": str(start.step)})
+        if trainer.is_global_zero:
+            self.folder.prepare(resume=bool(start.path))
+            self.arguments.save(self.folder.config)
+            if len(data.val_rows):
+                self.folder.write_validation(data.held_out())
+        return True
+
+    def _print_start(self, changes: list[str]) -> None:
+        print_rows_and_plan(self.arguments)
+        for finding in self.findings:
+            print_rank0(f"check  {finding.text}")
+        if self.start.path:
+            print_rank0(f"resume {self.start.path}, after step {self.start.step}")
+            step_change = describe_step_change(self.data.plans.step_map, self.start.step)
+            for line in [*changes, *step_change]:
+                print_rank0(f"       {line}")
+
+    def _write_results(self) -> None:
+        data, model, best = self.data, self.model, self.best
+        train, val = losses(self.folder.metrics)
+        loss_picture(train, val, self.folder.picture)
+        write_card(
+            self.folder.adapter,
+            base=model.base,
+            base_loss=best.base_loss,
+            loss=best.loss if math.isfinite(best.loss) else math.nan,
+            data=data.source.name,
+            rows=len(data.train_rows),
+            val_rows=len(data.val_rows),
+            r=model.lora.r,
+            lora_alpha=model.lora.lora_alpha,
+            lora_dropout=model.lora.lora_dropout,
+            targets=model.lora.target_modules,
+            step=best.step,
+        )
+
+
+def _print_complete(folder: RunFolder, start: ResumePoint) -> None:
+    print_rank0(f"resume {folder.path} is already complete: {start.step} optimizer steps")
+    print_rank0("       to train longer, raise trainer.max_epochs, or use another --output_dir")
