@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from lit.export import ENDS, main
-from lit.exporting.gguf_lora import ARCHITECTURES
+from lit.exporting.gguf_targets import ARCHITECTURES
 from lit.model.tuned import load_tuned
 from lora.adapter import save_adapter
 from lora.config import PROJECTIONS, LoRAConfig
