@@ -113,5 +113,5 @@ def special_tokens_section(checkup: Checkup) -> Section:
     ]
     end = data.store.example(data.train_rows[0]).ids[-1]
     rows.append(["end of an answer", str(data.tokenizer.convert_ids_to_tokens(end)), str(end)])
-    text = f"data.template is {data.template}."
+    text = f"Template: {data.template}."
     return Section("Special tokens", text, ["name", "token", "id"], rows)
