@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from data.plan import Plan
 from lit.settings.arguments import Arguments
+from lit.train.schedule import warmup_steps
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,8 @@ def forecast(arguments: Arguments) -> Forecast:
     return Forecast(
         epochs=trainer.max_epochs if epochs_end_it else None,
         steps=steps,
-        warmup=arguments.model.warmup_steps(steps),
-        first=data.epoch(0),
+        warmup=warmup_steps(arguments.model.warmup, steps),
+        first=data.plans.epoch(0),
         tokens=int(data.store.lengths[data.train_rows].sum()),
         labels=int(data.store.targets[data.train_rows].sum()),
     )
@@ -51,16 +50,5 @@ def forecast(arguments: Arguments) -> Forecast:
 def largest_micro_batch(arguments: Arguments, forecast: Forecast) -> tuple[list[int], int]:
     """Return the row lengths and the label count of the run's micro-batch with the most tokens."""
     data = arguments.datamodule
-    lengths = data.store.lengths[data.train_rows]
-    targets = data.store.targets[data.train_rows]
-    most_tokens, rows = -1, np.zeros(0, dtype=np.int64)
-    # Every epoch groups the rows differently.
-    for epoch in range(max(1, forecast.epochs or 1)):
-        plan = forecast.first if epoch == 0 else data.epoch(epoch)
-        ends = np.concatenate([[0], lengths[plan.order].cumsum()])
-        tokens = ends[plan.starts[1:]] - ends[plan.starts[:-1]]
-        index = int(tokens.argmax())
-        if tokens[index] > most_tokens:
-            most_tokens = int(tokens[index])
-            rows = plan.order[plan.starts[index] : plan.starts[index + 1]]
-    return lengths[rows].tolist(), int(targets[rows].sum())
+    rows = data.train_rows[data.plans.largest(forecast.epochs or 1)]
+    return data.store.lengths[rows].tolist(), int(data.store.targets[rows].sum())

@@ -64,12 +64,11 @@ def _check_steps(arguments: Arguments, forecast: Forecast) -> Iterator[Finding]:
 
 
 def _check_validation(arguments: Arguments, forecast: Forecast) -> Iterator[Finding]:
-    trainer, rows = arguments.trainer, len(arguments.datamodule.val_rows)
-    data, every = arguments.datamodule, trainer.val_check_interval
+    data, trainer = arguments.datamodule, arguments.trainer
+    rows, every = len(data.val_rows), trainer.val_check_interval
     # A run that resumes with another step size first finishes an epoch that is only partly left.
-    micro_steps = min(
-        forecast.first.micro_steps, data.epoch(data.step_map.segments[-1].epoch).micro_steps
-    )
+    next_epoch = data.plans.step_map.segments[-1].epoch
+    micro_steps = min(forecast.first.micro_steps, data.plans.epoch(next_epoch).micro_steps)
     if rows and isinstance(every, int) and trainer.check_val_every_n_epoch and every > micro_steps:
         yield Finding(
             f"trainer.val_check_interval is {every}, but an epoch has {micro_steps} micro-batches: "
