@@ -17,7 +17,7 @@ from data.types import Example
 from lit.check import main
 from lit.fit import main as fit
 from lit.model.attention import hidden_states, pack
-from lit.model.gated_mlp import keep_less
+from lit.model.fast_layers import use_fast_layers
 from lit.preflight.checkup import examine
 from lit.preflight.estimate import meta_model
 from lit.preflight.meta_step import trace_step
@@ -218,7 +218,7 @@ def saved_bytes(family: str, config: LoRAConfig) -> int:
     inject(model, config)
     batch = collate([Example(list(range(3, 3 + n)), list(range(3, 3 + n))) for n in LENGTHS])
     pack(model, batch)
-    keep_less(model)
+    use_fast_layers(model, ["gated MLP"])
     model.train()
     frozen = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
     saved: dict[int, Tensor] = {}
