@@ -28,8 +28,8 @@ ROOT = Path(__file__).resolve().parents[1]
 QUESTIONS = ROOT / "data/corpora/printing3d.en.questions.txt"
 PACKAGE = "llama-cpp-python==0.3.36"
 HEAD = """\
-| llama.cpp with | beside transformers with | same first token | same answer | tokens before the \
-first that differs | first token's logits differ by |
+| llama.cpp with | compared to transformers with | same first token | same answer | equal tokens \
+before the first difference | difference of the first token's logits |
 |---|---|---|---|---|---|"""
 
 

@@ -78,7 +78,7 @@ def main(args: list[str] | None = None) -> int:
     """Run the comparison."""
     argparse.ArgumentParser(description="lit.export beside llama.cpp's converter").parse_args(args)
     sys.path.insert(0, str(ROOT))
-    from lit.exporting.gguf_lora import ARCHITECTURES
+    from lit.exporting.gguf_targets import ARCHITECTURES
     from lit.model.base import quiet
 
     quiet()

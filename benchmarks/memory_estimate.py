@@ -1,4 +1,4 @@
-"""The memory that ``lit.check`` foretells beside the peak that ``lit.fit`` reaches.
+"""The memory that ``lit.check`` estimates beside the peak that ``lit.fit`` reaches.
 
     OMP_NUM_THREADS=1 python benchmarks/memory_estimate.py
 
@@ -30,12 +30,12 @@ SETTINGS = {
         ],
     ),
 }
-FORETELL = """
+ESTIMATE = """
 import json, sys
-from lit.check import examine
+from lit.preflight.checkup import examine
 from lit.settings.arguments import parse
-found = examine(parse(sys.argv[1:])).estimate
-print(json.dumps({"peak": found.peak, "parts": found.parts}))
+estimate = examine(parse(sys.argv[1:])).estimate
+print(json.dumps({"peak": estimate.peak, "parts": estimate.parts}))
 """
 TRAIN = """
 import json, sys
@@ -85,12 +85,12 @@ def main() -> None:
                 *("--output_dir", str(Path(folder) / "run"), "--trainer.accelerator", "cpu"),
                 *("--trainer.max_steps", str(STEPS), "--model.warmup", "0", *settings),
             ]
-            foretold = run(FORETELL, arguments)
+            estimate = run(ESTIMATE, arguments)
             measured = run(TRAIN, arguments)["peak"]
-        peak = foretold["peak"]
+        peak = estimate["peak"]
         print(f"| {name} | {peak / 1e9:.2f} | {measured / 1e9:.2f} | {peak / measured:.2f} |")
         if "--parts" in os.environ.get("SHOW", ""):
-            print(foretold["parts"])
+            print(estimate["parts"])
 
 
 if __name__ == "__main__":

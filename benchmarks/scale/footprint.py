@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.scale.bases import BASES, Base, decoder_layers, empty
-from lit.preflight.estimate import estimate_of
+from lit.preflight.estimate import estimate_model_memory
 from lit.train.module import LoRAModule
 from lora.config import LoRAConfig
 from lora.inject import ParameterCount
@@ -73,8 +73,8 @@ def footprint(
         gradient_checkpointing=gradient_checkpointing,
     )
     model = empty(base, KINDS[kind])
-    found = estimate_of(model, settings, lengths, labels, GPU)
-    return Footprint(*found.parts.values()), found.size
+    found = estimate_model_memory(model, settings, lengths, labels, GPU)
+    return Footprint(*found.parts.values()), found.parameters
 
 
 @cache

@@ -1,1 +1,1 @@
-"""Base against tuned: losses, intervals, answers and the report."""
+"""The base model against the tuned one: losses, intervals, answers and a report."""

@@ -1,214 +1,147 @@
-"""Measure a base model against its adapter, from one copy of the weights."""
+"""Compare a base model with its adapter, from one copy of the weights."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import date
-from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from rich.progress import Progress
-from torchmetrics.text import CHRFScore
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from data.types import IGNORE, DataError, Example
-from lit.comparison.measure import MODELS, Losses, losses
-from lit.comparison.questions import Question, example, general_text, prompt_of, questions
-from lit.comparison.report import AnswerPair, Comparison, LossResult
-from lit.model.generation import Answer, Sampling, answers, use_model
+from data.types import DataError
+from lit.comparison.answers import answer_all, chrf
+from lit.comparison.losses import MODELS, Losses, measure_losses
+from lit.comparison.pictures import draw_pictures
+from lit.comparison.questions import (
+    encode_reference,
+    evenly_spread,
+    general_text,
+    read_questions,
+)
+from lit.comparison.result import Comparison, LossResult
+from lit.model.generation import Sampling
 from lit.model.tuned import load
-from lit.report.pictures import answers_picture, example_picture, loss_picture
 from lit.run.folder import RunFolder
-from lit.run.metrics import losses as logged_losses
 from lora.adapter import read_config
 
-PICTURED_ANSWERS = 6
-OnProgress = Callable[[int], None]
+StartBar = Callable[[str, int], Callable[[int], None]]
+"""Starts a progress bar from its name and total; the result advances it."""
 
 
 def compare(
     adapter: Path,
     base: str | None,
     data: Path | None,
-    asked_file: Path | None,
+    questions_file: Path | None,
     folder: Path,
-    most_answers: int,
+    max_answers: int,
     template: str,
     quantize: str | None,
     batch_size: int,
     sampling: Sampling,
 ) -> Comparison:
-    """Measure, answer, and draw the pictures into the folder.
+    """Measure losses, generate answers, and draw the pictures.
 
     Args:
-        adapter: Its folder; beside it lies the run it came from, if it was not moved.
+        adapter: The adapter's folder. If it lies in its run's folder, the run's held-out rows
+            and losses are used.
         base: The base model, if it is not where the adapter says.
-        data: Rows with answers; None for those that the run held out.
-        asked_file: More questions, without answers or with.
-        folder: Where the pictures go.
-        most_answers: How many of the rows are answered, evenly spread.
+        data: Rows with reference answers; None for the run's held-out rows.
+        questions_file: More questions, with or without reference answers.
+        folder: The folder for the pictures.
+        max_answers: Rows of ``data`` to answer, evenly spread.
         template: As in ``lit.model.tuned.load``.
         quantize: As in ``lit.model.base.load_base``.
-        batch_size: Answers made at a time.
-        sampling: The same for both.
+        batch_size: Answers generated at a time.
+        sampling: How both models draw tokens.
 
     Raises:
-        ConfigError, DataError: Something is not there, or cannot be read.
+        ConfigError, DataError: A file or the model does not exist or cannot be read.
     """
     start = time.perf_counter()
-    read_config(adapter)  # what is no adapter is said first
+    read_config(adapter)  # report a folder without an adapter before anything else
     run = RunFolder(adapter.absolute().parent)
-    path, source = _source(run, data, needed=asked_file is None)
-    rows = questions(path) if path else []
-    extra = questions(asked_file) if asked_file else []
+    path, data_source = _data_source(run, data, needed=questions_file is None)
+    rows = read_questions(path) if path else []
+    more = read_questions(questions_file) if questions_file else []
     model, tokenizer = load(adapter, base, template, quantize)
-    examples = [example(row, tokenizer) for row in rows]
+    examples = [encode_reference(row, tokenizer) for row in rows]
     general = general_text(tokenizer)
-    chosen = _spread(len(rows), most_answers)
-    asked = [rows[i] for i in chosen] + extra
-    with _progress() as told:
-        measured = None
+    answered = evenly_spread(len(rows), max_answers)
+    questions = [rows[i] for i in answered] + more
+    with _progress() as start_bar:
+        losses = None
         if rows:
-            measured = losses(model, examples, told("losses", 2 * len(rows)))
-        forgetting = losses(model, general, told("losses of general text", 2 * len(general)))
-        told_answers = told("answers", 2 * len(asked))
-        made = _answer_all(model, tokenizer, asked, sampling, batch_size, told_answers)
-    pairs = []
-    for place, row in enumerate(asked):
-        loss: dict[str, Any] = {}
-        if measured and place < len(chosen):
-            loss = {f"{v}_loss": float(measured.rows(v)[chosen[place]]) for v in MODELS}
-        pairs.append(_pair(row, made["base"][place], made["tuned"][place], **loss))
+            losses = measure_losses(model, examples, start_bar("losses", 2 * len(rows)))
+        bar = start_bar("losses of general text", 2 * len(general))
+        forgetting = measure_losses(model, general, bar)
+        pairs = answer_all(
+            model,
+            tokenizer,
+            questions,
+            _row_losses(losses, answered),
+            sampling,
+            batch_size,
+            start_bar("answers", 2 * len(questions)),
+        )
     folder.mkdir(parents=True, exist_ok=True)
     return Comparison(
         adapter=str(adapter),
         base=model.config._name_or_path,
         date=date.today().isoformat(),
         seconds=time.perf_counter() - start,
-        source=source,
+        data_source=data_source,
         sampling=asdict(sampling),
-        loss=_result(measured) if measured else None,
+        loss=_result(losses) if losses else None,
         forgetting=_result(forgetting),
-        chrf=_chrf(pairs),
-        pairs=pairs,
-        pictures=_draw(folder, run, pairs, examples, tokenizer),
+        chrf=chrf(pairs),
+        answers=pairs,
+        pictures=draw_pictures(folder, run, pairs, examples, tokenizer),
     )
 
 
-def _source(run: RunFolder, data: Path | None, needed: bool) -> tuple[Path | None, str]:
-    """Where the rows come from, and a sentence about it for the report."""
+def _data_source(run: RunFolder, data: Path | None, needed: bool) -> tuple[Path | None, str]:
+    """Return the file of rows, and a sentence about it for the report."""
     if data is not None:
-        return data, f"Rows of {data}; whether the adapter trained on them is for you to know."
+        return data, f"Rows of {data}; this report cannot know if the adapter was trained on them."
     if run.validation.is_file():
-        return run.validation, "The rows are those that the run held out: it never trained on them."
+        return run.validation, "The rows were held out by the run: it never trained on them."
     if needed:
         raise DataError(
-            f"{run.validation} is not there, so no held-out rows are known: give --data or "
-            "--questions"
+            f"{run.validation} does not exist, so there are no held-out rows: add --data FILE or "
+            "--questions FILE"
         )
-    return None, "Questions only."
+    return None, "Only questions were given."
 
 
-def _spread(total: int, most: int) -> list[int]:
-    """Up to ``most`` places, evenly over ``total``."""
-    most = min(most, total)
-    return [i * total // most for i in range(most)]
+def _row_losses(losses: Losses | None, rows: list[int]) -> list[tuple[float, float]]:
+    if losses is None:
+        return []
+    base, tuned = (losses.rows(which) for which in MODELS)
+    return [(float(base[row]), float(tuned[row])) for row in rows]
 
 
-def _answer_all(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    asked: Sequence[Question],
-    sampling: Sampling,
-    batch_size: int,
-    told: OnProgress,
-) -> dict[str, list[Answer]]:
-    prompts = [prompt_of(row, tokenizer) for row in asked]
-    made: dict[str, list[Answer]] = {}
-    for which in MODELS:
-        found = {}
-        with use_model(model, which):
-            for place, answer in answers(model, tokenizer, prompts, sampling, batch_size):
-                found[place] = answer
-                told(1)
-        made[which] = [found[place] for place in range(len(asked))]
-    return made
-
-
-def _pair(row: Question, base: Answer, tuned: Answer, **loss: Any) -> AnswerPair:
-    return AnswerPair(
-        question=row.text,
-        base=base.text,
-        tuned=tuned.text,
-        base_tokens=base.tokens,
-        tuned_tokens=tuned.tokens,
-        base_stopped=base.stopped,
-        tuned_stopped=tuned.stopped,
-        reference=row.reference,
-        **loss,
-    )
-
-
-def _result(measured: Losses) -> LossResult:
-    low, high = measured.interval()
+def _result(losses: Losses) -> LossResult:
+    low, high = losses.interval()
     return LossResult(
-        base=measured.mean("base"),
-        tuned=measured.mean("tuned"),
-        low=low,
-        high=high,
-        rows=len(measured.labels),
-        tokens=int(measured.labels.sum()),
-        wins=int((measured.tuned < measured.base).sum()),
+        base=losses.mean("base"),
+        tuned=losses.mean("tuned"),
+        ci_low=low,
+        ci_high=high,
+        rows=len(losses.labels),
+        tokens=int(losses.labels.sum()),
+        improved_rows=int((losses.tuned < losses.base).sum()),
     )
-
-
-def _chrf(pairs: Sequence[AnswerPair]) -> dict[str, float] | None:
-    known = [pair for pair in pairs if pair.reference]
-    if not known:
-        return None
-    references = [[str(pair.reference)] for pair in known]
-    return {
-        which: 100
-        * float(CHRFScore(n_word_order=0)([getattr(p, which) for p in known], references))
-        for which in MODELS
-    }
-
-
-def _draw(
-    folder: Path,
-    run: RunFolder,
-    pairs: Sequence[AnswerPair],
-    examples: Sequence[Example],
-    tokenizer: PreTrainedTokenizerBase,
-) -> list[str]:
-    drawn = []
-    if run.metrics.is_file():
-        loss_picture(*logged_losses(run.metrics), folder / "training_loss.png")
-        drawn.append("training_loss.png")
-    shown = [pairs[i] for i in _spread(len(pairs), PICTURED_ANSWERS)]
-    rows = [(pair.question, pair.base, pair.tuned) for pair in shown]
-    # For other places than the report, which has the answers as text.
-    answers_picture(rows, folder / "comparison_table.png")
-    if examples:
-        tokens = zip(examples[0].ids, examples[0].labels, strict=True)
-        parts = [
-            (str(tokenizer.decode([i for i, _ in group])), learned)
-            for learned, group in groupby(tokens, key=lambda token: token[1] != IGNORE)
-        ]
-        example_picture(parts, folder / "dataset_example.png")
-        drawn.append("dataset_example.png")
-    return drawn
 
 
 @contextmanager
-def _progress() -> Any:
-    """Bars on a terminal; on a pipe, nothing until the report."""
+def _progress() -> Iterator[StartBar]:
+    """Show progress bars on a terminal, and nothing on a pipe."""
     with Progress(transient=True) as progress:
 
-        def begin(name: str, total: int) -> OnProgress:
+        def start_bar(name: str, total: int) -> Callable[[int], None]:
             task = progress.add_task(name, total=total)
             return lambda rows: progress.advance(task, rows)
 
-        yield begin
+        yield start_bar

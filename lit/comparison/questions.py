@@ -1,4 +1,4 @@
-"""Questions to compare on: read from a file, turned into tokens."""
+"""The questions and texts of a comparison: read from files and encoded into tokens."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -11,11 +11,11 @@ from data.readers.source import read
 from data.template import continuation_ids, encode, prompt_ids
 from data.types import IGNORE, BadRow, DataError, Example, Message, RowError
 
-GENERAL = Path(data.__file__).parent / "corpora" / "general.ru-en.txt"
+GENERAL_TEXT = Path(data.__file__).parent / "corpora" / "general.ru-en.txt"
 
 
 class Question(NamedTuple):
-    """A question, with the conversation before it, and its answer if one is known."""
+    """A question, with the conversation before it, and its reference answer if there is one."""
 
     turns: list[Message]
     reference: str | None
@@ -26,20 +26,15 @@ class Question(NamedTuple):
         return self.turns[-1].content
 
 
-def questions(path: Path) -> list[Question]:
-    """The questions of a text file or a data file."""
+def read_questions(path: Path) -> list[Question]:
+    """Read questions from a text file, one per line, or from a data file.
+
+    Raises:
+        DataError: The file or one of its rows cannot be read, or it has no questions.
+    """
     if path.suffix.lower() == ".txt":
-        try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except OSError as error:
-            raise DataError(f"{path}: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise DataError(f"{path} is not UTF-8; save it as UTF-8") from None
-        found = [Question([Message("user", line.strip())], None) for line in lines if line.strip()]
-        if not found:
-            raise DataError(f"{path} holds no questions")
-        return found
-    rows = []
+        return _read_lines(path)
+    questions = []
     for row in read(path):
         if isinstance(row, BadRow):
             raise DataError(str(row))
@@ -48,29 +43,48 @@ def questions(path: Path) -> list[Question]:
         except RowError as error:
             raise DataError(f"{row.file}:{row.line}: {error}") from None
         last = max(i for i, message in enumerate(messages) if message.role == "assistant")
-        rows.append(Question(messages[:last], messages[last].content))
-    return rows
+        questions.append(Question(messages[:last], messages[last].content))
+    return questions
 
 
-def example(row: Question, tokenizer: PreTrainedTokenizerBase) -> Example:
-    """A question with its known answer in tokens, the answer labeled."""
-    assert row.reference is not None
+def _read_lines(path: Path) -> list[Question]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not UTF-8: save it as UTF-8") from None
+    questions = [Question([Message("user", line.strip())], None) for line in lines if line.strip()]
+    if not questions:
+        raise DataError(f"{path} has no questions: write one per line")
+    return questions
+
+
+def evenly_spread(total: int, count: int) -> list[int]:
+    """Return up to ``count`` indices, evenly spread over ``total``."""
+    count = min(count, total)
+    return [i * total // count for i in range(count)]
+
+
+def encode_reference(question: Question, tokenizer: PreTrainedTokenizerBase) -> Example:
+    """Return a question and its reference answer in tokens; only the answer has labels."""
+    assert question.reference is not None
     if tokenizer.chat_template:
-        return encode([*row.turns, Message("assistant", row.reference)], tokenizer)
-    before = continuation_ids(row.text, tokenizer)
-    after = continuation_ids(f" {row.reference}", tokenizer)
-    return Example(before + after, [IGNORE] * len(before) + after)
+        return encode([*question.turns, Message("assistant", question.reference)], tokenizer)
+    prompt = continuation_ids(question.text, tokenizer)
+    answer = continuation_ids(f" {question.reference}", tokenizer)
+    return Example(prompt + answer, [IGNORE] * len(prompt) + answer)
 
 
-def prompt_of(row: Question, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens after which the question is to be answered."""
+def encode_prompt(question: Question, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the tokens after which a model writes its answer."""
     if tokenizer.chat_template:
-        return prompt_ids(row.turns, tokenizer)
-    return continuation_ids(row.text, tokenizer)
+        return prompt_ids(question.turns, tokenizer)
+    return continuation_ids(question.text, tokenizer)
 
 
 def general_text(tokenizer: PreTrainedTokenizerBase) -> list[Example]:
-    """The paragraphs of the general text, labeled whole but for their first token."""
-    paragraphs = GENERAL.read_text("utf-8").split("\n\n")
+    """Return the paragraphs of the general text; all tokens but the first have labels."""
+    paragraphs = GENERAL_TEXT.read_text("utf-8").split("\n\n")
     tokens = [continuation_ids(text.strip(), tokenizer) for text in paragraphs]
     return [Example(ids, [IGNORE, *ids[1:]]) for ids in tokens]

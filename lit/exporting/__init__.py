@@ -1,1 +1,1 @@
-"""The adapter for other tools: merged folder, PEFT folder, GGUF file."""
+"""The adapter for other tools: merged folder, PEFT folder, GGUF file, Modelfile."""

@@ -1,21 +1,20 @@
-"""A merged model as a folder, proved before it is there."""
+"""Write a merged model as a folder, after checking that it computes what the adapter computes."""
 
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM
 
-from data.template import continuation_ids
-from lit.exporting.probe import distance, probe
-from lit.model.generation import stop_tokens
+from lit.exporting.modelfile import modelfile
+from lit.exporting.probe import probe_logits, relative_difference
 from lit.model.tuned import load_tuned, stored_dtype
 from lit.run.output import appearing, check_free
 from lora.config import ConfigError
 from lora.inject import merge
 
-MAX_MOVED = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.25}
-"""How far rounding weights to a dtype may move logits, as a share of their size; bfloat16 keeps 8
-bits of each, and a small model with a strong adapter was seen to move by 0.12."""
+MAX_DIFFERENCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.25}
+"""The largest relative difference of logits that rounding the weights to a dtype may cause.
+bfloat16 has 8 significant bits; a small model with a strong adapter was seen to differ by 0.12."""
 
 
 def merge_into(
@@ -26,74 +25,54 @@ def merge_into(
     ollama: bool = False,
     quantize: str | None = None,
 ) -> float:
-    """Write a merged model, after loading it again to see that it says what the adapter says.
+    """Write a merged model, after loading it again and comparing its logits.
 
     Args:
-        folder: Must not exist, or be empty; it appears whole or not at all.
+        folder: The folder to make, atomically; it must not exist, or be empty.
         adapter: The adapter's folder.
         base: The base model, if it is not where the adapter says.
-        dtype: Of the weights written; None for the base's own.
-        ollama: Write a Modelfile beside the weights.
-        quantize: How the base was held in training; it is merged into its dense original.
+        dtype: The dtype of the written weights; None for the base's own.
+        ollama: Whether to write a Modelfile too.
+        quantize: How the base was quantized in training; the adapter is merged into the dense
+            base.
 
     Returns:
-        How far the logits moved from the adapter's, as a share of their size; with ``quantize``,
-        from those over the quantized base.
+        The relative difference of the merged model's logits from the adapter's; with
+        ``quantize``, from those of the adapter on the quantized base.
 
     Raises:
-        ConfigError: The folder is taken, the adapter does not fit, a merged weight is not finite,
-            or the merged model says something else.
+        ConfigError: The folder is not empty, the adapter does not fit its base, a merged weight
+            is not finite, or the merged model computes other logits.
     """
     check_free(folder)
     stored = stored_dtype(adapter, base)
     dtype = dtype or stored
-    # The sum is made in float32 and rounded once, to whichever of the two is finer.
+    # Load in the finer dtype of the two: the weights are rounded once, when written.
     model, tokenizer = load_tuned(adapter, base, torch.promote_types(stored, dtype))
-    wanted = probe(model, tokenizer)
+    expected = probe_logits(model, tokenizer)
     merge(model)
     if broken := [name for name, p in model.named_parameters() if not p.isfinite().all()]:
-        raise ConfigError(f"the merged {broken[0]} is not finite; nothing was written")
+        raise ConfigError(
+            f"the merged weight {broken[0]} is not finite, so nothing was written: check the "
+            "base's weights, or train with a lower model.lr"
+        )
     model.to(dtype)  # type: ignore[arg-type]
     with appearing(folder) as new:
         model.save_pretrained(new)
         tokenizer.save_pretrained(new)
         if ollama:
             (new / "Modelfile").write_text(modelfile(model, tokenizer), encoding="utf-8")
-        again = AutoModelForCausalLM.from_pretrained(
+        written = AutoModelForCausalLM.from_pretrained(
             new, dtype=dtype, trust_remote_code=False, local_files_only=True
         )
-        moved = distance(probe(again, tokenizer), wanted)
-        if not moved < MAX_MOVED[dtype]:
+        logits = probe_logits(written, tokenizer)
+        difference = relative_difference(logits, expected)
+        if not difference < MAX_DIFFERENCE[dtype]:
             raise ConfigError(
-                f"the merged model's logits differ from the adapter's by {moved:.1%}; "
-                "nothing was written"
+                f"the merged model's logits differ from the adapter's by {difference:.1%}, more "
+                f"than {MAX_DIFFERENCE[dtype]:.1%}, so nothing was written"
             )
         if quantize:
             trained, _ = load_tuned(adapter, base, quantize=quantize)
-            moved = distance(probe(again, tokenizer), probe(trained, tokenizer))
-    return moved
-
-
-def modelfile(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
-    """An Ollama Modelfile with the template and the stop tokens of training."""
-    lines = ["FROM ."]
-    if tokenizer.chat_template:
-        asked = {"role": "user", "content": "{{ .Prompt }}"}
-        told = {"role": "system", "content": "{{ .System }}"}
-        alone, with_system = (_rendered(turns, tokenizer) for turns in ([asked], [told, asked]))
-        lines.append(
-            f'TEMPLATE """{{{{ if .System }}}}{with_system}{{{{ else }}}}{alone}{{{{ end }}}}"""'
-        )
-    for token in stop_tokens(model, tokenizer):
-        lines.append(f'PARAMETER stop "{tokenizer.convert_ids_to_tokens(token)}"')
-    return "\n".join(lines) + "\n"
-
-
-def _rendered(turns: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase) -> str:
-    text = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-    # Ollama puts the first token there by itself.
-    return text.removeprefix(tokenizer.bos_token or "") if _adds_bos(tokenizer) else text
-
-
-def _adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
-    return continuation_ids("a", tokenizer)[0] == tokenizer.bos_token_id
+            difference = relative_difference(logits, probe_logits(trained, tokenizer))
+    return difference

@@ -1,9 +1,9 @@
-"""An adapter's folder for PEFT and what reads its format, proved before it is there."""
+"""Write an adapter's folder for PEFT and other tools that read its format."""
 
 import shutil
 from pathlib import Path
 
-from lit.exporting.probe import distance, probe
+from lit.exporting.probe import probe_logits, relative_difference
 from lit.model.tuned import base_of, load_tuned
 from lit.run.card import write_plain_card
 from lit.run.output import appearing, check_free
@@ -11,29 +11,29 @@ from lora.adapter import load_adapter, save_adapter
 from lora.config import ConfigError
 from lora.inject import eject
 
-MAX_MOVED = 1e-4
-"""How far rounding in float32 may move logits, as a share of their size."""
+MAX_DIFFERENCE = 1e-4
+"""The largest relative difference of logits that rounding in float32 may cause."""
 
 
 def write_peft(folder: Path, adapter: Path, base: str | None = None) -> float:
     """Write any adapter that loads here in the form that most tools read.
 
     Args:
-        folder: Must not exist, or be empty; it appears whole or not at all.
-        adapter: The adapter's folder; left as it is.
+        folder: The folder to make, atomically; it must not exist, or be empty.
+        adapter: The adapter's folder; it stays unchanged.
         base: The base model, if it is not where the adapter says.
 
     Returns:
-        How far the logits moved from the adapter's, as a share of their size.
+        The relative difference of the written adapter's logits from the original's.
 
     Raises:
-        ConfigError: The folder is taken, the adapter does not fit, or what was written says
-            something else.
+        ConfigError: The folder is not empty, the adapter does not fit its base, or the written
+            adapter computes other logits.
     """
     check_free(folder)
     name, revision = base_of(adapter, base)
     model, tokenizer = load_tuned(adapter, base)
-    wanted = probe(model, tokenizer)
+    expected = probe_logits(model, tokenizer)
     with appearing(folder) as new:
         save_adapter(model, new, name, revision)
         tokenizer.save_pretrained(new)
@@ -43,10 +43,10 @@ def write_peft(folder: Path, adapter: Path, base: str | None = None) -> float:
         else:
             write_plain_card(new, name)
         config = load_adapter(eject(model), new)
-        moved = distance(probe(model.eval(), tokenizer), wanted)
-        if not moved < MAX_MOVED:
+        difference = relative_difference(probe_logits(model.eval(), tokenizer), expected)
+        if not difference < MAX_DIFFERENCE:
             raise ConfigError(
-                f"the exported adapter (r {config.r}) moves the logits by {moved:.1%}; "
-                "nothing was written"
+                f"the exported adapter (r {config.r}) changes the logits by {difference:.1%}, "
+                f"more than {MAX_DIFFERENCE:.2%}, so nothing was written"
             )
-    return moved
+    return difference

@@ -1,4 +1,4 @@
-"""What a model answers to one text: the proof that two of them are the same."""
+"""The logits on one text, which show whether two models compute the same."""
 
 import torch
 from torch import Tensor
@@ -6,15 +6,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from data.template import continuation_ids
 
-TEXT = "What comes out must be what went in. Что вошло, то и вышло: 0123456789."
+PROBE_TEXT = "What comes out must be what went in. Что вошло, то и вышло: 0123456789."
 
 
 @torch.inference_mode()
-def probe(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Tensor:
-    """A model's logits on the text, (1, tokens, vocabulary), in float32."""
-    return model(input_ids=torch.tensor([continuation_ids(TEXT, tokenizer)])).logits.float()
+def probe_logits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Tensor:
+    """Return a model's logits on the probe text, (1, tokens, vocabulary), in float32."""
+    ids = torch.tensor([continuation_ids(PROBE_TEXT, tokenizer)])
+    return model(input_ids=ids).logits.float()
 
 
-def distance(logits: Tensor, wanted: Tensor) -> float:
-    """How far logits are from others, as a share of the others' size."""
-    return float((logits - wanted).norm() / wanted.norm())
+def relative_difference(logits: Tensor, reference: Tensor) -> float:
+    """Return the norm of ``logits - reference``, relative to the norm of ``reference``."""
+    return float((logits - reference).norm() / reference.norm())

@@ -1,1 +1,1 @@
-"""What is known before any weight is loaded: plan, memory estimate, findings."""
+"""Checks before training: plan, memory estimate and findings, without loading weights."""

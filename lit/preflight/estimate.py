@@ -1,4 +1,4 @@
-"""How much memory a run will need, worked out from the model's config alone."""
+"""The peak memory of a run, estimated from the model's config alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,130 +9,129 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from lit.model.base import locate
 from lit.model.loss import CHUNK
-from lit.preflight.meta_step import rehearse
+from lit.preflight.meta_step import trace_step
 from lit.run.memory import used
 from lit.train.module import PRECISIONS, LoRAModule
 from lora.config import ConfigError
 from lora.inject import ParameterCount, count_parameters, inject, lora_layers, trainable_parameters
 from lora.targets import linear_layers
 
-BLOCK = 256
-"""Numbers that share a scale in an optimizer of 8 bits."""
-SMALLEST = 4096
-"""Tensors with fewer numbers keep states of 32 bits there."""
+STATE_BLOCK = 256
+"""Values that share a scale in the states of an 8-bit optimizer."""
+MIN_8BIT_SIZE = 4096
+"""An 8-bit optimizer keeps 32-bit states for tensors with fewer values."""
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MemoryEstimate:
     """The parts of a run's peak memory, in bytes.
 
     Args:
-        size: Parameters that train, and all.
-        parts: What is held when the most is, by name.
-        loading: The peak before training, when weights that will be quantized are still dense.
-        whole: Whether the activations are among the parts; some families' sizes depend on numbers.
+        parameters: Trainable parameters, and all.
+        parts: The parts of the training peak, by name.
+        loading: The peak before training, while weights to quantize are still dense; else 0.
+        activations_known: Whether the parts include activations. False for model families in
+            which their size depends on the values of the weights.
     """
 
-    size: ParameterCount
+    parameters: ParameterCount
     parts: dict[str, int]
     loading: int
-    whole: bool = True
+    activations_known: bool = True
 
     @property
     def peak(self) -> int:
-        """The most that is needed at any time."""
+        """The peak of the whole run."""
         return max(self.loading, sum(self.parts.values()))
 
 
-def estimate(
+def estimate_memory(
     module: LoRAModule, precision: str, lengths: Sequence[int], labels: int, device: torch.device
-) -> Estimate:
-    """Estimate a run's peak memory on its device; no weight is loaded.
+) -> MemoryEstimate:
+    """Estimate a run's peak memory on its device, without loading weights.
 
     Args:
         module: The run's settings.
         precision: A key of ``lit.train.module.PRECISIONS``.
         lengths: Tokens of each row of the largest micro-batch.
-        labels: Its labeled tokens.
-        device: Where it trains. On a CPU the libraries of this process count as well; on a GPU
-            what CUDA keeps for itself does not.
+        labels: Labeled tokens of that micro-batch.
+        device: The device that trains. On a CPU the estimate includes the libraries of this
+            process; on a GPU it excludes what CUDA itself takes.
 
     Raises:
-        ConfigError: The base or the adapter cannot be, or the precision is unknown.
+        ConfigError: The base or the adapter does not exist, or the precision is unknown.
     """
     libraries = used() if device.type == "cpu" else 0
     if precision not in PRECISIONS:
-        raise ConfigError(f"trainer.precision is {precision}; there are {', '.join(PRECISIONS)}")
-    model = skeleton(module.base, module.revision, PRECISIONS[precision])
-    return estimate_of(model, module, lengths, labels, device, libraries)
+        raise ConfigError(
+            f"trainer.precision is {precision}; choose one of {', '.join(PRECISIONS)}"
+        )
+    model = meta_model(module.base, module.revision, PRECISIONS[precision])
+    return estimate_model_memory(model, module, lengths, labels, device, libraries)
 
 
-def estimate_of(
+def estimate_model_memory(
     model: PreTrainedModel,
     module: LoRAModule,
     lengths: Sequence[int],
     labels: int,
     device: torch.device,
     libraries: int = 0,
-) -> Estimate:
-    """The same of a base that need not be anywhere.
+) -> MemoryEstimate:
+    """Estimate the peak memory of training a model that is on the meta device.
 
     Args:
-        model: The base on the meta device, in the dtype it computes in; gets the adapter put on.
-        module, lengths, labels, device: As in ``estimate``.
-        libraries: What the process takes beside the run.
+        model: The base, in the dtype it computes in. This function injects the adapter.
+        module, lengths, labels, device: As in ``estimate_memory``.
+        libraries: Bytes that the process takes besides the run.
 
     Raises:
-        ConfigError: The adapter cannot be.
+        ConfigError: The adapter's settings do not fit the model.
     """
     dtype = model.dtype
-    dense = _bytes(model)
+    dense = sum(p.nbytes for p in model.parameters())
     quantized = dense - sum(
-        _saved(layer, module.quantize) for layer in linear_layers(model).values()
+        _saved_by_quantizing(layer, module.quantize) for layer in linear_layers(model).values()
     )
     inject(model, module.lora)
-    size, trained = count_parameters(model), list(trainable_parameters(model).values())
-    adapter = sum(p.nbytes for p in trained)
-    # DoRA and PiSSA keep numbers beside those that train.
-    adapter += sum(
-        b.nbytes for _, layer in lora_layers(model) for b in layer.buffers(recurse=False)
+    parameters, trainable = count_parameters(model), list(trainable_parameters(model).values())
+    trainable_bytes = sum(p.nbytes for p in trainable)
+    # DoRA and PiSSA keep buffers besides their trainable parameters.
+    buffer_bytes = sum(
+        buffer.nbytes for _, layer in lora_layers(model) for buffer in layer.buffers(recurse=False)
     )
-    widest = max((layer.weight.numel() for _, layer in lora_layers(model)), default=0)
+    largest = max((layer.weight.numel() for _, layer in lora_layers(model)), default=0)
+    states = sum(_optimizer_states(p.numel(), module.optimizer) for p in trainable)
     try:
-        step = rehearse(model, lengths, labels, module.gradient_checkpointing)
+        step = trace_step(model, lengths, labels, module.gradient_checkpointing)
     except RuntimeError:
-        # A mixture of experts, say: which of them a token goes to, only numbers tell.
+        # A mixture of experts, for example, routes tokens by values, which meta tensors lack.
         step = None
-    head = model.get_output_embeddings().weight
-    # The loss makes them inside one operation, into which the meta device does not look.
-    logits = min(CHUNK, labels) * head.shape[0] * 4
-    if dtype != torch.float32 and device.type == "cpu":
-        logits += head.numel() * 4  # there, a float32 copy of the vocabulary matrix is made too
-    passing = max(logits, step.peak - step.kept) if step else logits
+    temporary = _logits(model, labels, device)
+    if step:
+        temporary = max(temporary, step.peak - step.activations)
     if module.quantize:
-        passing += widest * dtype.itemsize
+        # One weight at a time is dequantized.
+        temporary += largest * dtype.itemsize
     parts = {
         f"weights, {module.quantize or str(dtype).removeprefix('torch.')}": quantized,
-        "adapter, float32": adapter,
-        "its gradients": sum(p.nbytes for p in trained),
-        f"its optimizer, {module.optimizer}": sum(
-            _states(p.numel(), module.optimizer) for p in trained
-        ),
-        f"activations of {sum(lengths)} tokens": step.kept if step else 0,
-        f"passing: logits of {min(CHUNK, labels)} tokens, gradients of activations": passing,
+        "adapter, float32": trainable_bytes + buffer_bytes,
+        "gradients of the adapter": trainable_bytes,
+        f"optimizer states, {module.optimizer}": states,
+        f"activations of {sum(lengths)} tokens": step.activations if step else 0,
+        f"temporary: logits of {min(CHUNK, labels)} tokens, gradients of activations": temporary,
     }
     if libraries:
         parts["Python and libraries"] = libraries
-    return Estimate(
-        size, parts, loading=dense + libraries if module.quantize else 0, whole=step is not None
-    )
+    loading = dense + libraries if module.quantize else 0
+    return MemoryEstimate(parameters, parts, loading, step is not None)
 
 
-def skeleton(base: str, revision: str | None, dtype: torch.dtype) -> PreTrainedModel:
-    """A base model on the meta device: every layer, and no weight.
+def meta_model(base: str, revision: str | None, dtype: torch.dtype) -> PreTrainedModel:
+    """Build a base model on the meta device: all layers, and no weights.
 
     Raises:
-        ConfigError: There is no such model, or it runs code of its own.
+        ConfigError: There is no such model, or it needs remote code.
     """
     where = locate(base, revision)
     try:
@@ -143,25 +142,30 @@ def skeleton(base: str, revision: str | None, dtype: torch.dtype) -> PreTrainedM
         raise ConfigError(f"{base} does not load: {str(error).splitlines()[0]}") from None
 
 
-def _bytes(model: nn.Module) -> int:
-    return sum(p.nbytes for p in model.parameters())
+def _logits(model: PreTrainedModel, labels: int, device: torch.device) -> int:
+    """Return the bytes of the loss, which one fused operation hides from a trace."""
+    head = model.get_output_embeddings().weight
+    logits = min(CHUNK, labels) * head.shape[0] * 4
+    if model.dtype != torch.float32 and device.type == "cpu":
+        logits += head.numel() * 4  # a CPU also copies the vocabulary matrix to float32
+    return logits
 
 
-def _saved(layer: nn.Linear, kind: str | None) -> int:
-    """What a layer's weight takes less when it is held in 4 or 8 bits."""
+def _saved_by_quantizing(layer: nn.Linear, kind: str | None) -> int:
+    """Return the bytes that a weight of 4 or 8 bits takes less than the dense one."""
     weight = layer.weight
     if kind is None:
         return 0
     if kind == "int8":
         return weight.nbytes - weight.numel() - 4 * weight.shape[0]
-    # 64 numbers share a scale of 8 bits, and 256 scales one of 32.
+    # 64 values share an 8-bit scale, and 256 scales share a 32-bit one.
     return weight.nbytes - weight.numel() // 2 - weight.numel() // 64 - weight.numel() // 4096
 
 
-def _states(numbers: int, optimizer: str) -> int:
-    """Bytes of an optimizer's states of a tensor."""
+def _optimizer_states(size: int, optimizer: str) -> int:
+    """Return the bytes of an optimizer's states for a tensor of ``size`` values."""
     if optimizer == "sgd":
         return 0
-    if optimizer == "adamw" or numbers < SMALLEST:
-        return 8 * numbers
-    return 2 * (numbers + 4 * -(-numbers // BLOCK))
+    if optimizer == "adamw" or size < MIN_8BIT_SIZE:
+        return 8 * size
+    return 2 * (size + 4 * -(-size // STATE_BLOCK))

@@ -1,11 +1,10 @@
-"""What a run will do, worked out from its plan."""
+"""Steps, tokens and labels of a run, computed from its plan."""
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from data.plan import Plan
 from lit.settings.arguments import Arguments
+from lit.train.schedule import warmup_steps
 
 
 @dataclass(frozen=True)
@@ -13,11 +12,12 @@ class Forecast:
     """The size of a run.
 
     Args:
-        epochs: How often the rows are gone through; None where trainer.max_steps may end the run.
-        steps: Optimizer steps in all; below 1 where nothing ends the run or begins it.
-        warmup: Steps of rising learning rate.
+        epochs: Passes over the rows; None where trainer.max_steps may end the run.
+        steps: Optimizer steps of the whole run; below 1 if the run has no end or no step.
+        warmup: Optimizer steps in which the learning rate rises.
         first: The plan of the first epoch.
-        tokens, labels: Tokens of an epoch, and those that are learned.
+        tokens: Tokens of an epoch.
+        labels: Labeled tokens of an epoch.
     """
 
     epochs: int | None
@@ -29,33 +29,26 @@ class Forecast:
 
 
 def forecast(arguments: Arguments) -> Forecast:
-    """Plan a run whose data are set up."""
+    """Compute the size of a run.
+
+    Args:
+        arguments: Started, with the data set up.
+    """
     data, trainer = arguments.datamodule, arguments.trainer
     steps = data.total_steps()
+    epochs_end_it = trainer.max_steps < 0 and (trainer.max_epochs or 0) > 0
     return Forecast(
-        epochs=trainer.max_epochs
-        if trainer.max_steps < 0 and (trainer.max_epochs or 0) > 0
-        else None,
+        epochs=trainer.max_epochs if epochs_end_it else None,
         steps=steps,
-        warmup=arguments.model.warmup_steps(steps),
-        first=data.epoch(0),
+        warmup=warmup_steps(arguments.model.warmup, steps),
+        first=data.plans.epoch(0),
         tokens=int(data.store.lengths[data.train_rows].sum()),
         labels=int(data.store.targets[data.train_rows].sum()),
     )
 
 
-def largest(arguments: Arguments, forecast: Forecast) -> tuple[list[int], int]:
-    """The micro-batch of the run with the most tokens: its rows' lengths, and its labels."""
+def largest_micro_batch(arguments: Arguments, forecast: Forecast) -> tuple[list[int], int]:
+    """Return the row lengths and the label count of the run's micro-batch with the most tokens."""
     data = arguments.datamodule
-    lengths = data.store.lengths[data.train_rows]
-    targets = data.store.targets[data.train_rows]
-    found: tuple[int, np.ndarray] = (-1, np.zeros(0, dtype=np.int64))
-    # Rows meet others in each epoch.
-    for epoch in range(max(1, forecast.epochs or 1)):
-        plan = forecast.first if epoch == 0 else data.epoch(epoch)
-        ends = np.concatenate([[0], lengths[plan.order].cumsum()])
-        tokens = ends[plan.starts[1:]] - ends[plan.starts[:-1]]
-        place = int(tokens.argmax())
-        if tokens[place] > found[0]:
-            found = int(tokens[place]), plan.order[plan.starts[place] : plan.starts[place + 1]]
-    return lengths[found[1]].tolist(), int(targets[found[1]].sum())
+    rows = data.train_rows[data.plans.largest(forecast.epochs or 1)]
+    return data.store.lengths[rows].tolist(), int(data.store.targets[rows].sum())

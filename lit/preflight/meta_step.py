@@ -1,4 +1,4 @@
-"""A step of training on the meta device: every tensor has its size, and none has its numbers."""
+"""The memory of a training step, traced on the meta device: tensors have sizes but no values."""
 
 import weakref
 from collections.abc import Sequence
@@ -19,105 +19,115 @@ from lit.model.fast_layers import use_fast_layers
 from lit.model.loss import sum_at
 
 
-class Step(NamedTuple):
-    """What a step of training holds beside the model, in bytes."""
+class StepMemory(NamedTuple):
+    """What a training step holds besides the model, in bytes."""
 
-    kept: int
-    """Activations that are kept for the backward pass when it begins."""
+    activations: int
+    """Tensors that are held when the backward pass begins."""
     peak: int
-    """The most that is held at any time, with the gradients of what trains."""
+    """The most that is held at any time, including the gradients of trainable parameters."""
 
 
-class Live(TorchDispatchMode):
-    """Counts the bytes of tensors that were made since it began and are still held."""
+class LiveBytes(TorchDispatchMode):
+    """A mode that counts the bytes of meta tensors created inside it that are still alive."""
 
     def __init__(self) -> None:
         super().__init__()
         self.bytes = self.peak = 0
-        self._held: set[int] = set()
+        self._alive: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {id(storage) for storage in _storages((args, kwargs))}
-        made = func(*args, **(kwargs or {}))
-        for storage in _storages(made):
-            # Some results are views of what was given.
-            if id(storage) not in given and id(storage) not in self._held:
-                self._hold(storage)
-        return made
+        inputs = {id(storage) for storage in _storages((args, kwargs))}
+        outputs = func(*args, **(kwargs or {}))
+        for storage in _storages(outputs):
+            # An output may be a view of an input.
+            if id(storage) not in inputs and id(storage) not in self._alive:
+                self._add(storage)
+        return outputs
 
-    def _hold(self, storage: torch.UntypedStorage) -> None:
-        place, size = id(storage), storage.nbytes()
-        self._held.add(place)
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key, size = id(storage), storage.nbytes()
+        self._alive.add(key)
         self.bytes += size
         self.peak = max(self.peak, self.bytes)
-        # The Python side of a storage lives as long as the storage, also within autograd.
-        weakref.finalize(storage, self._release, place, size)
+        # The Python object of a storage lives as long as the storage, also inside autograd.
+        weakref.finalize(storage, self._remove, key, size)
 
-    def _release(self, place: int, size: int) -> None:
-        self._held.discard(place)
+    def _remove(self, key: int, size: int) -> None:
+        self._alive.discard(key)
         self.bytes -= size
 
 
-class Fused(TorchFunctionMode):
-    """Attention by the kernel that holds no scores, as CPU and GPU compute it; meta would not."""
+class FusedAttention(TorchFunctionMode):
+    """A mode in which attention allocates no score matrix, as the fused kernels of CPU and GPU do.
+
+    On the meta device, torch would take the unfused path.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        # With dropout a CPU has no such kernel either.
+        # A CPU has no fused kernel with dropout either.
         if func is not F.scaled_dot_product_attention or kwargs.get("dropout_p"):
             return func(*args, **kwargs)
         kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-        # It takes fewer heads of keys than of queries without being told.
-        named = {name: value for name, value in kwargs.items() if name != "enable_gqa"}
-        if named.get("attn_mask") is not None:
-            named["attn_mask"] = named["attn_mask"].to(args[0].dtype)
-        return kernel(*args, **named)[0]
+        # This kernel takes grouped key heads as they are and has no argument for it.
+        options = {name: value for name, value in kwargs.items() if name != "enable_gqa"}
+        if options.get("attn_mask") is not None:
+            options["attn_mask"] = options["attn_mask"].to(args[0].dtype)
+        return kernel(*args, **options)[0]
 
 
-def rehearse(
+def trace_step(
     model: PreTrainedModel, lengths: Sequence[int], labels: int, gradient_checkpointing: bool
-) -> Step:
-    """Go forward and back through a model that has no numbers.
+) -> StepMemory:
+    """Run the forward and the backward pass of a model on the meta device.
 
     Args:
         model: On the meta device, with adapters.
         lengths: Tokens of each row of the micro-batch.
-        labels: Its labeled tokens.
+        labels: Labeled tokens of the micro-batch.
         gradient_checkpointing: As in ``LoRAModule``.
+
+    Raises:
+        RuntimeError: The sizes of the model's tensors depend on values.
     """
-    batch = _batch(lengths)
-    # Some families look for padding in the tokens, of which there are none.
+    batch = _meta_batch(lengths)
+    # Some families search the token values for padding; meta tensors have no values.
     model.config.pad_token_id = None
-    if _packs(model):
+    if _accepts_packing(model):
         model.set_attn_implementation(PACKED)
     if gradient_checkpointing:
-        again = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), Fused())}
-        model.gradient_checkpointing_enable(again)
+        # The recomputed forward passes need the attention mode as well.
+        options = {
+            "use_reentrant": False,
+            "context_fn": lambda: (nullcontext(), FusedAttention()),
+        }
+        model.gradient_checkpointing_enable(options)
     else:
         use_fast_layers(model, ["gated MLP"])
     model.train()
     targets = torch.empty(labels, dtype=torch.int64, device="meta")
-    with Live() as live, Fused():
+    with LiveBytes() as live, FusedAttention():
         hidden = hidden_states(model, batch)[0]
-        kept = live.bytes
+        activations = live.bytes
         sum_at(model, hidden.index_select(0, targets), targets).backward()
-    return Step(kept, live.peak)
+    return StepMemory(activations, live.peak)
 
 
-def _batch(lengths: Sequence[int]) -> Batch:
+def _meta_batch(lengths: Sequence[int]) -> Batch:
     ids = torch.empty((1, sum(lengths)), dtype=torch.int64, device="meta")
-    borders = torch.tensor([0, *lengths]).cumsum(0, dtype=torch.int32)
-    return Batch(ids, ids, ids, borders, max(lengths))
+    cu_seqlens = torch.tensor([0, *lengths]).cumsum(0, dtype=torch.int32)
+    return Batch(ids, ids, ids, cu_seqlens, max(lengths))
 
 
 @torch.no_grad()
-def _packs(model: PreTrainedModel) -> bool:
-    """Whether a model takes packed attention; whether rightly, only numbers could tell."""
+def _accepts_packing(model: PreTrainedModel) -> bool:
+    """Return whether a model runs with packed attention; only real values show if it is right."""
     before = model.config._attn_implementation
     try:
         model.set_attn_implementation(PACKED)
-        with Fused():
-            hidden_states(model, _batch([2, 2]))
+        with FusedAttention():
+            hidden_states(model, _meta_batch([2, 2]))
     except UnpackableError:
         return False
     finally:

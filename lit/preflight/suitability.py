@@ -1,6 +1,6 @@
-"""Whether the data suit the model and the settings: each doubt a reason.
+"""Rules on whether the data suit the model and the settings.
 
-A new doubt is a function, and its line in ``RULES`` of ``lit.preflight.verdict``.
+A new rule is a function, and its line in ``RULES`` of ``lit.preflight.verdict``.
 """
 
 import math
@@ -18,28 +18,30 @@ from lit.preflight.finding import Finding
 from lit.preflight.forecast import Forecast
 from lit.settings.arguments import Arguments
 
-FEW_ROWS = 50
-OFTEN = 0.05
-"""The share of cut or left-out rows that is worth a warning."""
-SAME = 1 / 3
-"""The share of rows with one and the same answer that is worth a warning."""
-ROUND = 64
+FEW_ROWS, ENOUGH_ROWS = 50, 200
+MAX_SHORTENED = 0.05
+"""The share of rows that are cut or left out above which a run gets a warning."""
+MAX_EQUAL = 1 / 3
+"""The share of rows with the same answer above which a run gets a warning."""
+LENGTH_STEP = 64
 """Proposed lengths are multiples of it."""
-LOOKED_AT = 2000
+SAMPLED_ROWS = 2000
 """Rows whose answers are compared, evenly spread."""
 
 
-def lengths(arguments: Arguments, forecast: Forecast) -> Iterator[Finding]:
-    """Rows beyond max_length, or beyond what the model was made for."""
+def check_lengths(arguments: Arguments, forecast: Forecast) -> Iterator[Finding]:
+    """Find rows that are longer than max_length, or than the model supports."""
     data, limit = arguments.datamodule, arguments.config.data.max_length
     beyond, read = data.store.report.beyond(), data.store.report.read
-    if len(beyond) > OFTEN * read:
-        every, most = (
-            ROUND * math.ceil((limit + np.quantile(beyond, share)) / ROUND) for share in (1, 0.9)
+    if len(beyond) > MAX_SHORTENED * read:
+        fits_all, fits_most = (
+            LENGTH_STEP * math.ceil((limit + np.quantile(beyond, share)) / LENGTH_STEP)
+            for share in (1, 0.9)
         )
         yield Finding(
-            f"{len(beyond) / read:.0%} of the rows are cut or left out at data.max_length {limit}: "
-            f"{every} would hold all of them" + (f", {most} nine in ten" if most < every else "")
+            f"{len(beyond) / read:.0%} of the rows are longer than data.max_length {limit} and are "
+            f"cut or left out: add --data.max_length {fits_all}, which fits all of them"
+            + (f", or {fits_most}, which fits 90% of them" if fits_most < fits_all else "")
         )
     where = locate(data.base, data.revision)
     config = AutoConfig.from_pretrained(data.base, trust_remote_code=False, **where)
@@ -47,28 +49,28 @@ def lengths(arguments: Arguments, forecast: Forecast) -> Iterator[Finding]:
     longest = int(data.store.lengths[data.train_rows].max())
     if positions and longest > positions:
         yield Finding(
-            f"the longest row has {longest} tokens, and the model was made for {positions}: lower "
-            "data.max_length to that"
+            f"the longest row has {longest} tokens, but the model supports {positions}: "
+            f"add --data.max_length {positions}"
         )
 
 
-def template(arguments: Arguments, forecast: Forecast) -> Iterator[Finding]:
-    """A template that is not the one the model was trained with."""
+def check_template(arguments: Arguments, forecast: Forecast) -> Iterator[Finding]:
+    """Find a chat template that differs from the one the model was trained with."""
     data = arguments.datamodule
-    own = load_tokenizer(data.base, data.revision)
-    ends = {own.eos_token_id, *_ends_of(data.base, data.revision)}
+    original = load_tokenizer(data.base, data.revision)
+    ends = {original.eos_token_id, *_end_tokens(data.base, data.revision)}
     stop = stop_token(data.tokenizer)
     if stop not in ends:
         yield Finding(
-            f"the template ends an answer with {data.tokenizer.convert_ids_to_tokens(stop)}, and "
-            f"the model ends its texts with {own.eos_token}, like a base model that never chatted: "
-            "use data.template plain"
+            f"the template ends an answer with {data.tokenizer.convert_ids_to_tokens(stop)}, but "
+            f"the model ends its texts with {original.eos_token}, as a base model without chat "
+            "training does: add --data.template plain"
         )
-    # Some base models carry a template whose end of an answer they never learned.
-    elif data.template == "plain" and own.chat_template and _stop_of(own) in ends:
+    # Some base models ship a template with an end token that they never learned.
+    elif data.template == "plain" and original.chat_template and _stop_of(original) in ends:
         yield Finding(
-            "this model was trained to chat in a template of its own, and data.template is plain: "
-            "use auto or chat, so that it builds on what it knows"
+            "data.template is plain, but this model was trained with a chat template: "
+            "add --data.template auto to train in that one"
         )
 
 
@@ -76,35 +78,39 @@ def _stop_of(tokenizer: PreTrainedTokenizerBase) -> int | None:
     try:
         return stop_token(tokenizer)
     except DataError:
-        # A template that cannot be used is a reason to take plain.
+        # If the template cannot be used, plain is the right choice.
         return None
 
 
-def _ends_of(base: str, revision: str | None) -> list[int]:
-    """The tokens that end a text, as the model's own files say."""
+def _end_tokens(base: str, revision: str | None) -> list[int]:
+    """Return the tokens that end a text, from the model's generation config."""
     try:
         config = GenerationConfig.from_pretrained(base, **locate(base, revision))  # type: ignore[arg-type]
     except OSError:
         return []
-    found = config.eos_token_id
-    return found if isinstance(found, list) else [found]
+    ends = config.eos_token_id
+    return ends if isinstance(ends, list) else [ends]
 
 
-def answers(arguments: Arguments, forecast: Forecast) -> Iterator[Finding]:
-    """Too few rows, or one answer to most of them."""
+def check_answers(arguments: Arguments, forecast: Forecast) -> Iterator[Finding]:
+    """Find too few rows, or one answer that many rows share."""
     data = arguments.datamodule
     rows = data.train_rows
     if len(rows) < FEW_ROWS:
-        yield Finding(f"{len(rows)} rows train: so few are learned by heart, not generalized")
-    looked_at = rows[:: max(1, len(rows) // LOOKED_AT)]
-    given = Counter(
+        yield Finding(
+            f"{len(rows)} rows train: the model will memorize them; "
+            f"{ENOUGH_ROWS} or more generalize better"
+        )
+    sampled = rows[:: max(1, len(rows) // SAMPLED_ROWS)]
+    counts = Counter(
         tuple(label for label in data.store.example(row).labels if label != IGNORE)
-        for row in looked_at
+        for row in sampled
     )
-    answer, times = given.most_common(1)[0]
-    if times > max(1, SAME * len(looked_at)):
+    answer, count = counts.most_common(1)[0]
+    if count > max(1, MAX_EQUAL * len(sampled)):
         text = str(data.tokenizer.decode(list(answer), skip_special_tokens=True))
         yield Finding(
-            f"{times / len(looked_at):.0%} of the rows have one and the same answer, "
-            f"“{textwrap.shorten(text, 60, placeholder=' …')}”: it may become the answer to all"
+            f"{count / len(sampled):.0%} of the rows have the same answer, "
+            f"“{textwrap.shorten(text, 60, placeholder=' …')}”: the model may give it to every "
+            "question; remove such rows, or add rows with other answers"
         )

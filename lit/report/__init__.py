@@ -1,1 +1,1 @@
-"""Pages and pictures: the same sections in a terminal, in Markdown and in HTML."""
+"""Pages of sections, with pictures: in a terminal, in Markdown and in HTML."""

@@ -1,4 +1,4 @@
-"""What a command found, as sections: the same in the terminal, in Markdown and in HTML."""
+"""A page of sections: the same in a terminal, in Markdown and in HTML."""
 
 import base64
 from collections.abc import Iterable, Sequence
@@ -20,13 +20,15 @@ class Section:
     """A part of a page.
 
     Args:
-        title: Its heading.
-        text: What it says.
-        headers, rows: A table.
-        pictures: Names of .png files.
-        parts: A text in two colors: pieces, each with whether it is learned.
+        title: The heading.
+        text: A paragraph below the heading.
+        headers: The column names of a table.
+        rows: The rows of the table, as texts.
+        pictures: File names of .png pictures.
+        spans: Pieces of an example: (text, whether its tokens have labels). The two kinds get
+            different colors.
         wide: Whether the table's cells hold long texts.
-        tone: The color of the first section's text.
+        tone: The color of the text; only the first section of a page shows it.
     """
 
     title: str
@@ -34,18 +36,20 @@ class Section:
     headers: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
     pictures: Sequence[str] = ()
-    parts: Sequence[tuple[str, bool]] = ()
+    spans: Sequence[tuple[str, bool]] = ()
     wide: bool = False
     tone: Literal["good", "warn", "bad"] = "good"
 
 
 def write_page(path: Path, title: str, sections: Sequence[Section], pictures: Path) -> None:
-    """Write a page that needs no other file, if it is HTML; Markdown names its pictures.
+    """Write sections as an HTML page or a Markdown file.
+
+    HTML contains its pictures and needs no other file; Markdown links to them.
 
     Args:
-        path: A .html or .md file; it appears whole or not at all.
-        title: The page's heading.
-        sections: In order.
+        path: A .html or .md file, replaced atomically.
+        title: The heading of the page.
+        sections: The sections, in order.
         pictures: The folder of the sections' pictures.
     """
     environment = jinja2.Environment(
@@ -61,7 +65,7 @@ def write_page(path: Path, title: str, sections: Sequence[Section], pictures: Pa
 
 
 def show_page(sections: Iterable[Section]) -> None:
-    """Print sections; a terminal shows no pictures."""
+    """Print sections to the terminal, without pictures."""
     console = Console()
     for section in sections:
         console.print(f"[bold]{section.title}[/bold]")
@@ -74,25 +78,26 @@ def show_page(sections: Iterable[Section]) -> None:
             for row in section.rows:
                 table.add_row(*(escape(_printable(text)) for text in row))
             console.print(table)
-        if section.parts:
+        if section.spans:
             styles = {True: "bold green", False: "dim"}
-            pieces = ((_printable(text), styles[learned]) for text, learned in section.parts)
+            pieces = ((_printable(text), styles[labeled]) for text, labeled in section.spans)
             console.print(Text.assemble(*pieces))
         console.print()
 
 
 def _printable(text: str) -> str:
-    """A text without the control characters that a terminal would obey."""
+    """Remove control characters, which a terminal would execute."""
     return "".join(letter for letter in text if letter.isprintable() or letter == "\n")
 
 
 def _cell(text: str) -> str:
-    """A text that stays in one cell of a Markdown table and starts no markup there."""
+    """Escape a text for one cell of a Markdown table."""
     for mark in "\\`*_[]<>|#":
         text = text.replace(mark, f"\\{mark}")
     return "<br>".join(text.splitlines())
 
 
 def _inline(picture: Path) -> str:
+    """Return a picture as a data URL."""
     data = base64.b64encode(picture.read_bytes()).decode()
     return f"data:image/png;base64,{data}"

@@ -1,4 +1,4 @@
-"""Pictures: losses, answers side by side, one example with its labels."""
+"""Pictures of losses, answers, row lengths and one example."""
 
 import textwrap
 from collections.abc import Sequence
@@ -9,20 +9,22 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from lit.run.metrics import Points
+from lora.files import replacing
 
-matplotlib.rcParams["text.parse_math"] = False  # a dollar sign in an answer is a dollar sign
+matplotlib.rcParams["text.parse_math"] = False  # answers contain dollar signs, not formulas
 
-MASKED, LEARNED = "#6b7280", "#15803d"
+MASKED, LABELED = "#6b7280", "#15803d"
+Points = Sequence[tuple[int, float]]
+"""(optimizer step, loss) pairs."""
 
 
 def loss_picture(train: Points, val: Points, path: Path) -> None:
-    """Draw the losses of a run.
+    """Draw the training and validation losses of a run.
 
     Args:
-        train: (optimizer step, loss) of each step.
-        val: The same of each validation; step 0 is the base model.
-        path: A .png file.
+        train: The loss of each optimizer step.
+        val: The loss of each validation; step 0 is the base model.
+        path: The .png file to write.
     """
     figure = Figure(figsize=(8, 4.5))
     axes = figure.subplots()
@@ -44,11 +46,11 @@ def loss_picture(train: Points, val: Points, path: Path) -> None:
 
 
 def answers_picture(rows: Sequence[tuple[str, str, str]], path: Path) -> None:
-    """Draw a table of questions with both answers.
+    """Draw a table of questions with the answers of both models.
 
     Args:
-        rows: (question, base's answer, tuned's answer).
-        path: A .png file.
+        rows: (question, answer of the base model, answer of the tuned model).
+        path: The .png file to write.
     """
     widths, characters = (0.2, 0.4, 0.4), (24, 52, 52)
     wrapped = [[_wrap(text, n) for text, n in zip(row, characters, strict=True)] for row in rows]
@@ -67,34 +69,34 @@ def answers_picture(rows: Sequence[tuple[str, str, str]], path: Path) -> None:
     table.set_fontsize(9)
     for (row, column), cell in table.get_celld().items():
         cell.set_height(heights[row] / sum(heights))
-        cell.PAD = 0.008 / widths[column]  # matplotlib's is a tenth of the width
+        cell.PAD = 0.008 / widths[column]  # matplotlib's default is a tenth of the width
         cell.set_edgecolor("#d1d5db")
         if row == 0:
             cell.set_facecolor("#f3f4f6")
     _save(figure, path)
 
 
-def example_picture(parts: Sequence[tuple[str, bool]], path: Path) -> None:
+def example_picture(spans: Sequence[tuple[str, bool]], path: Path) -> None:
     """Draw one row as the model sees it.
 
     Args:
-        parts: (text, whether its tokens are learned), in order.
-        path: A .png file.
+        spans: (text, whether its tokens have labels), in order.
+        path: The .png file to write.
     """
-    blocks = [(_wrap(text.strip("\n"), 100, 60), learned) for text, learned in parts]
-    lines = [block.count("\n") + 1.4 for block, _ in blocks]
-    figure = Figure(figsize=(11, 0.21 * (sum(lines) + 3)))
+    blocks = [(_wrap(text.strip("\n"), 100, 60), labeled) for text, labeled in spans]
+    heights = [block.count("\n") + 1.4 for block, _ in blocks]
+    figure = Figure(figsize=(11, 0.21 * (sum(heights) + 3)))
     axes = figure.subplots()
     axes.axis("off")
-    total, top = sum(lines) + 2, 0.0
+    total, top = sum(heights) + 2, 0.0
     axes.text(0, 1, "masked", color=MASKED, va="top", fontsize=10, weight="bold")
-    axes.text(0.1, 1, "learned", color=LEARNED, va="top", fontsize=10, weight="bold")
-    for (block, learned), height in zip(blocks, lines, strict=True):
+    axes.text(0.1, 1, "labeled", color=LABELED, va="top", fontsize=10, weight="bold")
+    for (block, labeled), height in zip(blocks, heights, strict=True):
         axes.text(
             0,
             1 - (top + 2) / total,
             block,
-            color=LEARNED if learned else MASKED,
+            color=LABELED if labeled else MASKED,
             va="top",
             fontsize=10,
             family="DejaVu Sans Mono",
@@ -104,11 +106,11 @@ def example_picture(parts: Sequence[tuple[str, bool]], path: Path) -> None:
 
 
 def lengths_picture(lengths: np.ndarray, path: Path) -> None:
-    """Draw how many rows have how many tokens.
+    """Draw a histogram of row lengths.
 
     Args:
         lengths: (rows,) tokens of each row.
-        path: A .png file.
+        path: The .png file to write.
     """
     figure = Figure(figsize=(8, 3.5))
     axes = figure.subplots()
@@ -119,18 +121,19 @@ def lengths_picture(lengths: np.ndarray, path: Path) -> None:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=120, bbox_inches="tight", pad_inches=0.15)
+    with replacing(path) as new:
+        figure.savefig(new, dpi=120, bbox_inches="tight", pad_inches=0.15)
 
 
 def _wrap(text: str, width: int, lines: int = 14) -> str:
-    """Text in lines, the last of them … where there are more."""
+    """Wrap a text to a number of lines; an ellipsis replaces the rest."""
     wrapped = [part for line in text.splitlines() for part in textwrap.wrap(line, width) or [""]]
     shown = wrapped[:lines] + (["…"] if len(wrapped) > lines else [])
     return "\n".join(shown)
 
 
-def _smooth(values: tuple[float, ...], weight: float = 0.9) -> list[float]:
-    """An exponential average, corrected for its start."""
+def _smooth(values: Sequence[float], weight: float = 0.9) -> list[float]:
+    """Return the exponential moving average, corrected for the bias of its start."""
     smooth, average, total = [], 0.0, 0.0
     for value in values:
         average = weight * average + (1 - weight) * value

@@ -1,4 +1,4 @@
-"""Base against tuned: the numbers, and the page."""
+"""python -m lit.compare: its numbers, its files and its page."""
 
 import json
 import re
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from data.types import IGNORE, Example
 from lit.compare import main
-from lit.comparison.measure import Losses, losses
+from lit.comparison.losses import Losses, measure_losses
 from lit.fit import main as fit
 from lit.model.generation import Sampling, answers, stream
 from lit.model.tuned import load
@@ -22,7 +22,7 @@ HOSTILE = '<script>alert(1)</script> | **bold** $x_1$ & "quotes"'
 
 @pytest.fixture(scope="module")
 def run(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run on a tiny model, with rows that try to break the page."""
+    """A finished run on a tiny model; its rows try to break the page."""
     folder = tmp_path_factory.mktemp("run")
     rows = [
         {"prompt": f"Вопрос {i}: {HOSTILE}", "response": f"Ответ номер {i}."} for i in range(12)
@@ -40,29 +40,29 @@ def run(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def comparison(run: Path) -> Path:
-    """Its comparison with the default arguments."""
+    """The run's comparison with default arguments."""
     assert main(["--adapter", str(run / "adapter"), "--max_new_tokens", "12"]) == 0
     return run / "comparison"
 
 
-def test_a_comparison_leaves_its_files(comparison: Path) -> None:
+def test_a_comparison_writes_its_files(comparison: Path) -> None:
     assert {path.name for path in comparison.iterdir()} == {
         *("report.html", "report.md", "report.json", "base_answers.txt", "tuned_answers.txt"),
         *("training_loss.png", "comparison_table.png", "dataset_example.png"),
     }
 
 
-def test_the_measured_loss_is_the_one_that_training_measured(run: Path, comparison: Path) -> None:
+def test_the_measured_loss_equals_the_one_of_training(run: Path, comparison: Path) -> None:
     result = json.loads((comparison / "report.json").read_text("utf-8"))
     card = (run / "adapter" / "README.md").read_text("utf-8")
     base, tuned = re.findall(r"^\| (?:base|with this adapter) \| ([\d.]+)", card, re.MULTILINE)
     assert result["loss"]["base"] == pytest.approx(float(base), abs=1e-4)
     assert result["loss"]["tuned"] == pytest.approx(float(tuned), abs=1e-4)
     assert result["loss"]["rows"] == 6
-    assert "never trained on" in result["source"]
+    assert "never trained on" in result["data_source"]
 
 
-def test_the_page_is_whole_and_escapes_what_rows_say(comparison: Path) -> None:
+def test_the_page_is_complete_and_escapes_the_rows_text(comparison: Path) -> None:
     page = (comparison / "report.html").read_text("utf-8")
     assert "<script" not in page
     assert "&lt;script&gt;" in page
@@ -70,7 +70,7 @@ def test_the_page_is_whole_and_escapes_what_rows_say(comparison: Path) -> None:
     assert not re.findall(r"(?:src|href)=\"(?!data:)", page)
 
 
-def test_markdown_keeps_every_row_in_its_cells(comparison: Path) -> None:
+def test_markdown_keeps_each_text_in_its_cell(comparison: Path) -> None:
     text = (comparison / "report.md").read_text("utf-8")
     assert "<script>" not in text
     tables = [line for line in text.splitlines() if line.startswith("|") and "Вопрос" in line]
@@ -78,7 +78,7 @@ def test_markdown_keeps_every_row_in_its_cells(comparison: Path) -> None:
     assert all(len(re.findall(r"(?<!\\)\|", line)) == 5 for line in tables)
 
 
-def test_rows_without_a_run_must_be_given(
+def test_without_a_run_data_or_questions_are_required(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     moved = tmp_path / "adapter"
@@ -86,19 +86,19 @@ def test_rows_without_a_run_must_be_given(
     for path in (run / "adapter").iterdir():
         (moved / path.name).write_bytes(path.read_bytes())
     assert main(["--adapter", str(moved)]) == 2
-    assert "--data" in capsys.readouterr().err
+    assert "add --data FILE or --questions FILE" in capsys.readouterr().err
     questions = tmp_path / "questions.txt"
     questions.write_text("Что это?\n\nКак это?\n", "utf-8")
     command = ["--adapter", str(moved), "--questions", str(questions), "--max_new_tokens", "4"]
     assert main(command) == 0
     result = json.loads((tmp_path / "comparison" / "report.json").read_text("utf-8"))
-    assert [pair["question"] for pair in result["pairs"]] == ["Что это?", "Как это?"]
+    assert [pair["question"] for pair in result["answers"]] == ["Что это?", "Как это?"]
     assert result["loss"] is None
     assert result["forgetting"]["rows"] == 24
 
 
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "expected"),
     [
         (["--adapter", "nowhere"], "adapter_config.json"),
         (["--questions", "nowhere.txt"], "nowhere.txt"),
@@ -108,11 +108,11 @@ def test_rows_without_a_run_must_be_given(
         (["--max_new_tokens", "0"], "--max_new_tokens"),
     ],
 )
-def test_a_wrong_input_ends_with_2_and_is_named(
-    command: list[str], said: str, run: Path, capsys: pytest.CaptureFixture
+def test_a_wrong_input_is_named_and_exits_with_2(
+    command: list[str], expected: str, run: Path, capsys: pytest.CaptureFixture
 ) -> None:
     assert main(["--adapter", str(run / "adapter"), *command]) == 2
-    assert said in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
 
 
 def test_losses_equal_plain_cross_entropy_row_by_row(run: Path) -> None:
@@ -122,16 +122,16 @@ def test_losses_equal_plain_cross_entropy_row_by_row(run: Path) -> None:
     for length in (5, 17, 9, 30):
         ids = torch.randint(3, 300, (length,), generator=generator).tolist()
         examples.append(Example(ids, [IGNORE] * 3 + ids[3:]))
-    measured = losses(model, examples, lambda rows: None)
+    measured = measure_losses(model, examples, lambda rows: None)
     for row, example in enumerate(examples):
         ids = torch.tensor([example.ids])
         with torch.no_grad():
             tuned = model(ids).logits[0, 2:-1]
             with adapters_disabled(model):
                 base = model(ids).logits[0, 2:-1]
-        for got, logits in ((measured.base, base), (measured.tuned, tuned)):
-            wanted = F.cross_entropy(logits, ids[0, 3:], reduction="sum")
-            assert got[row] == pytest.approx(float(wanted), rel=1e-4)
+        for sums, logits in ((measured.base, base), (measured.tuned, tuned)):
+            expected = F.cross_entropy(logits, ids[0, 3:], reduction="sum")
+            assert sums[row] == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_the_interval_covers_the_difference_and_narrows_with_rows() -> None:
@@ -168,5 +168,5 @@ def test_batched_answers_equal_single_ones(run: Path) -> None:
     sampling = Sampling(max_new_tokens=16)
     prompts = [tokenizer(text)["input_ids"] for text in ("PLA?", "Почему стол был холодным?", "A")]
     batched = dict(answers(model, tokenizer, prompts, sampling, batch_size=3))
-    for place, prompt in enumerate(prompts):
-        assert batched[place] == stream(model, tokenizer, prompt, sampling, lambda text: None)
+    for index, prompt in enumerate(prompts):
+        assert batched[index] == stream(model, tokenizer, prompt, sampling, lambda text: None)

@@ -1,4 +1,4 @@
-"""An adapter in the formats of other tools: the same update, whole or not there at all."""
+"""python -m lit.export: the same update in other formats, written completely or not at all."""
 
 import json
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from lit.export import ENDS, main
-from lit.exporting.gguf_lora import ARCHITECTURES
+from lit.exporting.gguf_targets import ARCHITECTURES
 from lit.model.tuned import load_tuned
 from lora.adapter import save_adapter
 from lora.config import PROJECTIONS, LoRAConfig
@@ -22,23 +22,21 @@ from lora.peft_tensors import to_portable
 
 IDS = torch.randint(3, 320, (2, 11), generator=torch.Generator().manual_seed(0))
 REFUSED = {
-    "dora": "is DoRA, and GGUF has no place for its magnitudes",
-    "dora, biases": "is DoRA, and GGUF has no place for its magnitudes",
-    "whole head": "lm_head trained in full, and GGUF has no place for whole layers",
-    "whole embedding": "embed_tokens trained in full, and GGUF has no place for whole layers",
-    "tied embedding": "trained in full, and GGUF has no place for whole layers",
+    "dora": "is DoRA, and a LoRA GGUF cannot hold its magnitudes",
+    "dora, biases": "is DoRA, and a LoRA GGUF cannot hold its magnitudes",
+    "whole head": "lm_head trained in full, and a LoRA GGUF cannot hold full layers",
+    "whole embedding": "embed_tokens trained in full, and a LoRA GGUF cannot hold full layers",
+    "tied embedding": "trained in full, and a LoRA GGUF cannot hold full layers",
 }
-"""What a LoRA GGUF cannot hold, by the kinds of conftest's table."""
-PLAIN = [kind for kind in ADAPTERS if kind not in REFUSED]
-
-
-PAIRED = ("llama", "mistral")
-"""Families whose queries' and keys' rows llama.cpp keeps in another order."""
+"""Adapters of conftest's table that a LoRA GGUF cannot hold, with the error's text."""
+PORTABLE = [kind for kind in ADAPTERS if kind not in REFUSED]
+INTERLEAVED = ("llama", "mistral")
+"""Families in which llama.cpp stores the rows of queries and keys in another order."""
 
 
 @pytest.fixture
 def make(tiny_folder: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Makes an adapter's folder: by PEFT wherever PEFT saves the kind for the original base."""
+    """Makes an adapter's folder, by PEFT unless PEFT saves the kind for a changed base."""
 
     def adapter(kind: str = "lora", family: str = "llama") -> Path:
         base, folder = tmp_path / "base", tmp_path / "adapter"
@@ -52,8 +50,8 @@ def make(tiny_folder: Path, tmp_path: Path) -> Callable[..., Path]:
         if ours:
             inject(model, LoRAConfig(**(settings | ADAPTERS[kind].ours)))
         else:
-            words = settings | ADAPTERS[kind].theirs | {"task_type": "CAUSAL_LM"}
-            model = peft.get_peft_model(model, peft.LoraConfig(**words))
+            settings |= ADAPTERS[kind].theirs | {"task_type": "CAUSAL_LM"}
+            model = peft.get_peft_model(model, peft.LoraConfig(**settings))
         torch.manual_seed(0)
         with torch.no_grad():
             for parameter in trainable_parameters(model).values():
@@ -93,15 +91,15 @@ def test_other_tools_compute_what_the_adapter_computes(
 ) -> None:
     adapter = make(kind)
     assert export(form, adapter, "--output", str(tmp_path / "out")) == 0
-    wanted = logits(load_tuned(adapter)[0])
-    found = logits(READERS[form](tmp_path / "base", tmp_path / "out"))
-    torch.testing.assert_close(found, wanted, atol=5e-5, rtol=1e-4)
+    expected = logits(load_tuned(adapter)[0])
+    exported = logits(READERS[form](tmp_path / "base", tmp_path / "out"))
+    torch.testing.assert_close(exported, expected, atol=5e-5, rtol=1e-4)
     base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
-    assert (wanted - logits(base)).abs().max() > 0.01
+    assert (expected - logits(base)).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("kind", ["rslora", "patterns, rslora"])
-def test_a_folder_for_peft_is_complete_and_in_the_widest_form(
+def test_a_peft_folder_is_complete_and_in_the_form_most_tools_read(
     kind: str, make: Callable[..., Path], tmp_path: Path
 ) -> None:
     adapter = make(kind)
@@ -130,19 +128,19 @@ def test_a_model_card_is_kept(make: Callable[..., Path], tmp_path: Path) -> None
 
 
 def read_gguf(path: Path, model: PreTrainedModel) -> dict[str, Tensor]:
-    """The updates that a GGUF file holds, by its names, with rows in transformers' order."""
+    """Return the updates in a GGUF file by tensor name, with rows in transformers' order."""
     reader = GGUFReader(path)
-    found = {tensor.name: torch.tensor(tensor.data) for tensor in reader.tensors}
+    tensors = {tensor.name: torch.tensor(tensor.data) for tensor in reader.tensors}
     alpha = reader.fields["adapter.lora.alpha"].contents()
     heads = {
         "attn_q": model.config.num_attention_heads,
         "attn_k": model.config.num_key_value_heads,
     }
     updates = {}
-    for name in {name.rpartition(".")[0] for name in found}:
-        A, B = found[f"{name}.lora_a"], found[f"{name}.lora_b"]
+    for name in {name.rpartition(".")[0] for name in tensors}:
+        A, B = tensors[f"{name}.lora_a"], tensors[f"{name}.lora_b"]
         part = name.split(".")[2]
-        if model.config.model_type in PAIRED and part in heads:
+        if model.config.model_type in INTERLEAVED and part in heads:
             B = B.view(heads[part], -1, 2, B.shape[1]).transpose(1, 2).reshape(B.shape)
         updates[name] = alpha / A.shape[0] * B @ A
     return updates
@@ -157,7 +155,7 @@ PARTS = {
 
 @pytest.mark.parametrize(
     ("kind", "family"),
-    [(kind, "llama") for kind in PLAIN]
+    [(kind, "llama") for kind in PORTABLE]
     + [("lora", family) for family in ARCHITECTURES if family != "llama"],
 )
 def test_a_gguf_file_holds_the_update(
@@ -170,63 +168,65 @@ def test_a_gguf_file_holds_the_update(
     for path, layer in lora_layers(model):
         _, _, block, part = path.split(".", 3)
         A, B = layer.factors()
-        wanted = layer.config.scale * (B @ A).detach()
-        found = updates.pop(f"blk.{block}.{PARTS[part]}.weight")
-        torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-5)
+        expected = layer.config.scale * (B @ A).detach()
+        update = updates.pop(f"blk.{block}.{PARTS[part]}.weight")
+        torch.testing.assert_close(update, expected, atol=1e-6, rtol=1e-5)
     assert not updates
 
 
-def test_a_gguf_file_says_what_it_is(make: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_gguf_file_has_the_metadata_of_a_lora_adapter(
+    make: Callable[..., Path], tmp_path: Path
+) -> None:
     assert export("gguf", make("lora", "mistral")) == 0
     reader = GGUFReader(tmp_path / "adapter.gguf")
-    told = {key: field.contents() for key, field in reader.fields.items()}
-    wanted = {
+    metadata = {key: field.contents() for key, field in reader.fields.items()}
+    expected = {
         "general.type": "adapter",
         "general.architecture": "llama",
         "adapter.type": "lora",
         "adapter.lora.alpha": 6.0,
         "general.base_model.0.name": "base",
     }
-    assert wanted.items() <= told.items()
-    assert str(tmp_path) not in str(told)
+    assert expected.items() <= metadata.items()
+    assert str(tmp_path) not in str(metadata)
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_what_gguf_cannot_hold_is_refused_by_name(
+def test_an_adapter_that_gguf_cannot_hold_is_refused_by_name(
     kind: str, make: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     assert export("gguf", make(kind)) == 2
-    said = capsys.readouterr().err
-    assert REFUSED[kind] in said
-    assert "use --format merged" in said
+    error = capsys.readouterr().err
+    assert REFUSED[kind] in error
+    assert "use --format merged" in error
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base"]
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gemma3_text"])
-def test_an_architecture_that_is_not_known_is_refused_by_name(
+def test_an_unsupported_model_type_is_refused_by_name(
     family: str, make: Callable[..., Path], capsys: pytest.CaptureFixture
 ) -> None:
     assert export("gguf", make("lora", family)) == 2
-    said = capsys.readouterr().err
-    assert f"the base is of type {family}, and --format gguf knows llama, mistral, qwen2" in said
+    error = capsys.readouterr().err
+    assert f"is of type {family}, and --format gguf supports llama, mistral, qwen2" in error
 
 
-def test_without_the_package_one_line_says_how_to_get_it(
+def test_without_the_gguf_package_the_error_gives_the_install_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr("lit.export.find_spec", lambda name: None)
     assert export("gguf", tmp_path / "adapter") == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert '-e ".[export]"' in said
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert '-e ".[export]"' in error
 
 
-INSIDE = {
+LATE_CALLS = {
     "peft": "lit.exporting.peft_folder.load_adapter",
-    "merged": "lit.exporting.merging.distance",
+    "merged": "lit.exporting.merging.relative_difference",
     "gguf": "lit.exporting.gguf_lora.check_portable",
 }
-"""What is called when the most is written, by format."""
+"""A function that is called after the files are written, by format."""
 
 
 @pytest.mark.parametrize("form", ENDS)
@@ -240,13 +240,13 @@ def test_an_interrupted_export_leaves_nothing(
         assert written
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(INSIDE[form], interrupt)
+    monkeypatch.setattr(LATE_CALLS[form], interrupt)
     assert export(form, adapter) == 130
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base"]
 
 
 @pytest.mark.parametrize("form", ENDS)
-def test_nothing_is_overwritten(
+def test_existing_files_are_not_overwritten(
     form: str, make: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     adapter = make()
@@ -258,24 +258,24 @@ def test_nothing_is_overwritten(
     if form == "gguf":
         (tmp_path / "empty").mkdir()
         assert export(form, adapter, "--output", str(tmp_path / "empty")) == 2
-        assert "is a folder, and a LoRA GGUF is one file" in capsys.readouterr().err
+        assert "is a folder, but a LoRA GGUF is one file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("form", ENDS)
-def test_an_export_that_says_something_else_is_not_there(
+def test_an_export_that_computes_something_else_is_not_kept(
     form: str, make: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     adapter = make()
-    spoil = {
+    sabotage = {
         "peft": ("lit.exporting.peft_folder.load_adapter", lambda model, folder: LoRAConfig()),
         "merged": ("lit.exporting.merging.merge", lambda model: None),
-        "gguf": ("lit.exporting.gguf_lora.widest", louder),
+        "gguf": ("lit.exporting.gguf_lora.to_portable", doubled_alpha),
     }
-    monkeypatch.setattr(*spoil[form])
+    monkeypatch.setattr(*sabotage[form])
     assert export(form, adapter) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base"]
 
 
-def louder(model: nn.Module) -> tuple[int, int, dict[str, Tensor]]:
+def doubled_alpha(model: nn.Module) -> tuple[int, int, dict[str, Tensor]]:
     r, lora_alpha, weights = to_portable(model)
     return r, 2 * lora_alpha, weights

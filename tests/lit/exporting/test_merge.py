@@ -1,4 +1,4 @@
-"""A merged model: plain, equal, and never half there."""
+"""python -m lit.merge: a plain model with equal answers, written completely or not at all."""
 
 import json
 import os
@@ -14,14 +14,14 @@ from lit.model.generation import Sampling, stream
 from lit.model.tuned import load_tuned
 from lora.adapter import save_adapter
 from lora.config import LoRAConfig
-from lora.inject import inject, lora_layers
+from lora.inject import eject, inject, lora_layers
 
 QUESTION = "Почему деталь отклеилась от стола?"
 
 
 @pytest.fixture
 def adapter(tiny_folder: Path, tmp_path: Path) -> Path:
-    """An adapter that changes much."""
+    """An adapter that changes the model a lot."""
     model = load_base(str(tiny_folder))
     inject(model, LoRAConfig(r=4))
     torch.manual_seed(3)
@@ -32,7 +32,7 @@ def adapter(tiny_folder: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_plain_transformers_gives_the_tuned_answers_token_for_token(
+def test_the_merged_model_in_transformers_gives_the_tuned_answers(
     adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     out = tmp_path / "merged"
@@ -46,14 +46,13 @@ def test_plain_transformers_gives_the_tuned_answers_token_for_token(
     merged = AutoModelForCausalLM.from_pretrained(out)
     ids = tokenizer(QUESTION)["input_ids"]
     sampling = Sampling(max_new_tokens=30)
-    wanted = stream(tuned, tokenizer, ids, sampling, lambda text: None)
-    assert (
-        stream(merged, AutoTokenizer.from_pretrained(out), ids, sampling, lambda _: None) == wanted
-    )
+    expected = stream(tuned, tokenizer, ids, sampling, lambda text: None)
+    merged_tokenizer = AutoTokenizer.from_pretrained(out)
+    assert stream(merged, merged_tokenizer, ids, sampling, lambda text: None) == expected
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_weights_are_written_in_the_asked_dtype(adapter: Path, tmp_path: Path, dtype: str) -> None:
+def test_weights_are_written_in_the_given_dtype(adapter: Path, tmp_path: Path, dtype: str) -> None:
     out = tmp_path / "merged"
     assert main(["--adapter", str(adapter), "--output_dir", str(out), "--dtype", dtype]) == 0
     assert json.loads((out / "config.json").read_text())["dtype"] == dtype
@@ -61,7 +60,7 @@ def test_weights_are_written_in_the_asked_dtype(adapter: Path, tmp_path: Path, d
     assert {tensor.dtype for tensor in weights} == {getattr(torch, dtype)}
 
 
-def test_a_folder_that_holds_something_is_not_touched(
+def test_a_folder_that_is_not_empty_is_not_touched(
     adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     out = tmp_path / "merged"
@@ -72,7 +71,7 @@ def test_a_folder_that_holds_something_is_not_touched(
     assert [path.name for path in out.iterdir()] == ["mine.txt"]
 
 
-def test_a_base_that_climbs_out_of_where_one_stands_is_not_followed(
+def test_a_relative_base_path_that_leaves_the_working_folder_is_refused(
     adapter: Path, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     settings = json.loads((adapter / "adapter_config.json").read_text())
@@ -97,22 +96,22 @@ def test_a_merged_weight_that_is_not_finite_is_refused(
     assert not (tmp_path / "merged").exists()
 
 
-def test_a_merged_model_that_says_something_else_is_not_written(
+def test_a_merged_model_with_other_logits_is_not_written(
     adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr("lit.exporting.merging.merge", lambda model: _spoil(model))
+    monkeypatch.setattr("lit.exporting.merging.merge", _drop_adapters)
     assert main(["--adapter", str(adapter), "--output_dir", str(tmp_path / "merged")]) == 2
     assert "nothing was written" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir() if "merged" in path.name] == []
 
 
-def _spoil(model: torch.nn.Module) -> None:
-    from lora.inject import eject
-
+def _drop_adapters(model: torch.nn.Module) -> None:
     eject(model)
 
 
-def test_the_modelfile_asks_as_training_did(adapter: Path, tmp_path: Path) -> None:
+def test_the_modelfile_has_the_template_and_stop_token_of_training(
+    adapter: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "merged"
     assert main(["--adapter", str(adapter), "--output_dir", str(out), "--ollama"]) == 0
     text = (out / "Modelfile").read_text()

@@ -13,7 +13,7 @@ from data.types import Example
 from lit.model.attention import pack
 from lit.model.gated_mlp import keep_less
 from lit.model.loss import summed_loss
-from lit.preflight.meta_step import rehearse
+from lit.preflight.meta_step import trace_step
 from lora.config import LoRAConfig
 from lora.inject import VARIANTS, inject, trainable_parameters
 
@@ -96,5 +96,5 @@ def test_a_token_of_smollm2_keeps_less_than_a_megabyte():
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **SMOLLM2))
     inject(model, LoRAConfig(r=8, lora_dropout=0.1))
     lengths = (196, 150, 130, 114)
-    kept = rehearse(model, lengths, 350, gradient_checkpointing=False).kept
+    kept = trace_step(model, lengths, 350, gradient_checkpointing=False).activations
     assert 0.8e6 < kept / sum(lengths) < 0.95e6

@@ -1,4 +1,4 @@
-"""python -m lit.check: what it says of a run, and how it knows without weights."""
+"""python -m lit.check: its findings, its page, and its estimates without weights."""
 
 import json
 import re
@@ -14,12 +14,13 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from data.batch import collate
 from data.types import Example
-from lit.check import examine, main
+from lit.check import main
 from lit.fit import main as fit
 from lit.model.attention import hidden_states, pack
-from lit.model.gated_mlp import keep_less
-from lit.preflight.estimate import skeleton
-from lit.preflight.meta_step import rehearse
+from lit.model.fast_layers import use_fast_layers
+from lit.preflight.checkup import examine
+from lit.preflight.estimate import meta_model
+from lit.preflight.meta_step import trace_step
 from lit.settings.arguments import parse
 from lora.config import LoRAConfig
 from lora.inject import count_parameters, inject
@@ -37,9 +38,9 @@ def write(path: Path, rows: list[dict]) -> str:
 
 
 @pytest.fixture(scope="module")
-def bare(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model's folder without its weights, that has room for long rows."""
-    folder = tmp_path_factory.mktemp("bare")
+def weightless(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model's folder without its weights."""
+    folder = tmp_path_factory.mktemp("weightless")
     for path in tiny_folder.iterdir():
         if path.suffix != ".safetensors":
             shutil.copy(path, folder)
@@ -47,10 +48,10 @@ def bare(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def command(bare: Path, tmp_path: Path) -> list[str]:
-    """A run that nothing speaks against."""
+def command(weightless: Path, tmp_path: Path) -> list[str]:
+    """A run without problems."""
     return [
-        *("--model.base", str(bare), "--data.path", write(tmp_path / "rows.jsonl", ROWS)),
+        *("--model.base", str(weightless), "--data.path", write(tmp_path / "rows.jsonl", ROWS)),
         *("--output_dir", str(tmp_path / "run"), "--trainer.accelerator", "cpu"),
     ]
 
@@ -64,40 +65,46 @@ def few(folder: Path) -> list[str]:
     return ["--data.path", write(folder / "few.jsonl", ROWS[:30]), "--model.lr", "1e-3"]
 
 
-def unlearned_end(folder: Path) -> list[str]:
+def unknown_end(folder: Path) -> list[str]:
     file = folder / "pad.jinja"
     file.write_text("{% for m in messages %}{{ m['content'] }}<pad>{% endfor %}")
     return ["--data.template", str(file)]
 
 
 FAULTS = {
-    "little learned": (["--model.lr", "5e-5"], r"81 optimizer steps at lr 5e-5 rarely change"),
-    "a way out": (["--model.lr", "5e-5"], "raise model.lr to 1e-4 or trainer.max_epochs to 4"),
-    "too fast": (["--model.lr", "3e-2"], "150 times the usual 2e-4"),
+    "low lr": (["--model.lr", "5e-5"], r"81 optimizer steps at model.lr 5e-5 rarely change"),
+    "low lr, fix": (["--model.lr", "5e-5"], "add --model.lr 1e-4 or --trainer.max_epochs 4"),
+    "high lr": (["--model.lr", "3e-2"], "150 times the usual 2e-4"),
     "cut rows": (
         ["--data.max_length", "130"],
-        r"100% of the rows are cut or left out at .* 130: 192",
+        r"100% of the rows are longer than data.max_length 130 .* add --data.max_length 192, ",
     ),
-    "beyond the model": (
+    "rows too long for the model": (
         ["--data.path", "{long}", "--data.max_length", "2000"],
-        "the model was made for 256",
+        "but the model supports 256: add --data.max_length 256",
     ),
-    "plain for a chat model": (["--data.template", "plain"], "use auto or chat"),
-    "an end never learned": (unlearned_end, "ends an answer with <pad>"),
-    "no validation": (["--data.val_fraction", "0"], "no rows validate"),
-    "little validation": (["--data.val_fraction", "0.03"], "4 rows validate"),
-    "few rows": (few, "27 rows train"),
-    "one answer": (same_answer, r"5\d% of the rows have one and the same answer, “Yes.”"),
+    "plain for a chat model": (["--data.template", "plain"], "add --data.template auto"),
+    "an unknown end token": (unknown_end, "ends an answer with <pad>"),
+    "no validation": (
+        ["--data.val_fraction", "0"],
+        "0 rows validate.* add --data.val_fraction 0.1",
+    ),
+    "few validation rows": (["--data.val_fraction", "0.03"], "4 rows validate"),
+    "few rows": (few, "27 rows train: .* 200 or more"),
+    "one answer": (same_answer, r"5\d% of the rows have the same answer, “Yes.”"),
 }
 FATAL = {
-    "a long warm-up": (["--model.warmup", "81"], "warm-up of 81 steps is not shorter"),
+    "a long warm-up": (
+        ["--model.warmup", "81"],
+        "the warm-up has 81 steps, and the whole run has 81",
+    ),
     "half precision on a CPU": (["--trainer.precision", "16-mixed"], "needs a GPU"),
     "no end": (["--trainer.max_epochs", "-1"], "the run has no end"),
-    "validation after the end": (["--trainer.val_check_interval", "28"], "epoch has 27 micro"),
+    "validation after the end": (["--trainer.val_check_interval", "28"], "has 27 micro-batches"),
 }
 
 
-def reasons(command: list[str], changed: object, folder: Path) -> list[tuple[str, bool]]:
+def findings(command: list[str], changed: object, folder: Path) -> list[tuple[str, bool]]:
     if callable(changed):
         changed = changed(folder)
     long = [{"prompt": f"{i} " + "why " * 150, "response": f"So {i}"} for i in range(60)]
@@ -105,53 +112,55 @@ def reasons(command: list[str], changed: object, folder: Path) -> list[tuple[str
         write(folder / "long.jsonl", long) if word == "{long}" else word
         for word in changed  # type: ignore[attr-defined]
     ]
-    return [tuple(reason) for reason in examine(parse([*command, *settings])).reasons]
+    return [tuple(finding) for finding in examine(parse([*command, *settings])).findings]
 
 
-def test_nothing_speaks_against_a_sound_run(
+def test_a_sound_run_has_no_findings(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    assert reasons(command, [], tmp_path) == []
+    assert findings(command, [], tmp_path) == []
     assert main(command) == 0
-    said = capsys.readouterr().out
-    assert "nothing speaks against it" in said
-    assert "\x1b" not in said
+    output = capsys.readouterr().out
+    assert "This run works. No problems were found." in output
+    assert "\x1b" not in output
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_doubt_is_said_and_does_not_stop(fault: str, command: list[str], tmp_path: Path) -> None:
-    changed, said = FAULTS[fault]
-    found = reasons(command, changed, tmp_path)
-    assert [text for text, _ in found if re.search(said, text)]
+def test_a_problem_is_a_warning_and_not_fatal(
+    fault: str, command: list[str], tmp_path: Path
+) -> None:
+    changed, expected = FAULTS[fault]
+    found = findings(command, changed, tmp_path)
+    assert [text for text, _ in found if re.search(expected, text)]
     assert not any(fatal for _, fatal in found)
 
 
 @pytest.mark.parametrize("fault", FATAL)
-def test_what_cannot_work_is_refused_by_check_and_by_fit_before_weights(
+def test_check_and_fit_refuse_a_fatal_problem_before_loading_weights(
     fault: str, command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    changed, said = FATAL[fault]
+    changed, expected = FATAL[fault]
     assert main([*command, *changed]) == 2
     output = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "this run cannot work" in output
+    assert "This run cannot work with these settings." in output
     assert fit([*command, *changed]) == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert expected in error
     assert "--force true" in error
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"check.html"}
 
 
-def test_force_goes_on(
+def test_force_runs_anyway(
     command: list[str], tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     short = ["--trainer.max_steps", "2", "--model.warmup", "2", "--model.base", str(tiny_folder)]
     assert fit([*command, *short]) == 2
     assert fit([*command, *short, "--force", "true"]) == 0
-    assert "check  the warm-up of 2 steps" in capsys.readouterr().out
+    assert "check  the warm-up has 2 steps" in capsys.readouterr().out
     assert "force: false" in (tmp_path / "run" / "config.yaml").read_text()
 
 
-def test_the_page_is_whole_and_escapes_what_rows_say(command: list[str], tmp_path: Path) -> None:
+def test_the_page_is_complete_and_escapes_the_rows_text(command: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
     (run / "metrics.csv").write_text("a run")
@@ -161,27 +170,27 @@ def test_the_page_is_whole_and_escapes_what_rows_say(command: list[str], tmp_pat
     assert "&lt;script&gt;" in page
     assert page.count("data:image/png;base64,") == 1
     assert not re.findall(r"(?:src|href)=\"(?!data:)", page)
-    learned = re.findall(r'<span class="learned">(.*?)</span>', page, re.DOTALL)
-    assert len(learned) == 1
-    assert learned[0].startswith("It is")
-    assert learned[0].endswith("&lt;|im_end|&gt;")
-    # A run that is there stays as it is.
+    labeled = re.findall(r'<span class="labeled">(.*?)</span>', page, re.DOTALL)
+    assert len(labeled) == 1
+    assert labeled[0].startswith("It is")
+    assert labeled[0].endswith("&lt;|im_end|&gt;")
+    # The files of an existing run stay unchanged.
     assert {path.name for path in run.iterdir()} == {"metrics.csv", "check.html"}
 
 
-def test_every_row_is_accounted_for(
+def test_every_row_is_counted_and_bad_ones_are_named(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     rows = [*ROWS, {"prompt": "x", "response": ""}, {"prompt": "why " * 200, "response": "So."}]
     data = ["--data.path", write(tmp_path / "some.jsonl", rows), "--data.on_bad_row", "skip"]
     assert main([*command, *data, "--data.max_length", "250"]) == 0
-    said = capsys.readouterr().out
-    assert re.search(r"some.jsonl +│ 122 +│ 121 +│ 1 +│ 0 +│ 1 ", said)
-    assert "some.jsonl:121" in said
-    assert "some.jsonl:122" in said
+    output = capsys.readouterr().out
+    assert re.search(r"some.jsonl +│ 122 +│ 121 +│ 1 +│ 0 +│ 1 ", output)
+    assert "some.jsonl:121" in output
+    assert "some.jsonl:122" in output
 
 
-def test_an_output_dir_that_cannot_be_made_costs_only_the_page(
+def test_without_an_output_dir_only_the_page_is_missing(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     file = tmp_path / "file"
@@ -191,9 +200,9 @@ def test_an_output_dir_that_cannot_be_made_costs_only_the_page(
 
 
 @pytest.mark.parametrize("variant", ["lora", "dora", "pissa"])
-def test_parameters_are_counted_without_weights(variant: str, bare: Path) -> None:
+def test_parameters_are_counted_without_weights(variant: str, weightless: Path) -> None:
     config = LoRAConfig(variant=variant, modules_to_save=["lm_head"])
-    real, empty = make_model(), skeleton(str(bare), None, torch.float32)
+    real, empty = make_model(), meta_model(str(weightless), None, torch.float32)
     inject(real, config)
     inject(empty, config)
     assert count_parameters(real) == count_parameters(empty)
@@ -203,64 +212,65 @@ def test_parameters_are_counted_without_weights(variant: str, bare: Path) -> Non
 LENGTHS = (37, 20, 9)
 
 
-def kept(family: str, config: LoRAConfig) -> int:
-    """Bytes that autograd keeps of a real forward pass, its result included."""
+def saved_bytes(family: str, config: LoRAConfig) -> int:
+    """Return the bytes that autograd saves in a real forward pass, with its result."""
     model = make_model(family)
     inject(model, config)
     batch = collate([Example(list(range(3, 3 + n)), list(range(3, 3 + n))) for n in LENGTHS])
     pack(model, batch)
-    keep_less(model)
+    use_fast_layers(model, ["gated MLP"])
     model.train()
-    known = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
-    held: dict[int, Tensor] = {}
+    frozen = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    saved: dict[int, Tensor] = {}
 
-    def note(tensor: Tensor) -> Tensor:
-        held[tensor.untyped_storage().data_ptr()] = tensor
+    def save(tensor: Tensor) -> Tensor:
+        saved[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
-    with saved_tensors_hooks(note, lambda tensor: tensor):
-        note(hidden_states(model, batch))
-    return sum(t.untyped_storage().nbytes() for place, t in held.items() if place not in known)
+    with saved_tensors_hooks(save, lambda tensor: tensor):
+        save(hidden_states(model, batch))
+    return sum(t.untyped_storage().nbytes() for key, t in saved.items() if key not in frozen)
 
 
-def foretold(family: str, config: LoRAConfig, gradient_checkpointing: bool = False) -> int:
-    """The same, from sizes alone."""
+def estimated_bytes(family: str, config: LoRAConfig, gradient_checkpointing: bool = False) -> int:
+    """Return the same from a trace on the meta device."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(make_model(family).config)
     inject(model, config)
-    return rehearse(model, LENGTHS, sum(LENGTHS), gradient_checkpointing).kept
+    return trace_step(model, LENGTHS, sum(LENGTHS), gradient_checkpointing).activations
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_activations_foretold_are_those_that_autograd_keeps(family: str) -> None:
+def test_estimated_activations_equal_what_autograd_saves(family: str) -> None:
     config = LoRAConfig(target_modules="all-linear", lora_dropout=0.1)
-    assert foretold(family, config) == kept(family, config)
+    assert estimated_bytes(family, config) == saved_bytes(family, config)
 
 
 @pytest.mark.parametrize("targets", ["all-linear", "attention", "mlp"])
 @pytest.mark.parametrize("r", [2, 8])
-def test_activations_follow_from_the_architecture(targets: str, r: int) -> None:
-    """What a llama of 2 layers keeps of a token: hidden 32, MLP 48, heads of 8."""
+def test_activations_follow_from_the_sizes_of_a_llama(targets: str, r: int) -> None:
+    """Count what a llama of 2 layers saves per token: hidden 32, MLP 48, heads of 8."""
     hidden, inner, query, key = 32, 48, 32, 16
     attention, mlp = targets != "mlp", targets != "attention"
-    norm = hidden + 1  # its input and scale
-    heads = 2 * query + 2 * key + 4  # query, keys, values, result; a sum for each head
+    norm = hidden + 1  # input and scale
+    heads = 2 * query + 2 * key + 4  # queries, keys, values, output; one sum per head
     layer = 2 * norm + heads + 2 * inner  # gate, up
     layer += attention * (hidden + query + 4 * r)  # inputs of q, k, v and of o
-    layer += mlp * (hidden + 3 * r)  # the input of gate and up; that of down is made again
-    numbers = 2 * layer + norm + hidden + 2 * 8  # the last norm, the result, cosines and sines
-    # What stands before the first adapter needs no gradient.
+    layer += mlp * (hidden + 3 * r)  # the input of gate and up; that of down is recomputed
+    numbers = 2 * layer + norm + hidden + 2 * 8  # the last norm, the output, cosines and sines
+    # Operations before the first adapter need no gradient.
     numbers -= norm if attention else 2 * norm + heads
-    assert foretold("llama", LoRAConfig(r=r, target_modules=targets)) == sum(LENGTHS) * 4 * numbers
+    config = LoRAConfig(r=r, target_modules=targets)
+    assert estimated_bytes("llama", config) == sum(LENGTHS) * 4 * numbers
 
 
-def test_checkpointing_keeps_a_layers_input_only() -> None:
+def test_checkpointing_saves_less_than_a_quarter_of_the_activations() -> None:
     config = LoRAConfig(target_modules="all-linear")
-    plain, spared = (foretold("llama", config, on) for on in (False, True))
-    assert spared < plain / 4
+    plain, checkpointed = (estimated_bytes("llama", config, on) for on in (False, True))
+    assert checkpointed < plain / 4
 
 
-def test_a_family_whose_sizes_depend_on_numbers_is_estimated_without_activations(
+def test_a_mixture_of_experts_is_estimated_without_activations(
     command: list[str], tokenizer_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     folder = tmp_path / "experts"
@@ -268,4 +278,4 @@ def test_a_family_whose_sizes_depend_on_numbers_is_estimated_without_activations
     AutoConfig.for_model("mixtral", **SMALL, num_local_experts=2).save_pretrained(folder)
     settings = ["--model.base", str(folder), "--model.lora.target_modules", "attention"]
     assert main([*command, *settings]) == 0
-    assert "Activations come on top" in " ".join(capsys.readouterr().out.split())
+    assert "Activations are not included" in " ".join(capsys.readouterr().out.split())

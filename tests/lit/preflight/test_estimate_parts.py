@@ -1,4 +1,4 @@
-"""docs/scale.md: what the figures on paper rest on."""
+"""The calculations behind the tables of docs/scale.md."""
 
 import json
 from dataclasses import astuple, fields, replace
@@ -17,8 +17,8 @@ from benchmarks.scale.footprint import KINDS, Footprint, footprint, shard
 from benchmarks.scale.imbalance import Batching, simulate
 from benchmarks.scale.speed import MACHINES, Setting, Work, step
 from benchmarks.scale.traffic import Sizes, ddp, fsdp, fsdp_in_full, sizes
-from lit.check import examine
-from lit.preflight.meta_step import rehearse
+from lit.preflight.checkup import examine
+from lit.preflight.meta_step import trace_step
 from lit.settings.arguments import parse
 from lora.config import LoRAConfig
 from lora.inject import count_parameters, inject
@@ -39,7 +39,7 @@ every_base = pytest.mark.parametrize("base", [TINY, TIED], ids=["untied", "tied"
 
 
 @pytest.mark.parametrize("name", BASES)
-def test_a_base_has_the_parameters_that_its_model_card_says(name: str) -> None:
+def test_a_base_has_the_parameter_count_of_its_model_card(name: str) -> None:
     assert count_parameters(empty(BASES[name])).total / 1e9 == pytest.approx(
         BASES[name].published, rel=0.01
     )
@@ -51,7 +51,7 @@ def test_the_embedded_model_is_the_smallest_base(embedded: Path) -> None:
     assert {name: config[name] for name in numbers} == numbers
 
 
-def test_the_table_of_memory_agrees_with_the_estimate_of_lit_check(
+def test_the_memory_table_agrees_with_the_estimate_of_lit_check(
     tmp_path: Path, embedded: Path
 ) -> None:
     row = {"prompt": "the " * 40, "response": "a " * 40}
@@ -62,51 +62,51 @@ def test_the_table_of_memory_agrees_with_the_estimate_of_lit_check(
         *("--output_dir", str(tmp_path / "run"), "--trainer.accelerator", "cpu"),
         *("--model.lora.r", "16", "--model.lora.target_modules", "all-linear"),
     ]
-    found = examine(parse(command))
-    told = found.estimate.parts
-    batch = found.lengths[found.forecast.first.rows(0, 0)].tolist()
-    labels = int(found.forecast.first.labels[0])
-    ours, size = footprint(BASES["SmolLM2 135M"], "fp32", 16, batch, labels)
-    assert size == found.estimate.size
-    # A process on a CPU has its libraries beside, and nothing is gathered.
-    assert (*astuple(ours)[:-1], told["Python and libraries"]) == tuple(told.values())
-    assert ours.gathered == 0
+    checkup = examine(parse(command))
+    parts = checkup.estimate.parts
+    batch = checkup.lengths[checkup.forecast.first.rows(0, 0)].tolist()
+    labels = int(checkup.forecast.first.labels[0])
+    memory, parameters = footprint(BASES["SmolLM2 135M"], "fp32", 16, batch, labels)
+    assert parameters == checkup.estimate.parameters
+    # On a CPU the estimate includes the process's libraries, and nothing is gathered.
+    assert (*astuple(memory)[:-1], parts["Python and libraries"]) == tuple(parts.values())
+    assert memory.gathered == 0
 
 
 @every_base
 @pytest.mark.parametrize("kind", KINDS)
 def test_parts_sum_to_the_total(base: Base, kind: str) -> None:
-    found, _ = footprint(base, kind, 4, [100, 60], 80)
-    assert found.total == sum(getattr(found, field.name) for field in fields(Footprint))
-    assert all(part > 0 for part in astuple(found)[:-1])
+    memory, _ = footprint(base, kind, 4, [100, 60], 80)
+    assert memory.total == sum(getattr(memory, field.name) for field in fields(Footprint))
+    assert all(part > 0 for part in astuple(memory)[:-1])
 
 
 @every_base
-def test_activations_are_a_multiple_of_tokens(base: Base) -> None:
+def test_activations_are_proportional_to_tokens(base: Base) -> None:
     few, many = (footprint(base, "bf16", 4, [tokens], 50)[0].activations for tokens in (64, 640))
     assert many == 10 * few
 
 
 @every_base
-def test_sharding_raises_no_part_but_what_is_gathered(base: Base) -> None:
-    whole, _ = footprint(base, "bf16", 4, [100], 50)
-    runs = [shard(whole, base, "bf16", devices) for devices in (1, 2, 4, 8)]
-    assert runs[0] == whole
+def test_sharding_increases_no_part_except_the_gathered_one(base: Base) -> None:
+    unsharded, _ = footprint(base, "bf16", 4, [100], 50)
+    runs = [shard(unsharded, base, "bf16", devices) for devices in (1, 2, 4, 8)]
+    assert runs[0] == unsharded
     for fewer, more in pairwise(runs):
-        assert more.total < fewer.total or fewer is whole
+        assert more.total < fewer.total or fewer is unsharded
         parts = zip(astuple(fewer)[:-1], astuple(more)[:-1], strict=True)
         assert all(b <= a for a, b in parts)
-    assert runs[-1].weights == pytest.approx(whole.weights / 8, rel=0.05)
+    assert runs[-1].weights == pytest.approx(unsharded.weights / 8, rel=0.05)
 
 
 @every_base
-def test_what_is_gathered_is_two_blocks_and_what_stands_outside(base: Base) -> None:
-    whole, _ = footprint(base, "bf16", 4, [100], 50)
+def test_the_gathered_part_is_two_blocks_and_the_layers_outside_of_blocks(base: Base) -> None:
+    unsharded, _ = footprint(base, "bf16", 4, [100], 50)
     model = empty(base)
     blocks = [sum(p.nbytes for p in layer.parameters()) for layer in decoder_layers(model)]
     head = model.get_output_embeddings().weight.nbytes
     norm = model.base_model.norm.weight.nbytes
-    gathered = shard(whole, base, "bf16", 2).gathered
+    gathered = shard(unsharded, base, "bf16", 2).gathered
     assert gathered == norm + head + max(2 * blocks[0], (base is TINY) * head + blocks[0])
 
 
@@ -120,25 +120,25 @@ def test_one_process_sends_nothing_and_more_send_less_than_twice_the_gradients()
     assert several[-1] < 2 * size.adapter
 
 
-def test_a_ring_sends_what_the_formula_says() -> None:
-    """Each process hands on W - 1 of W parts to sum them, and W - 1 to spread the sums."""
+def test_a_ring_all_reduce_sends_what_the_formula_says() -> None:
+    """Each of W processes sends W - 1 parts to sum them, and W - 1 parts to share the sums."""
     world_size, parts = 4, [[1.0 * rank + part for part in range(4)] for rank in range(4)]
     sent = 0
-    for again in (False, True):
-        for turn in range(world_size - 1):
-            moved = []
+    for sharing in (False, True):
+        for offset in range(world_size - 1):
+            messages = []
             for rank in range(world_size):
-                place = (rank - turn + again) % world_size
-                moved.append((rank, place, parts[rank][place]))
-            for rank, place, value in moved:
-                after = (rank + 1) % world_size
-                parts[after][place] = value if again else parts[after][place] + value
+                part = (rank - offset + sharing) % world_size
+                messages.append((rank, part, parts[rank][part]))
+            for rank, part, value in messages:
+                receiver = (rank + 1) % world_size
+                parts[receiver][part] = value if sharing else parts[receiver][part] + value
                 sent += 1
     assert parts == [[6.0 + 4 * part for part in range(4)]] * 4
     assert sent / world_size == ddp(world_size, world_size)
 
 
-def test_sharding_sends_the_base_and_whole_training_more() -> None:
+def test_sharding_sends_the_base_and_full_training_sends_more() -> None:
     size = Sizes(blocks=1000, embeddings=60, outside=40, adapter=10, layers=4)
     assert fsdp(size, 2) == (2 * 1060 + 40) / 2 + 10
     assert fsdp(size, 2, 3) == 3 * (2 * 1060 + 40) / 2 + 10
@@ -148,7 +148,7 @@ def test_sharding_sends_the_base_and_whole_training_more() -> None:
 @pytest.mark.parametrize("world_size", WORLDS)
 @pytest.mark.parametrize("batching", BATCHINGS, ids=str)
 @pytest.mark.parametrize("source", LENGTHS)
-def test_the_plan_is_no_less_even_than_dealing_in_turn(
+def test_the_plan_balances_ranks_at_least_as_well_as_round_robin(
     source: str, batching: Batching, world_size: int
 ) -> None:
     found = simulate(LENGTHS[source], batching, world_size)
@@ -162,16 +162,16 @@ def test_the_plan_is_no_less_even_than_dealing_in_turn(
     assert np.quantile(found.dealt, 0.95) <= np.quantile(found.in_turn, 0.95) + 1e-9
 
 
-def test_equal_rows_are_even_on_any_number_of_ranks() -> None:
+def test_equal_rows_are_balanced_over_ranks() -> None:
     found = simulate(LENGTHS["all equal"], Batching(4, accumulate=2), 8)
     for part in (found.dealt, found.in_turn, found.padded, found.dealt_by_turn):
         assert (part == 1).all()
     assert (found.mean == 4 * 2 * 50).all()
 
 
-@pytest.mark.parametrize("again", [False, True], ids=["", "checkpointing"])
-def test_operations_are_those_that_torch_counts(again: bool) -> None:
-    """All but attention, which torch's counter does not know, and the first layer's inputs."""
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["", "checkpointing"])
+def test_operations_equal_those_that_torch_counts(checkpointing: bool) -> None:
+    """Attention, which torch's counter does not know, and the first layer's inputs are left out."""
     model = make_model(**{**SMALL, **LARGER, "num_hidden_layers": 8})
     config = model.config
     with torch.device("meta"):
@@ -179,12 +179,12 @@ def test_operations_are_those_that_torch_counts(again: bool) -> None:
     inject(model, LoRAConfig(target_modules="all-linear"))
     tokens = 64
     with FlopCounterMode(display=False) as counter:
-        rehearse(model, [tokens], tokens // 2, again)
-    ours = tokens * flops_of_a_token(model, 0, 0.5, again)
+        trace_step(model, [tokens], tokens // 2, checkpointing)
+    ours = tokens * flops_of_a_token(model, 0, 0.5, checkpointing)
     assert ours == pytest.approx(counter.get_total_flops(), rel=0.03)
 
 
-def test_more_devices_make_more_steps_where_they_fit(
+def test_more_devices_make_steps_faster_if_the_model_fits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     even = {devices: 64 * 4096 / devices for devices in (1, 2, 8, 64)}
@@ -200,11 +200,11 @@ def test_more_devices_make_more_steps_where_they_fit(
 
 
 @pytest.mark.parametrize("name", ["traffic", "machines"])
-def test_the_tables_of_the_document_are_those_that_the_script_makes(name: str) -> None:
+def test_the_tables_of_the_document_are_up_to_date(name: str) -> None:
     text = DOCUMENT.read_text("utf-8")
     assert renew(text, {name: TABLES[name]()}) == text
 
 
-def test_no_link_between_machines_is_wider_than_one_within() -> None:
+def test_no_link_between_machines_is_faster_than_one_inside_a_machine() -> None:
     for machine in MACHINES.values():
         assert machine.bandwidth(1) >= machine.bandwidth(64) > 0

@@ -1,4 +1,4 @@
-"""The comparison page in a real browser, at the width of a phone and of a desk."""
+"""The pages in a real browser, at the width of a phone and of a desktop."""
 
 import json
 import os
@@ -11,12 +11,12 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 from lit.comparison import report
-from lit.comparison.report import AnswerPair, Comparison, LossResult
+from lit.comparison.result import AnswerPair, Comparison, LossResult
 from lit.report.page import Section, write_page
 from lit.report.pictures import answers_picture
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-# Where continuous integration installs the browser, its absence is a failure, not a skip.
+# CI installs the browser: there a missing one is a failure, not a skip.
 MISSING = not (CHROMIUM and DRIVER) and not os.environ.get("CI")
 pytestmark = pytest.mark.skipif(
     MISSING, reason="needs chromium and chromedriver (Debian: chromium, chromium-driver)"
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(
 LONG = "Подошва отлипает от стола, потому что стол холодный, сопло высоко или плёнка жирная. " * 6
 UNBROKEN = "https://example.invalid/" + "очень_длинное_имя_без_пробелов" * 12
 ATTACK = "<img src=x onerror=document.title='broken'><script>document.title='broken'</script>"
-WIDTHS = {"phone": 360, "desk": 1280}
+WIDTHS = {"phone": 360, "desktop": 1280}
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +44,12 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         base="models/" + "a-long-name-" * 12,
         date="2026-01-01",
         seconds=61.5,
-        source="The rows are those that the run held out.",
+        data_source="The rows were held out by the run.",
         sampling={"seed": 42, "temperature": 0.0},
         loss=loss,
         forgetting=LossResult(3.0, 3.1, 0.01, 0.2, 24, 2000, 3),
         chrf={"base": 20.1, "tuned": 25.2},
-        pairs=pairs,
+        answers=pairs,
         pictures=["comparison_table.png"],
     )
     report.write(result, folder)
@@ -70,14 +70,14 @@ def browser() -> Iterator[webdriver.Chrome]:
 
 
 def show(browser: webdriver.Chrome, page: Path, width: int) -> None:
-    """Open the page as a device of that width does."""
+    """Open the page as a device of this width does."""
     device = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", device)
     browser.get(page.as_uri())
 
 
 @pytest.mark.parametrize("device", WIDTHS)
-def test_nothing_reaches_beyond_the_window(
+def test_nothing_is_wider_than_the_window(
     device: str, browser: webdriver.Chrome, page: Path
 ) -> None:
     show(browser, page, WIDTHS[device])
@@ -88,11 +88,11 @@ def test_nothing_reaches_beyond_the_window(
     )
     assert wide == []
     inner = browser.execute_script("return document.documentElement.clientWidth")
-    assert WIDTHS[device] - 20 < inner <= WIDTHS[device]  # a scroll bar takes its part
+    assert WIDTHS[device] - 20 < inner <= WIDTHS[device]  # a scroll bar takes some pixels
 
 
 @pytest.mark.parametrize("device", WIDTHS)
-def test_every_answer_can_be_read_with_its_heading(
+def test_every_answer_is_readable_with_its_heading(
     device: str, browser: webdriver.Chrome, page: Path
 ) -> None:
     show(browser, page, WIDTHS[device])
@@ -103,30 +103,32 @@ def test_every_answer_can_be_read_with_its_heading(
         "return [...document.querySelectorAll('td')].filter(e => e.dataset.name === 'tuned')"
         ".map(e => getComputedStyle(e, '::before').content)"
     )
-    # On a phone the table's head is hidden, and each cell carries its own.
+    # On a phone the table head is hidden, and each cell shows its column's name.
     assert {'"tuned"'} == set(named) if device == "phone" else set(named) == {"none"}
 
 
-def test_what_a_model_wrote_is_text_and_runs_nothing(browser: webdriver.Chrome, page: Path) -> None:
-    show(browser, page, WIDTHS["desk"])
-    assert browser.title == "runs/quickstart/adapter against its base"
+def test_the_page_shows_hostile_answers_as_text_and_runs_nothing(
+    browser: webdriver.Chrome, page: Path
+) -> None:
+    show(browser, page, WIDTHS["desktop"])
+    assert browser.title == "runs/quickstart/adapter compared with its base"
     assert browser.execute_script("return document.scripts.length") == 0
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
     widths = browser.execute_script("return [...document.images].map(e => e.naturalWidth)")
     assert len(widths) == 1
     assert widths[0] > 500
     data = json.loads((page.parent / "report.json").read_text("utf-8"))
-    assert data["pairs"][1]["question"] == ATTACK
+    assert data["answers"][1]["question"] == ATTACK
 
 
 @pytest.mark.parametrize("device", WIDTHS)
-def test_a_text_in_two_colours_is_whole_and_stays_in_the_window(
+def test_an_example_in_two_colors_is_complete_and_fits_the_window(
     device: str, browser: webdriver.Chrome, tmp_path: Path
 ) -> None:
-    parts = [(f"<|im_start|>user\n{ATTACK} {UNBROKEN}\n", False), (LONG, True)]
+    example = [(f"<|im_start|>user\n{ATTACK} {UNBROKEN}\n", False), (LONG, True)]
     table = Section("Verdict", "No.", ["", "why"], [["warning", UNBROKEN]], tone="warn")
-    pages = [table, Section("An example", "", parts=parts)]
-    write_page(tmp_path / "check.html", "Check of a run", pages, tmp_path)
+    sections = [table, Section("Example", "", spans=example)]
+    write_page(tmp_path / "check.html", "Check of a run", sections, tmp_path)
     show(browser, tmp_path / "check.html", WIDTHS[device])
     assert browser.title == "Check of a run"
     wide = browser.execute_script(
@@ -138,5 +140,5 @@ def test_a_text_in_two_colours_is_whole_and_stays_in_the_window(
         "return [...document.querySelectorAll('pre span')]"
         ".map(e => [e.textContent, getComputedStyle(e).color, getComputedStyle(e).opacity])"
     )
-    assert [text for text, _, _ in spans] == [text for text, _ in parts]
+    assert [text for text, _, _ in spans] == [text for text, _ in example]
     assert spans[0][1:] != spans[1][1:]

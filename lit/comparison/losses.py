@@ -1,4 +1,4 @@
-"""What base and tuned model differ by, in numbers."""
+"""The losses of rows under the base model and under the tuned one."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ MODELS = ("base", "tuned")
 
 @dataclass(frozen=True)
 class Losses:
-    """Summed loss of each row under both models.
+    """The summed loss of each row under both models, in nats, and its labeled tokens.
 
     Shapes:
         base, tuned, labels: (rows,)
@@ -31,37 +31,37 @@ class Losses:
     labels: np.ndarray
 
     def mean(self, which: str) -> float:
-        """The mean loss of a labeled token, in nats."""
+        """Return the mean loss per labeled token under one model."""
         return float(getattr(self, which).sum() / self.labels.sum())
 
     def rows(self, which: str) -> np.ndarray:
-        """The mean loss of a labeled token of each row."""
+        """Return the mean loss per labeled token of each row under one model, (rows,)."""
         return getattr(self, which) / self.labels
 
     def interval(self, samples: int = 10_000, seed: int = 0) -> tuple[float, float]:
-        """The 95 % interval of tuned minus base, by a paired bootstrap over rows.
+        """Return the 95% interval of tuned minus base, by a paired bootstrap over rows.
 
-        Rows are drawn with replacement, each with both its losses, so that what is hard for both
-        models does not count.
+        Rows are drawn with replacement, each with both of its losses. So a row that is hard for
+        both models does not widen the interval.
         """
-        chosen = np.random.default_rng(seed).integers(
+        drawn = np.random.default_rng(seed).integers(
             len(self.labels), size=(samples, len(self.labels))
         )
-        difference = (self.tuned - self.base)[chosen].sum(1) / self.labels[chosen].sum(1)
+        difference = (self.tuned - self.base)[drawn].sum(1) / self.labels[drawn].sum(1)
         low, high = np.quantile(difference, [0.025, 0.975])
         return float(low), float(high)
 
 
 @torch.inference_mode()
-def losses(
-    model: PreTrainedModel, examples: Sequence[Example], done: Callable[[int], None]
+def measure_losses(
+    model: PreTrainedModel, examples: Sequence[Example], on_progress: Callable[[int], None]
 ) -> Losses:
-    """Measure rows under both models.
+    """Measure the loss of each row under both models.
 
     Args:
         model: With an adapter, in eval mode.
         examples: Rows with at least one label each.
-        done: OnProgress the rows of each finished batch, once for each model.
+        on_progress: Called after each batch with its number of rows, once for each model.
     """
     lengths = np.array([len(example.ids) for example in examples])
     labels = np.array([sum(x != IGNORE for x in example.labels) for example in examples])
@@ -79,6 +79,6 @@ def losses(
                 tokens = token_losses(model, batch)
             parts = tokens.cpu().double().split(labels[rows].tolist())
             sums[which][rows] = [float(part.sum()) for part in parts]
-            done(len(rows))
+            on_progress(len(rows))
     model.set_attn_implementation(before)
     return Losses(sums["base"], sums["tuned"], labels)

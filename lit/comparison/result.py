@@ -1,0 +1,96 @@
+"""The result of a comparison: what report.json holds."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class AnswerPair:
+    """One question with the answers of both models.
+
+    Args:
+        question: The question.
+        base_answer, tuned_answer: The answers.
+        base_tokens, tuned_tokens: Tokens of the answers.
+        base_stopped, tuned_stopped: Whether the answers end with a stop token.
+        reference: The reference answer, if there is one.
+        base_loss, tuned_loss: The losses of the reference answer, if they were measured.
+    """
+
+    question: str
+    base_answer: str
+    tuned_answer: str
+    base_tokens: int
+    tuned_tokens: int
+    base_stopped: bool
+    tuned_stopped: bool
+    reference: str | None = None
+    base_loss: float | None = None
+    tuned_loss: float | None = None
+
+
+@dataclass(frozen=True)
+class LossResult:
+    """The loss of a set of rows under both models, in nats per token.
+
+    Args:
+        base, tuned: The mean losses.
+        ci_low, ci_high: The 95% confidence interval of tuned minus base.
+        rows: Rows that were measured.
+        tokens: Labeled tokens of these rows.
+        improved_rows: Rows with a lower loss under the tuned model.
+    """
+
+    base: float
+    tuned: float
+    ci_low: float
+    ci_high: float
+    rows: int
+    tokens: int
+    improved_rows: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that was measured.
+
+    Args:
+        adapter: The adapter's folder.
+        base: The base model.
+        date: The day of the comparison, YYYY-MM-DD.
+        seconds: How long it took.
+        data_source: Which rows were measured, and whether the adapter was trained on them.
+        sampling: The settings of both models' answers.
+        loss: The loss of the reference answers; None if there are none.
+        forgetting: The loss of general text, which is unrelated to the training data.
+        chrf: The chrF score of each model's answers (0-100); None without reference answers.
+        answers: The questions with both answers.
+        pictures: File names of the pictures.
+    """
+
+    adapter: str
+    base: str
+    date: str
+    seconds: float
+    data_source: str
+    sampling: dict[str, float]
+    loss: LossResult | None
+    forgetting: LossResult
+    chrf: dict[str, float] | None
+    answers: list[AnswerPair]
+    pictures: list[str] = field(default_factory=list)
+
+
+def verdict(result: Comparison) -> str:
+    """Return whether the adapter helped, as one sentence that the interval supports."""
+    if result.loss is None:
+        return "There are no reference answers and so no losses: read the answers in the report."
+    loss = result.loss
+    change = (
+        f"loss {loss.base:.3f} → {loss.tuned:.3f} ({loss.tuned / loss.base - 1:+.1%}), difference "
+        f"{loss.tuned - loss.base:+.3f}, 95% interval {loss.ci_low:+.3f} … {loss.ci_high:+.3f}"
+    )
+    if loss.ci_high < 0:
+        return f"The adapter is better: {change}."
+    if loss.ci_low > 0:
+        return f"The adapter is worse: {change}."
+    return f"No difference was found: {change}, which includes zero. More rows narrow the interval."

@@ -1,0 +1,117 @@
+"""The sections of a checkup about the data: rows, lengths, an example, special tokens."""
+
+from collections.abc import Iterator
+from itertools import groupby, islice
+from pathlib import Path
+
+import numpy as np
+
+from data.row_report import BAD, CUT, TOO_LONG, RowReport
+from data.types import IGNORE
+from lit.preflight.checkup import Checkup
+from lit.report.page import Section
+
+PICTURE = "lengths.png"
+BARS, BAR_WIDTH = 12, 40
+LISTED_LINES = 10
+"""Line numbers that are listed for each reason."""
+
+
+def rows_section(checkup: Checkup) -> Section:
+    """Show how many rows were read, used, cut and left out, for each source."""
+    data = checkup.arguments.datamodule
+    rows = []
+    for source, report in _sources(checkup):
+        counts = [report.count(kind) for kind in (CUT, TOO_LONG, BAD)]
+        rows.append([source, *map(str, (report.read, report.used, *counts))])
+    duplicates = str(data.overlap)
+    text = (
+        f"{len(data.train_rows)} rows train, {len(data.val_rows)} rows validate. "
+        f"{f'Duplicates: {duplicates}.' if duplicates else 'There are no duplicate rows.'}"
+    )
+    headers = ["source", "read", "used", "used, but cut", "left out: too long", "left out: bad"]
+    return Section("Rows", text, headers, rows)
+
+
+def left_out_section(checkup: Checkup) -> Section:
+    """Show why rows were cut or left out, with their line numbers."""
+    rows = [row for _, report in _sources(checkup) for row in _reasons(report)]
+    text = "" if rows else "No row was cut or left out."
+    return Section("Rows cut or left out", text, ["what", "rows", "reason", "file:lines"], rows)
+
+
+def _sources(checkup: Checkup) -> list[tuple[str, RowReport]]:
+    data = checkup.arguments.datamodule
+    train = (data.source.name, data.store.report)
+    return [train, (data.val_source.name, data.val.report)] if data.val_source else [train]
+
+
+def _reasons(report: RowReport) -> Iterator[list[str]]:
+    for kind in (BAD, TOO_LONG, CUT):
+        for group, count in report.counts.get(kind, {}).items():
+            issues = (issue for issue in report.issues(kind) if issue.group == group)
+            first = list(islice(issues, LISTED_LINES))
+            locations = [
+                f"{file}:{', '.join(str(issue.line) for issue in rows)}"
+                for file, rows in groupby(first, key=lambda issue: Path(issue.file).name)
+            ]
+            more = [f"… and {count - len(first)} more"] if count > len(first) else []
+            yield [kind, str(count), group, "\n".join(locations + more)]
+
+
+def length_picture_section(checkup: Checkup) -> Section:
+    """Show the rows' lengths as a picture, which ``sections`` draws."""
+    return Section("Lengths", _length_text(checkup), pictures=[PICTURE])
+
+
+def length_table_section(checkup: Checkup) -> Section:
+    """Show the rows' lengths as a table with bars."""
+    counts, edges = np.histogram(checkup.lengths, min(BARS, len(np.unique(checkup.lengths))))
+    rows = [
+        [f"{low:.0f} – {high:.0f}", str(count), "█" * round(BAR_WIDTH * count / max(counts))]
+        for count, low, high in zip(counts, edges, edges[1:], strict=False)
+    ]
+    return Section("Lengths", _length_text(checkup), ["tokens", "rows", ""], rows)
+
+
+def _length_text(checkup: Checkup) -> str:
+    lengths, plan = checkup.lengths, checkup.forecast
+    median, percentile_95 = np.quantile(lengths, [0.5, 0.95])
+    return (
+        f"A row has {int(lengths.min())} to {int(lengths.max())} tokens; the median is "
+        f"{median:.0f}, the 95th percentile {percentile_95:.0f}. {plan.labels:,} of "
+        f"{plan.tokens:,} tokens ({plan.labels / plan.tokens:.0%}) have labels and train the "
+        "model: the answers and their end tokens."
+    )
+
+
+def example_section(checkup: Checkup) -> Section:
+    """Show the first training row, with its labeled tokens marked."""
+    data = checkup.arguments.datamodule
+    row = data.train_rows[0]
+    example = data.store.example(row)
+    tokens = zip(example.ids, example.labels, strict=True)
+    spans = [
+        (str(data.tokenizer.decode([token for token, _ in group])), labeled)
+        for labeled, group in groupby(tokens, key=lambda pair: pair[1] != IGNORE)
+    ]
+    text = (
+        f"The first training row, {data.store.location(row)}, as the model sees it. The model "
+        "learns to write the green text; it only reads the gray text."
+    )
+    return Section("Example", text, spans=spans)
+
+
+def special_tokens_section(checkup: Checkup) -> Section:
+    """Show the tokenizer's special tokens and the one that ends an answer."""
+    data = checkup.arguments.datamodule
+    special = data.tokenizer.special_tokens_map
+    rows = [
+        [name, str(token), str(data.tokenizer.convert_tokens_to_ids(token))]
+        for name, token in special.items()
+        if isinstance(token, str)
+    ]
+    end = data.store.example(data.train_rows[0]).ids[-1]
+    rows.append(["end of an answer", str(data.tokenizer.convert_ids_to_tokens(end)), str(end)])
+    text = f"Template: {data.template}."
+    return Section("Special tokens", text, ["name", "token", "id"], rows)

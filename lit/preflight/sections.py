@@ -1,0 +1,118 @@
+"""A checkup as sections of a page: the same in the terminal and in check.html.
+
+A new section is a function, and its line in SECTIONS.
+"""
+
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from lit.distributed.sharding import ShardedStrategy
+from lit.preflight.checkup import Checkup
+from lit.preflight.data_sections import (
+    PICTURE,
+    example_section,
+    left_out_section,
+    length_picture_section,
+    length_table_section,
+    rows_section,
+    special_tokens_section,
+)
+from lit.report.page import Section, write_page
+from lit.report.pictures import lengths_picture
+
+
+def write(checkup: Checkup, folder: Path) -> Path:
+    """Write check.html into a run's folder and return its path; other files stay untouched."""
+    path = folder / "check.html"
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as pictures:
+        page = sections(checkup, Path(pictures))
+        write_page(path, f"Check of {folder}", page, Path(pictures))
+    return path
+
+
+def sections(checkup: Checkup, pictures: Path | None) -> list[Section]:
+    """Return the page's sections.
+
+    Args:
+        checkup: What to show.
+        pictures: The folder to draw the picture into; None for a terminal, which gets a table.
+    """
+    if pictures is not None:
+        lengths_picture(checkup.lengths, pictures / PICTURE)
+    skipped = length_picture_section if pictures is None else length_table_section
+    return [section(checkup) for section in SECTIONS if section is not skipped]
+
+
+def _verdict(checkup: Checkup) -> Section:
+    rows = [["cannot work" if f.fatal else "warning", f.text] for f in checkup.findings]
+    section = partial(Section, "Verdict", headers=["", "problem, and what to do"], rows=rows)
+    if checkup.fatal:
+        return section("This run cannot work with these settings.", tone="bad")
+    if rows:
+        return section("This run can work; read the warnings first.", tone="warn")
+    return section("This run works. No problems were found.")
+
+
+def _plan(checkup: Checkup) -> Section:
+    plan, first, trainer = checkup.forecast, checkup.forecast.first, checkup.arguments.trainer
+    sizes = np.diff(first.starts)
+    rows = [
+        ["epochs", str(plan.epochs or f"until step {plan.steps}")],
+        ["optimizer steps", f"{plan.steps:,}"],
+        ["warm-up steps", f"{plan.warmup:,}"],
+        ["optimizer steps in the first epoch", f"{first.steps:,}"],
+        ["micro-batches in the first epoch", f"{len(sizes):,}, of {_range(sizes)} rows each"],
+        ["tokens per epoch", f"{plan.tokens:,}"],
+        ["labeled tokens per optimizer step", _range(first.labels)],
+        ["devices", f"{trainer.world_size}, {trainer.strategy.root_device.type}"],
+    ]
+    return Section("Plan", "", ["", "value"], rows)
+
+
+def _range(values: np.ndarray) -> str:
+    low, high = int(values.min()), int(values.max())
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _memory(checkup: Checkup) -> Section:
+    estimate, trainer = checkup.estimate, checkup.arguments.trainer
+    count, device = estimate.parameters, trainer.strategy.root_device
+    rows = [[name, f"{amount / 1e9:.2f}"] for name, amount in estimate.parts.items()]
+    rows.append(["total", f"{sum(estimate.parts.values()) / 1e9:.2f}"])
+    if estimate.loading:
+        rows.append(["before training, while quantizing", f"{estimate.loading / 1e9:.2f}"])
+    text = (
+        f"{count.trainable:,} of {count.total:,} parameters train "
+        f"({count.trainable / count.total:.2%}). The run needs about "
+        f"{estimate.peak / 1e9:.1f} GB of {device.type.upper()} memory at its peak"
+        f"{', plus what CUDA itself takes' if device.type == 'cuda' else ''}."
+    )
+    if isinstance(trainer.strategy, ShardedStrategy):
+        text += (
+            " This estimate is for one process that holds the whole base model. Here each of "
+            f"{trainer.world_size} processes holds a shard and what it gathers (docs/scale.md)."
+        )
+    if not estimate.activations_known:
+        text += (
+            " Activations are not included: in this model family their size depends on the "
+            "values of the weights."
+        )
+    return Section("Memory", text, ["part", "GB"], rows)
+
+
+SECTIONS: tuple[Callable[[Checkup], Section], ...] = (
+    _verdict,
+    rows_section,
+    left_out_section,
+    length_picture_section,
+    length_table_section,
+    example_section,
+    special_tokens_section,
+    _plan,
+    _memory,
+)
