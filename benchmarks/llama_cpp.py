@@ -4,8 +4,8 @@
 
 The adapter must be one for the embedded model (python -m lit.embedded). The first run makes an
 environment in build/llama_cpp and compiles llama.cpp there: about 12 minutes on two cores. Then
-llama.cpp answers questions greedily, with the adapter's GGUF and without it, from the GGUF file that
-models/SmolLM2-135M-Instruct was made from: as it is (Q4_1; llama.cpp rounds the inputs of such
+llama.cpp answers questions greedily, with the adapter's GGUF and without it, from the GGUF file
+that models/SmolLM2-135M-Instruct was made from: as it is (Q4_1; llama.cpp rounds the inputs of such
 weights to 8 bits), and unpacked to float32, where only the order of sums can differ. transformers
 answers with the base and with the folder of ``--format merged``. Exits with 1 if an answer in
 float32 differs, or if the adapter changes no answer.

@@ -26,8 +26,13 @@ from lora.config import LoRAConfig
 from lora.inject import inject, lora_layers
 
 SIZES = {
-    **{"vocab_size": 320, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2},
-    **{"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8},
+    "vocab_size": 320,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
 }
 COMPARED = (Keys.General.ARCHITECTURE, Keys.General.TYPE, *vars(Keys.Adapter).values())
 """The metadata that llama.cpp reads of a LoRA file."""
