@@ -6,12 +6,12 @@ from benchmarks.peers.gate import Gate
 
 SIDE = 2048
 PRODUCTS = 4
-"""In one step."""
+"""Matrix products in one step."""
 GFLOP = PRODUCTS * 2 * SIDE**3 / 1e9
 
 
 def main() -> None:
-    """Multiply large matrices until told to stop."""
+    """Multiply large float32 matrices, a few products per step."""
     gate = Gate.from_environment()
     left, right = torch.randn(2, SIDE, SIDE).unbind()
     out = torch.empty(SIDE, SIDE)

@@ -1,4 +1,4 @@
-"""A contender: a process that trains as its own trainer does, and asks before each step."""
+"""A contender: a process that trains with its own trainer and waits before each step."""
 
 import json
 import os
@@ -12,13 +12,13 @@ from typing import Any
 from benchmarks.peers.gate import VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 600
-"""Seconds that a step, or the way to the first, may take."""
+TIMEOUT = 600
+"""Seconds that a step, or the time before the first, may take."""
 LAST_LINES = 3
 
 
 class ContenderError(RuntimeError):
-    """A contender ended or hung; the message ends with its last lines."""
+    """A contender ended or hung; the message ends with the last lines of its output."""
 
 
 class Contender:
@@ -26,17 +26,18 @@ class Contender:
 
     Args:
         command: What to run, in the repository's root.
-        log: Where its output goes.
-        environment: Variables beside those of this process.
+        log: The file for its output.
+        environment: Variables in addition to those of this process.
     """
 
     def __init__(
         self, command: list[str], log: Path, environment: dict[str, str] | None = None
     ) -> None:
-        read, theirs = os.pipe()
-        their_read, write = os.pipe()
-        variables = os.environ | (environment or {}) | {VARIABLE: f"{their_read},{theirs}"}
-        variables["CUDA_VISIBLE_DEVICES"] = ""  # all of them on the CPU
+        requests_read, requests_write = os.pipe()
+        answers_read, answers_write = os.pipe()
+        ends = (answers_read, requests_write)
+        variables = os.environ | (environment or {}) | {VARIABLE: f"{ends[0]},{ends[1]}"}
+        variables["CUDA_VISIBLE_DEVICES"] = ""  # everybody trains on the CPU
         self.log = log
         self.started = time.perf_counter()
         with log.open("w") as output:
@@ -44,41 +45,41 @@ class Contender:
                 command,
                 cwd=ROOT,
                 env=variables,
-                pass_fds=(their_read, theirs),
+                pass_fds=ends,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        os.close(their_read)
-        os.close(theirs)
-        self._requests = os.fdopen(read, "r")
-        self._answers = os.fdopen(write, "w", buffering=1)
+        for end in ends:
+            os.close(end)
+        self._requests = os.fdopen(requests_read, "r")
+        self._answers = os.fdopen(answers_write, "w", buffering=1)
 
-    def request(self, patience: float = PATIENCE) -> dict[str, Any]:
-        """Wait until it asks for the next step.
+    def request(self) -> dict[str, Any]:
+        """Wait until it asks for the next step, and return what it reports.
 
         Raises:
-            ContenderError: It ended, or asks for nothing.
+            ContenderError: It ended, or hangs.
         """
-        ready, _, _ = select.select([self._requests], [], [], patience)
+        ready, _, _ = select.select([self._requests], [], [], TIMEOUT)
         if not ready:
-            raise ContenderError(f"no step within {patience:.0f} s{self._said()}")
+            raise ContenderError(f"no step within {TIMEOUT} s{self._last_lines()}")
         line = self._requests.readline()
         if not line:
             code = self.process.wait()
-            raise ContenderError(f"ended with exit code {code}{self._said()}")
+            raise ContenderError(f"ended with exit code {code}{self._last_lines()}")
         return json.loads(line)
 
-    def go(self) -> None:
-        """Let it make its next step."""
+    def step(self) -> dict[str, Any]:
+        """Let it make a step, wait for the end, and return what it reports.
+
+        Raises:
+            ContenderError: It ended, or hangs.
+        """
         try:
             self._answers.write("go\n")
         except BrokenPipeError:
-            raise ContenderError(f"ended{self._said()}") from None
-
-    def step(self) -> dict[str, Any]:
-        """Let it make a step, and wait for its end."""
-        self.go()
+            raise ContenderError(f"ended{self._last_lines()}") from None
         return self.request()
 
     def stop(self) -> None:
@@ -106,6 +107,6 @@ class Contender:
     ) -> None:
         self.stop()
 
-    def _said(self) -> str:
+    def _last_lines(self) -> str:
         lines = self.log.read_text(errors="replace").strip().splitlines()[-LAST_LINES:]
         return f": {' / '.join(lines)}" if lines else ""

@@ -1,7 +1,7 @@
 """LitGPT's finetune_lora: python -m benchmarks.peers.contender_litgpt STEPS --checkpoint FOLDER
 
-Its own ``setup``, with every projection's switch on. Runs in an environment of its own: it wants
-versions of huggingface_hub and jsonargparse that transformers 5 and this project are beyond.
+Calls LitGPT's own ``setup`` with LoRA on every projection. Needs an environment of its own, because
+it needs older versions of huggingface_hub and jsonargparse than transformers 5 and this project.
 """
 
 import argparse
@@ -22,11 +22,11 @@ from benchmarks.peers.settings import LR, SEED
 
 
 class Steps(DataModule):
-    """Hands LitGPT the rows of each step, padded by its own collator, and asks the gate first.
+    """Gives LitGPT the rows of each step, padded by its own collator, after waiting at the gate.
 
     Args:
         steps: The rows.
-        gate: Question where a batch is fetched, which LitGPT does at the start of each step.
+        gate: Waited at when a batch is fetched, which LitGPT does at the start of each step.
     """
 
     def __init__(self, steps: list[Step], gate: Gate) -> None:
@@ -34,28 +34,28 @@ class Steps(DataModule):
         self.steps, self.gate = steps, gate
         self.collate = get_sft_collate_fn(pad_id=0)
         self.report: dict[str, Any] = {}
-        self.begun = False
+        self.training = False
 
     def train_dataloader(self) -> DataLoader:
-        """One item a step."""
+        """Return one item a step."""
         return DataLoader(self._items(), batch_size=1, collate_fn=self._train)
 
     def val_dataloader(self) -> DataLoader:
-        """It insists on validating before the first step and after the last: one short row."""
+        """Return one short row: LitGPT validates before the first step and after the last."""
         return DataLoader(self._items()[:1], batch_size=1, collate_fn=self._validate)
 
     def _items(self) -> list[dict[str, Any]]:
-        # LitGPT looks for the longest input_ids, to set the length of its tables.
+        # LitGPT reads the longest input_ids, to set the size of its rotary tables.
         return [{"input_ids": max(step.ids, key=len), "step": step} for step in self.steps]
 
     def _train(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         step = items[0]["step"]
         self.gate.step(**self.report)
-        self.report, self.begun = {"rows": digest_of(step)}, True
+        self.report, self.training = {"rows": digest_of(step)}, True
         return self._batch(step)
 
     def _validate(self, items: list[dict[str, Any]]) -> dict[str, Any]:
-        if self.begun:
+        if self.training:
             self.gate.step(**self.report)
         row = items[0]["step"]
         return self._batch(Step([row.ids[0][:8]], [row.ids[0][:8]]))

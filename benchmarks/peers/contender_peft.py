@@ -1,6 +1,6 @@
 """PEFT with Hugging Face's Trainer: python -m benchmarks.peers.contender_peft STEPS
 
-As PEFT's guide has it: ``get_peft_model``, a plain Trainer, rows padded to the longest of a batch.
+As in PEFT's guide: ``get_peft_model``, a plain Trainer, rows padded to the longest of a batch.
 """
 
 import argparse
@@ -19,12 +19,12 @@ from transformers import (
 )
 
 from benchmarks.peers import rows
-from benchmarks.peers.hf_steps import Gated, WholeSteps, as_dataset
+from benchmarks.peers.hf_steps import Gated, StepCollator, as_dataset
 from benchmarks.peers.settings import lora_settings, trainer_arguments
 
 
-def adapted(base: str, dropout: float, adapter: Path | None) -> peft.PeftModel:
-    """The model with a new adapter, or with one that was saved."""
+def load_model(base: str, dropout: float, adapter: Path | None) -> peft.PeftModel:
+    """Return the model with a new adapter, or with a saved one."""
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     if adapter:
         config = peft.LoraConfig.from_pretrained(adapter)
@@ -43,20 +43,20 @@ def main() -> None:
     options = parser.parse_args()
     steps, settings = rows.read(options.steps)
     tokenizer = AutoTokenizer.from_pretrained(settings["model"])
-    batches = WholeSteps(DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=-100))
+    collator = StepCollator(DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=-100))
     held_out = rows.read(options.validate)[0] if options.validate else None
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
-            model=adapted(settings["model"], options.dropout, options.adapter),
+            model=load_model(settings["model"], options.dropout, options.adapter),
             args=TrainingArguments(
                 **trainer_arguments(folder),
                 per_device_eval_batch_size=1,
                 eval_strategy="epoch" if held_out else "no",
             ),
-            data_collator=batches,
+            data_collator=collator,
             train_dataset=as_dataset(steps),
             eval_dataset=as_dataset(held_out) if held_out else None,
-            callbacks=[Gated(batches)],
+            callbacks=[Gated(collator)],
         )
         trainer.train()
 

@@ -1,6 +1,6 @@
 """TRL's SFTTrainer: python -m benchmarks.peers.contender_trl STEPS
 
-It is given its PEFT config and rows in tokens with their labels, and pads them by its own collator.
+It gets a PEFT config and tokenized rows with labels, and pads them with its own collator.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
 from benchmarks.peers import rows
-from benchmarks.peers.hf_steps import Gated, WholeSteps, as_dataset
+from benchmarks.peers.hf_steps import Gated, StepCollator, as_dataset
 from benchmarks.peers.settings import lora_settings, trainer_arguments
 
 
@@ -29,7 +29,7 @@ def main() -> None:
             model=AutoModelForCausalLM.from_pretrained(settings["model"], dtype=torch.float32),
             args=SFTConfig(
                 **trainer_arguments(folder),
-                # Its default computes activations twice, and in bfloat16.
+                # By default TRL checkpoints activations, and computes in bfloat16.
                 gradient_checkpointing=False,
                 bf16=False,
                 dataset_kwargs={"skip_prepare_dataset": True},
@@ -38,10 +38,10 @@ def main() -> None:
             processing_class=AutoTokenizer.from_pretrained(settings["model"]),
             peft_config=peft.LoraConfig(**lora_settings(options.dropout)),
         )
-        # A step may have any number of rows: an item is a step, and its rows are collated as usual.
-        batches = WholeSteps(trainer.data_collator)
-        trainer.data_collator = batches
-        trainer.add_callback(Gated(batches))
+        # An item is a whole step, because steps differ in their number of rows.
+        collator = StepCollator(trainer.data_collator)
+        trainer.data_collator = collator
+        trainer.add_callback(Gated(collator))
         trainer.train()
 
 

@@ -10,12 +10,12 @@ from benchmarks.peers.settings import fit_arguments
 
 LITGPT = ".venv-bench-litgpt/bin/python"
 CHECKPOINT = ".venv-bench-litgpt/checkpoint/SmolLM2-135M-Instruct"
-"""The model as LitGPT has it; ``make bench`` converts it."""
+"""The model in LitGPT's format; ``make bench`` converts it."""
 Command = Callable[[Path, float], list[str]]
 
 
 def ours(steps: Path, dropout: float = 0.1, extra: tuple[str, ...] = ()) -> list[str]:
-    """lit.fit itself on the file the steps were planned from, with the gate as a callback."""
+    """Return the command of lit.fit, on the file the steps were planned from, behind the gate."""
     planned, settings = rows.read(steps)
     data = {"path": settings["data"], "val_fraction": 0, **settings["settings"]}
     return [
@@ -31,24 +31,25 @@ def ours(steps: Path, dropout: float = 0.1, extra: tuple[str, ...] = ()) -> list
 
 
 def peft(steps: Path, dropout: float = 0.1, extra: tuple[str, ...] = ()) -> list[str]:
-    """PEFT with Hugging Face's Trainer."""
-    own = ["benchmarks.peers.contender_peft", str(steps), f"--dropout={dropout}"]
-    return [sys.executable, "-m", *own, *extra]
+    """Return the command of PEFT with Hugging Face's Trainer."""
+    return [sys.executable, *_module("peft", steps, dropout), *extra]
 
 
 def trl(steps: Path, dropout: float = 0.1) -> list[str]:
-    """TRL's SFTTrainer."""
-    own = ["benchmarks.peers.contender_trl", str(steps), f"--dropout={dropout}"]
-    return [sys.executable, "-m", *own]
+    """Return the command of TRL's SFTTrainer."""
+    return [sys.executable, *_module("trl", steps, dropout)]
 
 
 def litgpt(steps: Path, dropout: float = 0.1) -> list[str]:
-    """LitGPT's finetune_lora."""
-    own = ["benchmarks.peers.contender_litgpt", str(steps), f"--checkpoint={CHECKPOINT}"]
-    return [str(ROOT / LITGPT), "-m", *own, f"--dropout={dropout}"]
+    """Return the command of LitGPT's finetune_lora."""
+    return [str(ROOT / LITGPT), *_module("litgpt", steps, dropout), f"--checkpoint={CHECKPOINT}"]
+
+
+def _module(name: str, steps: Path, dropout: float) -> list[str]:
+    return ["-m", f"benchmarks.peers.contender_{name}", str(steps), f"--dropout={dropout}"]
 
 
 COMMANDS: dict[str, Command] = {"ours": ours, "peft": peft, "trl": trl, "litgpt": litgpt}
 TITLES = {"ours": "ours", "peft": "PEFT + Trainer", "trl": "TRL", "litgpt": "LitGPT"}
 COUNTED = ("ours", "peft")
-"""Of these the arithmetic of the first step is counted."""
+"""Contenders whose operations are counted in the first step."""

@@ -1,8 +1,8 @@
-"""The gate: one process works at a time, each asks before a step and is told to go or to stop.
+"""The gate: contenders train one at a time, and each waits for permission before every step.
 
-A contender sends a line of JSON before each of its steps and then waits. Its next request carries
-the seconds that passed since it was let go: one whole cycle of forward, backward, optimizer,
-logging and fetching, whatever the trainer does in it.
+A contender sends a line of JSON before each of its steps and waits for the answer, ``go`` or
+``stop``. Its next line carries the seconds since the answer: one whole cycle of forward, backward,
+optimizer, logging and fetching, whatever its trainer does in it. Needs only the standard library.
 """
 
 import json
@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 VARIABLE = "LIT_LORA_BENCHMARK_GATE"
-"""Names the two ends of the pipes, as ``read,write``."""
+"""Environment variable with the two ends of the pipes, as ``read,write``."""
 
 
 class Gate:
-    """A contender's side.
+    """A contender's side of the gate.
 
     Args:
         read: File descriptor of the answers.
@@ -26,39 +26,39 @@ class Gate:
     def __init__(self, read: int, write: int) -> None:
         self._answers = os.fdopen(read, "r")
         self._requests = os.fdopen(write, "w", buffering=1)
-        self._since: float | None = None
+        self._start: float | None = None
 
     @classmethod
     def from_environment(cls) -> "Gate":
-        """The gate of the process that started this one."""
+        """Return the gate of the process that started this one."""
         read, write = os.environ[VARIABLE].split(",")
         return cls(int(read), int(write))
 
     def wait(self, **report: Any) -> bool:
-        """Say that the last step is over and wait for the next.
+        """Report the end of the last step and wait for permission for the next.
 
         Args:
-            report: What is to be known of the step that is over.
+            report: What to record about the last step.
 
         Returns:
-            Whether to go on.
+            Whether to make another step.
         """
-        seconds = None if self._since is None else time.perf_counter() - self._since
+        seconds = None if self._start is None else time.perf_counter() - self._start
         report |= {"seconds": seconds, "memory": memory()}
         self._requests.write(json.dumps(report) + "\n")
         answer = self._answers.readline().strip()
-        self._since = time.perf_counter()
+        self._start = time.perf_counter()
         return answer == "go"
 
     def step(self, **report: Any) -> None:
-        """The same, but end this process where it is told to stop."""
+        """Wait in the same way, and end this process if there is no further step."""
         if not self.wait(**report):
-            # What a trainer writes at its end is no part of a step, and takes long.
+            # What a trainer writes at its end belongs to no step, and takes long.
             os._exit(0)
 
 
 def memory() -> dict[str, float]:
-    """What the process holds now, and the most it ever held, in MB."""
+    """Return the resident memory of this process now, and its peak, in MB."""
     fields = {}
     for line in Path("/proc/self/status").read_text().splitlines():
         name, _, value = line.partition(":")

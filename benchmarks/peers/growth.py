@@ -1,12 +1,11 @@
-"""How ours grows: a step with the tokens of a batch, data preparation with rows."""
+"""How our cost grows: a step with the tokens of its batch, data preparation with rows."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import data_scale
-from benchmarks.peers import speed, workloads
+from benchmarks.peers import many_rows, speed, workloads
 from benchmarks.peers.contenders import ours
 
 TOKENS = (512, 1024, 2048, 4096, 8192)
@@ -14,45 +13,43 @@ ROWS = (100, 1000, 10_000, 100_000, 1_000_000)
 STEPS = 3
 
 
-def step(tokens: int, folder: Path) -> dict[str, Any]:
-    """A step's median seconds and the process's peak, in a process of its own."""
+def measure_step(tokens: int, folder: Path) -> dict[str, Any]:
+    """Measure steps of about that many tokens."""
     settings = {"batch_size": tokens // workloads.MAX_LENGTH}
     path = workloads.prepare("c", settings, STEPS, folder)
-    return speed.cell({"ours": (ours(path), {})}, path, 1, folder)
+    return speed.measure({"ours": (ours(path), {})}, path, 1, folder)
 
 
-def data(rows: int, folder: Path) -> dict[str, Any]:
-    """Seconds and memory of reading, tokenizing and storing, with one process."""
-    (result,) = data_scale.run([rows], 1, 1, folder, ("ours",))
-    return result
+def measure_data(rows: int, folder: Path) -> dict[str, Any]:
+    """Measure reading, tokenizing and storing that many rows, with one process."""
+    return many_rows.measure(rows, folder)
 
 
-def slope(x: list[float], y: list[float]) -> tuple[float, float]:
-    """The straight line through points by least squares: (slope, value at 0)."""
-    rise, start = np.polyfit(x, y, 1)
-    return float(rise), float(start)
+def fit_line(x: list[float], y: list[float]) -> float:
+    """Return the slope of the line through points, by least squares."""
+    return float(np.polyfit(x, y, 1)[0])
 
 
-def exponent(x: list[float], y: list[float]) -> float:
-    """The slope in logarithms: 1 where y grows as x does."""
-    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
+def fit_power(x: list[float], y: list[float]) -> float:
+    """Return the power of x that y grows with: 1 is linear."""
+    return fit_line(list(np.log(x)), list(np.log(y)))
 
 
 def steps_of(cells: dict[str, Any]) -> list[tuple[float, float, float]]:
-    """What was measured of steps: (tokens, seconds, peak in MB), by tokens."""
-    found = []
+    """Return the measured steps as (tokens, seconds, peak in MB), sorted by tokens."""
+    steps = []
     for name, cell in cells.items():
         if name.startswith("growth/tokens/") and "ours" in cell.get("contenders", {}):
             own, warm = cell["contenders"]["ours"], cell["warm"]
             tokens, seconds = cell["tokens"][warm:], own["seconds"][warm:]
-            found.append((float(np.median(tokens)), float(np.median(seconds)), own["peak_mb"]))
-    return sorted(found)
+            steps.append((float(np.median(tokens)), float(np.median(seconds)), own["peak_mb"]))
+    return sorted(steps)
 
 
-def rows_of(cells: dict[str, Any]) -> list[tuple[int, float, float]]:
-    """What was measured of data preparation: (rows, seconds, own memory in MB), by rows."""
+def rows_of(cells: dict[str, Any]) -> list[tuple[int, float, float, float]]:
+    """Return data preparation: (rows, seconds, own memory in MB, seconds of a second start)."""
     return sorted(
-        (cell["rows"], cell["seconds"], cell["peak_own_mb"])
+        (cell["rows"], cell["seconds"], cell["peak_own_mb"], cell["second_start_s"])
         for name, cell in cells.items()
         if name.startswith("growth/rows/") and "error" not in cell
     )

@@ -1,14 +1,12 @@
-"""The tables of RESULTS.md, between two marks, from results.json."""
+"""The tables of RESULTS.md, between two marks, made from results.json."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from benchmarks.peers import growth, pictures
+from benchmarks.peers import growth
 from benchmarks.peers.contenders import TITLES
-from benchmarks.peers.medians import comparable, ratio, spread, summarise
+from benchmarks.peers.medians import ceiling, comparable, ratio, spread, summarize
 from benchmarks.peers.workloads import WORKLOADS
 from lora.files import write_text
 
@@ -22,27 +20,25 @@ BARE = {
     "first step, ours": "first step, ours: bare imports and weights",
     "first step, peft": "first step, peft: bare imports and weights",
 }
-"""What a start cannot do without."""
+"""The least that each start needs."""
 Cells = dict[str, Any]
 
 
 def write(cells: Cells, folder: Path) -> None:
-    """Put the tables and pictures into the folder; what others wrote there stays."""
+    """Replace the tables in a folder's RESULTS.md; the text around them stays."""
     path = folder / "RESULTS.md"
     text = path.read_text() if path.exists() else "# Results\n"
     before, _, rest = text.partition(BEGIN)
     after = rest.partition(END)[2].strip()
     after = f"\n{after}\n" if after else ""
-    names = pictures.draw(cells, folder)
-    body = "\n".join(lines(cells, names))
+    body = "\n".join(lines(cells)).rstrip()
     write_text(path, f"{before.rstrip()}\n\n{BEGIN}\n\n{body}\n\n{END}\n{after}")
 
 
-def lines(cells: Cells, names: list[str]) -> Iterator[str]:
-    """Every section whose numbers there are."""
-    for section in (_head, _summary, _speed, _parity, _growth, _startup, _generation):
+def lines(cells: Cells) -> Iterator[str]:
+    """Yield the lines of every section that has measurements."""
+    for section in (_head, _summary, _speed, _parity, _growth, _startup):
         yield from section(cells)
-    yield from (f"![{name}]({name})" for name in names)
     for name, cell in cells.items():
         if "error" in cell:
             yield f"- {name} was not measured: {cell['error']}"
@@ -51,20 +47,43 @@ def lines(cells: Cells, names: list[str]) -> Iterator[str]:
 def _head(cells: Cells) -> Iterator[str]:
     machine = cells["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    yield "## Beside PEFT, TRL and LitGPT"
-    yield ""
     made = {tuple(cell["made"].values()) for cell in cells.values() if "made" in cell}
-    said = " and ".join(f"`{command}`, {date}" for command, date in sorted(made))
+    yield "## Compared with PEFT, TRL and LitGPT"
+    yield ""
+    yield "Commands and dates:"
+    yield ""
+    yield from (f"- `{command}`, {date}" for command, date in sorted(made))
+    yield ""
     yield (
-        f"{said}, {machine['cores']} cores of {machine['cpu']}, "
+        f"Machine and versions: {machine['cores']} cores of {machine['cpu']}, "
         f"{machine['memory_gb']} GB, Python {machine['python']}, {versions}."
     )
+    yield ""
     yield (
         "SmolLM2-135M-Instruct in float32, LoRA r 8, alpha 32, dropout 0.1 on all seven "
-        "projections, AdamW, no checkpointing. Each contender is its own process and trainer and "
-        "gets the same rows in each step; one step of each in turn, the first left out. A step is "
-        "a whole cycle, from one request for rows to the next."
+        "projections, AdamW, no checkpointing. Each contender is a process of its own with its own "
+        "trainer, and gets the same rows in each step. The contenders take turns, one step each; "
+        "the first step is not timed. A step is a whole cycle, from one request for rows to the "
+        "next."
     )
+    yield ""
+
+
+def _summary(cells: Cells) -> Iterator[str]:
+    """Yield one line a workload: the ratios."""
+    known = comparable(cells)
+    if not known:
+        return
+    others = [name for name in TITLES if name != "ours"]
+    titles = " | ".join(f"{TITLES[name]}: seconds / ours" for name in others)
+    yield f"| workload | step | {titles} | our peak / PEFT's | ceiling, GFLOP/s |"
+    yield f"|---|---|{'---|' * len(others)}---|---|"
+    for (key, mode), cell in known.items():
+        measured = cell["contenders"]
+        ratios = [str(summarize(cell, name).ratio) if name in measured else "" for name in others]
+        peaks = [measured[name]["peak_mb"] for name in ("ours", "peft") if name in measured]
+        peak = f"{peaks[0] / peaks[1]:.2f}" if len(peaks) == 2 else ""
+        yield f"| ({key}) | {mode} | {' | '.join(ratios)} | {peak} | {ceiling(cell):.0f} |"
     yield ""
 
 
@@ -73,53 +92,33 @@ def _speed(cells: Cells) -> Iterator[str]:
     if not known:
         return
     yield (
-        "Useful tokens/s count no padding. Ratios, here and above, are seconds of a contender's "
-        "step over those of ours on the same rows: median (least … most) of the timed steps. Peaks "
-        "are the process's; "
-        f"above the weights is less {WEIGHTS_MB} MB. Share is of a product of 2048³ in float32, "
-        "timed in the same turns."
+        "Tokens/s count no padding. A ratio, above and below, is the seconds of a contender's step "
+        "over the seconds of ours on the same rows: median (minimum … maximum) of the timed steps. "
+        "The peak is the memory of the whole process; the weights, which the next column leaves "
+        f"out, are {WEIGHTS_MB} MB. The ceiling is a product of 2048³ in float32, timed in the "
+        "same rounds."
     )
     yield ""
     yield (
-        "| workload | step | contender | tokens/s | s/step | seconds / ours' | peak, GB "
-        "| above the weights, GB | peak / ours' | GFLOP/token | share of the ceiling |"
+        "| workload | step | contender | tokens/s | s/step | seconds / ours | peak, GB "
+        "| peak without weights, GB | peak / ours | GFLOP/token | share of the ceiling |"
     )
     yield "|---|---|---|---|---|---|---|---|---|---|---|"
     for name, cell in known.items():
         _, key, mode = name.split("/")
-        place = f"({key}) {WORKLOADS[key].title} | {mode}"
+        row = f"({key}) {WORKLOADS[key].title} | {mode}"
         own = cell["contenders"].get("ours", {}).get("peak_mb")
         for contender, title in TITLES.items():
             if contender in cell["contenders"]:
-                found, peak = summarise(cell, contender), cell["contenders"][contender]["peak_mb"]
+                summary, peak = summarize(cell, contender), cell["contenders"][contender]["peak_mb"]
                 yield (
-                    f"| {place} | {title} | {found.tokens_per_s:.0f} | {found.seconds:.2f} "
-                    f"| {found.ratio if own and contender != 'ours' else ''} | {peak / 1e3:.2f} "
+                    f"| {row} | {title} | {summary.tokens_per_s:.0f} | {summary.seconds:.2f} "
+                    f"| {summary.ratio if own and contender != 'ours' else ''} | {peak / 1e3:.2f} "
                     f"| {(peak - WEIGHTS_MB) / 1e3:.2f} | {f'{peak / own:.2f}' if own else ''} "
-                    f"| {_optional(found.gflop_per_token)} | {_optional(found.share)} |"
+                    f"| {_optional(summary.gflop_per_token)} | {_optional(summary.share)} |"
                 )
             elif contender in cell["failed"]:
-                yield f"| {place} | {title} | failed: {cell['failed'][contender]} | | | | | | | |"
-    yield ""
-
-
-def _summary(cells: Cells) -> Iterator[str]:
-    """Of each workload what the targets speak of."""
-    known = comparable(cells)
-    if not known:
-        return
-    others = [name for name in TITLES if name != "ours"]
-    titles = " | ".join(f"{TITLES[name]}: seconds / ours'" for name in others)
-    yield f"| workload | step | {titles} | our peak / PEFT's | ceiling, GFLOP/s |"
-    yield f"|---|---|{'---|' * len(others)}---|---|"
-    for (key, mode), cell in known.items():
-        found = cell["contenders"]
-        ratios = [str(summarise(cell, name).ratio) if name in found else "" for name in others]
-        peaks = [found[name]["peak_mb"] for name in ("ours", "peft") if name in found]
-        peak = f"{peaks[0] / peaks[1]:.2f}" if len(peaks) == 2 else ""
-        products = found["ceiling"]["seconds"][cell["warm"] :]
-        ceiling = cell["gflop_of_product"] / float(np.median(products))
-        yield f"| ({key}) | {mode} | {' | '.join(ratios)} | {peak} | {ceiling:.0f} |"
+                yield f"| {row} | {title} | failed: {cell['failed'][contender]} | | | | | | | |"
     yield ""
 
 
@@ -127,15 +126,16 @@ def _parity(cells: Cells) -> Iterator[str]:
     same, dropout = cells.get("parity/same", {}), cells.get("parity/dropout", {})
     if "most_apart" in same:
         yield (
-            f"From one adapter, without dropout, the losses of {same['steps']} steps differ from "
-            f"PEFT's by {same['most_apart']:.1e} of it at most."
+            f"Trained from one adapter without dropout, the loss of each of {same['steps']} steps "
+            f"differs from PEFT's by at most {same['most_apart']:.1e} of it."
         )
         yield ""
     if "apart" in dropout:
         val = dropout["val_loss"]
         yield (
-            f"With dropout 0.1, after {dropout['steps']} steps, held-out loss is {val['ours']:.4f} "
-            f"with ours and {val['peft']:.4f} with PEFT: {100 * dropout['apart']:.2f} % apart."
+            f"With dropout 0.1, after {dropout['steps']} steps, the held-out loss is "
+            f"{val['ours']:.4f} for ours and {val['peft']:.4f} for PEFT: a difference of "
+            f"{100 * dropout['apart']:.2f} %."
         )
         yield ""
 
@@ -149,18 +149,23 @@ def _growth(cells: Cells) -> Iterator[str]:
             yield f"| {tokens:,.0f} | {seconds:.2f} | {peak / 1e3:.2f} |"
         yield ""
     if len(steps) > 1:
-        tokens, seconds, peaks = zip(*steps, strict=True)
+        tokens, seconds, peaks = map(list, zip(*steps, strict=True))
         yield (
-            f"By least squares {1e3 * growth.slope(tokens, seconds)[0]:.2f} ms and "
-            f"{growth.slope(tokens, peaks)[0]:.2f} MB a token; time grows with tokens to the power "
-            f"{growth.exponent(tokens, seconds):.2f}."
+            f"By least squares a token costs {1e3 * growth.fit_line(tokens, seconds):.2f} ms and "
+            f"{growth.fit_line(tokens, peaks):.2f} MB; time grows with tokens to the power "
+            f"{growth.fit_power(tokens, seconds):.2f}."
         )
         yield ""
     data = growth.rows_of(cells)
     if data:
-        yield "| rows prepared | s | own memory, MB |"
-        yield "|---|---|---|"
-        yield from (f"| {n:,} | {s:.2f} | {m:.0f} |" for n, s, m in data)
+        yield (
+            "Reading, tokenizing and storing a file of made-up rows with one process. Own memory "
+            "is the process's without pages of mapped files; about 220 MB of it are imports."
+        )
+        yield ""
+        yield "| rows prepared | s | own memory, MB | second start, s |"
+        yield "|---|---|---|---|"
+        yield from (f"| {n:,} | {s:.2f} | {m:.0f} | {again:.2f} |" for n, s, m, again in data)
         yield ""
 
 
@@ -172,25 +177,13 @@ def _startup(cells: Cells) -> Iterator[str]:
     yield "|---|---|"
     for title, seconds in sorted(startup["seconds"].items()):
         yield f"| {title} | {spread(seconds)} |"
-    yield from (f"| {title} | failed: {why} |" for title, why in startup["failed"].items())
+    yield from (f"| {title} | failed: {reason} |" for title, reason in startup["failed"].items())
     yield ""
     for title, bare in BARE.items():
         if {title, bare} <= startup["seconds"].keys():
-            took = ratio(startup["seconds"][title], startup["seconds"][bare])
-            yield f"- {title}, over {bare.rpartition(': ')[2]}: {took}"
+            over = ratio(startup["seconds"][title], startup["seconds"][bare])
+            yield f"- {title}, over {bare.rpartition(': ')[2]}: {over}"
     yield ""
-
-
-def _generation(cells: Cells) -> Iterator[str]:
-    found = cells.get("generation", {})
-    if "tokens_per_s" in found:
-        rates = found["tokens_per_s"]
-        yield (
-            f"Answers to {found['prompts']} prompts, {found['max_new_tokens']} tokens at most: "
-            f"{rates['batched']:.1f} tokens/s in compare's batches, {rates['plain']:.1f} in a "
-            f"plain loop, {rates['batched'] / rates['plain']:.2f} times as many."
-        )
-        yield ""
 
 
 def _optional(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""results.json: what was measured, kept as it comes."""
+"""results.json: the measurements, written one by one."""
 
 import json
 import os
@@ -19,8 +19,8 @@ class Results:
 
     Args:
         path: The file.
-        command: What measures; it stands beside what it measured.
-        fresh: Forget what is in it.
+        command: The command that measures; it is stored with what it measured.
+        fresh: Forget what is in the file.
     """
 
     def __init__(self, path: Path, command: str, fresh: bool = False) -> None:
@@ -33,32 +33,32 @@ class Results:
     def measure(self, name: str, work: Callable[[], dict[str, Any]]) -> None:
         """Measure what is not in the file yet, and write it at once.
 
-        What fails is told, and measured again in the next run.
+        A failure is printed and stored; the next run measures it again.
         """
         if name in self.cells and "error" not in self.cells[name]:
             print(f"{name}: kept", flush=True)
             return
         print(f"{name} …", flush=True)
         try:
-            found = work()
-        except Exception as error:  # the rest of a run of an hour goes on
-            found = {"error": f"{type(error).__name__}: {error}"}
-            print(f"{name}: {found['error']}", flush=True)
-        self.cells[name] = found | {"made": self.made}
+            cell = work()
+        except Exception as error:  # a run takes an hour: measure the rest of it
+            cell = {"error": f"{type(error).__name__}: {error}"}
+            print(f"{name}: {cell['error']}", flush=True)
+        self.cells[name] = cell | {"made": self.made}
         text = json.dumps(self.cells, indent=None, ensure_ascii=False, sort_keys=True)
-        # A cell a line, so that two runs can be compared.
+        # One cell a line, so that the changes between two runs can be read.
         write_text(self.path, text.replace('}, "', '},\n"') + "\n")
 
 
 def machine() -> dict[str, Any]:
-    """Where and with what a run is made."""
+    """Describe the machine and the versions of a run."""
     text = Path("/proc/cpuinfo").read_text()
     names = [line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line]
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
         "cores": os.cpu_count(),
         "cpu": names[0] if names else platform.machine(),
-        "memory_gb": round(pages / 1e9),
+        "memory_gb": round(memory / 1e9),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES} | {"litgpt": "0.5.13"},
     }

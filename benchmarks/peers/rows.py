@@ -1,4 +1,4 @@
-"""The rows of each step, as every contender reads them; only the standard library is needed."""
+"""The rows of each step, in a file that every contender reads. Needs only the standard library."""
 
 import json
 import zlib
@@ -7,33 +7,33 @@ from typing import Any, NamedTuple
 
 
 class Step(NamedTuple):
-    """Rows in tokens, with -100 where nothing is to be learned."""
+    """Token ids of rows, and their labels: -100 where there is no loss."""
 
     ids: list[list[int]]
     labels: list[list[int]]
 
     @property
     def tokens(self) -> int:
-        """Of all rows, without padding."""
+        """Tokens of all rows, without padding."""
         return sum(map(len, self.ids))
 
 
 def write(path: Path, steps: list[Step], **settings: Any) -> None:
-    """Write the steps, and what else a contender must know."""
+    """Write steps, and the settings that a contender needs."""
     path.write_text(json.dumps({**settings, "steps": [step._asdict() for step in steps]}))
 
 
 def read(path: Path) -> tuple[list[Step], dict[str, Any]]:
-    """Read them again."""
+    """Read steps and settings."""
     settings = json.loads(path.read_text())
     return [Step(**step) for step in settings.pop("steps")], settings
 
 
 def digest(ids: list[int]) -> int:
-    """A number by which two processes see that they have the same tokens in the same order."""
+    """Return a checksum of token ids and their order, to compare between processes."""
     return zlib.crc32(",".join(map(str, ids)).encode())
 
 
 def digest_of(step: Step) -> int:
-    """The same of a whole step."""
+    """Return the checksum of a whole step."""
     return digest([i for row in step.ids for i in row])

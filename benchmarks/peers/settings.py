@@ -1,4 +1,4 @@
-"""What all contenders have in common."""
+"""The settings that all contenders share."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 
 
 def lora_settings(dropout: float) -> dict[str, Any]:
-    """The adapter, in PEFT's names."""
+    """Return the adapter's settings in PEFT's names."""
     return {
         "r": 8,
         "lora_alpha": 32,
@@ -19,7 +19,7 @@ def lora_settings(dropout: float) -> dict[str, Any]:
 
 
 def trainer_arguments(folder: str) -> dict[str, Any]:
-    """The same for Hugging Face's Trainer, and TRL's: an item of its data set is a whole step."""
+    """Return arguments for the trainers of transformers and TRL; an item is a whole step."""
     return {
         "output_dir": folder,
         "per_device_train_batch_size": 1,
@@ -37,7 +37,7 @@ def trainer_arguments(folder: str) -> dict[str, Any]:
 
 
 def fit_arguments(dropout: float) -> list[str]:
-    """The same for lit.fit."""
+    """Return the same settings for lit.fit."""
     return [
         "--model.lora.r=8",
         "--model.lora.lora_alpha=32",

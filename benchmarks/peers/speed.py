@@ -1,47 +1,50 @@
-"""Step times of all contenders on the same rows, one step each in turn."""
+"""Step times of all contenders on the same rows; they take turns, one step each."""
 
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers import ceiling, rows
+from benchmarks.peers import ceiling, rows, step_gate
 from benchmarks.peers.contender import Contender, ContenderError
 from benchmarks.peers.contenders import COMMANDS, COUNTED
 from benchmarks.peers.rows import digest_of
 
-Start = dict[str, tuple[list[str], dict[str, str]]]
+Starts = dict[str, tuple[list[str], dict[str, str]]]
 """The command of each contender, and its environment."""
 
 
-def starts(names: list[str], steps: Path) -> Start:
-    """Every contender's command on a file of steps, and the ceiling's."""
-    counted = {name: {"LIT_LORA_BENCHMARK_FLOPS": "1"} for name in COUNTED}
-    found: Start = {name: (COMMANDS[name](steps, 0.1), counted.get(name, {})) for name in names}
-    return found | {"ceiling": ([sys.executable, "-m", "benchmarks.peers.ceiling"], {})}
+def starts(names: list[str], steps: Path) -> Starts:
+    """Return the command of each contender on a file of steps, and of the ceiling."""
+    counting = {name: {step_gate.VARIABLE: "1"} for name in COUNTED}
+    commands: Starts = {
+        name: (COMMANDS[name](steps, 0.1), counting.get(name, {})) for name in names
+    }
+    return commands | {"ceiling": ([sys.executable, "-m", "benchmarks.peers.ceiling"], {})}
 
 
-def rounds(
-    start: Start, steps: Path, folder: Path
+def run_rounds(
+    commands: Starts, steps: Path, folder: Path
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, float], dict[str, str]]:
-    """Let every contender make one step in turn.
+    """Let the contenders make one step each in turn.
 
     Args:
-        start: The contenders.
+        commands: The contenders.
         steps: The rows of each step.
         folder: For the contenders' output.
 
     Returns:
-        Each contender's cycles; the memory it began with, in MB; why one gave up.
+        Each contender's reports; its memory before the first step, in MB; the reasons of those
+        that failed.
     """
     planned, _ = rows.read(steps)
-    cycles: dict[str, list[dict[str, Any]]] = {name: [] for name in start}
+    reports: dict[str, list[dict[str, Any]]] = {name: [] for name in commands}
     failed: dict[str, str] = {}
     loaded: dict[str, float] = {}
     with ExitStack() as stack:
         running: dict[str, Contender] = {}
-        # One after the other: two that load at once would slow each other.
-        for name, (command, environment) in start.items():
+        # Start one after the other: two that load at once would slow each other.
+        for name, (command, environment) in commands.items():
             try:
                 contender = Contender(command, folder / f"{steps.stem}.{name}.log", environment)
                 running[name] = stack.enter_context(contender)
@@ -51,29 +54,29 @@ def rounds(
                 running.pop(name, None)
         for number, step in enumerate(planned):
             order = list(running)
-            # Whoever comes first in a round comes last in the next.
-            turn = number % max(1, len(order))
-            for name in order[turn:] + order[:turn]:
+            # The first of a round is the last of the next.
+            first = number % max(1, len(order))
+            for name in order[first:] + order[:first]:
                 try:
-                    cycle = running[name].step()
-                    if cycle.get("rows", digest_of(step)) != digest_of(step):
+                    report = running[name].step()
+                    if report.get("rows", digest_of(step)) != digest_of(step):
                         raise ContenderError(f"step {number + 1} had other rows")
-                    cycles[name].append(cycle)
+                    reports[name].append(report)
                 except ContenderError as error:
                     failed[name] = str(error)
                     del running[name]
-    return cycles, loaded, failed
+    return reports, loaded, failed
 
 
-def cell(start: Start, steps: Path, warm: int, folder: Path) -> dict[str, Any]:
-    """One workload: every contender's seconds and memory, and why one has none.
+def measure(commands: Starts, steps: Path, warm: int, folder: Path) -> dict[str, Any]:
+    """Measure one workload: seconds and memory of every contender, or why it failed.
 
     Args:
-        start, steps, folder: As in ``rounds``.
+        commands, steps, folder: As in ``run_rounds``.
         warm: How many of the first steps are left out of the times.
     """
     planned, _ = rows.read(steps)
-    cycles, loaded, failed = rounds(start, steps, folder)
+    reports, loaded, failed = run_rounds(commands, steps, folder)
     return {
         "tokens": [step.tokens for step in planned],
         "padded": [len(step.ids) * max(map(len, step.ids)) for step in planned],
@@ -82,13 +85,13 @@ def cell(start: Start, steps: Path, warm: int, folder: Path) -> dict[str, Any]:
         "gflop_of_product": ceiling.GFLOP,
         "contenders": {
             name: {
-                "seconds": [cycle["seconds"] for cycle in found],
-                "losses": [cycle.get("loss") for cycle in found],
-                "flops": next((c["flops"] for c in found if "flops" in c), None),
+                "seconds": [report["seconds"] for report in own],
+                "losses": [report.get("loss") for report in own],
+                "flops": next((report["flops"] for report in own if "flops" in report), None),
                 "loaded_mb": loaded[name],
-                "peak_mb": max(cycle["memory"]["peak"] for cycle in found),
+                "peak_mb": max(report["memory"]["peak"] for report in own),
             }
-            for name, found in cycles.items()
-            if len(found) > warm
+            for name, own in reports.items()
+            if len(own) > warm
         },
     }

@@ -1,6 +1,6 @@
-"""The workloads: files of rows, and which of them our own plan puts into each optimizer step.
+"""The workloads: files of rows, and the rows that our plan puts into each optimizer step.
 
-Ours trains on the file by its usual way; the others are handed the rows of each step.
+lit.fit trains on the file as usual; the other contenders get the rows of each step.
 """
 
 import json
@@ -29,8 +29,8 @@ MODES: dict[str, Settings] = {
     "batch 4": {"batch_size": 4},
     "budget 1024": {"batch_size": 64, "max_tokens": 1024},
 }
-ENOUGH = 32
-"""Composed rows for each step, of which the budget takes as many as it has room for."""
+ROWS_PER_STEP = 32
+"""Composed rows for each step; the budget takes as many as fit."""
 Shape = Callable[[random.Random], tuple[int, int]]
 
 
@@ -39,10 +39,10 @@ class Workload:
     """Rows of one kind.
 
     Args:
-        title: What they are.
-        files: Corpora that they are taken from.
-        shape: Draws about how many tokens the prompt and the answer of a row have, which are then
-            made of the corpus's words; None to take the corpus's own rows.
+        title: Its name in the tables.
+        files: The corpora.
+        shape: Draws the tokens, roughly, of a row's prompt and answer, which are then composed of
+            the corpus's words; None takes the corpus's own rows.
     """
 
     title: str
@@ -54,11 +54,11 @@ WORKLOADS = {
     "a": Workload("the quickstart's corpus"),
     "b": Workload(
         "short rows of very different lengths",
-        shape=lambda draw: (draw.randint(5, 20), round(2 ** draw.uniform(1, 8))),
+        shape=lambda rng: (rng.randint(5, 20), round(2 ** rng.uniform(1, 8))),
     ),
-    "c": Workload("rows near 512 tokens", shape=lambda draw: (30, draw.randint(410, 440))),
+    "c": Workload("rows near 512 tokens", shape=lambda rng: (30, rng.randint(410, 440))),
     "d": Workload(
-        "prompts ten times longer than answers", shape=lambda draw: (draw.randint(200, 300), 25)
+        "prompts ten times longer than answers", shape=lambda rng: (rng.randint(200, 300), 25)
     ),
     "e": Workload(
         "the Russian corpora",
@@ -77,11 +77,11 @@ def prepare(key: str, settings: Settings, steps: int, folder: Path, skip: int = 
     """Write a workload's rows, and the steps that the plan makes of them.
 
     Args:
-        key: Which of ``WORKLOADS``.
-        settings: ``batch_size``, and perhaps ``max_tokens``.
+        key: A key of WORKLOADS.
+        settings: ``batch_size`` and optionally ``max_tokens``, as under ``data.``.
         steps: Optimizer steps.
         folder: Where to write.
-        skip: Rows that another file has.
+        skip: How many rows to leave out at the beginning.
 
     Returns:
         A file of ``benchmarks.peers.rows``: steps, the data file, and settings of ``data.``.
@@ -97,61 +97,66 @@ def prepare(key: str, settings: Settings, steps: int, folder: Path, skip: int = 
         def count(word: str) -> int:
             return len(tokenizer(f" {word}", add_special_tokens=False)["input_ids"])
 
-        _compose(source[0], workload, count, ENOUGH * (steps + 1) + skip)
+        _compose(source[0], workload, count, ROWS_PER_STEP * (steps + 1) + skip)
     stores = [build(path, tokenizer, max_length=MAX_LENGTH) for path in source]
-    everything = [(store, row) for store in stores for row in range(len(store))]
-    random.Random(SEED).shuffle(everything)
-    everything = everything[skip:]
-    lengths = np.array([store.lengths[row] for store, row in everything])
-    targets = np.array([store.targets[row] for store, row in everything])
-    taken = enough(lengths, targets, settings, steps)
+    candidates = [(store, row) for store in stores for row in range(len(store))]
+    random.Random(SEED).shuffle(candidates)
+    candidates = candidates[skip:]
+    lengths = np.array([store.lengths[row] for store, row in candidates])
+    targets = np.array([store.targets[row] for store, row in candidates])
+    taken = rows_needed(lengths, targets, settings, steps)
     data = folder / f"{name}.jsonl"
-    _write(data, everything[:taken])
+    _write(data, candidates[:taken])
     planned = steps_of(build(data, tokenizer, max_length=MAX_LENGTH), settings)[:steps]
     path = folder / f"{name}.json"
     rows.write(path, planned, data=str(data), settings=settings, model=MODEL)
     return path
 
 
-def enough(lengths: np.ndarray, targets: np.ndarray, settings: Settings, steps: int) -> int:
-    """The fewest rows of which the plan makes that many steps, all of them full.
+def rows_needed(lengths: np.ndarray, targets: np.ndarray, settings: Settings, steps: int) -> int:
+    """Return the fewest rows of which the plan makes that many steps, all of them full.
 
-    No rows beside these: ours may try the longest micro-batch of a run after its first step.
+    More rows would be unfair to ours: lit.fit may try a run's longest micro-batch after its first
+    step.
+
+    Raises:
+        ValueError: There are too few rows.
     """
     if "max_tokens" not in settings and len(lengths) >= steps * settings["batch_size"]:
         return steps * settings["batch_size"]
     for taken in range(steps, len(lengths) + 1):
-        # One step more is begun as soon as these are full.
+        # The plan begins a further step once these are full.
         if plan(lengths[:taken], targets[:taken], seed=SEED, **settings).steps > steps:
             return taken
     raise ValueError(f"{len(lengths)} rows are too few for {steps} steps: ask for fewer")
 
 
 def steps_of(store: Store, settings: Settings) -> list[Step]:
-    """The steps of the first epoch of our own plan."""
+    """Return the steps of the first epoch of our plan."""
     planned = plan(store.lengths, store.targets, seed=SEED, **settings)
     examples = (
-        [store.example(row) for row in planned.rows(0, turn)] for turn in range(planned.micro_steps)
+        [store.example(row) for row in planned.rows(0, micro_step)]
+        for micro_step in range(planned.micro_steps)
     )
     return [Step([x.ids for x in step], [x.labels for x in step]) for step in examples]
 
 
-def _write(path: Path, chosen: list[tuple[Store, int]]) -> None:
+def _write(path: Path, selected: list[tuple[Store, int]]) -> None:
     lines = (
         json.dumps({"messages": [message._asdict() for message in store.messages(row)]})
-        for store, row in chosen
+        for store, row in selected
     )
     path.write_text("\n".join(lines) + "\n")
 
 
 def _compose(path: Path, workload: Workload, count: Callable[[str], int], number: int) -> None:
-    """Rows of the wanted shape, made of the corpus's words in their order."""
+    """Write rows of the workload's shape, composed of the corpus's words in their order."""
     assert workload.shape
-    draw = random.Random(SEED)
+    rng = random.Random(SEED)
     words = _words(workload.files[0])
     with path.open("w") as file:
         for _ in range(number):
-            prompt, answer = (_take(words, length, count) for length in workload.shape(draw))
+            prompt, answer = (_take(words, length, count) for length in workload.shape(rng))
             file.write(json.dumps({"prompt": prompt, "response": answer}) + "\n")
 
 
@@ -163,7 +168,7 @@ def _words(path: Path) -> Iterator[str]:
 
 
 def _take(words: Iterator[str], tokens: int, count: Callable[[str], int]) -> str:
-    """Words of about so many tokens."""
+    """Take words of about that many tokens."""
     taken: list[str] = []
     while tokens > 0:
         taken.append(next(words))

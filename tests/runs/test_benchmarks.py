@@ -1,4 +1,4 @@
-"""The benchmarks' own arithmetic, and that all contenders get the same rows, one at a time."""
+"""The arithmetic of the benchmarks; all contenders get the same rows, one contender at a time."""
 
 import json
 import sys
@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from benchmarks.peers import rows, speed
-from benchmarks.peers.medians import ratio, spread, summarise
+from benchmarks.peers.medians import ratio, spread, summarize
 from benchmarks.peers.render import BEGIN, END, write
 from benchmarks.peers.results import Results
 from benchmarks.peers.rows import Step, digest
-from benchmarks.peers.workloads import MODES, SEED, enough
+from benchmarks.peers.workloads import MODES, SEED, rows_needed
 from data.plan import plan
 
 FAKE = """
@@ -38,7 +38,7 @@ STEPS = [Step([[1, 2], [3]], [[-100, 2], [3]]), Step([[4]], [[4]]), Step([[5, 6]
 
 
 def fake(tmp_path: Path, name: str, digest: str = "digest_of(step)") -> tuple[list[str], dict]:
-    """A contender that only writes down when it works."""
+    """Return the command of a contender that only writes down when it works."""
     journal, steps = str(tmp_path / "journal"), str(tmp_path / "steps.json")
     code = FAKE.format(root=ROOT, steps=steps, journal=journal, name=name, digest=digest)
     return [sys.executable, "-c", code], {}
@@ -51,45 +51,45 @@ def steps(tmp_path):
     return path
 
 
-def test_steps_come_out_of_a_file_as_they_went_in(steps):
+def test_a_file_of_steps_is_read_as_it_was_written(steps):
     assert rows.read(steps) == (STEPS, {"model": "m"})
     assert [step.tokens for step in STEPS] == [3, 1, 2]
 
 
 def test_contenders_work_one_at_a_time_and_take_turns_at_being_first(tmp_path, steps):
-    start = {name: fake(tmp_path, name) for name in ("x", "y")}
-    cycles, _, failed = speed.rounds(start, steps, tmp_path)
+    commands = {name: fake(tmp_path, name) for name in ("x", "y")}
+    reports, _, failed = speed.run_rounds(commands, steps, tmp_path)
     assert not failed
-    assert [len(found) for found in cycles.values()] == [3, 3]
-    assert all(cycle["seconds"] >= 0.01 for found in cycles.values() for cycle in found)
+    assert [len(own) for own in reports.values()] == [3, 3]
+    assert all(report["seconds"] >= 0.01 for own in reports.values() for report in own)
     journal = (tmp_path / "journal").read_text().splitlines()
     order = ("x", "y", "y", "x", "x", "y")
     assert journal == [f"{name} {what}" for name in order for what in ("begins", "ends")]
 
 
-def test_a_contender_with_other_rows_or_none_is_named_and_the_others_go_on(tmp_path, steps):
-    start = {
+def test_a_contender_with_other_rows_or_none_is_named_and_the_others_continue(tmp_path, steps):
+    commands = {
         "good": fake(tmp_path, "good"),
         "wrong": fake(tmp_path, "wrong", digest="0"),
         "broken": ([sys.executable, "-c", "raise SystemExit('no such model')"], {}),
         "absent": ([str(tmp_path / "absent")], {}),
     }
-    cycles, _, failed = speed.rounds(start, steps, tmp_path)
-    assert len(cycles["good"]) == 3
+    reports, _, failed = speed.run_rounds(commands, steps, tmp_path)
+    assert len(reports["good"]) == 3
     assert failed["wrong"] == "step 1 had other rows"
     assert "exit code 1" in failed["broken"]
     assert "no such model" in failed["broken"]
     assert set(failed) == {"wrong", "broken", "absent"}
 
 
-def test_order_is_part_of_what_a_digest_tells():
+def test_a_digest_depends_on_the_order():
     assert digest([1, 2]) == digest([1, 2]) != digest([2, 1])
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_rows_are_as_few_as_fill_the_steps(mode):
+def test_a_workload_has_the_fewest_rows_that_fill_its_steps(mode):
     lengths = np.random.default_rng(0).integers(20, 500, 300)
-    taken = enough(lengths, lengths, MODES[mode], steps=4)
+    taken = rows_needed(lengths, lengths, MODES[mode], steps=4)
     planned = plan(lengths[:taken], lengths[:taken], seed=SEED, **MODES[mode])
     fewer = plan(lengths[: taken - 1], lengths[: taken - 1], seed=SEED, **MODES[mode])
     assert planned.steps >= 4
@@ -99,16 +99,16 @@ def test_rows_are_as_few_as_fill_the_steps(mode):
 
 def test_too_few_rows_are_refused():
     with pytest.raises(ValueError, match="3 rows are too few for 2 steps"):
-        enough(np.full(3, 9), np.full(3, 9), {"batch_size": 4}, steps=2)
+        rows_needed(np.full(3, 9), np.full(3, 9), {"batch_size": 4}, steps=2)
 
 
-def test_a_ratio_is_that_of_pairs_and_not_of_medians():
+def test_a_ratio_is_the_median_of_pairs_and_not_the_ratio_of_medians():
     assert spread([1.0, 2.0, 3.0, 4.0, 5.0]) == (1.0, 3.0, 5.0)
-    # Medians are 6 and 2; of the pairs 2, 6 and 1 the middle one is 2.
+    # The medians are 6 and 1; the ratios of the pairs are 2, 6 and 1, their median is 2.
     assert ratio([2.0, 6.0, 9.0], [1.0, 1.0, 9.0]).middle == 2.0
 
 
-def test_a_cell_leaves_the_warm_step_out_and_counts_useful_tokens():
+def test_a_summary_leaves_the_warm_step_out_and_counts_useful_tokens():
     cell = {
         "tokens": [100, 200, 400],
         "warm": 1,
@@ -119,30 +119,30 @@ def test_a_cell_leaves_the_warm_step_out_and_counts_useful_tokens():
             "ceiling": {"seconds": [9.0, 0.5, 0.5], "flops": None, "peak_mb": 0.1},
         },
     }
-    ours, theirs = summarise(cell, "ours"), summarise(cell, "peft")
+    ours, theirs = summarize(cell, "ours"), summarize(cell, "peft")
     assert (ours.tokens_per_s, ours.seconds, ours.gflop_per_token) == (200.0, 1.5, 0.05)
-    # 200 tokens/s of 0.05 GFLOP are 10 GFLOP/s, of 20.
+    # 200 tokens/s of 0.05 GFLOP each are 10 GFLOP/s; the ceiling is 20.
     assert ours.share == 0.5
     assert theirs.ratio.middle == 3.0
     assert theirs.share is None
 
 
-def test_a_run_that_was_cut_off_measures_only_what_is_missing(tmp_path):
+def test_an_interrupted_run_measures_only_what_is_missing(tmp_path):
     path = tmp_path / "results.json"
     Results(path, "c").measure("x", lambda: {"seconds": 1})
     Results(path, "c").measure("y", lambda: 1 / 0)
-    again = Results(path, "c")
-    assert again.cells["y"]["error"] == "ZeroDivisionError: division by zero"
-    again.measure("x", lambda: pytest.fail("was known"))
-    again.measure("y", lambda: {"seconds": 2})
-    found = json.loads(path.read_text())
-    assert {name: cell["seconds"] for name, cell in found.items()} == {"x": 1, "y": 2}
-    assert found["x"]["made"] == {"command": "c", "date": date.today().isoformat()}
+    second = Results(path, "c")
+    assert second.cells["y"]["error"] == "ZeroDivisionError: division by zero"
+    second.measure("x", lambda: pytest.fail("was measured before"))
+    second.measure("y", lambda: {"seconds": 2})
+    cells = json.loads(path.read_text())
+    assert {name: cell["seconds"] for name, cell in cells.items()} == {"x": 1, "y": 2}
+    assert cells["x"]["made"] == {"command": "c", "date": date.today().isoformat()}
     Results(path, "c", fresh=True).measure("x", lambda: {"seconds": 3})
     assert list(json.loads(path.read_text())) == ["x"]
 
 
-def test_tables_stand_between_their_marks_and_what_others_wrote_stays(tmp_path):
+def test_the_tables_are_replaced_and_the_text_around_them_stays(tmp_path):
     path = tmp_path / "RESULTS.md"
     machine = {"cores": 2, "cpu": "p", "memory_gb": 1, "python": "3"}
     cells = {"machine": {**machine, "versions": {"torch": "1"}}, "growth/rows/1": {"error": "why"}}
@@ -155,3 +155,11 @@ def test_tables_stand_between_their_marks_and_what_others_wrote_stays(tmp_path):
     assert "old" not in once
     write(cells, tmp_path)
     assert path.read_text() == once
+
+
+def test_the_tables_in_the_repository_are_those_of_results_json(tmp_path):
+    folder = Path(ROOT, "benchmarks")
+    text = (folder / "RESULTS.md").read_text("utf-8")
+    (tmp_path / "RESULTS.md").write_text(text, "utf-8")
+    write(json.loads((folder / "results.json").read_text("utf-8")), tmp_path)
+    assert (tmp_path / "RESULTS.md").read_text("utf-8") == text
