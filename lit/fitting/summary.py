@@ -4,7 +4,7 @@ import torch
 
 from lit.run.console import print_rank0
 from lit.run.folder import RunFolder
-from lit.run.memory import used
+from lit.run.memory import peak_memory
 from lit.settings.arguments import Arguments
 from lit.train.best_adapter import BestAdapter
 from lit.train.progress import Throughput

@@ -61,7 +61,7 @@ def estimate_memory(
     Raises:
         ConfigError: The base or the adapter does not exist, or the precision is unknown.
     """
-    libraries = used() if device.type == "cpu" else 0
+    libraries = peak_memory() if device.type == "cpu" else 0
     if precision not in PRECISIONS:
         raise ConfigError(
             f"trainer.precision is {precision}; choose one of {', '.join(PRECISIONS)}"

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, and read without running anything in them."""
+"""Checkpoint files: written completely or not at all, and loaded without running code in them."""
 
 import errno
 import os
@@ -15,10 +15,11 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lit.resume.manifest import Manifest
 from lit.run.lightning_internals import save_last_step, step_ends
 from lora.config import ConfigError
+from lora.files import PREFIX
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Saves beside the destination and renames; loads tensors and plain values only."""
+    """Saves by writing a file beside the destination and renaming it; loads with weights_only."""
 
     def __init__(self) -> None:
         self.manifests: dict[Path, Manifest] = {}
@@ -26,29 +27,21 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        """Write the file; until it is on the disk, the one before stays."""
+        """Write a checkpoint; the old file stays until the new one is on the disk."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The base class renames only where $TMPDIR is on the same file system.
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            manifest = self.manifests.setdefault(path.parent, Manifest(path.parent))
-            manifest.place(Path(temporary), path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        manifest = self.manifests.setdefault(path.parent, Manifest(path.parent))
+        # The base class renames only if $TMPDIR is on the same file system.
+        with manifest.replacing(path) as new, new.open("wb") as file:
+            torch.save(checkpoint, file)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a local file, always with weights_only.
+        """Load a local file, always with weights_only.
 
         Raises:
-            ConfigError: It is not whole, not what was written, or not local.
+            ConfigError: The file is incomplete, has changed since it was written, or is not local.
         """
         if "://" in str(path):
             raise ConfigError(f"{path}: checkpoints are not loaded from the network")
@@ -58,64 +51,70 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ConfigError(f"{path} is not a whole checkpoint: {reason}") from None
+            raise ConfigError(f"{path} is not a complete checkpoint: {reason}") from None
         Manifest(Path(path).parent).check(Path(path))
         return loaded
 
 
 def check_space(folder: Path, size: int, files: int) -> None:
-    """Look whether files of a size can be written, by holding the room for one and counting.
+    """Check that files of a size can be written, by allocating one and counting the free space.
 
     Args:
-        folder: Made where it is not.
-        size: Bytes of a file.
-        files: How many there will be at once.
+        folder: Created if missing.
+        size: Size of a file, in bytes.
+        files: Number of files that exist at the same time.
 
     Raises:
-        OSError: The disk is too full, a file may not be so large, or nothing may be written.
+        OSError: The disk is too full, the size is over the limit for files, or the folder cannot
+            be written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < size * files:
-        need = f"{files} checkpoints take {size * files / 1e6:.1f} MB at least"
         raise OSError(
             errno.ENOSPC,
-            f"{free / 1e6:.1f} MB are free, and {need}. Free some, or lower "
-            "checkpoint.save_top_k or model.lora.r",
+            f"{free / 1e6:.1f} MB are free, and {files} checkpoints need at least "
+            f"{size * files / 1e6:.1f} MB. Free disk space, or lower checkpoint.save_top_k or "
+            "model.lora.r",
             str(folder),
         )
     try:
-        with tempfile.TemporaryFile(dir=folder) as file:
+        with tempfile.TemporaryFile(dir=folder, prefix=PREFIX) as file:
             os.posix_fallocate(file.fileno(), 0, max(size, 1))
     except OSError as error:
+        # The file system cannot allocate a file before it is written.
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
-            reason = f"{os.strerror(error.errno or 0)}: no room for a checkpoint of {size} bytes"
-            raise OSError(error.errno, reason, str(folder)) from None
+            reason = os.strerror(error.errno or 0)
+            raise OSError(
+                error.errno,
+                f"{reason}: no room for a checkpoint of {size} bytes",
+                str(folder),
+            ) from None
 
 
 class Checkpoints(ModelCheckpoint):
-    """Lightning's ModelCheckpoint: the newest few, and last.ckpt, which is there at the end too."""
+    """Lightning's ModelCheckpoint, which also saves the last step and checks the free space."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Look whether the checkpoints will find room.
+        """Check that the checkpoints fit on the disk.
 
         Raises:
-            OSError: They will not.
+            OSError: They do not fit.
         """
         super().on_train_start(trainer, pl_module)
         trained = sum(p.numel() * p.element_size() for p in pl_module.state_dict().values())
         if trainer.is_global_zero and self.dirpath:
-            # The new last.ckpt beside the old one, and those that are kept; each with the best
-            # adapter. What the optimizer keeps is not counted: it may be little.
+            # The new last.ckpt, the old one, and the best; each also holds the best adapter.
+            # The optimizer's state is not counted: with sgd it is small.
             check_space(Path(self.dirpath), 2 * trained, max(self.save_top_k, 0) + 2)
 
     def on_train_batch_end(self, trainer: L.Trainer, *arguments: Any) -> None:
-        """Save where an interval ends, never between the micro-batches of a step."""
-        # A gradient that is half summed is in no checkpoint.
+        """Save at the end of an interval, never between the micro-batches of an optimizer step."""
+        # A checkpoint holds no gradients, so those of a part of a step would be lost.
         if step_ends(trainer):
             super().on_train_batch_end(trainer, *arguments)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save what was trained after the last interval."""
+        """Save the steps after the last interval."""
         save_last_step(self, trainer)
         super().on_train_end(trainer, pl_module)

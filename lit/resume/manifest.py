@@ -1,11 +1,13 @@
-"""The manifest of a folder of checkpoints: the SHA-256 of each, so that a flipped bit is found."""
+"""The SHA-256 of each checkpoint in a folder, to detect a file that has changed."""
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lora.config import ConfigError
-from lora.files import write_text
+from lora.files import replacing, write_text
 
 MANIFEST = "manifest.json"
 
@@ -13,44 +15,48 @@ MANIFEST = "manifest.json"
 class Manifest:
     """The digests of a folder's files.
 
-    A digest is written down before its file takes its place, and the one before is kept until the
-    next: at whatever moment a run is killed, the file that lies there is one of those named.
+    The manifest gets a file's digest before the file is replaced, and keeps the digest of the old
+    file until the next time. So whenever a run is killed, the manifest has the digest of the file
+    that is in the folder.
 
     Args:
-        folder: With the files; the manifest lies beside them.
+        folder: The folder of the files and of the manifest.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / MANIFEST
-        self._placed: dict[str, str] = {}
+        self._current: dict[str, str] = {}
+        """Digests of the files that this process has written."""
 
-    def place(self, new: Path, path: Path) -> None:
-        """Put a finished file in its place, on the same file system.
+    @contextmanager
+    def replacing(self, path: Path) -> Iterator[Path]:
+        """Yield a temporary path to write to; it replaces ``path`` if nothing is raised.
 
         Args:
-            new: Where it was written.
-            path: Its place, in the manifest's folder.
+            path: A file in the manifest's folder.
         """
-        digest = _sha256(new)
-        named = {n: known for n, known in self._read().items() if (self.folder / n).is_file()}
-        last = self._placed.get(path.name)
-        before = [last] if last else named.get(path.name, [])
-        named[path.name] = [*before, digest]
-        write_text(self.path, json.dumps(named, indent=2) + "\n")
-        new.replace(path)
-        self._placed[path.name] = digest
+        with replacing(path) as new:
+            yield new
+            digest = _sha256(new)
+            # Forget files that were removed.
+            digests = {n: kept for n, kept in self._read().items() if (self.folder / n).is_file()}
+            current = self._current.get(path.name)
+            old = [current] if current else digests.get(path.name, [])
+            digests[path.name] = [*old, digest]
+            write_text(self.path, json.dumps(digests, indent=2) + "\n")
+        self._current[path.name] = digest
 
     def check(self, path: Path) -> None:
-        """Compare a file with its digests; one that the manifest does not name passes.
+        """Compare a file with its digests. A file that the manifest does not list passes.
 
         Raises:
-            ConfigError: The bytes are not those that were written.
+            ConfigError: The file has changed since it was written.
         """
-        known = self._read().get(path.name)
-        if known and _sha256(path) not in known:
+        digests = self._read().get(path.name)
+        if digests and _sha256(path) not in digests:
             raise ConfigError(
-                f"{path} is not what was written: its SHA-256 is not that of {MANIFEST}. "
-                "Go on from another checkpoint"
+                f"{path} has changed since it was written: its SHA-256 is not the one in "
+                f"{MANIFEST}. Resume from another checkpoint"
             )
 
     def _read(self) -> dict[str, list[str]]:
@@ -60,7 +66,7 @@ class Manifest:
             return {}
         except ValueError:
             raise ConfigError(
-                f"{self.path} is broken. Remove it, and checkpoints are used without comparing"
+                f"{self.path} is not valid JSON. Remove it to use the checkpoints unchecked"
             ) from None
 
 

@@ -1,4 +1,4 @@
-"""The model card of an adapter: what it is, how it was made, how to use it."""
+"""The model card of an adapter: its losses, its settings, and how to use it."""
 
 import math
 from pathlib import Path
@@ -7,7 +7,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from lora.files import write_text
 
-TEXT = """\
+CARD = """\
 ---
 {card_data}
 ---
@@ -24,16 +24,16 @@ Trained with lit-lora on {rows} rows of `{data}`; {val_rows} rows were held out.
 ## Settings
 
 r {r}, lora_alpha {lora_alpha}, lora_dropout {lora_dropout}, layers: {targets}.
-Best of the run at optimizer step {step}. Answers follow `chat_template.jinja` in this folder.
+The best adapter of the run, at optimizer step {step}. Its prompts follow `chat_template.jinja` in this folder.
 """
-PLAIN = """\
+CARD_WITHOUT_RUN = """\
 ---
 {card_data}
 ---
 
 # LoRA adapter for {base}
 
-Written by lit-lora from an adapter that came without a model card.
+Written by lit-lora from an adapter without a model card.
 """
 USE = """
 ## Use
@@ -49,34 +49,68 @@ tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 """
 
 
-def write_card(folder: Path, base: str, base_loss: float, loss: float, **facts: object) -> None:
+def write_card(
+    folder: Path,
+    base: str,
+    *,
+    base_loss: float,
+    loss: float,
+    data: str,
+    rows: int,
+    val_rows: int,
+    r: int,
+    lora_alpha: float,
+    lora_dropout: float,
+    targets: object,
+    step: int,
+) -> None:
     """Write README.md into an adapter's folder.
 
     Args:
-        folder: The adapter's.
+        folder: The adapter's folder.
         base: The base model's name.
-        base_loss: Validation loss without the adapter; NaN if there was no validation.
-        loss: Validation loss with it.
-        facts: What else the text names.
+        base_loss: Validation loss of the base model; NaN without validation.
+        loss: Validation loss with the adapter.
+        data: The name of the data.
+        rows: Number of rows that trained.
+        val_rows: Number of rows held out.
+        r: The rank.
+        lora_alpha: As in ``LoRAConfig``.
+        lora_dropout: As in ``LoRAConfig``.
+        targets: ``target_modules`` of ``LoRAConfig``.
+        step: The optimizer step after which the adapter was saved.
     """
-    text = TEXT + USE
-    losses = {"base_perplexity": math.exp(base_loss), "perplexity": math.exp(loss)}
-    _write(folder, base, text, base_loss=base_loss, loss=loss, **losses, **facts)
+    text = (CARD + USE).format(
+        card_data=_card_data(base),
+        base=base,
+        base_loss=base_loss,
+        base_perplexity=math.exp(base_loss),
+        loss=loss,
+        perplexity=math.exp(loss),
+        data=data,
+        rows=rows,
+        val_rows=val_rows,
+        r=r,
+        lora_alpha=lora_alpha,
+        lora_dropout=lora_dropout,
+        targets=targets,
+        step=step,
+    )
+    write_text(folder / "README.md", str(ModelCard(text)))
 
 
 def write_plain_card(folder: Path, base: str) -> None:
-    """Write README.md into the folder of an adapter whose training is not known.
+    """Write README.md into the folder of an adapter whose training is unknown.
 
     Args:
-        folder: The adapter's.
+        folder: The adapter's folder.
         base: The base model's name.
     """
-    _write(folder, base, PLAIN + USE)
+    text = (CARD_WITHOUT_RUN + USE).format(card_data=_card_data(base), base=base)
+    write_text(folder / "README.md", str(ModelCard(text)))
 
 
-def _write(folder: Path, base: str, text: str, **facts: object) -> None:
-    # A local folder is no model of the hub, and the hub refuses such a name in a card.
-    hub = None if Path(base).is_dir() else base
-    data = ModelCardData(base_model=hub, library_name="peft", tags=["lora"])
-    card = ModelCard(text.format(card_data=data.to_yaml(), base=base, **facts))
-    write_text(folder / "README.md", str(card))
+def _card_data(base: str) -> str:
+    # The hub refuses a card whose base model is a local folder.
+    hub_name = None if Path(base).is_dir() else base
+    return ModelCardData(base_model=hub_name, library_name="peft", tags=["lora"]).to_yaml()

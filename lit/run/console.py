@@ -1,4 +1,4 @@
-"""What a command says: its own lines, and as little as possible of the libraries'."""
+"""What a command prints: its own lines, and as few as possible of the libraries'."""
 
 import logging
 import sys
@@ -6,21 +6,21 @@ import warnings
 
 from lightning.pytorch.utilities import rank_zero_only
 
-# Each of these speaks of something that is meant here, or that no user can change.
+# Warnings about something intended, or that no user can change.
 EXPECTED = (
-    ".*in eval mode at the start of training.*",  # transformers loads so; on_train_start cares
-    ".*does not have many workers.*",  # batches are ready-made; there is little for workers to do
+    ".*in eval mode at the start of training.*",  # as transformers loads; on_train_start sets it
+    ".*does not have many workers.*",  # batches are precomputed: workers would have little to do
     ".*Experiment logs directory .* exists.*",  # the folder was claimed before
     ".*isinstance.treespec, LeafSpec.*",
     ".*`is_gradient_checkpointing` is deprecated.*",
     ".*smaller than the logging interval.*",
-    ".*your dataloader is not resumable.*",  # the plan is: it begins at the step that is due
+    ".*your dataloader is not resumable.*",  # the plan is: it starts at the next step
     ".*Checkpoint directory .* exists and is not empty.*",
-    ".*The dirpath has changed from.*",  # a folder that was moved: its older checkpoints stay
+    ".*The dirpath has changed from.*",  # a moved folder: its older checkpoints stay there
     ".*callbacks used to create the checkpoint need to be provided.*",
-    ".*AMP with fp16 is not supported on CPU.*",  # lit.preflight.verdict says so, and refuses
-    ".*Total length of `list` across ranks is zero.*",  # no validation was asked for
-    ".*when logging on epoch level in distributed setting.*",  # the loss was summed over all ranks
+    ".*AMP with fp16 is not supported on CPU.*",  # lit.preflight.verdict reports and refuses it
+    ".*Total length of `list` across ranks is zero.*",  # a run without validation
+    ".*when logging on epoch level in distributed setting.*",  # the loss is summed over all ranks
     ".*`torch.jit.script_method` is deprecated.*",
 )
 
@@ -32,17 +32,23 @@ def print_rank0(line: str) -> None:
 
 
 def quiet() -> None:
-    """Keep Lightning to its warnings, without those that are meant here."""
+    """Silence Lightning's messages below a warning, and the expected warnings."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # It advises an optional package on some CPUs, also to those who train without 4-bit weights.
+    # On some CPUs it recommends an optional package, even when no weights are in 4 bits.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     for message in EXPECTED:
         warnings.filterwarnings("ignore", message)
 
 
 def print_error(rank: int, code: int, text: str) -> None:
-    """Say on stderr why a rank ends."""
+    """Print on stderr why a rank ends.
+
+    Args:
+        rank: The rank of this process.
+        code: Its exit code; above 2 it was stopped by a signal, which is no error.
+        text: The reason; nothing is printed if it is empty.
+    """
     if text:
-        kind = f"error (rank {rank}): " if rank else "error: "
-        print(f"{kind if code <= 2 else ''}{text}", file=sys.stderr, flush=True)
+        prefix = f"error (rank {rank}): " if rank else "error: "
+        print(f"{prefix if code <= 2 else ''}{text}", file=sys.stderr, flush=True)

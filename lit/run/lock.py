@@ -1,4 +1,4 @@
-"""A lock on a folder, which the kernel gives back when its process ends, however that ends."""
+"""A lock on a folder. The kernel releases it when its process ends, even by SIGKILL."""
 
 import fcntl
 import os
@@ -9,7 +9,7 @@ from lora.config import ConfigError
 
 
 class FolderLock:
-    """Keeps a folder for one process, in a ``with`` block; no file is left behind.
+    """A lock that keeps a folder to one process, as a context manager; it creates no file.
 
     Args:
         path: The folder.
@@ -23,22 +23,23 @@ class FolderLock:
         """Take the lock.
 
         Raises:
-            ConfigError: Another process has it.
+            ConfigError: Another process holds it.
         """
         self.descriptor = os.open(self.path, os.O_RDONLY)
-        # Worker processes, which outlive a killed run by seconds, would go on holding its lock.
+        # Data loader workers inherit the lock, and outlive a killed run by seconds.
         os.register_at_fork(after_in_child=self._close)
         try:
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._close()
             raise ConfigError(
-                f"another run is writing to {self.path}: wait for its end, or give another "
+                f"another run is writing to {self.path}: wait until it ends, or choose another "
                 "--output_dir"
             ) from None
         except OSError as error:
             print_rank0(
-                f"run    {self.path} has no lock ({error.strerror}): start no second run there"
+                f"run    {self.path} cannot be locked ({error.strerror}): do not start a second "
+                "run there"
             )
         return self
 

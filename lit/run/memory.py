@@ -1,4 +1,4 @@
-"""The memory of this machine: what this process took, and what there is."""
+"""The memory of this machine: how much there is, and how much this process has used."""
 
 import ctypes
 import os
@@ -12,20 +12,19 @@ CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
-"""Where Linux says how much a container may take."""
-
+"""Files in which Linux gives the memory limit of a container."""
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 LARGE, LARGEST = 1 << 20, 32 << 20
-"""Blocks that are worth giving back, and those that glibc can keep, in bytes."""
-ROOM = 2.0
-"""How often what a step takes at first must fit into the memory there is, for it may grow so."""
+"""Bytes: blocks that are worth returning to Linux, and the largest ones that glibc can keep."""
+HEADROOM = 2.0
+"""Memory is tight below this multiple of the first step's memory: later steps may need more."""
 
 
 def retain_heap() -> None:
-    """Have freed memory stay with the process: each step takes what the one before had.
+    """Let glibc keep freed memory, so that each step uses the memory of the one before.
 
-    Linux fills every page with zeros that it hands out, which costs a step some percent.
+    Linux fills every page that it hands out with zeros, which costs a few percent of a step.
     """
     if library := _glibc():
         library.mallopt(M_MMAP_THRESHOLD, LARGEST)
@@ -33,10 +32,11 @@ def retain_heap() -> None:
 
 
 def trim_heap() -> None:
-    """Have large blocks of memory go back to Linux once they are freed: less memory, slower.
+    """Let glibc return large blocks to Linux when they are freed: less memory, slower steps.
 
-    glibc keeps them to use again, but a block that torch asks for, at an address that 64 divides,
-    does not fit where an equal one was, and so a process grows beyond what it holds.
+    glibc would keep them for later use, but torch asks for blocks at addresses that are multiples
+    of 64. Such a block does not fit where an equal one was, so the process grows beyond what it
+    holds.
     """
     if library := _glibc():
         library.mallopt(M_MMAP_THRESHOLD, LARGE)
@@ -44,34 +44,38 @@ def trim_heap() -> None:
         library.malloc_trim(0)
 
 
-def tight(device: torch.device, processes: int, growth: float = 1.0) -> bool:
-    """Whether so much of a device's memory is taken that its processes must not grow further.
+def memory_is_tight(device: torch.device, processes: int, growth: float = 1.0) -> bool:
+    """Return whether a device's memory may be too small if its processes use more.
 
     Args:
-        device: Of this process.
-        processes: How many like it there are on this machine.
-        growth: How much more than now each of them will take, as a factor.
+        device: The device of this process.
+        processes: Number of processes like this one on this machine.
+        growth: Factor by which the memory of each process will grow.
 
     Returns:
-        True where the device's memory is not known.
+        Also true if the device's memory is unknown.
     """
-    there = total(device)
+    total = total_memory(device)
     if device.type == "cuda":
         processes = 1
-    return there is None or used(device) * growth * processes * ROOM > there
+    return total is None or peak_memory(device) * growth * processes * HEADROOM > total
 
 
-def used(device: torch.device | None = None) -> int:
-    """The most memory that this process has had, in bytes: of the machine, or of a GPU."""
+def peak_memory(device: torch.device | None = None) -> int:
+    """Return the most memory that this process has used, in bytes: of the machine or of a GPU."""
     if device is not None and device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
-    # ru_maxrss counts kilobytes on Linux and bytes on macOS.
+    # ru_maxrss is in kilobytes on Linux and in bytes on macOS.
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def total(device: torch.device) -> int | None:
-    """All memory of a device in bytes, or on a CPU what a container may take of it, if known."""
+def total_memory(device: torch.device) -> int | None:
+    """Return the memory of a device in bytes, on a CPU at most the container's limit.
+
+    Returns:
+        None if it is unknown.
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[1]
     if device.type != "cpu" or not hasattr(os, "sysconf"):

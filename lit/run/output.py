@@ -1,36 +1,36 @@
-"""What a command writes: it appears whole or not at all, and over nothing."""
+"""Output of a command: it appears complete or not at all, and replaces nothing."""
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from lora.config import ConfigError
+from lora.files import temporary_folder
 
 
 def check_free(path: Path) -> None:
-    """See that a file or folder may be made at a path: nothing is there, or an empty folder.
+    """Check that a file or folder can be created at a path: nothing or an empty folder is there.
 
     Raises:
-        ConfigError: Something is.
+        ConfigError: The path is taken.
     """
     if path.is_symlink() or (path.exists() and (not path.is_dir() or any(path.iterdir()))):
-        raise ConfigError(f"{path} is there already: write to another place, or remove it")
+        raise ConfigError(f"{path} already exists: choose another path, or remove it")
 
 
 @contextmanager
-def appearing(path: Path) -> Iterator[Path]:
-    """Lend a path to write at; what was made there moves to its place if nothing was raised.
+def creating(path: Path) -> Iterator[Path]:
+    """Yield a path to write a file or folder to; it moves to ``path`` if nothing is raised.
 
     Raises:
-        ConfigError: The place is taken, at the start or by now.
+        ConfigError: ``path`` is taken, at the start or at the end.
     """
     check_free(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as name:
-        new = Path(name) / path.name
+    with temporary_folder(path) as folder:
+        new = folder / path.name
         yield new
-        # Minutes may have gone by.
+        # Writing a model takes minutes; another command may have written there since.
         check_free(path)
         if path.exists():
             path.rmdir()

@@ -1,7 +1,6 @@
 """The best adapter of a run, kept in the run's folder."""
 
 import math
-import shutil
 from typing import Any
 
 import lightning as L
@@ -13,7 +12,7 @@ from lit.run.folder import RunFolder
 from lit.train.datamodule import QADataModule
 from lit.train.module import LoRAModule
 from lora.adapter import save_adapter
-from lora.files import temporary_path
+from lora.files import temporary_folder
 
 
 class BestAdapter(Callback):
@@ -77,11 +76,8 @@ class BestAdapter(Callback):
         folder = self.folder.adapter
         folder.mkdir(parents=True, exist_ok=True)
         # The tokenizer carries the template, so that the folder alone says how to talk to it.
-        new = temporary_path(folder / "tokenizer")
-        try:
+        with temporary_folder(folder / "tokenizer") as new:
             self.data.tokenizer.save_pretrained(new)
             for path in new.iterdir():
                 path.replace(folder / path.name)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
         save_adapter(pl_module.adapted_model, folder, pl_module.base, pl_module.revision)

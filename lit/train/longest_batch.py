@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from data.types import Batch
 from lit.run.console import print_rank0
 from lit.run.lightning_internals import step_ends
-from lit.run.memory import tight, trim_heap
+from lit.run.memory import memory_is_tight, trim_heap
 from lit.train.module import LoRAModule
 from lit.train.step_guard import TrainingError
 from lora.inject import trainable_parameters
@@ -60,12 +60,13 @@ class LongestBatchTrial(Callback):
         assert isinstance(pl_module, LoRAModule)
         longest = self.longest()
         growth = max(1.0, longest.input_ids.numel() / self.most_tokens)
-        scarce = tight(pl_module.device, trainer.num_devices, growth)
+        scarce = memory_is_tight(pl_module.device, trainer.num_devices, growth)
         # Ranks that share a sharded base compute together.
         if not trainer.strategy.reduce_boolean_decision(scarce, all=False):
             return
         try_batch(trainer, pl_module, longest)
-        if pl_module.device.type == "cpu" and tight(pl_module.device, trainer.num_devices):
+        on_cpu = pl_module.device.type == "cpu"
+        if on_cpu and memory_is_tight(pl_module.device, trainer.num_devices):
             print_rank0("memory little is left: freed memory is returned at once, and steps slow")
             trim_heap()
 

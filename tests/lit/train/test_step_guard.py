@@ -99,7 +99,7 @@ def test_the_rehearsal_takes_the_longest_micro_batch_and_changes_no_weight(
         rehearse(trainer, module, batch)
 
     monkeypatch.setattr(lit.train.longest_batch, "rehearse", noted)
-    monkeypatch.setattr(lit.run.memory, "total", lambda device: 1)
+    monkeypatch.setattr(lit.run.memory, "total_memory", lambda device: 1)
     command += ["--force", "true", "--trainer.accumulate_grad_batches", str(accumulate)]
     assert main(command) == 0
     [(step, batch, data)] = seen
@@ -108,7 +108,7 @@ def test_the_rehearsal_takes_the_longest_micro_batch_and_changes_no_weight(
     lengths = data.store.lengths[data.train_rows]
     tokens = [int(lengths[planned.rows(0, turn)].sum()) for turn in range(planned.micro_steps)]
     assert batch.input_ids.numel() == max(tokens)
-    monkeypatch.setattr(lit.run.memory, "total", lambda device: 10**15)
+    monkeypatch.setattr(lit.run.memory, "total_memory", lambda device: 10**15)
     assert main([*command, "--output_dir", str(tmp_path / "without")]) == 0
     assert len(seen) == 1
     with_it, without = (
@@ -130,7 +130,7 @@ def test_memory_that_the_longest_micro_batch_lacks_ends_with_1_after_the_first_s
         return step(module, *args)
 
     monkeypatch.setattr(LoRAModule, "training_step", lacking)
-    monkeypatch.setattr(lit.run.memory, "total", lambda device: 1)
+    monkeypatch.setattr(lit.run.memory, "total_memory", lambda device: 1)
     assert main([*command, "--force", "true"]) == 1
     said = capsys.readouterr().err
     assert "out of memory in the longest micro-batch, 2 rows of " in said
@@ -142,7 +142,7 @@ def test_freed_memory_goes_back_only_where_little_is_left(
     there: int, command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     returned = []
-    monkeypatch.setattr(lit.run.memory, "total", lambda device: there)
+    monkeypatch.setattr(lit.run.memory, "total_memory", lambda device: there)
     monkeypatch.setattr(lit.train.longest_batch, "trim_heap", lambda: returned.append(True))
     assert main([*command, "--force", "true"]) == 0
     assert bool(returned) == (there == 1)
