@@ -1,1 +1,1 @@
-"""Several processes: how ranks meet, end together, and share a sharded base."""
+"""Several processes: how ranks connect, end together, and share a sharded base."""

@@ -1,4 +1,4 @@
-"""The board of a run of several processes: what each shows the others of its life and its end."""
+"""A key-value store in which each rank publishes its heartbeats and how it ended."""
 
 import json
 import os
@@ -7,70 +7,70 @@ from typing import NamedTuple
 
 from torch.distributed import PrefixStore, TCPStore
 
-PATIENCE = timedelta(seconds=120)
-"""For the first rank to open its board."""
+CONNECT_TIMEOUT = timedelta(seconds=120)
+"""Time for rank 0 to open the store."""
 
 
-class End(NamedTuple):
-    """How a rank ended: its exit code, and what it had to say."""
+class RankEnd(NamedTuple):
+    """How a rank ended: its exit code, and the error that it reports."""
 
     code: int
     text: str
 
 
 class RankStore:
-    """A store of torch.distributed at the first rank, or torchrun's. What is computed is not here.
+    """A TCPStore of torch.distributed, on rank 0 or torchrun's own. It holds no tensors.
 
-    Every method raises RuntimeError where the store does not answer.
+    Every method raises RuntimeError if the store does not answer.
 
     Args:
-        rank: Which rank this process is.
-        size: How many there are.
+        rank: The rank of this process.
+        size: Number of ranks.
 
     Raises:
-        OSError: The first rank cannot be reached.
+        OSError: Rank 0 cannot be reached.
     """
 
     def __init__(self, rank: int, size: int) -> None:
         self.rank, self.size = rank, size
-        first = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        is_server = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         try:
             store = TCPStore(
-                *(address, port, None, first, PATIENCE),
+                *(address, port, None, is_server, CONNECT_TIMEOUT),
                 wait_for_workers=False,
-                multi_tenant=True,  # the process group's own store is at this port too
+                multi_tenant=True,  # the process group's own store uses this port too
             )
         except RuntimeError:
             raise OSError(f"rank 0 cannot be reached at {address}, port {port}") from None
-        # torchrun's store outlives a restart, and with it the ends of those that were restarted.
+        # torchrun's store outlives a restart, so it still holds how the old ranks ended.
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         self.store = PrefixStore(f"lit/{attempt}", store)
 
-    def show(self, what: str, text: str = "") -> None:
-        """Show something of this rank."""
-        self.store.set(f"{what}/{self.rank}", text)
+    def publish(self, key: str, text: str = "") -> None:
+        """Set this rank's value of a key."""
+        self.store.set(f"{key}/{self.rank}", text)
 
-    def shown(self, what: str) -> dict[int, str]:
-        """What other ranks show, of those that do."""
-        keys = {rank: f"{what}/{rank}" for rank in range(self.size) if rank != self.rank}
-        there = [rank for rank, key in keys.items() if self.store.check([key])]
-        return {rank: self.store.get(keys[rank]).decode() for rank in there}
+    def read_others(self, key: str) -> dict[int, str]:
+        """Return the values of a key, by rank, of the other ranks that have published one."""
+        keys = {rank: f"{key}/{rank}" for rank in range(self.size) if rank != self.rank}
+        published = [rank for rank, full_key in keys.items() if self.store.check([full_key])]
+        return {rank: self.store.get(keys[rank]).decode() for rank in published}
 
-    def end(self, code: int, text: str) -> None:
-        """Show that this rank ends, and how."""
-        self.show("end", json.dumps([code, text]))
+    def publish_end(self, code: int, text: str) -> None:
+        """Publish how this rank ends."""
+        self.publish("end", json.dumps([code, text]))
         if code:
-            self.store.set("trouble", "")
+            self.store.set("failed", "")
 
-    def trouble(self) -> bool:
-        """Whether a rank ended with an error."""
-        return self.store.check(["trouble"])
+    def any_failed(self) -> bool:
+        """Return whether a rank ended with an error."""
+        return self.store.check(["failed"])
 
-    def ends(self) -> dict[int, End]:
-        """Of the other ranks that ended."""
-        return {rank: End(*json.loads(text)) for rank, text in self.shown("end").items()}
+    def read_ends(self) -> dict[int, RankEnd]:
+        """Return how the other ranks ended, of those that did."""
+        return {rank: RankEnd(*json.loads(text)) for rank, text in self.read_others("end").items()}
 
-    def beats(self) -> dict[int, int]:
-        """The last sign of life of the other ranks."""
-        return {rank: int(text) for rank, text in self.shown("beat").items()}
+    def read_heartbeats(self) -> dict[int, int]:
+        """Return the number of the last heartbeat of each other rank."""
+        return {rank: int(text) for rank, text in self.read_others("heartbeat").items()}

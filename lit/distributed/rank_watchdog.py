@@ -1,4 +1,4 @@
-"""How the ranks of a run end together: each shows that it lives, and how it ends."""
+"""A watchdog on each rank: when a rank ends or is lost, the other ranks end too."""
 
 import contextlib
 import os
@@ -12,150 +12,160 @@ from typing import NoReturn
 from lit.distributed.rank_store import RankStore
 from lit.run.console import print_error
 
-BEAT = 1.0
-"""Seconds between two signs of life of a rank."""
-SILENCE = 30
-"""Beats without a sign of life after which a rank is given up."""
+INTERVAL = 1.0
+"""Seconds between two heartbeats of a rank."""
+MAX_MISSED = 30
+"""Intervals without a new heartbeat after which a rank counts as lost."""
 GRACE = 5.0
-"""Seconds that a rank has for an end of its own after another rank's."""
-GO_ON = "What was saved is kept: go on with the same command and --ckpt_path last"
+"""Seconds that a rank has to end by itself after another rank has ended."""
 
 
 class RankWatchdog:
-    """Watches over the other ranks from its making on, and ends this one when another is lost.
+    """Publishes heartbeats, watches those of the other ranks, and ends this rank when one is lost.
+
+    Starts two threads when it is created.
 
     Args:
-        board: What all ranks show each other.
-        children: The processes of the other ranks, where this one started them.
+        store: Connects all ranks.
+        children: The processes of the other ranks, if this one started them.
     """
 
-    def __init__(self, board: RankStore, children: list[subprocess.Popen]) -> None:
-        self.board, self.rank, self.size = board, board.rank, board.size
+    def __init__(self, store: RankStore, children: list[subprocess.Popen]) -> None:
+        self.store, self.rank, self.size = store, store.rank, store.size
         self.children = children
-        self.beat, self.code = 0, 1
-        self.gone: set[int] = set()
-        self.over, self.done = threading.Event(), threading.Event()
+        self.heartbeat, self.code = 0, 1
+        self.lost: set[int] = set()
+        self.ending, self.ended = threading.Event(), threading.Event()
         self.lock = threading.Lock()
-        threading.Thread(target=self._talk, args=[board], daemon=True).start()
-        threading.Thread(target=self._watch, daemon=True).start()
+        threading.Thread(target=self._publish_heartbeats, daemon=True).start()
+        threading.Thread(target=self._watch_heartbeats, daemon=True).start()
 
     def end(self, code: int, text: str = "", lost: bool = False) -> int:
-        """End this rank: say why, once for all ranks.
+        """End this rank: publish how it ends, and print the error once for all ranks.
 
         Args:
             code: The exit code.
-            text: What is to be said on stderr.
-            lost: Whether another rank did not answer: what is said is then found out here.
+            text: The error to print on stderr.
+            lost: Whether another rank did not answer. Then this finds out which, and why.
 
         Returns:
-            The exit code: where another rank's end is the reason, that one's.
+            The exit code; that of another rank, if this one ends because of it.
         """
-        board = self.board
         with self.lock:
             self.code = code
-            self.over.set()
+            self.ending.set()
             if threading.current_thread() is threading.main_thread():
-                # torchrun and SLURM send it to the ranks that are left.
+                # torchrun and SLURM send them to the remaining ranks.
                 for number in (signal.SIGTERM, signal.SIGINT):
                     signal.signal(number, signal.SIG_IGN)
             if lost:
-                code, text = self._why_lost(board, code)
+                code, text = self._find_cause(code)
             with contextlib.suppress(RuntimeError):
-                board.end(code, text)
-            if not self._said(board, text):
+                self.store.publish_end(code, text)
+            if not self._rank_0_prints(text):
                 print_error(self.rank, code, text)
-            self._see_off(board)
-            self.done.set()
+            self._wait_for_others()
+            self.ended.set()
             return code
 
-    def _talk(self, board: RankStore) -> None:
-        """Show life, and look at the others'; end with them."""
+    def _publish_heartbeats(self) -> None:
+        """Publish a heartbeat each interval; end this rank when another failed or is lost."""
         seen: dict[int, tuple[int, int]] = {}
-        while not self.over.wait(BEAT):
-            self.beat += 1
+        while not self.ending.wait(INTERVAL):
+            self.heartbeat += 1
             try:
-                board.show("beat", str(self.beat))
-                trouble = board.trouble()
-                if self.rank == 0 and not trouble:
-                    self._listen(board, self.beat, seen)
-                    trouble = bool(self.gone)
+                self.store.publish("heartbeat", str(self.heartbeat))
+                failed = self.store.any_failed()
+                if self.rank == 0 and not failed:
+                    self._find_lost_ranks(seen)
+                    failed = bool(self.lost)
             except RuntimeError:
-                trouble = True
-            if trouble and not self.over.wait(GRACE):
-                self._leave(self.end(1, lost=True))
+                failed = True
+            # A rank with the same error ends by itself.
+            if failed and not self.ending.wait(GRACE):
+                self._exit(self.end(1, lost=True))
 
-    def _watch(self) -> None:
-        """End where the board does not answer, as its machine is no longer in the network."""
-        beat, silence = 0, 0
-        while silence <= SILENCE:
-            time.sleep(BEAT)
-            beat, silence = self.beat, silence + 1 if self.beat == beat else 0
-        # Whoever called the command has more to do than it.
-        if self.done.is_set():
+    def _watch_heartbeats(self) -> None:
+        """End the process when the store blocks, as when its machine has left the network."""
+        last, missed = 0, 0
+        while missed <= MAX_MISSED:
+            time.sleep(INTERVAL)
+            last, missed = self.heartbeat, missed + 1 if self.heartbeat == last else 0
+        # The command has ended, but the process that called it continues.
+        if self.ended.is_set():
             return
-        if not self.over.is_set():
-            print_error(self.rank, 1, _gone({0}))
-        self._leave(self.code)
+        if not self.ending.is_set():
+            print_error(self.rank, 1, _lost_message({0}))
+        self._exit(self.code)
 
-    def _leave(self, code: int) -> NoReturn:
-        """End although the main thread waits for another rank."""
+    def _exit(self, code: int) -> NoReturn:
+        """End the process although the main thread waits for another rank."""
         sys.stdout.flush()
         os._exit(code)
 
-    def _listen(self, board: RankStore, beat: int, seen: dict[int, tuple[int, int]]) -> None:
-        """Note which ranks have gone: they ended without a word, or are silent for long."""
-        self._count_children(board)
-        for rank, theirs in board.beats().items():
-            if theirs != seen.get(rank, (-1, 0))[0]:
-                seen[rank] = theirs, beat
-            elif beat - seen[rank][1] > SILENCE and rank not in board.ends():
-                self.gone.add(rank)
+    def _find_lost_ranks(self, seen: dict[int, tuple[int, int]]) -> None:
+        """Add to ``lost`` the ranks that ended without publishing it, or have no new heartbeat.
 
-    def _why_lost(self, board: RankStore, code: int) -> tuple[int, str]:
-        """Find out why another rank does not answer."""
+        Args:
+            seen: By rank, its last heartbeat and the number of ours when it was new; updated.
+        """
+        self._find_dead_children()
+        for rank, heartbeat in self.store.read_heartbeats().items():
+            if heartbeat != seen.get(rank, (-1, 0))[0]:
+                seen[rank] = heartbeat, self.heartbeat
+            elif self.heartbeat - seen[rank][1] > MAX_MISSED and rank not in self.store.read_ends():
+                self.lost.add(rank)
+
+    def _find_cause(self, code: int) -> tuple[int, str]:
+        """Find out why another rank does not answer.
+
+        Returns:
+            The exit code and the error of this rank.
+        """
         try:
-            before, deadline = board.beats(), time.monotonic() + GRACE
-            while not self.gone and time.monotonic() < deadline:
-                if codes := [end.code for end in board.ends().values() if end.code]:
+            before, deadline = self.store.read_heartbeats(), time.monotonic() + GRACE
+            while not self.lost and time.monotonic() < deadline:
+                if codes := [end.code for end in self.store.read_ends().values() if end.code]:
                     return codes[0], ""
-                self._count_children(board)
-                time.sleep(BEAT / 5)
-            if not self.gone:
-                after = board.beats()
-                silent = {rank for rank, beat in before.items() if after.get(rank) == beat}
-                self.gone = silent - board.ends().keys()
+                self._find_dead_children()
+                time.sleep(INTERVAL / 5)
+            if not self.lost:
+                after = self.store.read_heartbeats()
+                silent = {rank for rank, last in before.items() if after.get(rank) == last}
+                self.lost = silent - self.store.read_ends().keys()
         except RuntimeError:
-            self.gone = {0}
-        return code, _gone(self.gone)
+            self.lost = {0}
+        return code, _lost_message(self.lost)
 
-    def _count_children(self, board: RankStore) -> None:
-        ends = board.ends()
+    def _find_dead_children(self) -> None:
+        """Add to ``lost`` the ranks whose process failed without publishing how it ended."""
+        ends = self.store.read_ends()
         ranks = enumerate(self.children, 1)
-        self.gone |= {rank for rank, child in ranks if child.poll() and rank not in ends}
+        self.lost |= {rank for rank, child in ranks if child.poll() and rank not in ends}
 
-    def _said(self, board: RankStore, text: str) -> bool:
-        """Whether the first rank says the same; where it lives, it is given the time to."""
+    def _rank_0_prints(self, text: str) -> bool:
+        """Return whether rank 0 ends with the same error; gives it time to publish that."""
         if self.rank == 0 or not text:
             return False
         deadline = time.monotonic() + GRACE
         with contextlib.suppress(RuntimeError):
-            while 0 not in self.gone and time.monotonic() < deadline:
-                if first := board.ends().get(0):
+            while 0 not in self.lost and time.monotonic() < deadline:
+                if first := self.store.read_ends().get(0):
                     return first.text == text
-                time.sleep(BEAT / 10)
+                time.sleep(INTERVAL / 10)
         return False
 
-    def _see_off(self, board: RankStore) -> None:
-        """The first rank ends last: the others read its board."""
+    def _wait_for_others(self) -> None:
+        """Let rank 0 end last, because the other ranks read its store."""
         if self.rank:
             with contextlib.suppress(RuntimeError):
-                board.show("left")
+                self.store.publish("left")
             return
         deadline = time.monotonic() + 2 * GRACE
         with contextlib.suppress(RuntimeError):
-            others = {*range(1, self.size)} - self.gone
-            while others - board.shown("left").keys() and time.monotonic() < deadline:
-                time.sleep(BEAT / 20)
+            others = {*range(1, self.size)} - self.lost
+            while others - self.store.read_others("left").keys() and time.monotonic() < deadline:
+                time.sleep(INTERVAL / 20)
         for child in self.children:
             try:
                 child.wait(GRACE)
@@ -164,6 +174,9 @@ class RankWatchdog:
                 child.wait()
 
 
-def _gone(ranks: set[int]) -> str:
-    who = ", ".join(map(str, sorted(ranks))) or "(which is not known)"
-    return f"rank {who} is gone: it was killed, or cannot be reached. {GO_ON}"
+def _lost_message(ranks: set[int]) -> str:
+    names = ", ".join(map(str, sorted(ranks))) or "(unknown)"
+    return (
+        f"rank {names} is lost: it was killed or cannot be reached. Checkpoints are kept: resume "
+        "with the same command and --ckpt_path last"
+    )

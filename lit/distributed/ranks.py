@@ -1,4 +1,4 @@
-"""The processes of a run, its ranks: how they come together."""
+"""The ranks of a run: start and connect its processes, compare what they read, and end together."""
 
 import os
 import subprocess
@@ -17,39 +17,39 @@ if TYPE_CHECKING:  # these cost seconds to import, and a run of one process need
 
 
 class Ranks:
-    """The ranks of a run as one of them sees them.
+    """The ranks of a run, as one of them sees them.
 
-    Each shows on a board that it lives, and how it ends, so that the others end too and an error
-    that all have is printed once.
+    With several ranks each has a watchdog, so that all end when one ends, and an error that all
+    have is printed once.
     """
 
     def __init__(self) -> None:
         self.rank = started_rank()
-        # Lightning's own was set when it was imported, which may have been in another process.
+        # Lightning sets it when it is imported, which may have happened in another process.
         rank_zero_only.rank = self.rank  # type: ignore[attr-defined]
         self.size = 1
-        self.ending: RankWatchdog | None = None
+        self.watchdog: RankWatchdog | None = None
 
-    def join(self) -> None:
-        """Come to the board, where this process was started as one of several.
+    def connect(self) -> None:
+        """Connect to the other ranks, if this process was started as one of several.
 
         Raises:
-            ConfigError: SLURM was asked for processes in a way that Lightning does not take.
-            OSError: The first rank cannot be reached.
+            ConfigError: SLURM was asked for processes in a way that Lightning does not support.
+            OSError: Rank 0 cannot be reached.
         """
-        # torchrun sets one of them, Lightning for the ranks that it starts the other.
+        # torchrun sets the first, Lightning sets the second for the ranks that it starts.
         started = {"TORCHELASTIC_RUN_ID", "LOCAL_RANK"} & os.environ.keys()
         size = int(os.environ.get("WORLD_SIZE", 1)) if started else 1
         if not started and self._in_slurm():
             size = int(os.environ["SLURM_NTASKS"])
         if size > 1:
-            self._open(size, [])
+            self._start_watchdog(size, [])
 
-    def meet(self, trainer: "L.Trainer") -> None:
-        """Start the other ranks of this machine, unless they were started, and join them all.
+    def start_others(self, trainer: "L.Trainer") -> None:
+        """Start the other ranks of this machine, unless they were started, and connect to all.
 
         Raises:
-            ConfigError: The settings do not fit how the processes were started.
+            ConfigError: The settings do not match how the processes were started.
         """
         if trainer.world_size != self.size and self.size > 1:
             raise ConfigError(
@@ -60,10 +60,12 @@ class Ranks:
             return
         if not starts_commands(trainer):
             name = type(trainer.strategy).__name__
-            raise ConfigError(f"trainer.strategy {name} starts no commands: take ddp")
+            raise ConfigError(
+                f"trainer.strategy {name} does not start a command for each rank: choose ddp"
+            )
         if self.size == 1 and trainer.num_nodes > 1:
             raise ConfigError(
-                f"trainer.num_nodes is {trainer.num_nodes}: start the command on each machine by "
+                f"trainer.num_nodes is {trainer.num_nodes}: start the command on each machine with "
                 "torchrun or srun (docs/scale.md)"
             )
         try:
@@ -71,33 +73,40 @@ class Ranks:
         except ValueError as error:
             raise ConfigError(str(error)) from None
         if self.size == 1:
-            self._open(trainer.world_size, children)
+            self._start_watchdog(trainer.world_size, children)
         trainer.strategy.setup_environment()
 
-    def agree(self, what: dict[str, str]) -> None:
-        """See that all ranks have read the same.
+    def check_equal(self, values: dict[str, str]) -> None:
+        """Check that all ranks have read the same rows and the same checkpoint.
+
+        Args:
+            values: What this rank has read, by a name for the error.
 
         Raises:
-            ConfigError: They have not; it names what differs.
+            ConfigError: A value differs between ranks; the message names it.
         """
         if self.size == 1:
             return
         from torch.distributed import all_gather_object
 
-        told: list[dict[str, str]] = [{} for _ in range(self.size)]
-        all_gather_object(told, what)
-        for rank, theirs in enumerate(told):
-            for name, value in told[0].items():
-                if theirs[name] != value:
+        gathered: list[dict[str, str]] = [{} for _ in range(self.size)]
+        all_gather_object(gathered, values)
+        for rank, others in enumerate(gathered):
+            for name, value in gathered[0].items():
+                if others[name] != value:
                     raise ConfigError(
-                        f"{name} is {theirs[name]} on rank {rank}, and {value} on rank 0: all "
+                        f"{name} is {others[name]} on rank {rank}, and {value} on rank 0: all "
                         "machines must see the same files"
                     )
 
     def end(self, code: int, text: str = "", lost: bool = False) -> int:
-        """Say why this process ends; beside other ranks as ``Ending.end``."""
-        if self.ending:
-            return self.ending.end(code, text, lost)
+        """Print why this process ends; with several ranks see ``RankWatchdog.end``.
+
+        Returns:
+            The exit code.
+        """
+        if self.watchdog:
+            return self.watchdog.end(code, text, lost)
         print_error(self.rank, code, text)
         return code
 
@@ -115,16 +124,16 @@ class Ranks:
         os.environ["MASTER_PORT"] = str(environment.main_port)
         return True
 
-    def _open(self, size: int, children: list[subprocess.Popen]) -> None:
+    def _start_watchdog(self, size: int, children: list[subprocess.Popen]) -> None:
         from lit.distributed.rank_store import RankStore
         from lit.distributed.rank_watchdog import RankWatchdog
 
         self.size = size
-        self.ending = RankWatchdog(RankStore(self.rank, size), children)
+        self.watchdog = RankWatchdog(RankStore(self.rank, size), children)
 
 
-def unreachable(error: BaseException) -> bool:
-    """Whether an error says that another rank did not answer."""
+def is_connection_error(error: BaseException) -> bool:
+    """Return whether an error means that another rank did not answer."""
     from torch.distributed import DistError
 
     text = str(error)

@@ -1,4 +1,4 @@
-"""A frozen base that is spread over the ranks: FSDP2 by Lightning's ModelParallelStrategy."""
+"""A frozen base model sharded over the ranks, with FSDP2 and Lightning's ModelParallelStrategy."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -16,23 +16,23 @@ from lora.config import ConfigError
 from lora.inject import trainable_parameters
 
 FSDP2 = "fsdp2"
-"""What trainer.strategy is where the base is to be sharded."""
-OTHERS = ("fsdp", "deepspeed", "modelparallel")
-"""How the names of strategies begin that shard in ways not made for a frozen base."""
+"""The value of trainer.strategy that shards the base."""
+UNSUPPORTED = ("fsdp", "deepspeed", "modelparallel")
+"""Prefixes of other strategies that shard, but not a frozen base with an unsharded adapter."""
 T = TypeVar("T")
 
 
 class ShardedStrategy(ModelParallelStrategy):
-    """Every rank trains on rows of its own and holds its share of the base; the adapter is whole.
+    """Data parallel training in which each rank holds a shard of the base and the whole adapter.
 
-    An adapter is some thousandth of its base, so each rank keeps all of it, as under DDP:
-    checkpoints, optimizers of 8 bits and the written adapter are those of a single process, and its
-    gradients are summed once a step, however many micro-batches that has.
+    An adapter has about a thousandth of its base's parameters, so every rank keeps all of it, as
+    with DDP. Checkpoints, 8-bit optimizers and the saved adapter are the same as with one process.
+    Gradients are all-reduced once per optimizer step, not once per micro-batch.
     """
 
     strategy_name = FSDP2
 
-    # Lightning gathers sharded tensors here; the tensors of a checkpoint are whole already.
+    # ModelParallelStrategy gathers sharded tensors here; a checkpoint of ours has none.
     lightning_module_state_dict = ParallelStrategy.lightning_module_state_dict
     load_model_state_dict = ParallelStrategy.load_model_state_dict
     optimizer_state = ParallelStrategy.optimizer_state
@@ -43,37 +43,37 @@ class ShardedStrategy(ModelParallelStrategy):
     restore_checkpoint_after_setup = ParallelStrategy.restore_checkpoint_after_setup
 
     def _configure_launcher(self) -> None:
-        # As under DDP, also where the processes are there: it sees that they are as many as asked.
+        # As DDP does, so that the number of processes is checked under torchrun and SLURM too.
         use_command_launcher(self)
 
     def setup_environment(self) -> None:
-        """Join the other processes, all of which share one base; a second call changes nothing."""
+        """Connect the ranks, which all share one base. A second call changes nothing."""
         join_one_mesh(self)
 
     def optimizer_step(
         self, optimizer: torch.optim.Optimizer, closure: Callable[[], Any], *args: Any, **kw: Any
     ) -> Any:
-        """Update with the mean of all ranks' gradients, which whatever looks at them sees too."""
+        """Update with the mean of all ranks' gradients; the hooks before the update see it too."""
 
-        def averaged() -> Any:
+        def average_after_backward() -> Any:
             loss = closure()
             average_gradients([p for group in optimizer.param_groups for p in group["params"]])
             return loss
 
-        return super().optimizer_step(optimizer, averaged, *args, **kw)
+        return super().optimizer_step(optimizer, average_after_backward, *args, **kw)
 
 
 StrategyRegistry.register(FSDP2, ShardedStrategy, description="A frozen base, sharded by FSDP2.")
 
 
-class Gathered(nn.Module):
-    """The root of a sharded model: what is called through it may read all but the blocks' weights.
+class ShardedRoot(nn.Module):
+    """The FSDP root of a sharded model: gathers what is in no block for a function call.
 
-    The blocks gather their own when they are called. The model's forward is no root: the loss
-    reads the head's weight without it.
+    A block gathers its own weights when it is called. The model itself cannot be the root, because
+    the loss reads the head's weight outside of the model's forward.
 
     Args:
-        model: Its blocks are sharded.
+        model: A model whose blocks are sharded.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -81,77 +81,77 @@ class Gathered(nn.Module):
         self.model = model
 
     def forward(self, call: Callable[[], T]) -> T:
-        """Call."""
+        """Return what ``call`` returns."""
         return call()
 
 
-def check_strategy(asked: Any, quantize: str | None) -> None:
-    """See that a strategy can train an adapter, before anything is loaded.
+def check_strategy(strategy: Any, quantize: str | None) -> None:
+    """Check that a strategy can train an adapter, before anything is loaded.
 
     Args:
-        asked: ``trainer.strategy`` as it was parsed: a name, or a class path with its arguments.
+        strategy: ``trainer.strategy`` as parsed: a name, or a class path with arguments.
         quantize: ``model.quantize``.
 
     Raises:
-        ConfigError: It shards in a way that is not known here, or what cannot be sharded.
+        ConfigError: The strategy shards in an unsupported way, or the base cannot be sharded.
     """
-    name = str(getattr(asked, "class_path", asked)).rpartition(".")[2]
+    name = str(getattr(strategy, "class_path", strategy)).rpartition(".")[2]
     if name not in (FSDP2, ShardedStrategy.__name__):
-        if name.lower().startswith(OTHERS):
+        if name.lower().startswith(UNSUPPORTED):
             raise ConfigError(
-                f"trainer.strategy is {name}; a base is sharded here by trainer.strategy {FSDP2}"
+                f"trainer.strategy is {name}: to shard the base, set trainer.strategy to {FSDP2}"
             )
     elif quantize:
         raise ConfigError(
-            f"model.quantize is {quantize}, and trainer.strategy {FSDP2} shards dense weights "
-            "only: leave model.quantize out, or keep the small base whole on each device by "
-            "trainer.strategy ddp"
+            f"model.quantize is {quantize}, and trainer.strategy {FSDP2} shards only dense "
+            "weights: leave model.quantize out, or keep the whole quantized base on each device "
+            "with trainer.strategy ddp"
         )
 
 
-def shard(model: PreTrainedModel, mesh: DeviceMesh, device: torch.device) -> Gathered:
-    """Leave on each rank its share of every frozen tensor, in place.
+def shard(model: PreTrainedModel, mesh: DeviceMesh, device: torch.device) -> ShardedRoot:
+    """Shard every frozen parameter over the ranks, in place.
 
-    A block of layers is gathered when it is called, and freed after it; so are the input
-    embeddings. What the loss reads, the head and embeddings tied to it, is one group with what is
-    left, gathered for a whole forward and backward pass.
+    The input embeddings and each block of layers are gathered when they are called, and freed
+    afterwards. The head, embeddings tied to it, and the rest form one group, which is gathered for
+    a whole forward and backward pass, because the loss reads the head's weight.
 
     Args:
-        model: With adapters, which stay whole; on the CPU.
-        mesh: Of the ranks that share the base.
-        device: This rank's; a block is moved there just before it is sharded.
+        model: A model with adapters, which are not sharded; on the CPU.
+        mesh: The ranks that share the base.
+        device: The device of this rank. Blocks move there one by one, just before sharding.
 
     Returns:
-        What the model is to be called through.
+        The module through which to call the model.
     """
-    root = Gathered(model)
-    whole = set(trainable_parameters(model).values())
+    root = ShardedRoot(model)
+    unsharded = set(trainable_parameters(model).values())
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    parts = list(_blocks(model.base_model))
+    groups = list(_blocks(model.base_model))
     if not {*embedding.parameters()} & {*head.parameters()}:
-        parts.append(embedding)
-    for module in [*parts, root]:
-        fully_shard(module, mesh=mesh, ignored_params=whole)
+        groups.append(embedding)
+    for module in [*groups, root]:
+        fully_shard(module, mesh=mesh, ignored_params=unsharded)
     model.to(device)  # type: ignore[arg-type]
     return root
 
 
 def average_gradients(parameters: list[nn.Parameter]) -> None:
-    """Give every rank the mean of all ranks' gradients, in one message.
+    """Replace each gradient by its mean over all ranks, with one all-reduce.
 
     Args:
-        parameters: The same on every rank, of one dtype. One without a gradient counts as zero.
+        parameters: The same on every rank, of one dtype. A missing gradient counts as zero.
     """
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(flat)
     flat /= dist.get_world_size()
-    parts: tuple[Tensor, ...] = flat.split([p.numel() for p in parameters])
-    for parameter, mean in zip(parameters, parts, strict=True):
+    means: tuple[Tensor, ...] = flat.split([p.numel() for p in parameters])
+    for parameter, mean in zip(parameters, means, strict=True):
         parameter.grad = mean.view_as(parameter)
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """The outermost layers that a model keeps in lists, which is what it is deep in."""
+    """Yield the outermost modules in the model's ModuleLists: most of its weights."""
     for child in module.children():
         yield from child if isinstance(child, nn.ModuleList) else _blocks(child)

@@ -1,4 +1,4 @@
-"""What differs between the settings of a checkpoint and those of a command that goes on from it."""
+"""Compare the settings of a checkpoint with those of the command that resumes from it."""
 
 import hashlib
 import json
@@ -14,35 +14,36 @@ REFUSED = (
     *("data.", "seed_everything", "trainer.precision"),
     *("trainer.limit_train_batches", "trainer.overfit_batches"),
 )
-"""With another value it would be another run: other weights, other rows, or other batches."""
+"""Settings that may not change: the weights, rows or batches would be those of another run."""
 RESTORED = ("model.lr", "model.weight_decay")
-"""What the optimizer's state in a checkpoint holds: the checkpoint rules."""
-FREE = (
+"""Settings that the optimizer's state in a checkpoint holds: the checkpoint's value is used."""
+IGNORED = (
     *("config", "output_dir", "ckpt_path", "overwrite", "checkpoint.dirpath"),
     *("data.num_workers", "trainer.default_root_dir", "trainer.enable_progress_bar"),
-    *("model.seed", "data.seed", "data.base", "data.revision"),  # said by those they are taken from
+    # Copies of other settings, which are compared.
+    *("model.seed", "data.seed", "data.base", "data.revision"),
 )
-"""What changes no number of a run."""
+"""Settings that change no number of a run."""
 PATHS = ("data.path", "data.val_path")
-"""Files may have moved: their rows are compared, by ``digests``."""
+"""Files may have moved, so their rows are compared; see ``rows_digest``."""
 LENGTH = (
     *("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.min_epochs"),
     *("trainer.min_steps", "early_stopping."),
 )
-"""What decides where a run ends; in all else that is left, the command rules too."""
+"""Settings that decide when a run ends. For these and all others, the new value is used."""
 
 Settings = dict[str, str]
 """Values as JSON, by dotted name."""
 
 
-def settings(values: dict[str, Any]) -> Settings:
-    """Settings in the form in which a checkpoint holds them."""
+def to_json(values: dict[str, Any]) -> Settings:
+    """Return settings in the form in which a checkpoint holds them."""
     return {name: json.dumps(value, default=str) for name, value in values.items()}
 
 
-def digests(data: QADataModule) -> Settings:
-    """What stands in the rows of either side: how many there are, and a digest of them."""
-    said = {}
+def rows_digest(data: QADataModule) -> Settings:
+    """Return the number of the training and the validation rows, and a digest of their content."""
+    digests = {}
     for name, store, rows in (
         ("data.path", data.store, data.train_rows),
         ("data.val_path", data.val, data.val_rows),
@@ -50,44 +51,49 @@ def digests(data: QADataModule) -> Settings:
         digest = hashlib.sha256()
         for column in (store.contents, store.lengths, store.targets):
             digest.update(np.ascontiguousarray(column[rows]).tobytes())
-        said[f"{name} (rows)"] = f"{len(rows)} rows, digest {digest.hexdigest()[:12]}"
-    return said
+        digests[f"{name} (rows)"] = f"{len(rows)} rows, digest {digest.hexdigest()[:12]}"
+    return digests
 
 
-def differing(then: Settings, now: Settings) -> list[str]:
-    """The names of all settings that both know and that differ."""
-    known = [name for name in now if name in then and not _in(name, FREE)]
-    return [name for name in known if then[name] != now[name]]
+def diff_settings(old: Settings, new: Settings) -> list[str]:
+    """Return the names of the settings that both hold, that differ, and that are not ignored."""
+    shared = [name for name in new if name in old and not _in(name, IGNORED)]
+    return [name for name in shared if old[name] != new[name]]
 
 
-def check_settings(then: Settings, now: Settings) -> list[str]:
-    """Compare the settings of a checkpoint with a command's.
+def check_settings(old: Settings, new: Settings) -> list[str]:
+    """Compare the settings of a checkpoint with those of a command.
+
+    Args:
+        old: Settings of the checkpoint.
+        new: Settings of the command.
 
     Returns:
-        A line for each setting that may differ, which says whose value rules.
+        A line for each setting that differs, with both values and which of them is used.
 
     Raises:
-        ConfigError: Others differ: each is named with both values.
+        ConfigError: A setting differs that may not; the message gives both values.
     """
-    names = [name for name in differing(then, now) if name not in PATHS]
+    names = [name for name in diff_settings(old, new) if name not in PATHS]
     refused = [name for name in names if _in(name, REFUSED)]
     if refused:
-        listed = "; ".join(f"{name} is {now[name]}, was {then[name]}" for name in refused)
+        values = "; ".join(f"{name} is {new[name]}, was {old[name]}" for name in refused)
         raise ConfigError(
-            f"the checkpoint is of another run: {listed}. Give what it was, or begin anew in "
-            "another --output_dir"
+            f"the checkpoint is of a run with other settings: {values}. Set the old values, or "
+            "start a new run in another --output_dir"
         )
     lines = []
     for name in names:
-        whose = "the checkpoint's" if _in(name, RESTORED) else "the new"
-        lines.append(f"{name} is {now[name]}, was {then[name]}: {whose} value rules")
+        used = "the checkpoint's" if _in(name, RESTORED) else "the new"
+        lines.append(f"{name} is {new[name]}, was {old[name]}: using {used} value")
     return lines
 
 
+def same_length(old: Settings, new: Settings) -> bool:
+    """Return whether all settings that decide when a run ends are equal."""
+    return not any(_in(name, LENGTH) for name in diff_settings(old, new))
+
+
 def _in(name: str, group: tuple[str, ...]) -> bool:
-    return any(name == known or (known[-1] == "." and name.startswith(known)) for known in group)
-
-
-def same_end(then: Settings, now: Settings) -> bool:
-    """Whether nothing differs that decides where a run ends."""
-    return not any(_in(name, LENGTH) for name in differing(then, now))
+    """Return whether a group lists a name, or a prefix of it that ends in a dot."""
+    return any(name == item or (item[-1] == "." and name.startswith(item)) for item in group)

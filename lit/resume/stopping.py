@@ -1,4 +1,4 @@
-"""Stopping by a signal, so that nothing is lost."""
+"""Stop a run on SIGINT or SIGTERM without losing a step."""
 
 import signal
 from types import FrameType
@@ -16,71 +16,78 @@ from lit.run.metrics import step_record
 
 
 class StoppedError(Exception):
-    """A signal ended the run; the message says whether it was saved and how to go on."""
+    """A signal stopped the run; the message says whether it was saved and how to resume it.
+
+    Args:
+        number: The signal.
+        saved: Whether the run was saved.
+    """
 
     def __init__(self, number: int, saved: bool) -> None:
-        how = (
-            "saved. Go on with the same command and --ckpt_path last"
+        result = (
+            "saved. Resume with the same command and --ckpt_path last"
             if saved
-            else "stopped at once; what was saved before is as it was"
+            else "stopped at once; earlier checkpoints are unchanged"
         )
-        super().__init__(f"{signal.Signals(number).name}: {how}")
+        super().__init__(f"{signal.Signals(number).name}: {result}")
         self.number = number
 
 
 class StopOnSignal(Callback):
-    """On SIGINT or SIGTERM finishes the optimizer step, saves, and ends the run.
+    """On SIGINT or SIGTERM, finishes the optimizer step, saves a checkpoint and stops the run.
 
-    Before training begins, and on a second SIGINT, it ends at once. Listens in a ``with`` block.
+    Stops at once before training starts, and on a second SIGINT. Handles signals inside a ``with``
+    block.
 
     Args:
-        folder: The run's.
+        folder: The run's folder.
     """
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
         self.number: int | None = None
+        """The signal that this process received."""
         self.training = False
 
     def __enter__(self) -> "StopOnSignal":
-        self.before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
-        self._listen()
+        self.old_handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+        self._set_handlers()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
+        for number, handler in self.old_handlers.items():
             signal.signal(number, handler)
 
     def on_train_start(self, trainer: L.Trainer, *_: object) -> None:
-        """Take SIGTERM back from Lightning, which would end the run without saving."""
+        """Replace Lightning's handler of SIGTERM, which would end the run without saving."""
         environment = cluster_environment(trainer)
-        # Under SLURM with requeueing SIGTERM comes beside the signal that Lightning acts on.
+        # When SLURM requeues a job, it sends SIGTERM beside the signal that Lightning acts on.
         if not (isinstance(environment, SLURMEnvironment) and environment.auto_requeue):
-            self._listen()
+            self._set_handlers()
         self.training = True
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
         """Stop at the end of an optimizer step."""
         if not step_ends(trainer):
             return
-        if (number := self._shared(trainer)) is not None:
-            # Lightning logs a step after this hook, which is not left this time.
+        if (number := self._signal_of_any_rank(trainer)) is not None:
+            # Lightning logs the step after this hook, which does not return.
             if record := step_record(trainer):
                 for logger in trainer.loggers:
                     logger.log_metrics(record, trainer.global_step - 1)
             self._stop(trainer, number)
 
     def on_validation_batch_end(self, trainer: L.Trainer, *_: object) -> None:
-        """Stop amid a validation too: it may be long, and a resumed run begins it anew."""
-        if self.training and (number := self._shared(trainer)) is not None:
+        """Stop in a validation, which may be long; a resumed run repeats it."""
+        if self.training and (number := self._signal_of_any_rank(trainer)) is not None:
             self._stop(trainer, number)
 
     def on_train_end(self, *_: object) -> None:
-        """From here on nothing is lost by stopping."""
+        """From now on, stop at once: every step is saved."""
         self.training = False
 
-    def _shared(self, trainer: L.Trainer) -> int | None:
-        """The signal that any rank got: all stop at the same step."""
+    def _signal_of_any_rank(self, trainer: L.Trainer) -> int | None:
+        """Return the signal that any rank received, so that all stop at the same step."""
         if trainer.world_size == 1:
             return self.number
         number = torch.tensor(self.number or 0, device=trainer.strategy.root_device)
@@ -91,11 +98,11 @@ class StopOnSignal(Callback):
         trainer.save_checkpoint(self.folder.last)
         raise StoppedError(number, saved=True)
 
-    def _listen(self) -> None:
-        for number in self.before:
-            signal.signal(number, self._note)
+    def _set_handlers(self) -> None:
+        for number in self.old_handlers:
+            signal.signal(number, self._handle)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if not self.training or (self.number is not None and number == signal.SIGINT):
             raise StoppedError(number, saved=False)
         self.number = number

@@ -24,7 +24,7 @@ Trained with lit-lora on {rows} rows of `{data}`; {val_rows} rows were held out.
 ## Settings
 
 r {r}, lora_alpha {lora_alpha}, lora_dropout {lora_dropout}, layers: {targets}.
-The best adapter of the run, at optimizer step {step}. Its prompts follow `chat_template.jinja` in this folder.
+The best adapter of the run, at optimizer step {step}. Prompts follow `chat_template.jinja`.
 """
 CARD_WITHOUT_RUN = """\
 ---

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from data.types import Batch
-from lit.distributed.sharding import FSDP2, Gathered, ShardedStrategy, shard
+from lit.distributed.sharding import FSDP2, ShardedRoot, ShardedStrategy, shard
 from lit.model.embedding_noise import EmbeddingNoise
 from lit.model.loss import summed_loss
 from lit.model.preparation import ModelSpec, check_model
@@ -61,7 +61,7 @@ class LoRAModule(L.LightningModule):
     """
 
     model: PreTrainedModel | None
-    root: Gathered | None
+    root: ShardedRoot | None
 
     def __init__(
         self,
