@@ -1,4 +1,4 @@
-"""The command in processes of its own, which can be killed; see ``tests/warm.py``."""
+"""Run lit.fit in processes that a test can kill; see ``tests/warm.py``."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from lightning.fabric.plugins.environments.lightning import find_free_network_po
 
 
 class Result(NamedTuple):
-    """What a command left behind in its process."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -21,31 +21,35 @@ class Result(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """What happens after a call of a function; see ``warm.break_in``."""
+    """What happens after a call of a function; see ``warm.inject_fault``."""
 
-    place: str
+    function: str
     call: int
-    what: str = "SIGKILL"
+    effect: str = "SIGKILL"
     times: int = 1
 
 
 def torchrun(rank: int, size: int) -> dict[str, str]:
-    """What torchrun tells a rank, but for where its own store is."""
-    place = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0}
-    many = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "TORCHELASTIC_RUN_ID": "test"}
-    return {name: str(value) for name, value in (place | many).items()}
+    """Return the environment variables that torchrun sets, without those of its own store."""
+    own = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0}
+    shared = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "TORCHELASTIC_RUN_ID": "test"}
+    return {name: str(value) for name, value in (own | shared).items()}
 
 
 def slurm(rank: int, size: int) -> dict[str, str]:
-    """What srun tells a task, on one node."""
-    place = {"SLURM_PROCID": rank, "SLURM_LOCALID": rank, "SLURM_NODEID": 0}
-    many = {"SLURM_NTASKS": size, "SLURM_NTASKS_PER_NODE": size, "SLURM_NNODES": 1}
+    """Return the environment variables that srun sets, for tasks on one node."""
+    own = {"SLURM_PROCID": rank, "SLURM_LOCALID": rank, "SLURM_NODEID": 0}
+    shared = {"SLURM_NTASKS": size, "SLURM_NTASKS_PER_NODE": size, "SLURM_NNODES": 1}
     job = {"SLURM_JOB_ID": 4711, "SLURM_JOB_NAME": "train", "SLURM_NODELIST": "localhost"}
-    return {name: str(value) for name, value in (place | many | job).items()}
+    return {name: str(value) for name, value in (own | shared | job).items()}
 
 
 class Command:
-    """The command, over and over, in processes forked from one that has imported it."""
+    """Runs lit.fit in processes that are forked from one that has imported it.
+
+    Args:
+        folder: For the output of the processes and the cache of datasets.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -78,7 +82,20 @@ class Command:
         name: str = "",
         **limits: int,
     ) -> int:
-        """Start it, with its output in files of a name; its process id."""
+        """Start lit.fit.
+
+        Args:
+            args: The command line.
+            fault: What goes wrong.
+            plain_user: Whether permissions of files count, also for root.
+            tmpdir: $TMPDIR; by default the folder.
+            env: More environment variables.
+            name: Added to the names of the output files; needed if several run at once.
+            limits: Resource limits, by their names in ``resource``.
+
+        Returns:
+            The process id.
+        """
         for stream in ("stdout", "stderr"):
             (self.folder / f"{stream}{name}").unlink(missing_ok=True)
         request = {
@@ -94,17 +111,17 @@ class Command:
         }
         return self._ask(request)
 
-    def end(self, pid: int, name: str = "", limit: float = 120) -> Result:
-        """Wait for its end; after so many seconds it is killed."""
+    def wait(self, pid: int, name: str = "", limit: float = 120) -> Result:
+        """Wait until it ends; kill it after ``limit`` seconds."""
         code = self._ask({"wait": pid, "limit": limit})
         texts = [(self.folder / f"{stream}{name}").read_text() for stream in ("stdout", "stderr")]
         return Result(code, *texts)
 
-    def run(self, args: list[str], **circumstances: object) -> Result:
-        """Start it and wait."""
-        return self.end(self.start(args, **circumstances))  # type: ignore[arg-type]
+    def run(self, args: list[str], **options: object) -> Result:
+        """Start it and wait until it ends."""
+        return self.wait(self.start(args, **options))  # type: ignore[arg-type]
 
-    def together(
+    def start_ranks(
         self,
         args: list[str],
         size: int,
@@ -112,7 +129,18 @@ class Command:
         faults: dict[int, Fault] | None = None,
         more: dict[int, list[str]] | None = None,
     ) -> list[int]:
-        """Start it as several ranks at once, some with more arguments; their process ids."""
+        """Start it as several ranks.
+
+        Args:
+            args: The command line of all ranks.
+            size: Number of ranks.
+            environment: Returns a rank's environment variables: ``torchrun`` or ``slurm``.
+            faults: What goes wrong, by rank.
+            more: More arguments, by rank.
+
+        Returns:
+            The process ids.
+        """
         port, started = str(find_free_network_port()), []
         for rank in range(size):
             env = environment(rank, size) | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
@@ -121,12 +149,12 @@ class Command:
             started.append(self.start(own, env=env, fault=fault, name=f"-{rank}"))
         return started
 
-    def ends(self, started: list[int], limit: float = 120) -> list[Result]:
-        """Wait for all ranks."""
-        return [self.end(pid, f"-{rank}", limit) for rank, pid in enumerate(started)]
+    def wait_all(self, started: list[int], limit: float = 120) -> list[Result]:
+        """Wait until all ranks end."""
+        return [self.wait(pid, f"-{rank}", limit) for rank, pid in enumerate(started)]
 
-    def until(self, pid: int, text: str, name: str = "") -> None:
-        """Wait until it has said something."""
+    def wait_for_output(self, pid: int, text: str, name: str = "") -> None:
+        """Wait until it has printed a text."""
         out = self.folder / f"stdout{name}"
         deadline = time.monotonic() + 60
         while not (out.exists() and text in out.read_text()):

@@ -1,4 +1,4 @@
-"""A callback for runs of several processes: what each of them holds."""
+"""A callback that measures the parameters which each rank holds."""
 
 import json
 from pathlib import Path
@@ -12,10 +12,10 @@ from lora.inject import trainable_parameters
 
 
 class Held(Callback):
-    """Notes what a rank holds of a model's parameters after a step.
+    """Writes the size of a rank's share of the model after each step.
 
     Args:
-        path: Of the JSON file of rank 0; the others' end in their number.
+        path: The JSON file; the rank is appended to its name.
     """
 
     def __init__(self, path: str) -> None:
@@ -24,7 +24,7 @@ class Held(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object
     ) -> None:
-        """Write the bytes of the frozen tensors, here and in all, and the dtypes that train."""
+        """Write the bytes of the frozen tensors, here and in total, and the dtypes that train."""
         assert isinstance(pl_module, LoRAModule)
         model = pl_module.adapted_model
         frozen = [p for p in model.parameters() if not p.requires_grad]

@@ -1,8 +1,8 @@
-"""Runs python -m lit.fit in processes of their own, without importing everything for each.
+"""A server that runs python -m lit.fit in forked processes, without importing it for each.
 
-Started once, it imports the command and then reads one JSON request a line. A start forks: the
-child leads a process group of its own, calls ``lit.fit.main`` as ``python -m lit.fit`` would, and
-ends; the answer is its process id. A wait answers with its exit status.
+It imports the command, then reads one JSON request per line. A start request forks a child, which
+leads its own process group and calls ``lit.fit.main`` as ``python -m lit.fit`` does; the answer is
+its process id. The answer to a wait request is the exit status.
 """
 
 import ctypes
@@ -22,51 +22,51 @@ from pathlib import Path
 MAY_READ_AND_WRITE_ALL = 1 << 1 | 1 << 2 | 1 << 3  # CAP_DAC_OVERRIDE, _DAC_READ_SEARCH, _FOWNER
 
 
-def give_up_root() -> None:
-    """Make the permissions of files count for root too."""
+def drop_root_privileges() -> None:
+    """Let file permissions apply to root too."""
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)
     data = (ctypes.c_uint32 * 6)()
     libc = ctypes.CDLL(None, use_errno=True)
     libc.capget(header, data)
-    for place in (0, 1):
-        data[place] &= ~MAY_READ_AND_WRITE_ALL
+    for word in (0, 1):
+        data[word] &= ~MAY_READ_AND_WRITE_ALL
     if libc.capset(header, data):
         raise OSError(ctypes.get_errno(), "capset")
 
 
-def break_in(place: str, call: int, what: str, times: int) -> None:
-    """Let something happen right after the n-th call of a function.
+def inject_fault(function: str, call: int, effect: str, times: int) -> None:
+    """Let a fault happen at the n-th call of a function.
 
     Args:
-        place: The function, as a module names it.
-        call: Which call.
-        what: The name of a signal that this process gets; ``nan``: what the call returns is no
-            number; ``memory``: from the beginning of the call there is hardly any left.
-        times: How often the signal comes.
+        function: Its name, as looked up in a module.
+        call: Which call, from 1.
+        effect: A signal that this process gets after the call; ``nan``: the call returns NaN;
+            ``memory``: almost no memory is left from the start of the call on.
+        times: How often the signal is sent.
     """
-    parts = place.split(".")
+    parts = function.split(".")
     owner = importlib.import_module(".".join(parts[:2]))
     for part in parts[2:-1]:
         owner = getattr(owner, part)
-    function, calls = getattr(owner, parts[-1]), itertools.count(1)
+    original, calls = getattr(owner, parts[-1]), itertools.count(1)
 
-    def broken(*args: object, **kwargs: object) -> object:
+    def faulty(*args: object, **kwargs: object) -> object:
         if next(calls) != call:
-            return function(*args, **kwargs)
-        if what == "memory":
+            return original(*args, **kwargs)
+        if effect == "memory":
             used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
             resource.setrlimit(resource.RLIMIT_AS, (used + 2**20, used + 2**20))
-        result = function(*args, **kwargs)
-        if what.startswith("SIG"):
+        result = original(*args, **kwargs)
+        if effect.startswith("SIG"):
             for _ in range(times):
-                os.kill(os.getpid(), signal.Signals[what])
-        return result * float("nan") if what == "nan" else result
+                os.kill(os.getpid(), signal.Signals[effect])
+        return result * float("nan") if effect == "nan" else result
 
-    setattr(owner, parts[-1], broken)
+    setattr(owner, parts[-1], faulty)
 
 
 def child(request: dict, main: Callable[[list[str]], int]) -> None:
-    """Become the command, and end."""
+    """Run the command and end the process."""
     code = 1
     try:
         os.setpgid(0, 0)
@@ -80,9 +80,9 @@ def child(request: dict, main: Callable[[list[str]], int]) -> None:
         for name, limit in request["limits"].items():
             resource.setrlimit(getattr(resource, name), (limit, limit))
         if request["plain_user"]:
-            give_up_root()
+            drop_root_privileges()
         if request["fault"]:
-            break_in(**request["fault"])
+            inject_fault(**request["fault"])
         code = main(request["args"])
     except SystemExit as end:
         code = int(end.code or 0)
@@ -95,7 +95,7 @@ def child(request: dict, main: Callable[[list[str]], int]) -> None:
 
 
 def wait(pid: int, limit: float) -> int:
-    """The exit status of a child, which is killed with its group where it takes too long."""
+    """Return the exit status of a child; kill its process group after ``limit`` seconds."""
     deadline = time.monotonic() + limit
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)
@@ -109,18 +109,18 @@ def wait(pid: int, limit: float) -> int:
 if __name__ == "__main__":
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    # First, as in the command: it tells torch what to say.
+    # First, as in the command: it sets what torch logs.
     importlib.import_module("lit")
     import matplotlib.backends.backend_agg
     import torch
     import transformers
 
-    # What the command imports only once it is needed.
+    # Import what the command imports later.
     print(matplotlib.backends, transformers.LlamaForCausalLM)
     from lit.fit import main
     from lit.train.callbacks import SampleAnswers
 
-    # As few as conftest's.
+    # As short as in conftest.
     SampleAnswers.__init__.__defaults__ = (3, 4)
     torch.set_num_threads(1)
     print("ready", file=answers)

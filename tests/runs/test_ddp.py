@@ -82,8 +82,10 @@ def runs(
     folder = tmp_path_factory.mktemp("runs")
     for ranks in (1, 2, 3):
         args = [*settings, *shared(ranks), "--output_dir", str(folder / str(ranks))]
-        started = command.together(args, ranks) if ranks > 1 else [command.start(args, name="-0")]
-        well(command.ends(started))
+        started = (
+            command.start_ranks(args, ranks) if ranks > 1 else [command.start(args, name="-0")]
+        )
+        well(command.wait_all(started))
     return {ranks: folder / str(ranks) for ranks in (1, 2, 3)}
 
 
@@ -98,9 +100,7 @@ def table(run: Path) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_several_processes_give_the_gradients_and_the_adapter_of_one(
-    ranks: int, runs: dict[int, Path]
-) -> None:
+def test_several_processes_train_the_same_adapter_as_one(ranks: int, runs: dict[int, Path]) -> None:
     for step in range(1, 21):
         ours, theirs = (checkpoint(runs[n], step) for n in (ranks, 1))
         torch.testing.assert_close(ours["state_dict"], theirs["state_dict"], rtol=0, atol=1e-5)
@@ -109,7 +109,7 @@ def test_several_processes_give_the_gradients_and_the_adapter_of_one(
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_several_processes_log_what_one_logs(ranks: int, runs: dict[int, Path]) -> None:
+def test_several_processes_log_the_same_numbers_as_one(ranks: int, runs: dict[int, Path]) -> None:
     ours, theirs = table(runs[ranks]), table(runs[1])
     assert len(ours) == len(theirs) == 26
     for a, b in zip(ours, theirs, strict=True):
@@ -119,9 +119,7 @@ def test_several_processes_log_what_one_logs(ranks: int, runs: dict[int, Path]) 
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_a_folder_of_several_processes_holds_what_one_writes(
-    ranks: int, runs: dict[int, Path]
-) -> None:
+def test_several_processes_write_the_same_files_as_one(ranks: int, runs: dict[int, Path]) -> None:
     names = [sorted(str(p.relative_to(runs[n])) for p in runs[n].rglob("*")) for n in (ranks, 1)]
     ours, theirs = ([name for name in listed if "tfevents" not in name] for listed in names)
     assert ours == theirs
@@ -149,22 +147,22 @@ ENDS = {
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_ranks_end_together_and_the_resumed_end_is_that_of_an_uninterrupted_run(
+def test_all_ranks_end_when_one_ends_and_the_resumed_run_equals_an_uninterrupted_one(
     end: str, command: Command, settings: list[str], runs: dict[int, Path], tmp_path: Path
 ) -> None:
     faults, code = ENDS[end]
     args = [*settings, *shared(2), "--output_dir", str(tmp_path / "run")]
     began = time.monotonic()
-    ended = command.ends(command.together(args, 2, faults=faults))
+    ended = command.wait_all(command.start_ranks(args, 2, faults=faults))
     assert time.monotonic() - began < 60
     killed = {rank for rank, fault in faults.items() if fault.what == "SIGKILL"}
     assert [result.code for result in ended] == [-9 if n in killed else code for n in range(2)]
     errors = "".join(result.error for result in ended)
     assert len(errors.splitlines()) == 1, errors
-    assert "go on with the same command and --ckpt_path last" in errors.replace("Go", "go")
+    assert "resume with the same command and --ckpt_path last" in errors.replace("Resume", "resume")
     for rank in killed:
-        assert f"rank {rank} is gone" in errors
-    well(command.ends(command.together([*args, "--ckpt_path", "last"], 2)))
+        assert f"rank {rank} is lost" in errors
+    well(command.wait_all(command.start_ranks([*args, "--ckpt_path", "last"], 2)))
     same(tmp_path / "run", runs[2])
 
 
@@ -179,7 +177,7 @@ def unfinished(run: Path, step: int, copy: Path) -> Path:
 
 
 @pytest.mark.parametrize(("step", "before", "after"), [(6, 2, 3), (8, 3, 1)])
-def test_a_run_goes_on_by_another_number_of_processes_to_the_same_end(
+def test_a_run_resumed_with_another_number_of_processes_equals_an_uninterrupted_one(
     step: int,
     before: int,
     after: int,
@@ -190,11 +188,11 @@ def test_a_run_goes_on_by_another_number_of_processes_to_the_same_end(
 ) -> None:
     run = unfinished(runs[before], step, tmp_path / "run")
     args = [*settings, *shared(after), "--output_dir", str(run), "--ckpt_path", "last"]
-    ended = command.ends(
-        command.together(args, after) if after > 1 else [command.start(args, name="-0")]
+    ended = command.wait_all(
+        command.start_ranks(args, after) if after > 1 else [command.start(args, name="-0")]
     )
     well(ended)
-    assert f'trainer.devices is "{after}", was "{before}": the new value rules' in ended[0].out
+    assert f'trainer.devices is "{after}", was "{before}": using the new value' in ended[0].out
     for later in range(step + 1, 21):
         ours, theirs = (checkpoint(path, later)["state_dict"] for path in (run, runs[1]))
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
@@ -203,7 +201,7 @@ def test_a_run_goes_on_by_another_number_of_processes_to_the_same_end(
 
 
 @pytest.mark.parametrize(("step", "done", "product"), [(6, 12, 4), (7, 18, 30), (8, 19, 1)])
-def test_a_run_goes_on_with_steps_of_another_size_at_the_next_row(
+def test_a_run_resumed_with_more_or_fewer_rows_per_step_continues_at_the_next_row(
     step: int,
     done: int,
     product: int,
@@ -248,29 +246,31 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_an_error_that_all_ranks_have_is_printed_once_and_they_end_with_2(
+def test_an_error_of_all_ranks_is_printed_once_and_all_exit_with_2(
     wrong: str, command: Command, settings: list[str], tmp_path: Path
 ) -> None:
     args = [*settings, *shared(2), *WRONG[wrong], "--output_dir", str(tmp_path / "run")]
-    ended = command.ends(command.together(args, 2, slurm if "other" in wrong else torchrun), 40)
+    ended = command.wait_all(
+        command.start_ranks(args, 2, slurm if "other" in wrong else torchrun), 40
+    )
     assert [result.code for result in ended] == [2, 2]
     assert ended[0].error.startswith("error: ")
     assert not ended[1].error
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_an_error_of_one_rank_is_said_by_it_and_ends_the_others_with_its_code(
+def test_an_error_of_one_rank_is_printed_by_it_and_all_exit_with_its_code(
     rank: int, command: Command, settings: list[str], tmp_path: Path
 ) -> None:
     args = [*settings, *shared(2), "--output_dir", str(tmp_path / "run")]
     more = {rank: ["--data.path", "nowhere.jsonl"]}
-    ended = command.ends(command.together(args, 2, slurm, more=more), 40)
+    ended = command.wait_all(command.start_ranks(args, 2, slurm, more=more), 40)
     assert [result.code for result in ended] == [2, 2]
     assert ended[rank].error.startswith("error (rank 1): " if rank else "error: ")
     assert not ended[1 - rank].error
 
 
-def test_ranks_that_read_other_rows_are_refused(
+def test_ranks_that_read_different_rows_exit_with_2(
     command: Command, settings: list[str], tmp_path: Path
 ) -> None:
     args = [*settings, *shared(2), "--output_dir", str(tmp_path / "run")]
@@ -278,14 +278,14 @@ def test_ranks_that_read_other_rows_are_refused(
     other = tmp_path / "rows.jsonl"
     other.write_text(rows.read_text("utf-8").replace("warm", "hot"), "utf-8")
     more = {1: ["--data.path", str(other)]}
-    ended = command.ends(command.together(args, 2, more=more), 40)
+    ended = command.wait_all(command.start_ranks(args, 2, more=more), 40)
     assert [result.code for result in ended] == [2, 2]
     assert "data.path (rows) is 37 rows" in ended[0].error
     assert "on rank 1" in ended[0].error
     assert not ended[1].error
 
 
-def test_memory_that_one_rank_lacks_ends_all(
+def test_all_ranks_end_when_one_is_out_of_memory(
     command: Command, settings: list[str], tmp_path: Path
 ) -> None:
     rows = [{"prompt": "Why?", "response": "So. " * 900} for i in range(16)]
@@ -295,20 +295,22 @@ def test_memory_that_one_rank_lacks_ends_all(
     more += ["--data.batch_size", "8", "--model.warmup", "0"]
     args = [*settings, *shared(2, 2), *more, "--output_dir", str(tmp_path / "run")]
     fault = {1: Fault(f"{MODULE}.training_step", 1, "memory")}
-    ended = command.ends(command.together(args, 2, faults=fault), 40)
+    ended = command.wait_all(command.start_ranks(args, 2, faults=fault), 40)
     assert [result.code for result in ended] == [1, 1]
     assert ended[1].error.startswith("error (rank 1): out of memory. Lower data.batch_size")
     assert not ended[0].error
 
 
-def test_a_4_bit_base_trains_in_two_processes_as_in_one(
+def test_two_processes_train_the_same_adapter_on_a_4_bit_base_as_one(
     command: Command, settings: list[str], tmp_path: Path
 ) -> None:
     more = ["--model.quantize", "nf4", "--trainer.max_steps", "6"]
     for ranks in (1, 2):
         args = [*settings, *shared(ranks), *more, "--output_dir", str(tmp_path / str(ranks))]
-        started = command.together(args, ranks) if ranks > 1 else [command.start(args, name="-0")]
-        well(command.ends(started))
+        started = (
+            command.start_ranks(args, ranks) if ranks > 1 else [command.start(args, name="-0")]
+        )
+        well(command.wait_all(started))
     ours, theirs = (checkpoint(tmp_path / str(ranks), 6) for ranks in (2, 1))
     torch.testing.assert_close(ours["state_dict"], theirs["state_dict"], rtol=0, atol=1e-5)
 
@@ -341,7 +343,7 @@ def hosts() -> Iterator[list[str]]:
             subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
 
 
-def test_two_hosts_under_torchrun_train_what_one_process_trains(
+def test_two_hosts_under_torchrun_train_the_same_adapter_as_one_process(
     hosts: list[str], settings: list[str], runs: dict[int, Path], tmp_path: Path
 ) -> None:
     env = os.environ | {"GLOO_SOCKET_IFNAME": "eth0", "OMP_NUM_THREADS": "1"}
@@ -375,7 +377,7 @@ def test_two_hosts_under_torchrun_train_what_one_process_trains(
     torch.testing.assert_close(ours["state_dict"], theirs["state_dict"], rtol=0, atol=1e-5)
 
 
-def test_python_m_lit_fit_starts_the_other_rank_and_outlives_it_for_a_word(
+def test_the_command_starts_the_other_rank_and_reports_when_it_is_killed(
     settings: list[str], runs: dict[int, Path], tmp_path: Path
 ) -> None:
     env = os.environ | {"HF_DATASETS_CACHE": str(tmp_path), "OMP_NUM_THREADS": "1"}
@@ -399,7 +401,7 @@ def test_python_m_lit_fit_starts_the_other_rank_and_outlives_it_for_a_word(
             os.killpg(process.pid, signal.SIGKILL)
     said = (tmp_path / "error").read_text()
     assert len(said.splitlines()) == 1
-    assert said.startswith("error: rank 1 is gone")
+    assert said.startswith("error: rank 1 is lost")
     assert main([*settings, *shared(1), *args[-2:], "--ckpt_path", "last"]) == 0
     ours, theirs = (checkpoint(path, 20)["state_dict"] for path in (tmp_path / "run", runs[1]))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)

@@ -1,6 +1,6 @@
-"""What happens to a run, and what becomes of it: exit code, stderr and files of the real command.
+"""Faults during a run: exit code, stderr and files of the real command.
 
-Every command runs in a process of its own, which can be killed; see ``tests/warm.py``.
+Every command runs in its own process, which a test can kill; see ``tests/warm.py``.
 """
 
 import csv
@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 import signal
+import stat
 import subprocess
 import time
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ MODULE = "lit.train.module.LoRAModule"
 
 
 class Canary:
-    """Makes a folder when it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -41,14 +42,14 @@ class Canary:
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
-    """The command."""
-    with Command(tmp_path_factory.mktemp("command")) as made:
-        yield made
+    """lit.fit in processes that can be killed."""
+    with Command(tmp_path_factory.mktemp("command")) as command:
+        yield command
 
 
 @pytest.fixture(scope="module")
 def settings(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """A run of 3 epochs of 4 steps of 2 micro-batches; it saves each step, validates each other."""
+    """3 epochs of 4 steps of 2 micro-batches; saves each step, validates every second step."""
     path = tmp_path_factory.mktemp("data") / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in ROWS), "utf-8")
     return [
@@ -58,16 +59,13 @@ def settings(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> lis
         *("--trainer.max_epochs", "3", "--trainer.accumulate_grad_batches", "2"),
         *("--trainer.val_check_interval", "4", "--checkpoint.every_n_train_steps", "1"),
         *("--checkpoint.save_top_k", "3", "--model.lora.lora_dropout", "0.1"),
-        *(
-            "--model.lora.r",
-            "4",
-        ),
+        *("--model.lora.r", "4"),
     ]
 
 
 @pytest.fixture(scope="module")
 def whole(command: Command, settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that nothing happened to."""
+    """The folder of an uninterrupted run."""
     run = tmp_path_factory.mktemp("whole") / "run"
     ended = command.run([*settings, "--output_dir", str(run)])
     assert ended.code == 0, ended.error
@@ -75,7 +73,7 @@ def whole(command: Command, settings: list[str], tmp_path_factory: pytest.TempPa
 
 
 def outcome(run: Path) -> dict[str, object]:
-    """All that a run came to, but for how fast it was."""
+    """Return the results of a run, except its speed."""
     last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     with (run / "metrics.csv").open() as file:
         table = [{**row, "train/tokens_per_s": ""} for row in csv.DictReader(file)]
@@ -93,7 +91,7 @@ def outcome(run: Path) -> dict[str, object]:
 
 
 def equal(a: object, b: object) -> bool:
-    """Bit for bit."""
+    """Return whether two values are equal, bit for bit."""
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
     if isinstance(a, list) and isinstance(b, list):
@@ -104,7 +102,7 @@ def equal(a: object, b: object) -> bool:
 
 
 def assert_same(run: Path, whole: Path) -> None:
-    """A run equals the one that nothing happened to, part by part."""
+    """Assert that a run has the results of an uninterrupted one."""
     ours, theirs = outcome(run), outcome(whole)
     assert ours["metrics"] == theirs["metrics"]
     for part in theirs:
@@ -112,19 +110,19 @@ def assert_same(run: Path, whole: Path) -> None:
 
 
 def one_line(result: Result) -> bool:
-    """Whether stderr holds an error of a line or two, and no traceback."""
+    """Return whether stderr has one line with an error, and no traceback."""
     lines = [line for line in result.error.splitlines() if not line.startswith("Seed set")]
     return len(lines) == 1 and lines[0].startswith("error: ")
 
 
 @pytest.fixture
 def copy(whole: Path, tmp_path: Path) -> Path:
-    """A copy of the whole run, of which a test may make what it likes."""
+    """A copy of the uninterrupted run, which a test may change."""
     return Path(shutil.copytree(whole, tmp_path / "copy"))
 
 
 def unfinished(copy: Path, step: int) -> None:
-    """Make of a copy what a kill after a step would have left."""
+    """Change a copy to what a kill after a step would leave."""
     checkpoints = copy / "checkpoints"
     shutil.copy(checkpoints / f"step-{step}.ckpt", checkpoints / "last.ckpt")
     (checkpoints / "manifest.json").unlink()
@@ -132,7 +130,7 @@ def unfinished(copy: Path, step: int) -> None:
 
 
 @pytest.mark.faults
-def test_kill_9_at_20_random_moments_always_leaves_a_checkpoint_and_the_end_is_the_same(
+def test_after_kill_9_at_20_random_moments_the_resumed_run_equals_an_uninterrupted_one(
     command: Command, settings: list[str], whole: Path, tmp_path: Path
 ) -> None:
     rng, killed, started = random.Random(0), 0, 0
@@ -142,41 +140,42 @@ def test_kill_9_at_20_random_moments_always_leaves_a_checkpoint_and_the_end_is_t
         last = run / "checkpoints" / "last.ckpt"
         code = -signal.SIGKILL
         while code and killed < 20:
-            again = ["--ckpt_path", "last"] if last.exists() else ["--overwrite", "true"]
-            pid = command.start([*settings, "--output_dir", str(run), *again])
+            resume = ["--ckpt_path", "last"] if last.exists() else ["--overwrite", "true"]
+            pid = command.start([*settings, "--output_dir", str(run), *resume])
             if killed % 3:
-                command.until(pid, "step ")
+                command.wait_for_output(pid, "step ")
             time.sleep(rng.uniform(0, 0.5))
             os.kill(pid, signal.SIGKILL)
-            ended = command.end(pid)
+            ended = command.wait(pid)
             code = ended.code
             assert code in (0, -signal.SIGKILL), ended.error
             killed += code != 0
             if last.exists():
                 assert ResumePoint.find(RunFolder(run), "last").path == last
-        again = ["--ckpt_path", "last"] if last.exists() else ["--overwrite", "true"]
-        ended = command.run([*settings, "--output_dir", str(run), *again])
+        resume = ["--ckpt_path", "last"] if last.exists() else ["--overwrite", "true"]
+        ended = command.run([*settings, "--output_dir", str(run), *resume])
         assert ended.code == 0, ended.error
         assert_same(run, whole)
 
 
 KILLED = {
-    "the writing": Fault("lit.resume.checkpoint.torch.save", 9),
-    "the manifest": Fault("lit.resume.manifest.write_text", 9),
-    "the renaming": Fault("lit.resume.manifest.Path.replace", 9),
-    "the adapter": Fault("lora.adapter.save_file", 4),
-    "the table": Fault("lit.run.metrics.csv.DictWriter.writerow", 9),
+    "writing a checkpoint": Fault("lit.resume.checkpoint.torch.save", 9),
+    "writing the manifest": Fault("lit.resume.manifest.write_text", 9),
+    "renaming the tokenizer": Fault("lora.files.os.replace", 22),
+    "renaming last.ckpt": Fault("lora.files.os.replace", 29),
+    "writing the adapter": Fault("lora.adapter.save_file", 4),
+    "writing metrics.csv": Fault("lit.run.metrics.csv.DictWriter.writerow", 9),
 }
 
 
-@pytest.mark.parametrize("place", KILLED)
-def test_kill_9_inside_a_save_leaves_the_file_before_and_the_leftovers_are_cleaned(
-    place: str, command: Command, settings: list[str], whole: Path, tmp_path: Path
+@pytest.mark.parametrize("moment", KILLED)
+def test_kill_9_during_a_save_keeps_the_old_file_and_temporary_files_are_removed(
+    moment: str, command: Command, settings: list[str], whole: Path, tmp_path: Path
 ) -> None:
     run, elsewhere = tmp_path / "run", Path("/dev/shm")
     tmpdir = str(elsewhere if os.access(elsewhere, os.W_OK) else tmp_path)
     args = [*settings, "--output_dir", str(run)]
-    ended = command.run(args, tmpdir=tmpdir, fault=KILLED[place])
+    ended = command.run(args, tmpdir=tmpdir, fault=KILLED[moment])
     assert ended.code == -signal.SIGKILL
     ended = command.run([*args, "--ckpt_path", "last"], tmpdir=tmpdir)
     assert ended.code == 0, ended.error
@@ -184,9 +183,9 @@ def test_kill_9_inside_a_save_leaves_the_file_before_and_the_leftovers_are_clean
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-@pytest.mark.parametrize("place", ["after the first micro-batch", "in a validation"])
-def test_a_signal_ends_with_its_code_and_the_resumed_end_is_the_same(
-    place: str,
+@pytest.mark.parametrize("moment", ["after the first micro-batch", "in a validation"])
+def test_a_signal_exits_with_its_code_and_the_resumed_run_equals_an_uninterrupted_one(
+    moment: str,
     number: signal.Signals,
     code: int,
     command: Command,
@@ -196,19 +195,18 @@ def test_a_signal_ends_with_its_code_and_the_resumed_end_is_the_same(
 ) -> None:
     run = tmp_path / "run"
     args = [*settings, "--output_dir", str(run), "--checkpoint.every_n_train_steps", "100"]
-    hook = "validation_step" if place == "in a validation" else "training_step"
-    # The base has two validation steps, and a step two micro-batches.
-    call = 3
-    fault = Fault(f"{MODULE}.{hook}", call, number.name)
+    hook = "validation_step" if moment == "in a validation" else "training_step"
+    # The base takes two validation steps, and an optimizer step two micro-batches.
+    fault = Fault(f"{MODULE}.{hook}", 3, number.name)
     ended = command.run(args, fault=fault)
     assert ended.code == code, ended.error
-    assert ended.error.count("Go on with the same command and --ckpt_path last") == 1
+    assert ended.error.count("Resume with the same command and --ckpt_path last") == 1
     ended = command.run([*settings, "--output_dir", str(run), "--ckpt_path", "last"])
     assert ended.code == 0, ended.error
     assert_same(run, whole)
 
 
-def test_a_second_ctrl_c_stops_at_once_with_130_and_the_last_checkpoint_intact(
+def test_a_second_ctrl_c_exits_at_once_with_130_and_the_last_checkpoint_loads(
     command: Command, settings: list[str], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -222,9 +220,9 @@ def test_a_second_ctrl_c_stops_at_once_with_130_and_the_last_checkpoint_intact(
 KINDS = {
     "8-bit moments": ["--model.optimizer", "adamw_8bit"],
     "a 4-bit base": ["--model.quantize", "nf4"],
-    "steps, not epochs": ["--trainer.max_epochs", "-1", "--trainer.max_steps", "7"],
-    "a table of each third step": ["--trainer.log_every_n_steps", "3"],
-    "a validation each epoch": ["--trainer.val_check_interval", "1.0"],
+    "a number of steps": ["--trainer.max_epochs", "-1", "--trainer.max_steps", "7"],
+    "logging every third step": ["--trainer.log_every_n_steps", "3"],
+    "validation once per epoch": ["--trainer.val_check_interval", "1.0"],
     "early stopping": ["--early_stopping.patience", "1", "--early_stopping.min_delta", "0.02"],
     "no validation": ["--data.val_fraction", "0"],
 }
@@ -232,14 +230,14 @@ KINDS = {
 
 @pytest.mark.faults
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_run_that_is_stopped_and_goes_on_comes_to_the_same_end(
+def test_every_kind_of_run_equals_an_uninterrupted_one_after_stop_and_resume(
     kind: str, command: Command, settings: list[str], tmp_path: Path
 ) -> None:
     args = [*settings, *KINDS[kind], "--output_dir"]
     whole, run = tmp_path / "whole", tmp_path / "run"
     ended = command.run([*args, str(whole)])
     assert ended.code == 0, ended.error
-    # Step 4: a validation is due, and an epoch ends.
+    # Stops after step 4, where a validation is due and an epoch ends.
     fault = Fault(f"{MODULE}.training_step", 7, "SIGTERM")
     assert command.run([*args, str(run)], fault=fault).code == 143
     ended = command.run([*args, str(run), "--ckpt_path", "last"])
@@ -251,7 +249,7 @@ def test_every_kind_of_run_that_is_stopped_and_goes_on_comes_to_the_same_end(
 
 
 @pytest.mark.parametrize("step", [10, 11, 12])
-def test_a_run_goes_on_from_any_step_in_another_folder_with_workers_to_the_same_end(
+def test_a_moved_run_resumed_at_any_step_with_workers_equals_an_uninterrupted_one(
     step: int, command: Command, settings: list[str], whole: Path, copy: Path, tmp_path: Path
 ) -> None:
     moved = copy.rename(tmp_path / "moved")
@@ -263,7 +261,7 @@ def test_a_run_goes_on_from_any_step_in_another_folder_with_workers_to_the_same_
     assert_same(moved, whole)
 
 
-def test_a_finished_run_says_already_complete_and_ends_with_0(
+def test_resuming_a_finished_run_prints_already_complete_and_exits_with_0(
     command: Command, settings: list[str], copy: Path
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in copy.rglob("*") if path.is_file()}
@@ -274,7 +272,7 @@ def test_a_finished_run_says_already_complete_and_ends_with_0(
 
 
 @pytest.mark.parametrize("every", ["1", "100"])
-def test_a_finished_run_that_is_given_more_epochs_goes_on_as_if_it_always_had_them(
+def test_a_finished_run_with_more_epochs_equals_one_that_had_them_from_the_start(
     every: str, command: Command, settings: list[str], tmp_path: Path
 ) -> None:
     more = ["--model.scheduler", "constant", "--checkpoint.every_n_train_steps", every]
@@ -284,35 +282,35 @@ def test_a_finished_run_that_is_given_more_epochs_goes_on_as_if_it_always_had_th
     assert command.run([*args, str(run), "--trainer.max_epochs", "2"]).code == 0
     ended = command.run([*args, str(run), "--ckpt_path", "last"])
     assert ended.code == 0, ended.error
-    assert "trainer.max_epochs is 3, was 2: the new value rules" in ended.out
+    assert "trainer.max_epochs is 3, was 2: using the new value" in ended.out
     assert_same(run, whole)
 
 
-DRIFT = {
-    "the rank": (["--model.lora.r", "8"], "model.lora.r is 8, was 4"),
+CHANGED = {
+    "rank": (["--model.lora.r", "8"], "model.lora.r is 8, was 4"),
     "alpha": (["--model.lora.lora_alpha", "32"], "model.lora.lora_alpha is 32"),
-    "the targets": (["--model.lora.target_modules", "[q_proj]"], "model.lora.target_modules is"),
+    "targets": (["--model.lora.target_modules", "[q_proj]"], "model.lora.target_modules is"),
     "dropout": (["--model.lora.lora_dropout", "0.2"], "model.lora.lora_dropout is 0.2, was 0.1"),
-    "the base": (["--model.base", "other"], "model.base is"),
-    "the optimizer": (["--model.optimizer", "sgd"], 'model.optimizer is "sgd", was "adamw"'),
-    "the batches": (["--data.batch_size", "1"], "data.batch_size is 1, was 2"),
-    "the seed": (["--seed_everything", "1"], "seed_everything is 1, was 42"),
-    "the split": (["--data.val_fraction", "0.3"], "data.val_fraction is 0.3, was 0.2"),
-    "the length": (["--data.max_length", "64"], "data.max_length is 64, was 512"),
+    "base": (["--model.base", "other"], "model.base is"),
+    "optimizer": (["--model.optimizer", "sgd"], 'model.optimizer is "sgd", was "adamw"'),
+    "batch size": (["--data.batch_size", "1"], "data.batch_size is 1, was 2"),
+    "seed": (["--seed_everything", "1"], "seed_everything is 1, was 42"),
+    "split": (["--data.val_fraction", "0.3"], "data.val_fraction is 0.3, was 0.2"),
+    "length": (["--data.max_length", "64"], "data.max_length is 64, was 512"),
     "precision": (["--trainer.precision", "bf16-mixed"], "trainer.precision is"),
 }
 
 
-@pytest.mark.parametrize("key", DRIFT)
-def test_a_setting_that_makes_another_run_ends_with_2_and_is_named_with_both_values(
+@pytest.mark.parametrize("key", CHANGED)
+def test_resuming_with_a_fixed_setting_changed_exits_with_2_and_prints_both_values(
     key: str, settings: list[str], copy: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    changed, said = DRIFT[key]
+    changed, message = CHANGED[key]
     assert main([*settings, *changed, "--output_dir", str(copy), "--ckpt_path", "last"]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_other_rows_under_the_same_name_end_with_2(
+def test_resuming_with_other_rows_exits_with_2(
     settings: list[str], copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     unfinished(copy, 10)
@@ -324,23 +322,23 @@ def test_other_rows_under_the_same_name_end_with_2(
     assert "data.path (rows) is" in capsys.readouterr().err
 
 
-def test_of_two_learning_rates_the_checkpoints_rules_and_that_is_said(
+def test_resuming_with_another_learning_rate_uses_the_checkpoints_and_prints_it(
     command: Command, settings: list[str], whole: Path, copy: Path
 ) -> None:
     unfinished(copy, 10)
     args = [*settings, "--output_dir", str(copy), "--ckpt_path", "last", "--model.lr", "1e-3"]
     ended = command.run(args)
     assert ended.code == 0, ended.error
-    assert "model.lr is 0.001, was 0.01: the checkpoint's value rules" in ended.out
+    assert "model.lr is 0.001, was 0.01: using the checkpoint's value" in ended.out
     assert_same(copy, whole)
 
 
-def test_of_two_runs_in_one_folder_the_second_ends_with_2_and_a_dead_ones_lock_is_gone(
+def test_a_second_run_in_a_folder_exits_with_2_and_a_killed_run_releases_its_lock(
     command: Command, settings: list[str], whole: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     first = command.start([*settings, "--output_dir", str(run), "--data.num_workers", "2"])
-    command.until(first, "step 3/")
+    command.wait_for_output(first, "step 3/")
     os.kill(first, signal.SIGSTOP)
     for more in ([], ["--ckpt_path", "last"], ["--overwrite", "true"]):
         second = command.run([*settings, "--output_dir", str(run), *more])
@@ -348,7 +346,7 @@ def test_of_two_runs_in_one_folder_the_second_ends_with_2_and_a_dead_ones_lock_i
         assert one_line(second), second.error
         assert "another run is writing to" in second.error
     os.kill(first, signal.SIGKILL)
-    command.end(first)
+    command.wait(first)
     ended = command.run([*settings, "--output_dir", str(run), "--ckpt_path", "last"])
     assert ended.code == 0, ended.error
     assert_same(run, whole)
@@ -375,7 +373,7 @@ def foreign(path: Path) -> None:
     torch.save({"state_dict": {}, "payload": Canary(path.parent / "it ran")}, path)
 
 
-BROKEN = {
+DAMAGED = {
     **{f"truncated to {share:.0%}": truncate(share) for share in (0, 0.1, 0.5, 0.99)},
     **{f"a flipped bit at {share:.0%}": flip(share) for share in (0.01, 0.3, 0.6, 0.95)},
     "a foreign pickle": foreign,
@@ -383,33 +381,33 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("fault", BROKEN)
-def test_a_broken_newest_checkpoint_is_named_and_the_one_before_is_taken(
+@pytest.mark.parametrize("fault", DAMAGED)
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(
     fault: str, copy: Path, capsys: pytest.CaptureFixture
 ) -> None:
     last = copy / "checkpoints" / "last.ckpt"
-    BROKEN[fault](last)
+    DAMAGED[fault](last)
     (copy / "checkpoints" / "step-12.ckpt").unlink()
-    found = ResumePoint.find(RunFolder(copy), "last")
-    assert (found.path, found.step) == (copy / "checkpoints" / "step-11.ckpt", 11)
-    said = capsys.readouterr().out
-    assert str(last) in said
-    assert "step-11.ckpt" in said
+    point = ResumePoint.find(RunFolder(copy), "last")
+    assert (point.path, point.step) == (copy / "checkpoints" / "step-11.ckpt", 11)
+    out = capsys.readouterr().out
+    assert str(last) in out
+    assert "step-11.ckpt" in out
     assert not (last.parent / "it ran").exists()
 
 
-def test_a_run_whose_newest_checkpoints_are_broken_comes_to_the_same_end(
+def test_a_run_with_damaged_newest_checkpoints_equals_an_uninterrupted_one(
     command: Command, settings: list[str], whole: Path, copy: Path
 ) -> None:
     for name in ("last.ckpt", "step-12.ckpt"):
         flip(0.5)(copy / "checkpoints" / name)
     ended = command.run([*settings, "--output_dir", str(copy), "--ckpt_path", "last"])
     assert ended.code == 0, ended.error
-    assert "Going on from the one before" in ended.out
+    assert "Resuming from the one before" in ended.out
     assert_same(copy, whole)
 
 
-def test_a_file_size_limit_ends_with_1_before_training_in_one_line(
+def test_a_file_size_limit_exits_with_1_before_training_with_one_line(
     command: Command, settings: list[str], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -421,7 +419,7 @@ def test_a_file_size_limit_ends_with_1_before_training_in_one_line(
     assert "step 1/" not in ended.out
 
 
-def test_a_disk_that_fills_up_ends_with_1_in_one_line_and_leaves_the_checkpoint_before(
+def test_a_full_disk_exits_with_1_with_one_line_and_keeps_the_checkpoint_before(
     command: Command, settings: list[str], whole: Path, tmp_path: Path
 ) -> None:
     disk = tmp_path / "disk"
@@ -432,7 +430,7 @@ def test_a_disk_that_fills_up_ends_with_1_in_one_line_and_leaves_the_checkpoint_
         check=False,
     )
     if mounted.returncode:
-        pytest.skip("no file system may be mounted here")
+        pytest.skip("cannot mount a file system here")
     try:
         args = [*settings, "--output_dir", str(disk / "run"), "--checkpoint.save_top_k", "-1"]
         ended = command.run(args)
@@ -450,7 +448,7 @@ def test_a_disk_that_fills_up_ends_with_1_in_one_line_and_leaves_the_checkpoint_
 
 
 @pytest.mark.parametrize("resume", [False, True])
-def test_a_read_only_folder_ends_with_1_before_training_and_stays_as_it_is(
+def test_a_read_only_folder_exits_with_1_before_training_and_is_unchanged(
     resume: bool, command: Command, settings: list[str], copy: Path
 ) -> None:
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
@@ -466,32 +464,50 @@ def test_a_read_only_folder_ends_with_1_before_training_and_stays_as_it_is(
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.parametrize(("umask", "file_mode"), [(0o077, 0o600), (0o022, 0o644)])
+def test_the_files_of_a_run_follow_the_umask(
+    umask: int, file_mode: int, settings: list[str], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    old = os.umask(umask)
+    try:
+        assert main([*settings, "--output_dir", str(run)]) == 0
+    finally:
+        os.umask(old)
+    paths = [run, *run.rglob("*")]
+    files = {path: stat.S_IMODE(path.stat().st_mode) for path in paths if path.is_file()}
+    folders = {path: stat.S_IMODE(path.stat().st_mode) for path in paths if path.is_dir()}
+    assert {"last.ckpt", "manifest.json", "metrics.csv"} <= {path.name for path in files}
+    assert files == dict.fromkeys(files, file_mode)
+    assert folders == dict.fromkeys(folders, 0o777 & ~umask)
+
+
 @pytest.mark.parametrize("mode", ["stop", "skip"])
-def test_a_gradient_of_nan_at_a_step_stops_with_1_or_is_skipped_and_counted(
+def test_a_nan_gradient_exits_with_1_or_is_skipped_and_counted(
     mode: str, command: Command, settings: list[str], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     args = [*settings, "--output_dir", str(run), "--model.on_nonfinite", mode]
-    # Before the second micro-batch of step 5, and two validations, the base's.
+    # 16: after 9 micro-batches and 6 validation steps, the second micro-batch of step 5.
     ended = command.run(args, fault=Fault("lit.train.module.summed_loss", 16, "nan"))
     if mode == "stop":
         assert ended.code == 1
         assert one_line(ended), ended.error
-        for said in ("step 5: loss nan", "gradient norm nan", "lr 0.01", "rows.jsonl:"):
-            assert said in ended.error
+        for part in ("step 5: loss nan", "gradient norm nan", "lr 0.01", "rows.jsonl:"):
+            assert part in ended.error
         assert ResumePoint.find(RunFolder(run), "last").step == 4
     else:
         assert ended.code == 0, ended.error
         assert "skipped, 1 so far" in ended.out
         assert "1 of 12 steps were skipped" in ended.out
-    weights = ResumePoint.find(RunFolder(run), "last")
+    point = ResumePoint.find(RunFolder(run), "last")
     assert all(
         tensor.isfinite().all()
-        for tensor in torch.load(weights.path, weights_only=True)["state_dict"].values()
+        for tensor in torch.load(point.path, weights_only=True)["state_dict"].values()
     )
 
 
-def test_too_little_memory_ends_with_1_in_the_first_step_and_says_what_to_lower(
+def test_too_little_memory_exits_with_1_in_the_first_step_and_names_what_to_lower(
     command: Command, settings: list[str], tmp_path: Path
 ) -> None:
     rows = [{"prompt": "Why?", "response": "So. " * 900} for i in range(8)]

@@ -125,7 +125,9 @@ def runs(brief: None, tokenizer_file: Path, tmp_path_factory: pytest.TempPathFac
 
     lines |= {f"resumed from {begun}": resumed(begun, "two") for begun in SIDES}
     with Command(path) as command:
-        ended = {name: command.ends(command.together(args, 2)) for name, args in lines.items()}
+        ended = {
+            name: command.wait_all(command.start_ranks(args, 2)) for name, args in lines.items()
+        }
     assert main(resumed("two", "one")) == 0
     return Runs(path, ended)
 
@@ -149,7 +151,7 @@ def assert_close(given: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_two_processes_train_the_adapter_of_one(runs: Runs, name: str) -> None:
+def test_two_processes_train_the_same_adapter_as_one(runs: Runs, name: str) -> None:
     assert runs.codes(name) == [0, 0]
     one, two = checkpoint(runs.one(name)), checkpoint(runs.two(name))
     assert one["global_step"] == two["global_step"] >= 6
@@ -161,13 +163,13 @@ def test_two_processes_train_the_adapter_of_one(runs: Runs, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_losses_and_gradient_norms_are_those_of_one_process(runs: Runs, name: str) -> None:
+def test_losses_and_gradient_norms_equal_those_of_one_process(runs: Runs, name: str) -> None:
     for column in ("train/loss", "train/grad_norm", "val/loss"):
         one, two = numbers(runs.one(name), column), numbers(runs.two(name), column)
         assert two == pytest.approx(one, abs=1e-5)
 
 
-def test_sampled_answers_are_those_of_one_process(runs: Runs) -> None:
+def test_sampled_answers_equal_those_of_one_process(runs: Runs) -> None:
     one, two = (
         [
             event.tensor_proto.string_val[0]
@@ -191,7 +193,7 @@ def test_a_rank_holds_half_of_the_base(runs: Runs, name: str) -> None:
     assert whole["here"] >= whole["all"] == held["all"]
 
 
-def test_a_checkpoint_is_one_file_of_the_adapter_alone_as_one_process_writes_it(runs: Runs) -> None:
+def test_a_checkpoint_is_one_file_with_the_unsharded_adapter_only(runs: Runs) -> None:
     one, two = (checkpoint(side("plain"), "step-12.ckpt") for side in (runs.one, runs.two))
     assert one.keys() == two.keys()
     assert all(key.endswith(("lora_A", "lora_B")) for key in two["state_dict"])
@@ -202,7 +204,9 @@ def test_a_checkpoint_is_one_file_of_the_adapter_alone_as_one_process_writes_it(
 
 
 @pytest.mark.parametrize("begun", SIDES)
-def test_a_run_goes_on_sharded_or_alone_to_the_same_end(runs: Runs, begun: str) -> None:
+def test_a_run_resumed_sharded_or_in_one_process_equals_an_uninterrupted_one(
+    runs: Runs, begun: str
+) -> None:
     name = f"resumed from {begun}"
     assert runs.codes(name) == [0, 0]
     whole = checkpoint(runs.two("plain"))
@@ -213,7 +217,7 @@ def test_a_run_goes_on_sharded_or_alone_to_the_same_end(runs: Runs, begun: str) 
 
 
 @pytest.mark.parametrize("name", ["plain", "dora, tied", "pissa, tied", "whole head"])
-def test_peft_loads_what_two_processes_wrote(runs: Runs, name: str) -> None:
+def test_peft_loads_the_adapter_of_two_processes(runs: Runs, name: str) -> None:
     base, adapter = str(runs.path / "models" / name), runs.two(name) / "adapter"
     theirs = peft.PeftModel.from_pretrained(load_base(base), adapter).eval()
     ours, _ = load_tuned(adapter)
@@ -223,7 +227,7 @@ def test_peft_loads_what_two_processes_wrote(runs: Runs, name: str) -> None:
     assert (logits - load_base(base)(ids).logits).abs().max() > 1e-2
 
 
-def test_a_family_that_is_computed_row_by_row_is_refused_by_both_ranks(runs: Runs) -> None:
+def test_a_family_without_packed_attention_is_refused_by_both_ranks(runs: Runs) -> None:
     assert runs.codes("row by row") == [2, 2]
     said = runs.ended["row by row"][0].error
     assert "does not hand on the borders of rows: trainer.strategy fsdp2 cannot train" in said
@@ -233,11 +237,11 @@ def test_a_family_that_is_computed_row_by_row_is_refused_by_both_ranks(runs: Run
     ("settings", "said"),
     [
         (["--model.quantize", "nf4", "--trainer.strategy", "fsdp2"], "model.quantize is nf4"),
-        (["--trainer.strategy", "fsdp"], "by trainer.strategy fsdp2"),
-        (["--trainer.strategy", "ModelParallelStrategy"], "by trainer.strategy fsdp2"),
+        (["--trainer.strategy", "fsdp"], "set trainer.strategy to fsdp2"),
+        (["--trainer.strategy", "ModelParallelStrategy"], "set trainer.strategy to fsdp2"),
     ],
 )
-def test_what_cannot_be_sharded_is_refused_in_a_line_before_anything_is_loaded(
+def test_an_unsupported_sharding_is_refused_with_one_line_before_loading(
     settings: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     (tmp_path / "rows.jsonl").write_text(json.dumps(ROWS[0]) + "\n")

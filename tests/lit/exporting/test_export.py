@@ -253,7 +253,7 @@ def test_existing_files_are_not_overwritten(
     taken = tmp_path / f"adapter{ENDS[form]}"
     taken.write_text("keep")
     assert export(form, adapter) == 2
-    assert "is there already: write to another place, or remove it" in capsys.readouterr().err
+    assert "already exists: choose another path, or remove it" in capsys.readouterr().err
     assert taken.read_text() == "keep"
     if form == "gguf":
         (tmp_path / "empty").mkdir()

@@ -67,7 +67,7 @@ def test_a_folder_that_is_not_empty_is_not_touched(
     out.mkdir()
     (out / "mine.txt").write_text("keep")
     assert main(["--adapter", str(adapter), "--output_dir", str(out)]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert [path.name for path in out.iterdir()] == ["mine.txt"]
 
 

@@ -21,7 +21,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_what_was_saved_is_loaded(file):
+def test_a_saved_checkpoint_is_loaded(file):
     loaded = AtomicCheckpointIO().load_checkpoint(file)
     assert torch.equal(loaded["state_dict"].pop("lora_A"), CONTENT["state_dict"]["lora_A"])
     assert loaded == {"state_dict": {}, "global_step": 7, "loops": {}}
@@ -30,7 +30,9 @@ def test_what_was_saved_is_loaded(file):
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
 @pytest.mark.parametrize("moment", ["torch.save", "os.fsync", "os.replace"])
-def test_a_failed_save_leaves_the_old_file_and_no_leftovers(file, error, moment, monkeypatch):
+def test_a_failed_save_keeps_the_old_file_and_leaves_no_temporary_file(
+    file, error, moment, monkeypatch
+):
     before = file.read_bytes()
 
     def fail(*args: object) -> None:
@@ -79,13 +81,13 @@ def test_code_in_a_checkpoint_does_not_run(save, weights_only, tmp_path):
 
 
 @pytest.mark.parametrize("share", [0, 0.5, 0.99])
-def test_a_cut_file_is_named(file, share):
+def test_a_cut_file_is_refused_by_name(file, share):
     whole = file.read_bytes()
     file.write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(ConfigError, match=f"{file} is not a whole checkpoint"):
+    with pytest.raises(ConfigError, match=f"{file} is not a complete checkpoint"):
         AtomicCheckpointIO().load_checkpoint(file)
 
 
-def test_a_missing_file_is_missing(tmp_path):
+def test_a_missing_file_raises_file_not_found(tmp_path):
     with pytest.raises(FileNotFoundError):
         AtomicCheckpointIO().load_checkpoint(tmp_path / "last.ckpt")

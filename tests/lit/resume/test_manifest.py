@@ -22,15 +22,15 @@ def killed_before_renaming(folder: Path, name: str, content: bytes, patch: pytes
             put(Manifest(folder), name, content)
 
 
-def test_what_was_placed_passes_and_a_flipped_bit_does_not(tmp_path: Path) -> None:
+def test_an_unchanged_file_passes_and_a_changed_one_is_refused(tmp_path: Path) -> None:
     path = put(Manifest(tmp_path), "a", b"content")
     Manifest(tmp_path).check(path)
     path.write_bytes(b"contenu")
-    with pytest.raises(ConfigError, match="is not what was written"):
+    with pytest.raises(ConfigError, match="has changed since it was written"):
         Manifest(tmp_path).check(path)
 
 
-def test_the_file_before_passes_after_kills_before_the_renaming(
+def test_the_old_file_passes_after_kills_before_the_rename(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = put(Manifest(tmp_path), "a", b"one")
@@ -45,15 +45,15 @@ def test_the_file_before_passes_after_kills_before_the_renaming(
         manifest.check(path)
 
 
-def test_a_file_that_is_gone_is_forgotten(tmp_path: Path) -> None:
+def test_a_removed_file_is_forgotten(tmp_path: Path) -> None:
     manifest = Manifest(tmp_path)
     put(manifest, "a", b"one").unlink()
     put(manifest, "b", b"two")
     assert '"a"' not in (tmp_path / MANIFEST).read_text()
 
 
-def test_a_broken_manifest_is_named_with_the_way_on(tmp_path: Path) -> None:
+def test_a_damaged_manifest_is_named_with_what_to_do(tmp_path: Path) -> None:
     path = put(Manifest(tmp_path), "a", b"one")
     (tmp_path / MANIFEST).write_text("{")
-    with pytest.raises(ConfigError, match=r"manifest.json is broken. Remove it"):
+    with pytest.raises(ConfigError, match=r"manifest.json is not valid JSON. Remove it"):
         Manifest(tmp_path).check(path)

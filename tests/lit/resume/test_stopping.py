@@ -19,7 +19,7 @@ from lit.run.folder import RunFolder
         (LightningEnvironment(), "ours"),
     ],
 )
-def test_slurm_that_puts_a_job_back_in_the_queue_keeps_its_own_signals(
+def test_slurm_with_requeueing_keeps_lightnings_signal_handlers(
     environment: object, whose: str, tmp_path: Path
 ) -> None:
     stop = StopOnSignal(RunFolder(tmp_path))
@@ -33,7 +33,7 @@ def test_slurm_that_puts_a_job_back_in_the_queue_keeps_its_own_signals(
     assert (handler == theirs) == (whose == "Lightning's")
 
 
-def test_a_signal_before_training_ends_at_once_and_says_so(tmp_path: Path) -> None:
+def test_a_signal_before_training_stops_at_once_and_reports_it(tmp_path: Path) -> None:
     with (
         pytest.raises(StoppedError, match="SIGTERM: stopped at once"),
         StopOnSignal(RunFolder(tmp_path)),
@@ -41,7 +41,7 @@ def test_a_signal_before_training_ends_at_once_and_says_so(tmp_path: Path) -> No
         signal.raise_signal(signal.SIGTERM)
 
 
-def test_the_handlers_before_are_put_back(tmp_path: Path) -> None:
+def test_the_old_signal_handlers_are_restored(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with StopOnSignal(RunFolder(tmp_path)):
         assert signal.getsignal(signal.SIGINT) != before[0]

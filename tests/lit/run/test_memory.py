@@ -37,7 +37,7 @@ STEP = 4 * 20_000_000
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
 @pytest.mark.parametrize("then", ["", "trim_heap()"])
-def test_a_steps_memory_stays_for_the_next_one_until_it_is_to_be_returned(then: str) -> None:
+def test_freed_memory_is_kept_for_the_next_step_or_returned_to_linux(then: str) -> None:
     command = [sys.executable, "-c", CODE.format(then=then)]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     said = subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
