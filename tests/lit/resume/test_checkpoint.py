@@ -1,4 +1,4 @@
-"""Checkpoint files: whole or not at all, and read without running them."""
+"""Checkpoint files are written completely or not at all, and loaded without running code."""
 
 import os
 import pickle
@@ -15,7 +15,7 @@ CONTENT = {"state_dict": {"lora_A": torch.arange(6.0).view(2, 3)}, "global_step"
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """A good checkpoint in a folder that was not there."""
+    """A complete checkpoint in a new folder."""
     path = tmp_path / "new" / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint(CONTENT, path)
     return path
@@ -51,13 +51,13 @@ def test_a_failed_save_keeps_the_old_file_and_leaves_no_temporary_file(
     "url", ["https://example.com/last.ckpt", "s3://bucket/last.ckpt", "file:///tmp/last.ckpt"]
 )
 def test_a_url_is_refused(url, monkeypatch):
-    monkeypatch.setattr(torch, "load", lambda *args, **kwargs: pytest.fail("it was opened"))
+    monkeypatch.setattr(torch, "load", lambda *args, **kwargs: pytest.fail("it is opened"))
     with pytest.raises(ConfigError, match=f"{url}: .*not loaded from the network"):
         AtomicCheckpointIO().load_checkpoint(url)
 
 
 class Canary:
-    """Makes a folder when it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -69,15 +69,15 @@ class Canary:
 @pytest.mark.parametrize("save", [torch.save, pickle.dump])
 @pytest.mark.parametrize("weights_only", [None, False])
 def test_code_in_a_checkpoint_does_not_run(save, weights_only, tmp_path):
-    path, sign = tmp_path / "evil.ckpt", tmp_path / "it ran"
+    path, created = tmp_path / "evil.ckpt", tmp_path / "it ran"
     with path.open("wb") as target:
-        save({"state_dict": {}, "payload": Canary(sign)}, target)
+        save({"state_dict": {}, "payload": Canary(created)}, target)
     with pytest.raises(ConfigError, match=str(path)):
         AtomicCheckpointIO().load_checkpoint(path, weights_only=weights_only)
-    assert not sign.exists()
+    assert not created.exists()
     with path.open("rb") as source:
         torch.load(source, weights_only=False) if save is torch.save else pickle.load(source)
-    assert sign.exists()
+    assert created.exists()
 
 
 @pytest.mark.parametrize("share", [0, 0.5, 0.99])

@@ -1,5 +1,6 @@
-"""The manifest knows every file that may lie in its folder, at whatever moment a run is killed."""
+"""The manifest has the digest of every complete file, whenever a run is killed."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,17 +10,24 @@ from lora.config import ConfigError
 
 
 def put(manifest: Manifest, name: str, content: bytes) -> Path:
-    new = manifest.folder / "new"
-    new.write_bytes(content)
-    manifest.place(new, manifest.folder / name)
-    return manifest.folder / name
+    path = manifest.folder / name
+    with manifest.replacing(path) as new:
+        new.write_bytes(content)
+    return path
 
 
-def killed_before_renaming(folder: Path, name: str, content: bytes, patch: pytest.MonkeyPatch):
+def kill_before_rename(path: Path, content: bytes, patch: pytest.MonkeyPatch) -> None:
+    rename = os.replace
+
+    def interrupt(old: Path, new: Path) -> None:
+        if new == path:
+            raise KeyboardInterrupt
+        rename(old, new)
+
     with patch.context() as patched:
-        patched.setattr(Path, "replace", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(os, "replace", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            put(Manifest(folder), name, content)
+            put(Manifest(path.parent), path.name, content)
 
 
 def test_an_unchanged_file_passes_and_a_changed_one_is_refused(tmp_path: Path) -> None:
@@ -35,7 +43,7 @@ def test_the_old_file_passes_after_kills_before_the_rename(
 ) -> None:
     path = put(Manifest(tmp_path), "a", b"one")
     for content in (b"two", b"three", b"four"):
-        killed_before_renaming(tmp_path, "a", content, monkeypatch)
+        kill_before_rename(path, content, monkeypatch)
         Manifest(tmp_path).check(path)
     manifest = Manifest(tmp_path)
     for content in (b"five", b"six"):
@@ -43,6 +51,24 @@ def test_the_old_file_passes_after_kills_before_the_rename(
     path.write_bytes(b"one")
     with pytest.raises(ConfigError):
         manifest.check(path)
+
+
+def test_the_old_file_passes_after_a_failed_rename_in_the_same_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, rename = Manifest(tmp_path), os.replace
+    path = put(manifest, "a", b"one")
+
+    def fail(old: Path, new: Path) -> None:
+        if new == path:
+            raise OSError("full")
+        rename(old, new)
+
+    monkeypatch.setattr(os, "replace", fail)
+    for content in (b"two", b"three"):
+        with pytest.raises(OSError, match="full"):
+            put(manifest, "a", content)
+        Manifest(tmp_path).check(path)
 
 
 def test_a_removed_file_is_forgotten(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Stopping by a signal, in circumstances that need no run."""
+"""Stopping on a signal, without a run."""
 
 import signal
 from pathlib import Path
@@ -12,7 +12,7 @@ from lit.run.folder import RunFolder
 
 
 @pytest.mark.parametrize(
-    ("environment", "whose"),
+    ("environment", "handler"),
     [
         (SLURMEnvironment(auto_requeue=True), "Lightning's"),
         (SLURMEnvironment(auto_requeue=False), "ours"),
@@ -20,17 +20,17 @@ from lit.run.folder import RunFolder
     ],
 )
 def test_slurm_with_requeueing_keeps_lightnings_signal_handlers(
-    environment: object, whose: str, tmp_path: Path
+    environment: object, handler: str, tmp_path: Path
 ) -> None:
     stop = StopOnSignal(RunFolder(tmp_path))
     trainer = SimpleNamespace(
         _accelerator_connector=SimpleNamespace(cluster_environment=environment)
     )
     with stop:
-        theirs = signal.signal(signal.SIGTERM, signal.SIG_IGN) and signal.SIG_IGN
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # stands for Lightning's
         stop.on_train_start(trainer)  # type: ignore[arg-type]
-        handler = signal.getsignal(signal.SIGTERM)
-    assert (handler == theirs) == (whose == "Lightning's")
+        is_lightnings = signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    assert is_lightnings == (handler == "Lightning's")
 
 
 def test_a_signal_before_training_stops_at_once_and_reports_it(tmp_path: Path) -> None:

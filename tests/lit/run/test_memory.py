@@ -1,4 +1,4 @@
-"""Memory that is freed: kept for the next step, or given back."""
+"""Freed memory is kept for the next step, or returned to Linux."""
 
 import os
 import subprocess
@@ -24,15 +24,15 @@ def step():
 retain_heap()
 {then}
 before = resident()
-# A block that is freed is a little too small for one of its size: some turns find their places.
+# A freed block is slightly too small for one of its size: it takes a few steps to fit all.
 for _ in range(10):
     step()
-kept, met = resident() - before, faults()
+kept, before = resident() - before, faults()
 step()
-print(kept, faults() - met)
+print(kept, faults() - before)
 """
 STEP = 4 * 20_000_000
-"""Bytes."""
+"""Bytes of a step."""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
@@ -40,8 +40,8 @@ STEP = 4 * 20_000_000
 def test_freed_memory_is_kept_for_the_next_step_or_returned_to_linux(then: str) -> None:
     command = [sys.executable, "-c", CODE.format(then=then)]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
-    said = subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
-    kept, faults = map(int, said.split())
+    output = subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
+    kept, faults = map(int, output.split())
     if then:
         assert kept < STEP / 4
         assert faults
