@@ -1,4 +1,4 @@
-"""Runs of several processes, which talk by gloo on the loopback."""
+"""Runs of several processes, connected by gloo over the loopback interface."""
 
 import contextlib
 import csv
@@ -27,27 +27,27 @@ from lit.resume.resume_point import ResumePoint
 from lit.run.folder import RunFolder
 
 MODULE = "lit.train.module.LoRAModule"
-random_ = random.Random(0)
+rng = random.Random(0)
 ROWS = [
     {
         "prompt": f"How warm must bed {i} be?",
-        "response": " and ".join(str(random_.randint(40, 99)) for _ in range(1 + i % 7)) + ".",
+        "response": " and ".join(str(rng.randint(40, 99)) for _ in range(1 + i % 7)) + ".",
     }
     for i in range(46)
 ]
-"""37 of them train: 19 micro-batches of two rows, and of one in the end."""
+"""37 of them train, in 19 micro-batches: 18 of two rows and one of a single row."""
 
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
-    """The command."""
-    with Command(tmp_path_factory.mktemp("command")) as made:
-        yield made
+    """lit.fit in processes that can be killed."""
+    with Command(tmp_path_factory.mktemp("command")) as command:
+        yield command
 
 
 @pytest.fixture(scope="module")
 def settings(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """5 epochs of 3 steps of 6 micro-batches and a short one of a single micro-batch."""
+    """5 epochs of 3 steps of 6 micro-batches and a last step of one micro-batch."""
     path = tmp_path_factory.mktemp("data") / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in ROWS), "utf-8")
     return [
@@ -59,15 +59,15 @@ def settings(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> lis
     ]
 
 
-def shared(ranks: int, product: int = 6) -> list[str]:
-    """So many ranks, for optimizer steps of so many micro-batches in all."""
-    several = ["--trainer.strategy", "ddp"] if ranks > 1 else []
-    k = str(product // ranks)
-    return ["--trainer.devices", str(ranks), "--trainer.accumulate_grad_batches", k, *several]
+def split(ranks: int, micro_batches: int = 6) -> list[str]:
+    """Return settings that split the micro-batches of an optimizer step over ranks."""
+    strategy = ["--trainer.strategy", "ddp"] if ranks > 1 else []
+    each = str(micro_batches // ranks)
+    return ["--trainer.devices", str(ranks), "--trainer.accumulate_grad_batches", each, *strategy]
 
 
-def well(ended: list[Result]) -> None:
-    """See that all ranks came to their end, and only the first one spoke."""
+def assert_success(ended: list[Result]) -> None:
+    """Assert that all ranks succeeded, and only the first one printed."""
     for rank, result in enumerate(ended):
         assert result.code == 0, (rank, result.error)
         assert not result.error
@@ -78,14 +78,14 @@ def well(ended: list[Result]) -> None:
 def runs(
     command: Command, settings: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[int, Path]:
-    """The folders of the same run by one, two and three processes."""
+    """The folders of the same run with one, two and three processes."""
     folder = tmp_path_factory.mktemp("runs")
     for ranks in (1, 2, 3):
-        args = [*settings, *shared(ranks), "--output_dir", str(folder / str(ranks))]
+        args = [*settings, *split(ranks), "--output_dir", str(folder / str(ranks))]
         started = (
             command.start_ranks(args, ranks) if ranks > 1 else [command.start(args, name="-0")]
         )
-        well(command.wait_all(started))
+        assert_success(command.wait_all(started))
     return {ranks: folder / str(ranks) for ranks in (1, 2, 3)}
 
 
@@ -126,8 +126,8 @@ def test_several_processes_write_the_same_files_as_one(ranks: int, runs: dict[in
     assert len(names[0]) == len(names[1])
 
 
-def same(run: Path, whole: Path, step: int = 20) -> None:
-    """See that two runs came to the same end, bit by bit."""
+def assert_same(run: Path, whole: Path, step: int = 20) -> None:
+    """Assert that two runs have the same results, bit for bit."""
     ours, theirs = checkpoint(run, step), checkpoint(whole, step)
     torch.testing.assert_close(ours["state_dict"], theirs["state_dict"], rtol=0, atol=0)
     for a, b in zip(ours["optimizer_states"], theirs["optimizer_states"], strict=True):
@@ -143,7 +143,7 @@ ENDS = {
     "kill -9 of the second": ({1: Fault(f"{MODULE}.training_step", 21)}, 1),
     "kill -9 of the first": ({0: Fault(f"{MODULE}.training_step", 21)}, 1),
 }
-"""What happens to one of two ranks, and the code with which the ranks that live end."""
+"""The fault of one of two ranks, and the exit code of the ranks that are not killed."""
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -151,10 +151,10 @@ def test_all_ranks_end_when_one_ends_and_the_resumed_run_equals_an_uninterrupted
     end: str, command: Command, settings: list[str], runs: dict[int, Path], tmp_path: Path
 ) -> None:
     faults, code = ENDS[end]
-    args = [*settings, *shared(2), "--output_dir", str(tmp_path / "run")]
-    began = time.monotonic()
+    args = [*settings, *split(2), "--output_dir", str(tmp_path / "run")]
+    start = time.monotonic()
     ended = command.wait_all(command.start_ranks(args, 2, faults=faults))
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - start < 60
     killed = {rank for rank, fault in faults.items() if fault.what == "SIGKILL"}
     assert [result.code for result in ended] == [-9 if n in killed else code for n in range(2)]
     errors = "".join(result.error for result in ended)
@@ -162,12 +162,12 @@ def test_all_ranks_end_when_one_ends_and_the_resumed_run_equals_an_uninterrupted
     assert "resume with the same command and --ckpt_path last" in errors.replace("Resume", "resume")
     for rank in killed:
         assert f"rank {rank} is lost" in errors
-    well(command.wait_all(command.start_ranks([*args, "--ckpt_path", "last"], 2)))
-    same(tmp_path / "run", runs[2])
+    assert_success(command.wait_all(command.start_ranks([*args, "--ckpt_path", "last"], 2)))
+    assert_same(tmp_path / "run", runs[2])
 
 
 def unfinished(run: Path, step: int, copy: Path) -> Path:
-    """A copy of a run as a kill after a step would have left it."""
+    """Copy a run, as a kill after a step would leave it."""
     shutil.copytree(run, copy)
     checkpoints = copy / "checkpoints"
     shutil.copy(checkpoints / f"step-{step}.ckpt", checkpoints / "last.ckpt")
@@ -187,11 +187,11 @@ def test_a_run_resumed_with_another_number_of_processes_equals_an_uninterrupted_
     tmp_path: Path,
 ) -> None:
     run = unfinished(runs[before], step, tmp_path / "run")
-    args = [*settings, *shared(after), "--output_dir", str(run), "--ckpt_path", "last"]
+    args = [*settings, *split(after), "--output_dir", str(run), "--ckpt_path", "last"]
     ended = command.wait_all(
         command.start_ranks(args, after) if after > 1 else [command.start(args, name="-0")]
     )
-    well(ended)
+    assert_success(ended)
     assert f'trainer.devices is "{after}", was "{before}": using the new value' in ended[0].out
     for later in range(step + 1, 21):
         ours, theirs = (checkpoint(path, later)["state_dict"] for path in (run, runs[1]))
@@ -200,11 +200,11 @@ def test_a_run_resumed_with_another_number_of_processes_equals_an_uninterrupted_
         assert a == pytest.approx(b, rel=1e-5)
 
 
-@pytest.mark.parametrize(("step", "done", "product"), [(6, 12, 4), (7, 18, 30), (8, 19, 1)])
+@pytest.mark.parametrize(("step", "done", "per_step"), [(6, 12, 4), (7, 18, 30), (8, 19, 1)])
 def test_a_run_resumed_with_more_or_fewer_rows_per_step_continues_at_the_next_row(
     step: int,
     done: int,
-    product: int,
+    per_step: int,
     settings: list[str],
     runs: dict[int, Path],
     tmp_path: Path,
@@ -212,15 +212,15 @@ def test_a_run_resumed_with_more_or_fewer_rows_per_step_continues_at_the_next_ro
 ) -> None:
     seen: dict[int, list[np.ndarray]] = {}
 
-    def noted(batches: MicroBatches, turn: int) -> Batch:
-        if len(batches.rows) == 37:  # not the rows held out
-            seen.setdefault(batches.epoch, []).append(batches.plan.rows(0, turn))
-        return taken(batches, turn)
+    def recorded(batches: MicroBatches, micro_step: int) -> Batch:
+        if len(batches.rows) == 37:  # the training rows
+            seen.setdefault(batches.epoch, []).append(batches.plan.rows(0, micro_step))
+        return original(batches, micro_step)
 
     run = unfinished(runs[2], step, tmp_path / "run")
-    args = [*settings, *shared(1, product), "--output_dir", str(run), "--ckpt_path", "last"]
-    taken = MicroBatches.__getitem__
-    monkeypatch.setattr(MicroBatches, "__getitem__", noted)
+    args = [*settings, *split(1, per_step), "--output_dir", str(run), "--ckpt_path", "last"]
+    original = MicroBatches.__getitem__
+    monkeypatch.setattr(MicroBatches, "__getitem__", recorded)
     assert main([*args, "--checkpoint.every_n_train_steps", "100"]) == 0
     left = Counter({1: 19 - done, 2: 19, 3: 19, 4: 19})
     assert {epoch: len(groups) for epoch, groups in seen.items()} == +left
@@ -228,7 +228,7 @@ def test_a_run_resumed_with_more_or_fewer_rows_per_step_continues_at_the_next_ro
         rows, starts = micro_batches_of(epoch)
         first = 0 if epoch > 1 else starts[done]
         assert sorted(np.concatenate(groups)) == sorted(rows[first:])
-    steps = step + sum(-(-n // product) for n in left.values())
+    steps = step + sum(-(-n // per_step) for n in left.values())
     assert ResumePoint.find(RunFolder(run), "last").step == steps
 
 
@@ -240,7 +240,7 @@ def micro_batches_of(epoch: int) -> tuple[np.ndarray, np.ndarray]:
 WRONG = {
     "no such file": ["--data.path", "nowhere.jsonl"],
     "no such setting": ["--model.lorra", "1"],
-    "other numbers of processes": ["--trainer.devices", "3"],
+    "another number of processes": ["--trainer.devices", "3"],
     "one process each": ["--trainer.devices", "1", "--trainer.strategy", "auto"],
 }
 
@@ -249,9 +249,9 @@ WRONG = {
 def test_an_error_of_all_ranks_is_printed_once_and_all_exit_with_2(
     wrong: str, command: Command, settings: list[str], tmp_path: Path
 ) -> None:
-    args = [*settings, *shared(2), *WRONG[wrong], "--output_dir", str(tmp_path / "run")]
+    args = [*settings, *split(2), *WRONG[wrong], "--output_dir", str(tmp_path / "run")]
     ended = command.wait_all(
-        command.start_ranks(args, 2, slurm if "other" in wrong else torchrun), 40
+        command.start_ranks(args, 2, slurm if "another" in wrong else torchrun), 40
     )
     assert [result.code for result in ended] == [2, 2]
     assert ended[0].error.startswith("error: ")
@@ -262,7 +262,7 @@ def test_an_error_of_all_ranks_is_printed_once_and_all_exit_with_2(
 def test_an_error_of_one_rank_is_printed_by_it_and_all_exit_with_its_code(
     rank: int, command: Command, settings: list[str], tmp_path: Path
 ) -> None:
-    args = [*settings, *shared(2), "--output_dir", str(tmp_path / "run")]
+    args = [*settings, *split(2), "--output_dir", str(tmp_path / "run")]
     more = {rank: ["--data.path", "nowhere.jsonl"]}
     ended = command.wait_all(command.start_ranks(args, 2, slurm, more=more), 40)
     assert [result.code for result in ended] == [2, 2]
@@ -273,7 +273,7 @@ def test_an_error_of_one_rank_is_printed_by_it_and_all_exit_with_its_code(
 def test_ranks_that_read_different_rows_exit_with_2(
     command: Command, settings: list[str], tmp_path: Path
 ) -> None:
-    args = [*settings, *shared(2), "--output_dir", str(tmp_path / "run")]
+    args = [*settings, *split(2), "--output_dir", str(tmp_path / "run")]
     rows = Path(settings[settings.index("--data.path") + 1])
     other = tmp_path / "rows.jsonl"
     other.write_text(rows.read_text("utf-8").replace("warm", "hot"), "utf-8")
@@ -293,7 +293,7 @@ def test_all_ranks_end_when_one_is_out_of_memory(
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     more = ["--data.path", str(path), "--data.max_length", "4000", "--data.val_fraction", "0"]
     more += ["--data.batch_size", "8", "--model.warmup", "0"]
-    args = [*settings, *shared(2, 2), *more, "--output_dir", str(tmp_path / "run")]
+    args = [*settings, *split(2, 2), *more, "--output_dir", str(tmp_path / "run")]
     fault = {1: Fault(f"{MODULE}.training_step", 1, "memory")}
     ended = command.wait_all(command.start_ranks(args, 2, faults=fault), 40)
     assert [result.code for result in ended] == [1, 1]
@@ -306,18 +306,18 @@ def test_two_processes_train_the_same_adapter_on_a_4_bit_base_as_one(
 ) -> None:
     more = ["--model.quantize", "nf4", "--trainer.max_steps", "6"]
     for ranks in (1, 2):
-        args = [*settings, *shared(ranks), *more, "--output_dir", str(tmp_path / str(ranks))]
+        args = [*settings, *split(ranks), *more, "--output_dir", str(tmp_path / str(ranks))]
         started = (
             command.start_ranks(args, ranks) if ranks > 1 else [command.start(args, name="-0")]
         )
-        well(command.wait_all(started))
+        assert_success(command.wait_all(started))
     ours, theirs = (checkpoint(tmp_path / str(ranks), 6) for ranks in (2, 1))
     torch.testing.assert_close(ours["state_dict"], theirs["state_dict"], rtol=0, atol=1e-5)
 
 
 @pytest.fixture
 def hosts() -> Iterator[list[str]]:
-    """Two network namespaces with a cable between them: host n has the address 10.77.0.n."""
+    """Two connected network namespaces; host n has the address 10.77.0.n."""
     names = [f"lit-{os.getpid()}-{n}" for n in (1, 2)]
     commands = [f"ip netns add {name}" for name in names]
     commands.append(f"ip link add eth0 netns {names[0]} type veth peer eth0 netns {names[1]}")
@@ -330,12 +330,12 @@ def hosts() -> Iterator[list[str]]:
     try:
         for line in commands:
             try:
-                made = subprocess.run(line.split(), capture_output=True, text=True, check=False)
+                result = subprocess.run(line.split(), capture_output=True, text=True, check=False)
             except FileNotFoundError:
-                pytest.skip("there is no command ip here to make network namespaces with")
-            if made.returncode:
+                pytest.skip("the command ip is needed to create network namespaces")
+            if result.returncode:
                 pytest.skip(
-                    f"no network namespaces may be made here: {line}: {made.stderr.strip()}"
+                    f"cannot create network namespaces here: {line}: {result.stderr.strip()}"
                 )
         yield names
     finally:
@@ -348,14 +348,14 @@ def test_two_hosts_under_torchrun_train_the_same_adapter_as_one_process(
 ) -> None:
     env = os.environ | {"GLOO_SOCKET_IFNAME": "eth0", "OMP_NUM_THREADS": "1"}
     env |= {"HF_DATASETS_CACHE": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
-    many = ["--nnodes", "2", "--nproc_per_node", "1", "--master_addr", "10.77.0.1"]
+    torchrun_args = ["--nnodes", "2", "--nproc_per_node", "1", "--master_addr", "10.77.0.1"]
     run = ["--trainer.num_nodes", "2", "--trainer.devices", "1", "--trainer.strategy", "ddp"]
     run += ["--trainer.accumulate_grad_batches", "3", "--output_dir", str(tmp_path / "run")]
     started = [
         subprocess.Popen(
             [
                 *("ip", "netns", "exec", host, sys.executable, "-m", "torch.distributed.run"),
-                *(*many, "--node_rank", str(rank), "-m", "lit.fit", *settings, *run),
+                *(*torchrun_args, "--node_rank", str(rank), "-m", "lit.fit", *settings, *run),
             ],
             env=env,
             stdout=subprocess.PIPE,
@@ -366,13 +366,13 @@ def test_two_hosts_under_torchrun_train_the_same_adapter_as_one_process(
         for rank, host in enumerate(hosts)
     ]
     try:
-        said = [process.communicate(timeout=120) for process in started]
+        outputs = [process.communicate(timeout=120) for process in started]
     finally:
         for process in started:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-    assert [process.returncode for process in started] == [0, 0], said
-    assert not said[1][0]
+    assert [process.returncode for process in started] == [0, 0], outputs
+    assert not outputs[1][0]
     ours, theirs = (checkpoint(path, 20) for path in (tmp_path / "run", runs[1]))
     torch.testing.assert_close(ours["state_dict"], theirs["state_dict"], rtol=0, atol=1e-5)
 
@@ -382,7 +382,7 @@ def test_the_command_starts_the_other_rank_and_reports_when_it_is_killed(
 ) -> None:
     env = os.environ | {"HF_DATASETS_CACHE": str(tmp_path), "OMP_NUM_THREADS": "1"}
     env |= {"PYTHONPATH": str(Path(__file__).parents[2])}
-    args = [*settings, *shared(2), "--output_dir", str(tmp_path / "run")]
+    args = [*settings, *split(2), "--output_dir", str(tmp_path / "run")]
     command = [sys.executable, "-m", "lit.fit", *args]
     with (tmp_path / "out").open("w") as out, (tmp_path / "error").open("w") as error:
         process = subprocess.Popen(
@@ -399,9 +399,9 @@ def test_the_command_starts_the_other_rank_and_reports_when_it_is_killed(
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-    said = (tmp_path / "error").read_text()
-    assert len(said.splitlines()) == 1
-    assert said.startswith("error: rank 1 is lost")
-    assert main([*settings, *shared(1), *args[-2:], "--ckpt_path", "last"]) == 0
+    error_text = (tmp_path / "error").read_text()
+    assert len(error_text.splitlines()) == 1
+    assert error_text.startswith("error: rank 1 is lost")
+    assert main([*settings, *split(1), *args[-2:], "--ckpt_path", "last"]) == 0
     ours, theirs = (checkpoint(path, 20)["state_dict"] for path in (tmp_path / "run", runs[1]))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)

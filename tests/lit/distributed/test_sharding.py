@@ -1,4 +1,4 @@
-"""A base sharded over two processes: their run is one process's, and each holds half."""
+"""A base sharded over two processes: the run equals one process's, and each holds half."""
 
 import csv
 import json
@@ -31,7 +31,7 @@ ROWS = [
 
 
 class Case(NamedTuple):
-    """A run: a model that conftest makes, and settings."""
+    """A run: a model of conftest, and settings."""
 
     family: str
     model: dict[str, Any]
@@ -63,7 +63,7 @@ CASES = {
         "llama", TIED, ["--model.lora.modules_to_save", "[embed_tokens]"]
     ),
 }
-"""Runs that two processes and one make alike; the last step of an epoch has no row for one rank."""
+"""Runs to compare between one and two processes. In an epoch's last step one rank has no row."""
 
 
 REFUSED = {"row by row": Case("stablelm", {}, [])}
@@ -71,31 +71,31 @@ SIDES = {
     "one": ["--trainer.accumulate_grad_batches", "2"],
     "two": ["--trainer.devices", "2", "--trainer.strategy", "fsdp2"],
 }
-"""As many micro-batches a step, by one process and by two."""
+"""The same number of micro-batches per step, with one process and with two."""
 
 
 class Runs(NamedTuple):
-    """The folders of the runs, and how their two ranks ended."""
+    """The folders of the runs, and the results of both ranks."""
 
     path: Path
     ended: dict[str, list[Result]]
 
     def codes(self, name: str) -> list[int]:
-        """The exit codes of a run's ranks."""
+        """Return the exit codes of a run's ranks."""
         return [result.code for result in self.ended[name]]
 
     def one(self, name: str) -> Path:
-        """The run of one process."""
+        """Return the folder of a run with one process."""
         return self.path / "one" / name
 
     def two(self, name: str) -> Path:
-        """The run of two."""
+        """Return the folder of a run with two processes."""
         return self.path / "two" / name
 
 
 @pytest.fixture(scope="module")
 def runs(brief: None, tokenizer_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """Every case by one process and by two; then one run gone on with, and one that cannot be."""
+    """Every case with one process and with two; one resumed run; and one that is refused."""
     path = tmp_path_factory.mktemp("sharding")
     (path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     for name, case in (CASES | REFUSED).items():
@@ -119,11 +119,11 @@ def runs(brief: None, tokenizer_file: Path, tmp_path_factory: pytest.TempPathFac
         assert main(line(name, "one", name)) == 0
     lines = {name: line(name, "two", name) for name in CASES | REFUSED}
 
-    def resumed(begun: str, side: str) -> list[str]:
-        middle = path / begun / "plain" / "checkpoints" / "step-4.ckpt"
-        return [*line("plain", side, f"resumed from {begun}"), "--ckpt_path", str(middle)]
+    def resumed(first: str, side: str) -> list[str]:
+        middle = path / first / "plain" / "checkpoints" / "step-4.ckpt"
+        return [*line("plain", side, f"resumed from {first}"), "--ckpt_path", str(middle)]
 
-    lines |= {f"resumed from {begun}": resumed(begun, "two") for begun in SIDES}
+    lines |= {f"resumed from {first}": resumed(first, "two") for first in SIDES}
     with Command(path) as command:
         ended = {
             name: command.wait_all(command.start_ranks(args, 2)) for name, args in lines.items()
@@ -133,21 +133,21 @@ def runs(brief: None, tokenizer_file: Path, tmp_path_factory: pytest.TempPathFac
 
 
 def checkpoint(run: Path, name: str = "last.ckpt") -> dict[str, Any]:
-    """A checkpoint of a run."""
+    """Load a checkpoint of a run."""
     return torch.load(run / "checkpoints" / name, weights_only=True)
 
 
 def numbers(run: Path, column: str) -> list[float]:
-    """A column of a run's metrics."""
+    """Read a column of a run's metrics."""
     with (run / "metrics.csv").open() as file:
         return [float(row[column]) for row in csv.DictReader(file) if row[column]]
 
 
-def assert_close(given: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
-    assert list(given) == list(wanted)
-    for name, tensor in wanted.items():
-        assert given[name].dtype == tensor.dtype
-        torch.testing.assert_close(given[name], tensor, **TOLERANCE)
+def assert_close(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert list(actual) == list(expected)
+    for name, tensor in expected.items():
+        assert actual[name].dtype == tensor.dtype
+        torch.testing.assert_close(actual[name], tensor, **TOLERANCE)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -203,11 +203,11 @@ def test_a_checkpoint_is_one_file_with_the_unsharded_adapter_only(runs: Runs) ->
         assert_close(mine["state"][number], moments)
 
 
-@pytest.mark.parametrize("begun", SIDES)
+@pytest.mark.parametrize("first", SIDES)
 def test_a_run_resumed_sharded_or_in_one_process_equals_an_uninterrupted_one(
-    runs: Runs, begun: str
+    runs: Runs, first: str
 ) -> None:
-    name = f"resumed from {begun}"
+    name = f"resumed from {first}"
     assert runs.codes(name) == [0, 0]
     whole = checkpoint(runs.two("plain"))
     for folder in (runs.two(name), runs.one("resumed from two")):
@@ -229,12 +229,12 @@ def test_peft_loads_the_adapter_of_two_processes(runs: Runs, name: str) -> None:
 
 def test_a_family_without_packed_attention_is_refused_by_both_ranks(runs: Runs) -> None:
     assert runs.codes("row by row") == [2, 2]
-    said = runs.ended["row by row"][0].error
-    assert "does not hand on the borders of rows: trainer.strategy fsdp2 cannot train" in said
+    error = runs.ended["row by row"][0].error
+    assert "does not hand on the borders of rows: trainer.strategy fsdp2 cannot train" in error
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         (["--model.quantize", "nf4", "--trainer.strategy", "fsdp2"], "model.quantize is nf4"),
         (["--trainer.strategy", "fsdp"], "set trainer.strategy to fsdp2"),
@@ -242,12 +242,12 @@ def test_a_family_without_packed_attention_is_refused_by_both_ranks(runs: Runs) 
     ],
 )
 def test_an_unsupported_sharding_is_refused_with_one_line_before_loading(
-    settings: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture
+    settings: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     (tmp_path / "rows.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
     paths = ["--model.base", str(tmp_path / "none"), "--data.path", str(tmp_path / "rows.jsonl")]
     assert main([*paths, *settings, "--output_dir", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
