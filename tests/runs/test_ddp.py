@@ -155,7 +155,7 @@ def test_all_ranks_end_when_one_ends_and_the_resumed_run_equals_an_uninterrupted
     start = time.monotonic()
     ended = command.wait_all(command.start_ranks(args, 2, faults=faults))
     assert time.monotonic() - start < 60
-    killed = {rank for rank, fault in faults.items() if fault.what == "SIGKILL"}
+    killed = {rank for rank, fault in faults.items() if fault.effect == "SIGKILL"}
     assert [result.code for result in ended] == [-9 if n in killed else code for n in range(2)]
     errors = "".join(result.error for result in ended)
     assert len(errors.splitlines()) == 1, errors
