@@ -59,7 +59,7 @@ def write_gguf(file: Path, adapter: Path, base: str | None = None) -> int:
     model, _ = load_tuned(adapter, base, stored_dtype(adapter, base))
     with creating(file) as new:
         write_lora(new, model, base_of(adapter, base)[0])
-        with new.open("rb") as written:
+        with new.open("rb+") as written:
             os.fsync(written.fileno())
     return sum(1 for _ in lora_layers(model))
 

@@ -128,10 +128,10 @@ def test_a_use_of_a_private_symbol_is_seen(line: str, tmp_path: Path) -> None:
 
 
 def private_names(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the line and name of each private symbol that a file takes from elsewhere.
+    """Yield the line and name of each private symbol of Lightning that a file uses.
 
-    These are imports, attributes of objects that are named after Lightning's, and whatever has a
-    name of the tables above. ``_name_or_path`` of a transformers model is not one.
+    These are imports, attributes of objects that are named like Lightning's, and everything with a
+    name of the tables above; in ``INTERNALS`` all private attributes.
     """
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
