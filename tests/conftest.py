@@ -155,7 +155,7 @@ def tiny_folder(
 @pytest.fixture(scope="session")
 def brief() -> None:
     """Few sampled tokens: at each validation of each run they would be half of a test's time."""
-    from lit.train.callbacks import SampleAnswers
+    from lit.train.sample_answers import SampleAnswers
 
     SampleAnswers.__init__.__defaults__ = (3, BRIEF)
 

@@ -118,7 +118,7 @@ if __name__ == "__main__":
     # Import what the command imports later.
     print(matplotlib.backends, transformers.LlamaForCausalLM)
     from lit.fit import main
-    from lit.train.callbacks import SampleAnswers
+    from lit.train.sample_answers import SampleAnswers
 
     # As short as in conftest.
     SampleAnswers.__init__.__defaults__ = (3, 4)

@@ -27,7 +27,7 @@ class ResumeState(Callback):
     Args:
         settings: Settings of this run.
         resume_point: Where it resumes.
-        data: The data module, which knows the steps of each epoch.
+        data: The data module, whose plans know the steps of each epoch.
     """
 
     def __init__(self, settings: Settings, resume_point: ResumePoint, data: QADataModule) -> None:
@@ -45,7 +45,7 @@ class ResumeState(Callback):
         epoch, done = batch_progress(checkpoint)
         if not done:
             return
-        micro_step = self.data.micro_step(epoch, self.resume_point.step)
+        micro_step = self.data.plans.micro_step(epoch, self.resume_point.step)
         shift_batch_progress(checkpoint, micro_step - done)
         self.loops = checkpoint_position(checkpoint)
 
@@ -81,7 +81,7 @@ class ResumeState(Callback):
         due = trainer.validating or validation_is_due(trainer)
         checkpoint[CHECKPOINT_KEY] = {
             "settings": self.settings,
-            "step_map": [tuple(segment) for segment in self.data.step_map.segments],
+            "step_map": [tuple(segment) for segment in self.data.plans.step_map.segments],
             "validation_due": due and not validated,
             "record": self.record if self.recorded_step == step else step_record(trainer),
         }
