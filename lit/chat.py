@@ -1,11 +1,13 @@
 """Talk to a model: python -m lit.chat --adapter D  (or --base NAME)
 
-Reads questions from a terminal, from a pipe (one a line), or from --prompt.
+Reads questions from a terminal, from a pipe (one per line), or from --prompt.
 """
 
 import argparse
 import sys
 from typing import TYPE_CHECKING
+
+from lit.run.command import flag_names, run_command
 
 if TYPE_CHECKING:
     from lit.model.conversation import Conversation
@@ -14,15 +16,15 @@ if TYPE_CHECKING:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m lit.chat", description="Talk to a model.")
     parser.add_argument("--adapter", help="an adapter's folder")
-    parser.add_argument("--base", help="the base model, alone or below the adapter")
-    parser.add_argument("--prompt", help="answer this one question and end")
-    parser.add_argument("--system", default="", help="what the model is told first")
+    parser.add_argument("--base", help="the base model, alone or under the adapter")
+    parser.add_argument("--prompt", help="answer this question and exit")
+    parser.add_argument("--system", default="", help="the system text")
     parser.add_argument(
-        "--quantize", choices=("nf4", "fp4", "int8"), help="hold the base's layers in 4 or 8 bits"
+        "--quantize", choices=("nf4", "fp4", "int8"), help="load the base's layers in 4 or 8 bits"
     )
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument(
-        "--temperature", type=float, default=0.0, help="0 (the default) takes the likeliest token"
+        "--temperature", type=float, default=0.0, help="0 (the default) takes the most likely token"
     )
     parser.add_argument("--top_p", type=float, default=1.0)
     parser.add_argument("--max_new_tokens", type=int, default=256)
@@ -36,30 +38,25 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(args: list[str] | None = None) -> int:
     """Run the command."""
-    options = _parser().parse_args(args)
-    # torch and transformers take seconds: --help and a wrong flag do not wait for them.
-    from data.types import DataError
-    from lora.config import ConfigError
+    parser = _parser()
+    options = parser.parse_args(args)
+    return run_command(lambda: _chat(options), flag_names(parser))
 
-    try:
-        conversation = _open(options)
-        if options.prompt is not None:
-            conversation.ask(options.prompt)
-        elif sys.stdin.isatty():
-            _talk(conversation)
-        else:
-            for line in sys.stdin:
-                if line.strip() and not conversation.say(line.strip()):
-                    break
-    except (ConfigError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+def _chat(options: argparse.Namespace) -> None:
+    conversation = _open(options)
+    if options.prompt is not None:
+        conversation.ask(options.prompt)
+    elif sys.stdin.isatty():
+        _talk(conversation)
+    else:
+        for line in sys.stdin:
+            if line.strip() and not conversation.handle(line.strip()):
+                break
 
 
 def _open(options: argparse.Namespace) -> "Conversation":
+    # torch and transformers take seconds to load: --help and a wrong flag do not wait for them.
     from lit.model.base import quiet
     from lit.model.conversation import Conversation
     from lit.model.generation import Sampling
@@ -79,7 +76,7 @@ def _write(text: str) -> None:
 
 
 def _talk(conversation: "Conversation") -> None:
-    """Read a terminal until /quit or the end of input."""
+    """Read questions from a terminal until /quit or the end of input."""
     from prompt_toolkit import PromptSession
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
@@ -98,7 +95,7 @@ def _talk(conversation: "Conversation") -> None:
             continue
         except EOFError:
             return
-        if text and not conversation.say(text):
+        if text and not conversation.handle(text):
             return
 
 

@@ -1,43 +1,39 @@
-"""Before training: python -m lit.check --config F [any override]
+"""Check before training: python -m lit.check --config F [any override]
 
-Says what a run of ``lit.fit`` with the same arguments would do, and whether it can work; loads the
-tokenizer and the model's config, and no weight. Writes ``check.html`` into the run's folder.
+Prints what a run of ``lit.fit`` with the same arguments would do, and whether it can work. Loads the
+tokenizer and the model's config, and no weights. Writes ``check.html`` into the run's folder.
 
-Exit codes: 0 it works, perhaps with warnings; 2 it cannot work.
+Exit codes: 0 the run works, perhaps with warnings; 1 the page cannot be written; 2 the run cannot
+work; 130 stopped by Ctrl-C.
 """
 
 import sys
 from pathlib import Path
 
-from data.types import DataError
 from lit.model import base as models
 from lit.preflight.checkup import examine
 from lit.preflight.sections import sections, write
 from lit.report.page import show_page
 from lit.run import console
-from lit.settings.arguments import parse
-from lora.config import ConfigError
+from lit.run.command import run_command
+from lit.settings.arguments import parse, setting_names
+
+ABOUT = "Print what a run of lit.fit would do; no weights are loaded."
 
 
 def main(args: list[str] | None = None) -> int:
     """Run the command."""
     console.quiet()
     models.quiet()
-    about = ("python -m lit.check", "Say what a run of lit.fit would do, before it loads a model.")
-    try:
-        arguments = parse(sys.argv[1:] if args is None else args, *about)
+
+    def check() -> int:
+        arguments = parse(sys.argv[1:] if args is None else args, "python -m lit.check", ABOUT)
         checkup = examine(arguments)
-    except (ConfigError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    show_page(sections(checkup, None))
-    try:
+        show_page(sections(checkup, None))
         print(f"wrote  {write(checkup, Path(arguments.config.output_dir))}")
-    except OSError as error:
-        print(f"the page is not written: {error}", file=sys.stderr)
-    return 2 if checkup.fatal else 0
+        return 2 if checkup.fatal else 0
+
+    return run_command(check, setting_names())
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""Base against tuned: python -m lit.compare --adapter D [--data F] [--questions F]
+"""Compare base and tuned: python -m lit.compare --adapter D [--data F] [--questions F]
 
-Writes report.html, report.md and report.json, pictures, and both models' answers.
+Writes report.html, report.md and report.json, pictures, and the answers of both models.
 """
 
 import argparse
 import sys
 from pathlib import Path
+
+from lit.run.command import flag_names, run_command
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -13,68 +15,66 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m lit.compare", description="Compare a base model with its adapter."
     )
     parser.add_argument("--adapter", required=True, type=Path, help="an adapter's folder")
-    parser.add_argument("--base", help="the base model, if it is not where the adapter says")
     parser.add_argument(
-        "--data", type=Path, help="rows with answers; by default those the run held out"
+        "--base", help="the base model, if it is not where the adapter's config says"
     )
     parser.add_argument(
-        "--questions", type=Path, help="questions: a .txt with one a line, or a data file"
+        "--data", type=Path, help="rows with answers; default: the rows that the run held out"
+    )
+    parser.add_argument(
+        "--questions", type=Path, help="questions: a .txt file with one per line, or a data file"
     )
     parser.add_argument("--output_dir", type=Path, help="default: comparison/ of the run")
     parser.add_argument(
-        "--answers", type=int, default=12, help="how many of the rows are answered too (12)"
+        "--answers", type=int, default=12, help="how many of the rows both models answer (12)"
     )
     parser.add_argument(
-        "--template", default="auto", help="as in lit.chat; none: questions are continued"
+        "--template",
+        default="auto",
+        help="as in lit.chat; none: the text of a question is continued",
     )
     parser.add_argument(
-        "--quantize", choices=("nf4", "fp4", "int8"), help="hold the base's layers in 4 or 8 bits"
+        "--quantize", choices=("nf4", "fp4", "int8"), help="load the base's layers in 4 or 8 bits"
     )
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--top_p", type=float, default=1.0)
     parser.add_argument("--max_new_tokens", type=int, default=160)
-    parser.add_argument("--batch_size", type=int, default=8, help="answers made at a time")
+    parser.add_argument("--batch_size", type=int, default=8, help="answers generated at a time")
     return parser
 
 
 def main(args: list[str] | None = None) -> int:
     """Run the command."""
-    options = _parser().parse_args(args)
-    # torch and transformers take seconds: --help and a wrong flag do not wait for them.
-    from data.types import DataError
+    parser = _parser()
+    options = parser.parse_args(args)
+    return run_command(lambda: _compare(options), flag_names(parser))
+
+
+def _compare(options: argparse.Namespace) -> None:
+    # torch and transformers take seconds to load: --help and a wrong flag do not wait for them.
     from lit.comparison import report
     from lit.comparison.comparison import compare
     from lit.model.base import quiet
     from lit.model.generation import Sampling
-    from lora.config import ConfigError
 
     quiet()
     folder = options.output_dir or options.adapter.absolute().parent / "comparison"
-    try:
-        result = compare(
-            adapter=options.adapter,
-            base=options.base,
-            data=options.data,
-            questions_file=options.questions,
-            folder=folder,
-            max_answers=options.answers,
-            template=options.template,
-            quantize=options.quantize,
-            batch_size=options.batch_size,
-            sampling=Sampling(
-                options.seed, options.temperature, options.top_p, options.max_new_tokens
-            ),
-        )
-    except (ConfigError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    result = compare(
+        adapter=options.adapter,
+        base=options.base,
+        data=options.data,
+        questions_file=options.questions,
+        folder=folder,
+        max_answers=options.answers,
+        template=options.template,
+        quantize=options.quantize,
+        batch_size=options.batch_size,
+        sampling=Sampling(options.seed, options.temperature, options.top_p, options.max_new_tokens),
+    )
     report.write(result, folder)
     report.show(result)
     print(f"wrote  {folder / 'report.html'}")
-    return 0
 
 
 if __name__ == "__main__":

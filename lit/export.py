@@ -1,6 +1,6 @@
 """Write an adapter for other tools: python -m lit.export --adapter D --format peft|merged|gguf
 
-What is written is read again and compared with the adapter before it is there.
+The result is read back and compared with the adapter before it appears.
 """
 
 import argparse
@@ -9,8 +9,10 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-ENDS = {"peft": "-peft", "merged": "-merged", "gguf": ".gguf"}
-"""The formats, and what is added to the adapter's name where no --output is given."""
+from lit.run.command import flag_names, run_command
+
+SUFFIXES = {"peft": "-peft", "merged": "-merged", "gguf": ".gguf"}
+"""The formats, and what is added to the adapter's name if --output is not given."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -18,20 +20,29 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m lit.export",
         description="Write an adapter for other tools.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="peft    a folder that PEFT, vLLM and others load: one rank, a whole lora_alpha\n"
-        "merged  a plain model folder, as lit.merge writes it; that has more options\n"
+        epilog="peft    a folder that PEFT, vLLM and others load: one rank, an integer lora_alpha\n"
+        "merged  a plain model folder, as lit.merge writes it (lit.merge has more options)\n"
         "gguf    a file for llama.cpp: llama-server -m BASE.gguf --lora THIS.gguf",
     )
     parser.add_argument("--adapter", required=True, type=Path, help="an adapter's folder")
-    parser.add_argument("--format", required=True, choices=tuple(ENDS), help="see below")
-    parser.add_argument("--output", type=Path, help="what to make; by default beside the adapter")
-    parser.add_argument("--base", help="the base model, if it is not where the adapter says")
+    parser.add_argument("--format", required=True, choices=tuple(SUFFIXES), help="see below")
+    parser.add_argument(
+        "--output", type=Path, help="file or folder to write; default: beside the adapter"
+    )
+    parser.add_argument(
+        "--base", help="the base model, if it is not where the adapter's config says"
+    )
     return parser
 
 
 def main(args: list[str] | None = None) -> int:
     """Run the command."""
-    options = _parser().parse_args(args)
+    parser = _parser()
+    options = parser.parse_args(args)
+    return run_command(lambda: _export(options), flag_names(parser))
+
+
+def _export(options: argparse.Namespace) -> int:
     if options.format == "gguf" and find_spec("gguf") is None:
         print(
             "error: --format gguf needs the package gguf: "
@@ -39,32 +50,24 @@ def main(args: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    # torch and transformers take seconds: --help and a wrong flag do not wait for them.
-    from data.types import DataError
+    # torch and transformers take seconds to load: --help and a wrong flag do not wait for them.
     from lit.model.base import quiet
-    from lora.config import ConfigError
 
     quiet()
     output = options.output or _beside(options.adapter, options.format)
-    try:
-        proof = _write(options.format, output, options.adapter, options.base)
-    except (ConfigError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    proof = _write(options.format, output, options.adapter, options.base)
     print(f"wrote  {output}")
     print(f"       {proof}")
     return 0
 
 
 def _write(kind: str, output: Path, adapter: Path, base: str | None) -> str:
-    """Write one format, and say how it was proved."""
+    """Write one format, and return a line about how it was verified."""
     if kind == "gguf":
         from lit.exporting.gguf_lora import write_gguf
 
         layers = write_gguf(output, adapter, base)
-        return f"read again, its {layers} layers compute the adapter's updates"
+        return f"read back, its {layers} layers compute the adapter's updates"
     if kind == "merged":
         from lit.exporting.merging import merge_into
 
@@ -73,13 +76,13 @@ def _write(kind: str, output: Path, adapter: Path, base: str | None) -> str:
         from lit.exporting.peft_folder import write_peft
 
         moved = write_peft(output, adapter, base)
-    return f"loaded again, its logits differ from the adapter's by {moved:.1e} of their size"
+    return f"loaded again, its logits differ from the adapter's by {moved:.1e} (relative)"
 
 
 def _beside(adapter: Path, kind: str) -> Path:
-    # . and .. have no name of their own to add to.
+    # . and .. have no name to add a suffix to.
     named = adapter if adapter.name not in ("", "..") else Path(os.path.abspath(adapter))
-    return named.parent / (named.name + ENDS[kind])
+    return named.parent / (named.name + SUFFIXES[kind])
 
 
 if __name__ == "__main__":

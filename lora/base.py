@@ -159,9 +159,9 @@ def dense_copy(base: nn.Linear, weight: Tensor) -> nn.Module:
         base: The layer; it is not changed. A faster layer is copied as the plain one it replaced.
         weight: The new weight, (out, in); it is stored in the dtype the layer computes in.
     """
-    plain = base.original() if isinstance(base, Replacement) else base
+    plain: nn.Module = base.original() if isinstance(base, Replacement) else base
     if is_quantized(base):
-        dense = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+        dense: nn.Module = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
         dense.bias = base.bias
     else:
         dense = copy.copy(plain)

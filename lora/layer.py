@@ -1,6 +1,7 @@
 """The LoRA layer: a frozen linear layer plus a trainable low-rank update."""
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -55,9 +56,9 @@ class LoRALinear(Adapter):
         self.config = config
         self.enabled = True
         self.in_features, self.out_features = features(base)
-        shared = {"device": base.weight.device, "dtype": torch.float32}
-        self.lora_A = nn.Parameter(torch.empty(config.r, self.in_features, **shared))
-        self.lora_B = nn.Parameter(torch.empty(self.out_features, config.r, **shared))
+        empty = partial(torch.empty, device=base.weight.device, dtype=torch.float32)
+        self.lora_A = nn.Parameter(empty(config.r, self.in_features))
+        self.lora_B = nn.Parameter(empty(self.out_features, config.r))
         self.reset()
 
     def reset(self) -> None:

@@ -10,7 +10,7 @@ from lit.preflight.estimate import MemoryEstimate, estimate_memory
 from lit.preflight.finding import Finding
 from lit.preflight.forecast import Forecast, forecast, largest_micro_batch
 from lit.preflight.verdict import judge
-from lit.run.memory import total
+from lit.run.memory import total_memory
 from lit.settings.arguments import Arguments
 
 
@@ -39,15 +39,14 @@ def examine(arguments: Arguments) -> Checkup:
     """Check a run; loads the tokenizer and the model's config, and no weights.
 
     Args:
-        arguments: The run's settings; this function starts them.
+        arguments: The run's settings; this function makes their objects.
 
     Raises:
         ConfigError, DataError: The run cannot be planned.
     """
-    arguments.start(callbacks=[], logger=False, enable_progress_bar=False)
-    data, trainer = arguments.datamodule, arguments.trainer
-    data.trainer = trainer
-    data.setup()
+    arguments.instantiate()
+    trainer = arguments.make_trainer(callbacks=[], logger=False, enable_progress_bar=False)
+    arguments.datamodule.setup()
     planned = forecast(arguments)
     lengths, labels = largest_micro_batch(arguments, planned)
     estimate = estimate_memory(
@@ -60,7 +59,7 @@ def examine(arguments: Arguments) -> Checkup:
 def _memory_findings(arguments: Arguments, estimate: MemoryEstimate) -> list[Finding]:
     trainer = arguments.trainer
     device: torch.device = trainer.strategy.root_device
-    available = total(device)
+    available = total_memory(device)
     # The estimate is of one process with the whole base; a sharded process needs less.
     if available is None or isinstance(trainer.strategy, ShardedStrategy):
         return []

@@ -31,6 +31,7 @@ class StoppedError(Exception):
         )
         super().__init__(f"{signal.Signals(number).name}: {result}")
         self.number = number
+        self.exit_code = 128 + number
 
 
 class StopOnSignal(Callback):
@@ -106,4 +107,5 @@ class StopOnSignal(Callback):
         if not self.training or (self.number is not None and number == signal.SIGINT):
             raise StoppedError(number, saved=False)
         self.number = number
+        self.exit_code = 128 + number
         print_rank0("stopping after this optimizer step …")

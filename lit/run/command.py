@@ -1,5 +1,6 @@
 """What every command shares: one line for an error, and its exit code."""
 
+import argparse
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -35,6 +36,11 @@ def run_command(
             raise
         return end(*explained)
     return end(code, "")
+
+
+def flag_names(parser: argparse.ArgumentParser) -> dict[str, str]:
+    """Return the flag of each argument of a parser by its name in the code."""
+    return {action.dest: f"--{action.dest}" for action in parser._actions}
 
 
 def explain(error: BaseException, names: Mapping[str, str]) -> tuple[int, str] | None:

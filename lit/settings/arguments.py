@@ -104,7 +104,10 @@ class Arguments(LightningCLI):
             "--overwrite", type=bool, default=False, help="Replace the run in output_dir."
         )
         parser.add_argument(
-            "--force", type=bool, default=False, help="Train even if the check says that the run cannot work."
+            "--force",
+            type=bool,
+            default=False,
+            help="Train even if the check says that the run cannot work.",
         )
         parser.add_lightning_class_args(Checkpoints, "checkpoint")
         parser.set_defaults(CHECKPOINT_DEFAULTS)

@@ -19,7 +19,7 @@ SIZES = SMALL | {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers
 def estimated(
     base: str, tokens: int, dtype: torch.dtype = torch.bfloat16, quantize: str | None = None
 ) -> MemoryEstimate:
-    """MemoryEstimate a run on a GPU with one row per micro-batch, 50 tokens of which have labels."""
+    """Estimate the memory of a run on a GPU : one row of tokens, 50 labels."""
     family, changes = BASES[base]
     config = AutoConfig.for_model(family, **(SIZES | {"head_dim": 16} | changes))
     with torch.device("meta"):
