@@ -12,7 +12,6 @@ from data.types import DataError, Message, Row, RowError
 MISSING = object()
 DAMAGES = {"missing": MISSING, "null": None, "blank": " \n", "a number": 7}
 OPTIONAL = {("input", "missing"), ("input", "null")}
-WITH_SYSTEM = [name for name in FORMATS if name not in ("messages", "conversations")]
 SHAREGPT = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 
 
@@ -131,7 +130,7 @@ def test_sharegpt_speakers_become_roles(user: str, model: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", WITH_SYSTEM)
+@pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize(("system", "roles"), [("Be brief.", ["system"]), ("", []), (None, [])])
 def test_a_system_field_becomes_the_first_turn(
     name: str, system: str | None, roles: list[str]
@@ -159,12 +158,6 @@ def test_the_error_names_a_field_that_is_not_valid_text(kind: str) -> None:
 def test_a_role_that_is_not_text_is_refused(role: object) -> None:
     with pytest.raises(RowError, match=r"messages\[0\].role"):
         to_messages(Row({"messages": [{"role": role, "content": "x"}]}, "f", 1))
-
-
-def test_every_format_accepts_a_system_field() -> None:
-    for format_ in FORMATS.values():
-        messages = to_messages(Row(format_.sample | {"system": "Be brief."}, "f", 1))
-        assert messages[0] == ("system", "Be brief.", True)
 
 
 def test_white_space_around_texts_is_removed() -> None:

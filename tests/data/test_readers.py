@@ -177,7 +177,7 @@ BROKEN_JSON = {
     "a number of 5,000 digits": '[{"a": ' + "1" * 5000 + "}]",
     "no end": '[{"a": 1}',
     "no comma": '[{"a": 1} {"a": 2}]',
-    "something behind": '[{"a": 1}',
+    "something behind": '[{"a": 1}] 2',
 }
 
 

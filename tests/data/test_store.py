@@ -17,7 +17,6 @@ from data.formats import to_messages
 from data.row_report import BAD, CUT, TOO_LONG
 from data.store import build_store
 from data.template import SAMPLE, choose_template, encode
-from data.tokenize import question_hash
 from data.types import IGNORE, DataError, Message, Row
 
 MAX_LENGTH = 96
@@ -216,23 +215,6 @@ def test_a_store_returns_conversations_with_their_locations(
     for row, (line, fields) in enumerate({1: GOOD, 3: OTHER, 4: CHAT}.items()):
         assert store.location(row) == f"{file}:{line}"
         assert store.messages(row) == to_messages(Row(fields, "", 0))
-
-
-@pytest.mark.parametrize(
-    ("other", "equal"),
-    [
-        ("why does IT\twarp?", True),
-        ("  Why\ndoes it  warp? ", True),
-        ("Why does it warp", False),
-        ("Why doesit warp?", False),
-    ],
-)
-def test_questions_are_equal_up_to_case_and_white_space(other: str, equal: bool) -> None:
-    hashes = [
-        question_hash([Message("system", name), Message("user", text), Message("assistant", name)])
-        for name, text in (("a", "Why does it warp?"), ("b", other))
-    ]
-    assert (hashes[0] == hashes[1]) == equal
 
 
 def test_a_read_error_is_not_cached(

@@ -110,6 +110,8 @@ def test_equal_hashes_mean_equal_questions_and_equal_rows(name: str) -> None:
     rows = [[Message("user", text), Message("assistant", "So.")] for text in texts]
     assert (question_hash(rows[0]) == question_hash(rows[1])) == question
     assert (content_hash(rows[0]) == content_hash(rows[1])) == content
+    other_turns = [Message("system", "Hm."), rows[1][0], Message("assistant", "No.")]
+    assert (question_hash(rows[0]) == question_hash(other_turns)) == question
 
 
 def test_roles_and_turn_boundaries_change_the_content_hash() -> None:
