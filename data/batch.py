@@ -1,4 +1,4 @@
-"""Examples become one flat batch."""
+"""Join examples into one flat batch."""
 
 from collections.abc import Sequence
 
@@ -12,13 +12,13 @@ def collate(examples: Sequence[Example], step_labels: int = 0, rng_key: int = 0)
 
     Args:
         examples: At least one row.
-        step_labels: Labeled tokens of the optimizer step this micro-batch is part of.
-        rng_key: What chance in this micro-batch is seeded by.
+        step_labels: Labeled tokens of the optimizer step that this micro-batch belongs to.
+        rng_key: The seed of this micro-batch's dropout.
     """
     lengths = [len(example.ids) for example in examples]
     return Batch(
-        input_ids=torch.tensor([[i for example in examples for i in example.ids]]),
-        labels=torch.tensor([[i for example in examples for i in example.labels]]),
+        input_ids=torch.tensor([[token for example in examples for token in example.ids]]),
+        labels=torch.tensor([[label for example in examples for label in example.labels]]),
         position_ids=torch.cat([torch.arange(length) for length in lengths])[None],
         cu_seqlens=torch.tensor([0, *lengths]).cumsum(0, dtype=torch.int32),
         max_seqlen=max(lengths),

@@ -1,45 +1,48 @@
-"""What stands twice: rows that repeat one another, and what validation shares with training."""
+"""Find duplicates: repeated rows, and rows that validation shares with training."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from data.types import DataError
+from data.types import DataError, check_choice
 
 ON_DUPLICATE = ("leave_out", "keep")
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """Rows that stand more than once.
+    """Duplicate rows within the training rows and between the training and validation rows.
 
     Shapes:
-        repeated: (n,) training rows that are equal to an earlier one, but for white space
-        left_out: (n,) validation rows left out: equal to a training row or an earlier one
-        asked: (n,) validation rows whose question is asked in training too, but for case and space
-        near: (n,) validation rows that are nearly a training row, where that was looked for
+        repeated: (n,) training rows that equal an earlier one, except for white space
+        left_out: (n,) validation rows to leave out: they equal a training row or an earlier
+            validation row
+        shared_questions: (n,) validation rows whose question is also a training question, except
+            for case and white space
+        near_duplicates: (n,) validation rows that are near-duplicates of a training row; empty
+            without a search for them
     """
 
     repeated: np.ndarray
     left_out: np.ndarray
-    asked: np.ndarray
-    near: np.ndarray
+    shared_questions: np.ndarray
+    near_duplicates: np.ndarray
 
     def __str__(self) -> str:
-        """What there is, in words; empty where nothing stands twice."""
-        said = {
+        """The counts above zero; empty without duplicates."""
+        descriptions = {
             "training rows repeat another": self.repeated,
             "validation rows left out as duplicates": self.left_out,
-            "validation questions are asked in training too": self.asked,
-            "validation rows are nearly a training row": self.near,
+            "validation questions also occur in training": self.shared_questions,
+            "validation rows are near-duplicates of a training row": self.near_duplicates,
         }
-        return ", ".join(f"{len(rows)} {words}" for words, rows in said.items() if len(rows))
+        return ", ".join(f"{len(rows)} {text}" for text, rows in descriptions.items() if len(rows))
 
 
-def repeats(contents: np.ndarray) -> np.ndarray:
-    """(rows,) whether a row is equal to an earlier one."""
-    repeated = np.ones(len(contents), dtype=bool)
-    repeated[np.unique(contents, return_index=True)[1]] = False
+def find_repeats(hashes: np.ndarray) -> np.ndarray:
+    """Return a mask, (rows,), of the rows that equal an earlier one."""
+    repeated = np.ones(len(hashes), dtype=bool)
+    repeated[np.unique(hashes, return_index=True)[1]] = False
     return repeated
 
 
@@ -49,29 +52,28 @@ def find_overlap(
     near: tuple[np.ndarray, np.ndarray] | None = None,
     on_duplicate: str = "leave_out",
 ) -> Overlap:
-    """Find what stands twice.
+    """Find duplicate rows.
 
     Args:
-        contents, questions, near: Of the training and of the validation rows, equal numbers for
-            what is equal.
+        contents: One number for each training and each validation row; equal numbers mean equal
+            conversations.
+        questions: The same for the first question of each row.
+        near: The same for groups of near-duplicates; None if nobody searched for them.
         on_duplicate: ``leave_out`` validation rows that are duplicates, or ``keep`` them.
 
     Raises:
-        DataError: on_duplicate is unknown, or leaves nothing to validate on.
+        DataError: ``on_duplicate`` is unknown, or no validation row would remain.
     """
-    if on_duplicate not in ON_DUPLICATE:
-        raise DataError(
-            f"data.on_duplicate is {on_duplicate!r}; there are {', '.join(ON_DUPLICATE)}"
-        )
+    check_choice("on_duplicate", on_duplicate, ON_DUPLICATE)
     train, val = contents
-    seen = np.isin(val, train) | repeats(val)
+    left_out = np.isin(val, train) | find_repeats(val)
     if on_duplicate == "keep":
-        seen[:] = False
-    if len(val) and seen.all():
+        left_out[:] = False
+    if len(val) and left_out.all():
         raise DataError(
-            "every validation row stands among the training rows: give other rows as "
-            "data.val_path, or set data.on_duplicate to keep"
+            "every validation row is also a training row: give other rows as `val_path`, or set "
+            "`on_duplicate` to keep"
         )
-    asked = np.isin(questions[1], questions[0]) & ~seen
-    close = np.isin(near[1], near[0]) & ~seen if near else np.zeros(len(val), dtype=bool)
-    return Overlap(*map(np.flatnonzero, (repeats(train), seen, asked, close)))
+    shared = np.isin(questions[1], questions[0]) & ~left_out
+    close = np.isin(near[1], near[0]) & ~left_out if near else np.zeros(len(val), dtype=bool)
+    return Overlap(*map(np.flatnonzero, (find_repeats(train), left_out, shared, close)))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from data.plan import Plan, micro_batches, plan
+from data.plan import Plan, micro_batches, plan_epoch
 from data.step_map import Segment, StepMap
 
 
@@ -17,14 +17,14 @@ class EpochPlans:
 
     Args:
         lengths: (rows,) tokens of each training row.
-        targets: (rows,) labeled tokens of each training row.
-        batch_size, max_tokens, group_by_length, seed: As in ``data.plan.plan``.
+        label_counts: (rows,) labeled tokens of each training row.
+        batch_size, max_tokens, group_by_length, seed: As in ``data.plan.plan_epoch``.
         accumulate: Micro-batches of an optimizer step on each rank.
         world_size: Number of ranks.
     """
 
     lengths: np.ndarray
-    targets: np.ndarray
+    label_counts: np.ndarray
     batch_size: int
     max_tokens: int | None
     group_by_length: bool
@@ -47,22 +47,22 @@ class EpochPlans:
         """
         now = self.step_map
         before = tuple(Segment(*segment) for segment in segments) or now.segments
-        self.step_map = replace(now, segments=before).resumed(step, now.segments[-1].per_step)
+        self.step_map = replace(now, segments=before).resume(step, now.segments[-1].per_step)
 
     def epoch(self, epoch: int) -> Plan:
         """Return the plan of an epoch, or of what is left of it where a run resumes inside it."""
-        return plan(
+        return plan_epoch(
             self.lengths,
-            self.targets,
+            self.label_counts,
             **self._order(epoch),
             accumulate=self.accumulate,
             world_size=self.world_size,
-            skip=self.step_map.of(epoch).skipped,
+            skip=self.step_map.of_epoch(epoch).skipped,
         )
 
     def micro_step(self, epoch: int, step: int) -> int:
         """Return the micro-step of an epoch's plan that follows ``step`` optimizer steps."""
-        planned, part = self.epoch(epoch), self.step_map.of(epoch)
+        planned, part = self.epoch(epoch), self.step_map.of_epoch(epoch)
         if step >= part.step + part.steps:
             return planned.micro_steps
         return max(step - part.step, 0) * planned.accumulate

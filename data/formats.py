@@ -1,4 +1,7 @@
-"""A row becomes a conversation. Its keys say how: add a function, and its line in FORMATS."""
+"""Turn a row into a conversation; its keys choose the format.
+
+A new format is a function, and its line in ``FORMATS``.
+"""
 
 import re
 from collections.abc import Callable, Mapping
@@ -14,146 +17,145 @@ SHAREGPT_ROLES = {
     "gpt": "assistant",
     "assistant": "assistant",
 }
-EXTRA = ("system", "input")
-"""Fields that a row may have beside those it is known by."""
+OPTIONAL_FIELDS = ("system", "input")
+UNKNOWN_KEYS, MISSING_COLUMN = "unknown keys", "missing column"
 SURROGATE = re.compile("[\ud800-\udfff]")
 INVISIBLE = " \t\r\n\u00a0\u00ad\u200b\u200c\u200d\u2060\ufeff"
-"""Characters of which an answer that shows nothing is made; half of them are no white space."""
+"""Characters that show nothing; ``str.strip`` alone does not remove half of them."""
 
 
 class Format(NamedTuple):
     """A way to write a conversation as a row."""
 
     keys: tuple[str, ...]
-    """The keys by which such a row is known."""
-    read: Callable[[dict[str, Any]], list[Message]]
+    """A row that has all of these keys has this format."""
+    parse: Callable[[dict[str, Any]], list[Message]]
     sample: dict[str, Any]
 
 
 def to_messages(row: Row, columns: Mapping[str, str] | None = None) -> list[Message]:
-    """The conversation that a row holds.
+    """Return the conversation of a row.
 
     Args:
-        row: As read.
-        columns: The row's name for a field, by ours; fields of other formats are then left alone.
+        row: The record of the file.
+        columns: The file's name for each field, like ``{"prompt": "question_text"}``; other
+            fields of the row are then ignored, except ``system`` and ``input``.
 
     Raises:
-        RowError: The row has no known keys, or a field is missing, blank or of a wrong type.
+        RowError: The row has unknown keys, or a field is missing, blank or of a wrong type.
     """
-    fields = _renamed(row.fields, columns) if columns else row.fields
+    fields = _rename(row.fields, columns) if columns else row.fields
     for format_ in FORMATS.values():
         if all(key in fields for key in format_.keys):
-            messages = format_.read(fields)
+            messages = format_.parse(fields)
             _check_order(messages)
             return messages
     known = "; ".join("+".join(format_.keys) for format_ in FORMATS.values())
-    raise RowError(
-        f"{', '.join(map(str, row.fields))}: unknown keys; known are {known}. "
-        "data.columns says which of yours is which"
-    )
+    raise RowError(f"{', '.join(map(str, row.fields))}: {UNKNOWN_KEYS}; known are {known}")
 
 
 def check_columns(columns: Mapping[str, str]) -> None:
-    """Look whether ``data.columns`` names fields that exist.
+    """Check that ``columns`` names existing fields.
 
     Raises:
-        DataError: It does not.
+        DataError: It names another one.
     """
-    known = {key: None for format_ in FORMATS.values() for key in (*format_.keys, *EXTRA)}
+    known = {key: None for format_ in FORMATS.values() for key in (*format_.keys, *OPTIONAL_FIELDS)}
     if unknown := [name for name in columns if name not in known]:
         raise DataError(
-            f"data.columns names {', '.join(unknown)}; there are {', '.join(known)}. It is written "
-            "as {ours: the file's}"
+            f"`columns` names unknown fields: {', '.join(unknown)}. Write it as "
+            f"{{field: name in the file}}; the fields are {', '.join(known)}"
         )
 
 
-def _renamed(fields: dict[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
-    if absent := [name for name in columns.values() if name not in fields]:
-        there = ", ".join(map(str, fields))
-        raise RowError(f"{absent[0]}: missing, though data.columns names it; there are {there}")
-    kept = {name: fields[name] for name in EXTRA if name in fields}
-    return kept | {ours: fields[theirs] for ours, theirs in columns.items()}
+def _rename(fields: dict[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    if missing := [name for name in columns.values() if name not in fields]:
+        keys = ", ".join(map(str, fields))
+        raise RowError(f"{missing[0]}: {MISSING_COLUMN}; the row has {keys}")
+    kept = {name: fields[name] for name in OPTIONAL_FIELDS if name in fields}
+    return kept | {field: fields[name] for field, name in columns.items()}
 
 
-def _pair(question: str, answer: str) -> Callable[[dict[str, Any]], list[Message]]:
-    def read(fields: dict[str, Any]) -> list[Message]:
-        return _conversation(_text(fields, question), _text(fields, answer), fields)
+def _parse_pair(question: str, answer: str) -> Callable[[dict[str, Any]], list[Message]]:
+    def parse(fields: dict[str, Any]) -> list[Message]:
+        return _single_turn(_text(fields, question), _text(fields, answer), fields)
 
-    return read
+    return parse
 
 
-def _instruction(fields: dict[str, Any]) -> list[Message]:
+def _parse_instruction(fields: dict[str, Any]) -> list[Message]:
     instruction = _text(fields, "instruction")
-    given = _text(fields, "input") if fields.get("input") not in (None, "") else ""
-    question = f"{instruction}\n\n{given}" if given else instruction
-    return _conversation(question, _text(fields, "output"), fields)
+    context = _text(fields, "input") if fields.get("input") not in (None, "") else ""
+    question = f"{instruction}\n\n{context}" if context else instruction
+    return _single_turn(question, _text(fields, "output"), fields)
 
 
-def _conversation(question: str, answer: str, fields: dict[str, Any]) -> list[Message]:
+def _single_turn(question: str, answer: str, fields: dict[str, Any]) -> list[Message]:
     return [*_system(fields), Message("user", question), Message("assistant", answer)]
 
 
 def _system(fields: dict[str, Any]) -> list[Message]:
-    given = fields.get("system") not in (None, "")
-    return [Message("system", _text(fields, "system"))] if given else []
+    present = fields.get("system") not in (None, "")
+    return [Message("system", _text(fields, "system"))] if present else []
 
 
-def _messages(fields: dict[str, Any]) -> list[Message]:
+def _parse_messages(fields: dict[str, Any]) -> list[Message]:
     return _system(fields) + [
-        _turn(turn, f"messages[{i}]", "role", "content", {name: name for name in ROLES})
-        for i, turn in enumerate(_list(fields, "messages"))
+        _message(turn, f"messages[{i}]", "role", "content", {name: name for name in ROLES})
+        for i, turn in enumerate(_turns(fields, "messages"))
     ]
 
 
-def _sharegpt(fields: dict[str, Any]) -> list[Message]:
+def _parse_sharegpt(fields: dict[str, Any]) -> list[Message]:
     return _system(fields) + [
-        _turn(turn, f"conversations[{i}]", "from", "value", SHAREGPT_ROLES)
-        for i, turn in enumerate(_list(fields, "conversations"))
+        _message(turn, f"conversations[{i}]", "from", "value", SHAREGPT_ROLES)
+        for i, turn in enumerate(_turns(fields, "conversations"))
     ]
 
 
-def _turn(turn: Any, where: str, role_key: str, text_key: str, roles: dict[str, str]) -> Message:
+def _message(turn: Any, path: str, role_key: str, text_key: str, roles: dict[str, str]) -> Message:
     if not isinstance(turn, dict):
-        raise RowError(f"{where}: not an object but a {type(turn).__name__}")
+        raise RowError(f"{path}: not an object but a {type(turn).__name__}")
     role = turn.get(role_key)
     if not isinstance(role, str) or role not in roles:
-        raise RowError(f"{where}.{role_key}: {role!r} is none of {', '.join(sorted(roles))}")
+        raise RowError(f"{path}.{role_key}: {role!r} is not one of {', '.join(sorted(roles))}")
     train = turn.get("train", True)
     if not isinstance(train, bool):
-        raise RowError(f"{where}.train: {train!r} is neither true nor false")
-    return Message(roles[role], _text(turn, text_key, f"{where}."), train)
+        raise RowError(f"{path}.train: {train!r} is neither true nor false")
+    return Message(roles[role], _text(turn, text_key, f"{path}."), train)
 
 
-def _text(fields: dict[str, Any], key: str, where: str = "") -> str:
+def _text(fields: dict[str, Any], key: str, path: str = "") -> str:
     if key not in fields:
-        raise RowError(f"{where}{key}: missing")
+        raise RowError(f"{path}{key}: missing")
     value = fields[key]
     if not isinstance(value, str):
         kind = "null" if value is None else f"not text but a {type(value).__name__}"
-        raise RowError(f"{where}{key}: {kind}")
-    # White space around a text would melt into the template's tokens beside it.
+        raise RowError(f"{path}{key}: {kind}")
+    # White space at the ends would merge with the template's tokens next to it.
     text = value.strip()
     if not text.strip(INVISIBLE):
-        raise RowError(f"{where}{key}: blank")
+        raise RowError(f"{path}{key}: blank")
     if "\0" in text:
-        raise RowError(f"{where}{key}: holds NUL, which is no text")
+        raise RowError(f"{path}{key}: contains NUL, which is not text")
     if not text.isascii() and SURROGATE.search(text):
-        raise RowError(f"{where}{key}: holds half a surrogate pair, which is no text")
+        raise RowError(f"{path}{key}: contains half a surrogate pair, which is not text")
     return text
 
 
-def _list(fields: dict[str, Any], key: str) -> list[Any]:
+def _turns(fields: dict[str, Any], key: str) -> list[Any]:
     if not isinstance(fields[key], list) or not fields[key]:
         raise RowError(f"{key}: not a list of turns")
     return fields[key]
 
 
 def _check_order(messages: list[Message]) -> None:
+    """Check that user and assistant alternate after an optional system turn."""
     turns = messages[1:] if messages[0].role == "system" else messages
-    for place, message in enumerate(turns):
-        expected = "assistant" if place % 2 else "user"
+    for i, message in enumerate(turns):
+        expected = "assistant" if i % 2 else "user"
         if message.role != expected:
-            raise RowError(f"turn {place + 1}: {message.role} where {expected} is due")
+            raise RowError(f"turn {i + 1}: {message.role}, expected {expected}")
     if not any(message.role == "assistant" and message.train for message in turns):
         raise RowError("no answer to learn: there is no assistant turn that trains")
 
@@ -161,27 +163,27 @@ def _check_order(messages: list[Message]) -> None:
 FORMATS = {
     "prompt/response": Format(
         ("prompt", "response"),
-        _pair("prompt", "response"),
+        _parse_pair("prompt", "response"),
         {"prompt": "Hi?", "response": "Hello."},
     ),
     "question/answer": Format(
         ("question", "answer"),
-        _pair("question", "answer"),
+        _parse_pair("question", "answer"),
         {"question": "Hi?", "answer": "Hello."},
     ),
     "prompt/completion": Format(
         ("prompt", "completion"),
-        _pair("prompt", "completion"),
+        _parse_pair("prompt", "completion"),
         {"prompt": "Hi?", "completion": "Hello."},
     ),
     "instruction/input/output": Format(
         ("instruction", "output"),
-        _instruction,
+        _parse_instruction,
         {"instruction": "Hi?", "input": "", "output": "Hello."},
     ),
     "messages": Format(
         ("messages",),
-        _messages,
+        _parse_messages,
         {
             "messages": [
                 {"role": "user", "content": "Hi?"},
@@ -191,7 +193,7 @@ FORMATS = {
     ),
     "conversations": Format(
         ("conversations",),
-        _sharegpt,
+        _parse_sharegpt,
         {
             "conversations": [
                 {"from": "human", "value": "Hi?"},

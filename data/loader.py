@@ -1,4 +1,4 @@
-"""The micro_steps of a plan, as a DataLoader takes them."""
+"""Feed the micro-batches of a plan to a DataLoader."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -10,12 +10,12 @@ from data.batch import collate
 from data.plan import Plan
 from data.types import IGNORE, Batch
 
-if TYPE_CHECKING:  # half a second to import
+if TYPE_CHECKING:  # takes half a second to import
     from data.store import Store
 
 
 class MicroBatches(Dataset):
-    """The micro-batches of one rank in one epoch, by micro_step."""
+    """The micro-batches of one rank in one epoch, indexed by micro-step."""
 
     def __init__(
         self, store: "Store", rows: np.ndarray, plan: Plan, rank: int, epoch: int = 0
@@ -32,13 +32,14 @@ class MicroBatches(Dataset):
         if len(rows):
             rng_key = hash((self.epoch, self.plan.batch_id(self.rank, micro_step)))
             return collate([self.store.example(row) for row in rows], labels, rng_key)
-        # A rank without a share in the last step still takes part in it, with nothing to learn.
-        idle = self.store.example(self.rows[self.store.lengths[self.rows].argmin()])
-        return collate([idle._replace(labels=[IGNORE] * len(idle.ids))], labels)
+        # A rank without rows in the last step still computes, because the others wait for it:
+        # it takes the shortest row, without labels.
+        shortest = self.store.example(self.rows[self.store.lengths[self.rows].argmin()])
+        return collate([shortest._replace(labels=[IGNORE] * len(shortest.ids))], labels)
 
 
 class MicroStepSampler(Sampler):
-    """Yield micro-steps from a start; its length is the whole epoch, as Lightning expects."""
+    """Yields micro-steps from a start; its length is the whole epoch, as Lightning expects."""
 
     def __init__(self, start: int, total: int) -> None:
         self.start, self.total = start, total

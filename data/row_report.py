@@ -1,4 +1,4 @@
-"""What became of every row: each that was cut or left out is listed, with why and by how much."""
+"""Count the rows of a source, and list each one that was cut or left out, with the reason."""
 
 import re
 from collections.abc import Iterator
@@ -11,10 +11,11 @@ import pyarrow
 from pyarrow import compute
 
 BAD, TOO_LONG, CUT = "bad", "too long", "cut"
-LISTED_ROWS = 100
-DIFFERENT, OTHER = 200, "other reasons"
+MAX_LISTED_ROWS = 100
+MAX_GROUPS, OTHER = 200, "other reasons"
+"""Groups of one kind beyond this number are counted together as OTHER."""
 NUMBER = re.compile(r"\d+")
-ISSUES = datasets.Features(
+ISSUE_FEATURES = datasets.Features(
     {
         "kind": datasets.Value("string"),
         "file": datasets.Value("string"),
@@ -33,33 +34,35 @@ class RowIssue(NamedTuple):
     line: int
     reason: str
     tokens: int = 0
-    """By how many it was cut, or is too long."""
+    """Tokens that were cut, or that are over the limit."""
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}: {self.reason}"
 
     @property
     def group(self) -> str:
-        """The reason without its numbers, by which issues are counted together."""
+        """The reason with its numbers replaced; issues of one group are counted together."""
         return NUMBER.sub("N", self.reason)
 
 
 @dataclass
 class RowReport:
-    """What became of the rows: used + bad + too long == read.
+    """The numbers of rows, with read == used + bad + too long, and every issue.
 
     Args:
-        files: Every file, and how it was read where that had to be found out.
-        unread: Files that could not be read whole, each with its line and why.
-        counts: Entries by kind and group.
-        tokens: Tokens by kind.
-        table: The issues themselves.
+        separators: The CSV files whose separator was found in the header, each with it.
+        read: Rows read.
+        used: Rows that became examples, cut ones included.
+        unreadable: Why files could not be read to their end, with file and line.
+        counts: Number of issues by kind and group.
+        tokens: Sum of the issues' tokens by kind.
+        table: The issues.
     """
 
-    files: list[str] = field(default_factory=list)
+    separators: list[str] = field(default_factory=list)
     read: int = 0
     used: int = 0
-    unread: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
     table: datasets.Dataset | None = None
@@ -67,36 +70,41 @@ class RowReport:
     def add(self, issue: RowIssue) -> None:
         """Count an issue."""
         groups = self.counts.setdefault(issue.kind, {})
-        # Every row can be wrong in its own way.
-        group = issue.group if issue.group in groups or len(groups) < DIFFERENT else OTHER
+        # A reason can quote the row, so every row may have a group of its own.
+        group = issue.group if issue.group in groups or len(groups) < MAX_GROUPS else OTHER
         groups[group] = groups.get(group, 0) + 1
         self.tokens[issue.kind] = self.tokens.get(issue.kind, 0) + issue.tokens
 
     def count(self, kind: str) -> int:
-        """How many rows are of a kind."""
+        """Return the number of issues of a kind."""
         return sum(self.counts.get(kind, {}).values())
 
     def issues(self, kind: str) -> Iterator[RowIssue]:
-        """Every row of a kind, in the order of the files."""
+        """Yield the issues of a kind, in the order of the files."""
         for record in self.table or []:
             if record["kind"] == kind:
                 yield RowIssue(**record)
 
-    def beyond(self) -> np.ndarray:
-        """By how many tokens rows are too long, of each that was cut or left out for that."""
+    def excess_tokens(self) -> np.ndarray:
+        """Return the tokens over the limit, (n,), of each row that was cut or is too long."""
         if self.table is None:
             return np.zeros(0, dtype=np.int64)
         kinds, tokens = (self.table.data.column(name) for name in ("kind", "tokens"))
         return tokens.filter(compute.is_in(kinds, pyarrow.array([CUT, TOO_LONG]))).to_numpy()
 
-    def listing(self, kind: str, shown: int = LISTED_ROWS) -> str:
-        """Rows of a kind, grouped by reason with counts; of each group as many as there is room."""
+    def listing(self, kind: str, max_rows: int = MAX_LISTED_ROWS) -> str:
+        """List issues of a kind, grouped by reason with counts.
+
+        Args:
+            kind: BAD, TOO_LONG or CUT.
+            max_rows: Rows to list; at least one of each group is listed all the same.
+        """
         groups = dict(sorted(self.counts.get(kind, {}).items(), key=lambda item: -item[1]))
-        room = _share(groups, shown)
+        limits = _share_lines(groups, max_rows)
         lines: dict[str, list[str]] = {group: [] for group in groups}
         for issue in self.issues(kind):
             group = issue.group if issue.group in groups else OTHER
-            if len(lines[group]) < room[group]:
+            if len(lines[group]) < limits[group]:
                 lines[group].append(f"  {issue}")
         parts = []
         for group, count in groups.items():
@@ -106,21 +114,20 @@ class RowReport:
         return "\n".join(parts)
 
     def __str__(self) -> str:
-        parts = [f"{self.read} rows read, {self.used} used"]
+        counts = [f"{self.read} rows read, {self.used} used"]
         if cut := self.count(CUT):
-            parts.append(f"{cut} prompts cut by {self.tokens[CUT]} tokens in all")
+            counts.append(f"{cut} prompts cut by {self.tokens[CUT]} tokens in total")
         if too_long := self.count(TOO_LONG):
-            parts.append(f"{too_long} left out as too long")
+            counts.append(f"{too_long} left out as too long")
         if bad := self.count(BAD):
-            parts.append(f"{bad} bad and skipped")
-        found = [name for name in self.files if ", parted by " in name]
-        return "; ".join([", ".join(parts), *found])
+            counts.append(f"{bad} bad and skipped")
+        return "; ".join([", ".join(counts), *self.separators])
 
 
-def _share(counts: dict[str, int], room: int) -> dict[str, int]:
-    """Room for each group: all of it where it is small, and an equal part of what is left."""
+def _share_lines(counts: dict[str, int], max_lines: int) -> dict[str, int]:
+    """Give a small group all its lines, and the large ones equal parts of the rest."""
     shares = {}
-    for place, (group, count) in enumerate(sorted(counts.items(), key=lambda item: item[1])):
-        shares[group] = min(count, max(1, room // (len(counts) - place)))
-        room -= shares[group]
+    for done, (group, count) in enumerate(sorted(counts.items(), key=lambda item: item[1])):
+        shares[group] = min(count, max(1, max_lines // (len(counts) - done)))
+        max_lines -= shares[group]
     return shares

@@ -1,4 +1,4 @@
-"""Part rows into those that train and those that are held out."""
+"""Split rows into training and validation rows."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from data.types import DataError
 
 @dataclass(frozen=True)
 class TrainValSplit:
-    """The rows that train and those that validate.
+    """The training rows and the validation rows.
 
     Shapes:
         train_rows, val_rows: (rows,) row indices of ``train`` and of ``val``, each ascending
@@ -29,75 +29,78 @@ def split_train_val(
     train: Store,
     val: Store | None,
     *,
-    fraction: float,
+    val_fraction: float,
     seed: int,
     near_duplicates: float | None = None,
     on_duplicate: str = "leave_out",
 ) -> TrainValSplit:
-    """Say which rows train and which validate, and what stands on both sides.
+    """Decide which rows train and which validate, and find duplicates between the two.
 
     Args:
         train: Rows to train on.
         val: Rows to validate on; None to hold out a share of ``train``.
-        fraction, seed: As in ``split``.
-        near_duplicates: As in ``near``; None to look for none.
-        on_duplicate: As in ``overlap``.
+        val_fraction: The share of rows to hold out, in [0, 1); unused if ``val`` is given.
+        seed: Decides which rows are held out.
+        near_duplicates: The share of text above which rows are near-duplicates, in (0, 1); None
+            to skip the search.
+        on_duplicate: ``leave_out`` validation rows that are duplicates, or ``keep`` them.
 
     Raises:
-        DataError: A setting is wrong, or either side would be empty.
+        DataError: An argument is invalid, or no training or no validation row would remain.
     """
     other = train if val is None else val
-    close = None
+    near = None
     if near_duplicates is not None:
         stores = [train] if val is None else [train, val]
-        texts = (store.messages(row) for store in stores for row in range(len(store)))
-        found = find_near_duplicates(texts, near_duplicates)
-        close = found[: len(train)], found[-len(other) :]
+        conversations = (store.messages(row) for store in stores for row in range(len(store)))
+        first = find_near_duplicates(conversations, near_duplicates)
+        near = first[: len(train)], first[-len(other) :]
     if val is None:
-        groups = joined_groups(train.questions, close[0]) if close else train.questions
-        sides = split(groups, fraction, seed)
+        hashes = train.question_hashes
+        groups = joined_groups(hashes, near[0]) if near else hashes
+        train_rows, val_rows = split_by_group(groups, val_fraction, seed)
     else:
-        sides = np.arange(len(train)), np.arange(len(val))
-
-    def both(columns: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        return columns[0][sides[0]], columns[1][sides[1]]
-
-    twice = find_overlap(
-        both((train.contents, other.contents)),
-        both((train.questions, other.questions)),
-        both(close) if close else None,
+        train_rows, val_rows = np.arange(len(train)), np.arange(len(val))
+    overlap = find_overlap(
+        (train.content_hashes[train_rows], other.content_hashes[val_rows]),
+        (train.question_hashes[train_rows], other.question_hashes[val_rows]),
+        (near[0][train_rows], near[1][val_rows]) if near else None,
         on_duplicate,
     )
-    return TrainValSplit(train, other, sides[0], np.delete(sides[1], twice.left_out), twice)
+    return TrainValSplit(train, other, train_rows, np.delete(val_rows, overlap.left_out), overlap)
 
 
-def split(groups: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Part rows in two, so that no question stands on both sides.
+def split_by_group(
+    groups: np.ndarray, val_fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split rows in two, with every group entirely on one side.
 
     Args:
-        groups: (rows,) equal numbers mark rows with the same question.
-        fraction: The share of rows to hold out, in [0, 1).
-        seed: Decides which.
+        groups: (rows,) equal numbers mean the same group, such as the same question.
+        val_fraction: The share of rows to hold out, in [0, 1).
+        seed: Decides which groups are held out.
 
     Returns:
-        Row indices of the training and of the held-out side, each ascending.
+        Row indices of the training and of the validation rows, each ascending.
 
     Raises:
-        DataError: Either side would be empty.
+        DataError: ``val_fraction`` is outside [0, 1), or no training row would remain.
     """
-    if not 0 <= fraction < 1:
-        raise DataError(f"data.val_fraction is {fraction}; it must be in [0, 1)")
-    rows = np.arange(len(groups))
-    if fraction == 0:
-        return rows, rows[:0]
-    unique, member = np.unique(groups, return_inverse=True)
-    order = np.random.default_rng(seed).permutation(len(unique))
-    held_rows = np.bincount(member)[order].cumsum()
-    held = order[: max(1, int(np.searchsorted(held_rows, round(fraction * len(rows)), "right")))]
-    val = np.isin(member, held)
-    if val.all():
+    if not 0 <= val_fraction < 1:
         raise DataError(
-            f"{len(unique)} different questions are too few to hold out {fraction:.0%} of them; "
-            "add rows, or set data.val_fraction to 0"
+            f"`val_fraction` is {val_fraction}: choose a share of at least 0 and below 1"
         )
-    return rows[~val], rows[val]
+    rows = np.arange(len(groups))
+    if val_fraction == 0:
+        return rows, rows[:0]
+    unique, group_of_row = np.unique(groups, return_inverse=True)
+    order = np.random.default_rng(seed).permutation(len(unique))
+    total_rows = np.bincount(group_of_row)[order].cumsum()
+    held_out = max(1, int(np.searchsorted(total_rows, round(val_fraction * len(rows)), "right")))
+    in_val = np.isin(group_of_row, order[:held_out])
+    if in_val.all():
+        raise DataError(
+            f"{len(unique)} different questions are too few to hold out {val_fraction:.0%} of "
+            "them: add rows, or set `val_fraction` to 0"
+        )
+    return rows[~in_val], rows[in_val]

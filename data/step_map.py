@@ -1,4 +1,4 @@
-"""A run's step_map: which micro-batches of which epoch each optimizer step is made of."""
+"""The step map of a run: which micro-batches of which epoch form each optimizer step."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 
 class Segment(NamedTuple):
-    """A stretch of optimizer steps of as many micro-batches each."""
+    """Consecutive optimizer steps with the same number of micro-batches each."""
 
     step: int
-    """Optimizer steps of the run before it."""
+    """Optimizer steps of the run before the segment."""
     epoch: int
-    """The epoch that it begins in."""
-    done: int
+    """The epoch in which the segment begins."""
+    skipped: int
     """Micro-batches of that epoch that were computed before."""
     per_step: int
     """Micro-batches of an optimizer step, over all ranks."""
@@ -23,7 +23,7 @@ class EpochSteps(NamedTuple):
 
     epoch: int
     step: int
-    """Optimizer steps of the run before it."""
+    """Optimizer steps of the run before these."""
     steps: int
     skipped: int
     """Micro-batches of the epoch that were computed before."""
@@ -31,68 +31,72 @@ class EpochSteps(NamedTuple):
 
 @dataclass(frozen=True)
 class StepMap:
-    """The segments of a run; a new one begins where it goes on with steps of another size.
+    """The segments of a run; a new one begins where the run resumes with steps of another size.
 
-    Micro-batches do not depend on the number of ranks or on accumulation, only how many of them
-    form a step does.
+    The micro-batches of an epoch do not depend on the number of ranks or on accumulation; only
+    the number of micro-batches in a step does.
 
     Args:
-        segments: In order; the last one is now.
-        micro_batches: How many there are in an epoch.
+        segments: In order; the last one is the current one.
+        micro_batches: Returns the number of micro-batches of an epoch.
     """
 
     segments: tuple[Segment, ...]
     micro_batches: Callable[[int], int]
 
-    def resumed(self, step: int, per_step: int) -> "StepMap":
-        """The step_map of a run that goes on after a step, with steps of some size."""
+    def resume(self, step: int, per_step: int) -> "StepMap":
+        """Return the step map of a run that resumes after a step.
+
+        Args:
+            step: Optimizer steps done.
+            per_step: Micro-batches of an optimizer step from here on, over all ranks.
+        """
         segments = tuple(segment for segment in self.segments if segment.step <= step)
+        before = replace(self, segments=segments)
         if segments[-1].per_step == per_step:
-            return replace(self, segments=segments)
-        last = replace(self, segments=segments)
-        epoch_steps = last.at(step)
-        done = epoch_steps.skipped + (step - epoch_steps.step) * segments[-1].per_step
-        return replace(self, segments=(*segments, Segment(step, epoch_steps.epoch, done, per_step)))
+            return before
+        part = before.at_step(step)
+        skipped = part.skipped + (step - part.step) * segments[-1].per_step
+        new = Segment(step, part.epoch, skipped, per_step)
+        return replace(self, segments=(*segments, new))
 
-    def at(self, step: int) -> EpochSteps:
-        """The epoch_steps that an optimizer step, from 0, is in."""
-        return next(
-            epoch_steps
-            for epoch_steps in self._epochs()
-            if step < epoch_steps.step + epoch_steps.steps
-        )
+    def at_step(self, step: int) -> EpochSteps:
+        """Return the part of an epoch that contains an optimizer step, counted from 0."""
+        return next(part for part in self._parts() if step < part.step + part.steps)
 
-    def of(self, epoch: int) -> EpochSteps:
-        """The last epoch_steps of an epoch: what is left of it, or all of it."""
-        found = None
-        for epoch_steps in self._epochs():
-            if epoch_steps.epoch > epoch and found:
-                return found
-            found = epoch_steps if epoch_steps.epoch == epoch else found
-        raise AssertionError("epochs have no end")
+    def of_epoch(self, epoch: int) -> EpochSteps:
+        """Return the last part of an epoch: what remains of it in the last segment."""
+        last = None
+        for part in self._parts():
+            if part.epoch > epoch and last:
+                return last
+            last = part if part.epoch == epoch else last
+        raise AssertionError("the parts of a step map never end")
 
-    def steps(self, epochs: int) -> int:
-        """Optimizer steps of so many epochs."""
+    def total_steps(self, epochs: int) -> int:
+        """Return the optimizer steps of the first epochs of the run."""
         if not epochs:
             return 0
-        last = self.of(epochs - 1)
+        last = self.of_epoch(epochs - 1)
         return last.step + last.steps
 
-    def _epochs(self) -> Iterator[EpochSteps]:
+    def _parts(self) -> Iterator[EpochSteps]:
         ends = [segment.step for segment in self.segments[1:]]
         for segment, end in zip(self.segments, [*ends, None], strict=True):
-            step, epoch, done = segment.step, segment.epoch, segment.done
+            step, epoch, skipped = segment.step, segment.epoch, segment.skipped
             while end is None or step < end:
-                steps = -(-(self.micro_batches(epoch) - done) // segment.per_step)
+                steps = -(-(self.micro_batches(epoch) - skipped) // segment.per_step)
                 steps = steps if end is None else min(steps, end - step)
-                yield EpochSteps(epoch, step, steps, done)
-                step, epoch, done = step + steps, epoch + 1, 0
+                yield EpochSteps(epoch, step, steps, skipped)
+                step, epoch, skipped = step + steps, epoch + 1, 0
 
 
 def describe_step_change(step_map: StepMap, step: int) -> list[str]:
-    """A line on steps that have another size from some step on; none where they have not."""
-    *others, now = step_map.segments
-    if not others or now.step != step:
+    """Return a line on the new size of a step if it changes at this step, else no line."""
+    *before, current = step_map.segments
+    if not before or current.step != step:
         return []
-    sizes = f"{now.per_step} micro-batches, was of {others[-1].per_step}"
-    return [f"a step is of {sizes}: from micro-batch {now.done} of epoch {now.epoch} on"]
+    return [
+        f"an optimizer step has {current.per_step} micro-batches, had {before[-1].per_step}: "
+        f"from micro-batch {current.skipped} of epoch {current.epoch} on"
+    ]

@@ -1,4 +1,4 @@
-"""Tokenized examples in Arrow: memory-mapped, and cached by content."""
+"""Tokenized examples in Arrow files: memory-mapped, and cached by content."""
 
 import hashlib
 import json
@@ -14,11 +14,11 @@ from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
 from data.encoder import TRUNCATIONS, Encoder
-from data.formats import check_columns
+from data.formats import MISSING_COLUMN, UNKNOWN_KEYS, check_columns
 from data.readers.source import Source
-from data.row_report import BAD, ISSUES, TOO_LONG, RowReport
-from data.tokenize import FEATURES, INDEX, TokenizeRows, chunks
-from data.types import BadRow, DataError, Example, Message, Row
+from data.row_report import BAD, ISSUE_FEATURES, TOO_LONG, RowReport
+from data.tokenize import INDEX_COLUMNS, ROW_FEATURES, TokenizeRows, tokenize_chunks
+from data.types import BadRow, DataError, Example, Message, Row, check_choice
 
 ON_BAD_ROW = ("error", "skip")
 
@@ -27,39 +27,41 @@ class Store:
     """The examples of a source.
 
     Args:
-        table: A row for each example.
-        index: The columns of it that are held in memory.
-        report: What became of every row that was read.
+        table: One record for each example.
+        index: The columns that are held in memory.
+        report: The numbers of rows read, used, cut and left out.
 
     Shapes:
-        lengths, targets, questions, contents: (rows,) tokens, labeled tokens, and equal numbers
-        for equal questions and for equal conversations.
+        lengths: (rows,) tokens
+        label_counts: (rows,) labeled tokens
+        question_hashes: (rows,) equal for equal questions
+        content_hashes: (rows,) equal for equal conversations
     """
 
     def __init__(self, table: datasets.Dataset, index: datasets.Dataset, report: RowReport) -> None:
         self.table, self.report = table, report
-        columns: list[np.ndarray] = [index.data.column(name).to_numpy() for name in INDEX]
-        self.lengths, self.targets, self.questions, self.contents = columns
+        columns: list[np.ndarray] = [index.data.column(name).to_numpy() for name in INDEX_COLUMNS]
+        self.lengths, self.label_counts, self.question_hashes, self.content_hashes = columns
 
     def __len__(self) -> int:
         return len(self.table)
 
     def example(self, row: int) -> Example:
-        """One row in tokens."""
+        """Return the tokens and labels of a row."""
         record = self.table[int(row)]
         return Example(record["ids"], record["labels"])
 
     def location(self, row: int) -> str:
-        """Where a row was read, as ``file:line``."""
+        """Return the origin of a row as ``file:line``."""
         record = self.table[int(row)]
         return f"{record['file']}:{record['line']}"
 
     def messages(self, row: int) -> list[Message]:
-        """The conversation of a row."""
+        """Return the conversation of a row."""
         return [Message(*turn) for turn in json.loads(self.table[int(row)]["messages"])]
 
 
-def build(
+def build_store(
     source: Source | str | Path,
     tokenizer: PreTrainedTokenizerBase,
     *,
@@ -69,45 +71,43 @@ def build(
     processes: int | None = None,
     cache: Path | None = None,
 ) -> Store:
-    """Read, tokenize and store a source, or find it stored already.
+    """Read, tokenize and store a source, or load it from the cache.
 
     Args:
-        source: What to read.
-        tokenizer: With its template.
-        max_length: Tokens a row may have.
-        truncation: As in ``data.encoder``.
-        on_bad_row: ``error``, or ``skip``: leave bad rows out and count them.
-        processes: How many tokenize a large file; None for one a core.
-        cache: A folder; by default one inside that of the library ``datasets``.
+        source: Where the rows come from.
+        tokenizer: A tokenizer with a template.
+        max_length: The most tokens of a row.
+        truncation: What to do with a longer row: ``middle``, ``drop`` or ``error``; see
+            ``data.encoder``.
+        on_bad_row: ``error``, or ``skip`` to leave bad rows out and count them.
+        processes: The number of processes that tokenize a large source; None for one per core.
+        cache: A folder; None for one in the cache of the library ``datasets``.
 
     Raises:
-        DataError: A setting is unknown, rows are bad and on_bad_row is ``error``, or no row is
-            usable.
+        DataError: An argument is invalid, a file cannot be read, rows are bad and ``on_bad_row``
+            is ``error``, rows are too long and ``truncation`` is ``error``, or no row is usable.
     """
-    for name, value, known in (
-        ("truncation", truncation, TRUNCATIONS),
-        ("on_bad_row", on_bad_row, ON_BAD_ROW),
-    ):
-        if value not in known:
-            raise DataError(f"data.{name} is {value!r}; there are {', '.join(known)}")
+    check_choice("truncation", truncation, TRUNCATIONS)
+    check_choice("on_bad_row", on_bad_row, ON_BAD_ROW)
     if max_length < 1:
-        raise DataError(f"data.max_length is {max_length}; it must be 1 or more (512 is usual)")
+        raise DataError(f"`max_length` is {max_length}; it must be 1 or more (512 is usual)")
     source = source if isinstance(source, Source) else Source(source)
     check_columns(source.columns)
     cache = cache or Path(datasets.config.HF_DATASETS_CACHE) / "lit-lora"
     encoder = Encoder(tokenizer, max_length, truncation)
     folder = cache / _fingerprint(source, encoder)
     cache.mkdir(parents=True, exist_ok=True)
-    # All ranks of a node ask for the same rows; one of them makes them.
+    # All ranks of a node need the same rows: one tokenizes, the others wait for it.
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
             _write(folder, source, TokenizeRows(source, encoder), processes)
         report = RowReport(**json.loads((folder / "row_report.json").read_text(encoding="utf-8")))
         report.table = datasets.Dataset.from_file(str(folder / "issues.arrow"))
-        if report.unread:
-            # What kept a file from being read may be mended without a change to the file.
+        if report.unreadable:
+            # A read error can disappear without a change to the file: try again next time.
             shutil.rmtree(folder, ignore_errors=True)
-    _judge(source, report, on_bad_row, truncation, max_length)
+    if problems := _problems(source, report, on_bad_row, truncation, max_length):
+        raise DataError("\n".join(problems))
     table, index = (
         datasets.Dataset.from_file(str(folder / f"{name}.arrow")) for name in ("rows", "index")
     )
@@ -115,22 +115,22 @@ def build(
 
 
 def _write(folder: Path, source: Source, tokenize: TokenizeRows, processes: int | None) -> None:
-    """Fill the folder under another name first, so that it appears whole or not at all."""
+    """Write the folder under another name and rename it, so that it is never incomplete."""
     new = folder.with_suffix(".new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
     try:
         report = RowReport()
-        rows = ArrowWriter(features=FEATURES, path=str(new / "rows.arrow"))
-        # Apart from the tokens: reading a column among them would map most of the file.
-        columns = datasets.Features({name: FEATURES[name] for name in INDEX})
-        index = ArrowWriter(features=columns, path=str(new / "index.arrow"))
-        issues = ArrowWriter(features=ISSUES, path=str(new / "issues.arrow"))
-        for chunk in chunks(_read(source, report), tokenize, processes):
+        rows = ArrowWriter(features=ROW_FEATURES, path=str(new / "rows.arrow"))
+        # In a file of its own: reading one column of rows.arrow would map most of that file.
+        index_features = datasets.Features({name: ROW_FEATURES[name] for name in INDEX_COLUMNS})
+        index = ArrowWriter(features=index_features, path=str(new / "index.arrow"))
+        issues = ArrowWriter(features=ISSUE_FEATURES, path=str(new / "issues.arrow"))
+        for chunk in tokenize_chunks(_read_parts(source, report), tokenize, processes):
             report.read += chunk.read
-            report.used += len(chunk.rows)
-            rows.write_table(chunk.rows)
-            index.write_table(chunk.rows.select(INDEX))
+            report.used += len(chunk.table)
+            rows.write_table(chunk.table)
+            index.write_table(chunk.table.select(INDEX_COLUMNS))
             for issue in chunk.issues:
                 report.add(issue)
                 issues.write(issue._asdict())
@@ -143,52 +143,61 @@ def _write(folder: Path, source: Source, tokenize: TokenizeRows, processes: int 
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _read(source: Source, report: RowReport) -> Iterator[Row | BadRow]:
-    """The rows of every part; one that breaks off does not hide what is wrong in the others."""
+def _read_parts(source: Source, report: RowReport) -> Iterator[Row | BadRow]:
+    """Yield the rows of every part, also after a part that cannot be read."""
     for part in source.parts():
         try:
-            report.files.append(source.described(part))
+            if found := source.describe_separator(part):
+                report.separators.append(found)
             yield from source.read(part)
         except DataError as error:
-            report.unread.append(str(error))
+            report.unreadable.append(str(error))
 
 
-def _judge(
+def _problems(
     source: Source, report: RowReport, on_bad_row: str, truncation: str, max_length: int
-) -> None:
-    said = []
+) -> list[str]:
+    """Return why the rows cannot be used as they are, each with what to do."""
+    problems = [*report.unreadable]
     bad, too_long = report.count(BAD), report.count(TOO_LONG)
-    if report.unread:
-        said += report.unread
     if bad and on_bad_row == "error":
-        said += [
+        problems += [
             f"{bad} of {report.read} rows of {source} are bad:\n{report.listing(BAD)}",
-            "Mend them, or set data.on_bad_row to skip.",
+            f"{_columns_advice(report)}Fix these rows, or set `on_bad_row` to skip.",
         ]
     if too_long and truncation == "error":
-        said += [
-            f"{too_long} of {report.read} rows of {source} are too long, and data.truncation is "
-            f"error:\n{report.listing(TOO_LONG)}"
+        problems += [
+            f"{too_long} of {report.read} rows of {source} are too long:\n"
+            f"{report.listing(TOO_LONG)}",
+            "Raise `max_length`, or set `truncation` to middle or drop.",
         ]
-    if not report.used and not said:
+    if not report.used and not problems:
         first = next((issue for kind in (TOO_LONG, BAD) for issue in report.issues(kind)), None)
-        said += [
-            f"no row of {source} is usable at data.max_length {max_length}: {report}. "
-            f"The first: {first}"
+        problems += [
+            f"no row of {source} is usable with `max_length` {max_length}: {report}. "
+            f"The first: {first}. {_columns_advice(report)}".rstrip()
         ]
-    if said:
-        raise DataError("\n".join(said))
+    return problems
+
+
+def _columns_advice(report: RowReport) -> str:
+    groups = report.counts.get(BAD, {})
+    if any(UNKNOWN_KEYS in group for group in groups):
+        return "Set `columns` if the keys of your rows have other names. "
+    if any(MISSING_COLUMN in group for group in groups):
+        return "Check `columns`: its values must be keys of the rows. "
+    return ""
 
 
 def _fingerprint(source: Source, encoder: Encoder) -> str:
+    """Hash everything that the tokens depend on: rows, tokenizer, arguments, this package."""
     tokenizer = encoder.tokenizer
-    # Tokens follow from the rows, the tokenizer, the settings and this package's own code.
     tokens = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else tokenizer.get_vocab()
-    settings = [
+    values = [
         *(source.fingerprint(), tokens, tokenizer.chat_template, tokenizer.special_tokens_map),
         *(encoder.max_length, encoder.truncation),
     ]
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
     for code in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(code.read_bytes())
     return digest.hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""The template by which a conversation becomes text, in training and in chat."""
+"""The template that writes a conversation as text, the same in training and in chat."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,36 +13,45 @@ SAMPLE = (Message("user", "?"), Message("assistant", "!"))
 
 
 def choose_template(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
-    """Give the tokenizer its template, which later goes into the adapter's folder.
+    """Set the tokenizer's template, which is later saved with the adapter.
 
     Args:
         tokenizer: Changed in place.
         template: ``chat``, the model's own; ``plain``, each text followed by the end token;
-            ``auto``, chat where the model has one and plain elsewhere; or a Jinja file.
+            ``auto``, chat if the model has one and plain otherwise; or a Jinja file.
 
     Returns:
-        What was taken: ``chat``, ``plain`` or the file's name.
+        The choice: ``chat``, ``plain`` or the file's name.
 
     Raises:
-        DataError: There is no such template, or plain is asked and no end token exists.
+        DataError: There is no such template, it cannot be used, or ``plain`` lacks an end token.
     """
     if template == "auto":
         template = "chat" if tokenizer.chat_template else "plain"
     if template == "chat":
         if not tokenizer.chat_template:
-            raise DataError("data.template is chat, but this model has none: use plain, or a file")
+            raise DataError(
+                "`template` is chat, but this model has no chat template: set `template` to plain "
+                "or to a Jinja file"
+            )
     elif template == "plain":
         if tokenizer.eos_token is None:
-            raise DataError("data.template is plain, but this model has no end token: use a file")
+            raise DataError(
+                "`template` is plain, but this model has no end token: set `template` to a Jinja "
+                "file"
+            )
         tokenizer.chat_template = PLAIN
     elif Path(template).is_file():
         try:
             tokenizer.chat_template = Path(template).read_text(encoding="utf-8-sig")
         except UnicodeDecodeError:
-            raise DataError(f"{template} is not UTF-8; save it as UTF-8") from None
+            raise DataError(f"{template} is not UTF-8: save it as UTF-8") from None
     else:
-        raise DataError(f"data.template is {template!r}: neither auto, chat, plain nor a file")
-    _start_once(tokenizer)  # a template that cannot be used is refused before any row is read
+        raise DataError(
+            f"`template` is {template!r}, and there is no such file: choose auto, chat, plain or a "
+            "Jinja file"
+        )
+    _ensure_one_start_token(tokenizer)  # also finds an unusable template before any row is read
     return template
 
 
@@ -52,40 +61,44 @@ def encode(
     max_length: int | None = None,
     truncation: str = "middle",
 ) -> Example:
-    """One conversation's tokens and labels.
+    """Return the tokens and labels of one conversation.
 
     Args:
-        messages: MicroStepSampler from the first to the last answer.
-        tokenizer: With its template.
+        messages: The turns.
+        tokenizer: A tokenizer with a template.
         max_length, truncation: As in ``Encoder``.
 
     Raises:
-        RowError: The row cannot be used; TooLongError where it does not fit.
-        DataError: The template does not end an answer.
+        RowError: The row cannot be used; TooLongError if it does not fit.
+        DataError: The template does not end an answer with a special token.
     """
-    (found,) = Encoder(tokenizer, max_length, truncation).encode_all([messages])
-    if isinstance(found, RowError):
-        raise found
-    return found
+    (result,) = Encoder(tokenizer, max_length, truncation).encode_all([messages])
+    if isinstance(result, RowError):
+        raise result
+    return result
 
 
 def prompt_ids(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens after which the model is to answer, the same in training and in chat."""
-    return Encoder(tokenizer).prompt(messages)
+    """Return the tokens that an answer follows, the same in training and in chat.
+
+    Raises:
+        RowError: The template refuses the conversation.
+    """
+    return Encoder(tokenizer).encode_prompt(messages)
 
 
 def continuation_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens of a bare text, for a model that is to go on with it."""
+    """Return the tokens of a text without template, for a model that continues it."""
     return tokenizer(text)["input_ids"]
 
 
 def stop_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The token that ends an answer in the tokenizer's template."""
+    """Return the token that ends an answer in the tokenizer's template."""
     return encode(SAMPLE, tokenizer).ids[-1]
 
 
-def _start_once(tokenizer: PreTrainedTokenizerBase) -> None:
-    """See that a conversation begins with one start token, if the tokenizer's texts have one.
+def _ensure_one_start_token(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Make the template write one start token, if the tokenizer begins its texts with one.
 
     Raises:
         DataError: The template writes it more than once.
@@ -95,7 +108,7 @@ def _start_once(tokenizer: PreTrainedTokenizerBase) -> None:
     if bos is None or tokenizer("a")["input_ids"][:1] != [bos]:
         return
     if ids[:2] == [bos, bos]:
-        raise DataError("this template writes the start token twice: take one of them out of it")
+        raise DataError("this template writes the start token twice: remove one of the two from it")
     if ids[0] != bos:
-        # Within the template, so that whatever reads the adapter's folder writes it as well.
+        # In the template itself, so that every tool that loads the adapter writes it too.
         tokenizer.chat_template = "{{ bos_token }}" + str(tokenizer.chat_template)

@@ -1,4 +1,4 @@
-"""Rows become tokens chunk by chunk, in several processes where there are many."""
+"""Tokenize rows in chunks, with several processes if there are many rows."""
 
 import json
 import multiprocessing
@@ -22,21 +22,21 @@ from data.readers.source import Source
 from data.row_report import BAD, CUT, TOO_LONG, RowIssue
 from data.types import IGNORE, BadRow, Example, Message, Row, RowError, TooLongError
 
-SIZE = 2048
-LONGEST = 400
-"""Letters of a reason that are kept."""
-ALONE = 4
-"""Chunks that are made before other processes are started: a small file is done sooner alone."""
-INDEX = ("length", "targets", "question", "content")
-"""What is held of every row; the rest stays on disk until a row is asked for."""
-FEATURES = datasets.Features(
+CHUNK_ROWS = 2048
+MAX_REASON_CHARS = 400
+"""Longer reasons are shortened: they can quote a row."""
+SERIAL_CHUNKS = 4
+"""Chunks that this process tokenizes before it starts others: a small file needs none."""
+INDEX_COLUMNS = ("length", "label_count", "question_hash", "content_hash")
+"""Columns that are held in memory; the others stay on disk."""
+ROW_FEATURES = datasets.Features(
     {
         "ids": datasets.List(datasets.Value("int32")),
         "labels": datasets.List(datasets.Value("int32")),
         "length": datasets.Value("int32"),
-        "targets": datasets.Value("int32"),
-        "question": datasets.Value("int64"),
-        "content": datasets.Value("int64"),
+        "label_count": datasets.Value("int32"),
+        "question_hash": datasets.Value("int64"),
+        "content_hash": datasets.Value("int64"),
         "messages": datasets.Value("string"),
         "file": datasets.Value("string"),
         "line": datasets.Value("int64"),
@@ -44,58 +44,59 @@ FEATURES = datasets.Features(
 )
 
 
-class Chunk(NamedTuple):
-    """Rows in tokens, and those that were cut or left out."""
+class TokenizedChunk(NamedTuple):
+    """The examples of a chunk of rows, and its issues."""
 
-    rows: pyarrow.Table
+    table: pyarrow.Table
     issues: list[RowIssue]
     read: int
+    """Rows read."""
 
 
 @dataclass
 class TokenizeRows:
-    """Makes a chunk of rows as they were read; goes to other processes as a value."""
+    """A picklable function that tokenizes a chunk of rows."""
 
     source: Source
     encoder: Encoder
 
-    def __call__(self, rows: Sequence[Row | BadRow]) -> Chunk:
-        """TokenizeRows a chunk.
+    def __call__(self, rows: Sequence[Row | BadRow]) -> TokenizedChunk:
+        """Tokenize rows.
 
         Raises:
-            DataError: The template does not end an answer.
+            DataError: The template does not end an answer with a special token.
         """
         issues: dict[int, RowIssue] = {}
-        read: dict[int, tuple[Row, list[Message]]] = {}
-        for place, row in enumerate(rows):
+        conversations: dict[int, tuple[Row, list[Message]]] = {}
+        for i, row in enumerate(rows):
             if isinstance(row, BadRow):
-                issues[place] = _issue(BAD, row, row.reason)
+                issues[i] = _issue(BAD, row, row.reason)
                 continue
             try:
-                read[place] = row, to_messages(row, self.source.columns)
+                conversations[i] = row, to_messages(row, self.source.columns)
             except RowError as error:
-                issues[place] = _issue(BAD, row, str(error))
+                issues[i] = _issue(BAD, row, str(error))
         records = []
-        examples = self.encoder.encode_all([messages for _, messages in read.values()])
-        for (place, (row, messages)), example in zip(read.items(), examples, strict=True):
+        examples = self.encoder.encode_all([messages for _, messages in conversations.values()])
+        for (i, (row, messages)), example in zip(conversations.items(), examples, strict=True):
             if isinstance(example, TooLongError):
-                issues[place] = _issue(TOO_LONG, row, str(example), example.tokens)
+                issues[i] = _issue(TOO_LONG, row, str(example), example.tokens)
             elif isinstance(example, RowError):
-                issues[place] = _issue(BAD, row, str(example))
+                issues[i] = _issue(BAD, row, str(example))
             else:
                 if example.cut:
-                    reason = f"the prompt's middle is cut by {example.cut} tokens"
-                    issues[place] = _issue(CUT, row, reason, example.cut)
+                    reason = f"{example.cut} tokens cut from the middle of the prompt"
+                    issues[i] = _issue(CUT, row, reason, example.cut)
                 records.append(_record(row, messages, example))
-        table = pyarrow.Table.from_pylist(records, FEATURES.arrow_schema)
-        return Chunk(table, [issues[place] for place in sorted(issues)], len(rows))
+        table = pyarrow.Table.from_pylist(records, ROW_FEATURES.arrow_schema)
+        return TokenizedChunk(table, [issues[i] for i in sorted(issues)], len(rows))
 
 
 def _issue(kind: str, row: Row | BadRow, reason: str, tokens: int = 0) -> RowIssue:
-    # A row's own keys stand in some reasons, and they may be of any length and hold anything.
-    shown = reason if len(reason) <= LONGEST else f"{reason[:LONGEST]} …"
-    line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in shown)
-    return RowIssue(kind, row.file, row.line, line, tokens)
+    # A reason can quote the row's keys, which may be of any length and hold any character.
+    short = reason if len(reason) <= MAX_REASON_CHARS else f"{reason[:MAX_REASON_CHARS]} …"
+    printable = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in short)
+    return RowIssue(kind, row.file, row.line, printable, tokens)
 
 
 def _record(row: Row, messages: list[Message], example: Example) -> dict[str, Any]:
@@ -103,9 +104,9 @@ def _record(row: Row, messages: list[Message], example: Example) -> dict[str, An
         "ids": example.ids,
         "labels": example.labels,
         "length": len(example.ids),
-        "targets": len(example.labels) - example.labels.count(IGNORE),
-        "question": question_hash(messages),
-        "content": content_hash(messages),
+        "label_count": len(example.labels) - example.labels.count(IGNORE),
+        "question_hash": question_hash(messages),
+        "content_hash": content_hash(messages),
         "messages": json.dumps(messages, ensure_ascii=False),
         "file": row.file,
         "line": row.line,
@@ -113,13 +114,13 @@ def _record(row: Row, messages: list[Message], example: Example) -> dict[str, An
 
 
 def question_hash(messages: Sequence[Message]) -> int:
-    """A number that is equal for questions that differ in case and white space only."""
+    """Return a hash of the first question that ignores case and white space."""
     first = next(message.content for message in messages if message.role == "user")
     return _hash(first.casefold().split())
 
 
 def content_hash(messages: Sequence[Message]) -> int:
-    """A number that is equal for conversations that differ in white space only."""
+    """Return a hash of a conversation that ignores white space."""
     return _hash([word for turn in messages for word in (f"\0{turn.role}", *turn.content.split())])
 
 
@@ -128,40 +129,40 @@ def _hash(words: Sequence[str]) -> int:
     return int.from_bytes(digest, "big", signed=True)
 
 
-def chunks(
+def tokenize_chunks(
     rows: Iterator[Row | BadRow], tokenize: TokenizeRows, processes: int | None = None
-) -> Iterator[Chunk]:
-    """TokenizeRows rows in their order, of which few are held at a time.
+) -> Iterator[TokenizedChunk]:
+    """Yield rows as tokenized chunks, in their order, with few chunks in memory at a time.
 
     Args:
-        rows: As they are read.
-        tokenize: What is done to each chunk of them.
-        processes: How many share the work; None for one a core.
+        rows: The rows, read as they are needed.
+        tokenize: Tokenizes one chunk.
+        processes: The number of processes; None for one per core.
     """
-    read = iter(lambda: list(islice(rows, SIZE)), [])
-    yield from map(tokenize, islice(read, ALONE))
-    following = next(read, None)
+    chunks = iter(lambda: list(islice(rows, CHUNK_ROWS)), [])
+    yield from map(tokenize, islice(chunks, SERIAL_CHUNKS))
+    following = next(chunks, None)
     if following is None:
         return
     processes = processes or _cores()
     if processes == 1:
         yield tokenize(following)
-        yield from map(tokenize, read)
+        yield from map(tokenize, chunks)
         return
-    # A forked process has the libraries loaded; elsewhere than on Linux forking is not safe.
+    # A forked process has the libraries loaded; other systems than Linux cannot fork safely.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(processes, context, _begin, (tokenize,)) as pool:
-        waiting: deque[Future[Chunk]] = deque([pool.submit(_work, following)])
+    with ProcessPoolExecutor(processes, context, _start_worker, (tokenize,)) as pool:
+        pending: deque[Future[TokenizedChunk]] = deque([pool.submit(_run_worker, following)])
         try:
-            # The executor would take in the whole file if it were let.
-            for chunk in read:
-                waiting.append(pool.submit(_work, chunk))
-                if len(waiting) > 2 * processes:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            # The executor's own queue has no limit: it would hold the whole file.
+            for chunk in chunks:
+                pending.append(pool.submit(_run_worker, chunk))
+                if len(pending) > 2 * processes:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
         finally:
-            for future in waiting:
+            for future in pending:
                 future.cancel()
 
 
@@ -171,16 +172,16 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-_tokenise: Callable[[Sequence[Row | BadRow]], Chunk]
+_worker_tokenize: Callable[[Sequence[Row | BadRow]], TokenizedChunk]
 
 
-def _begin(tokenize: TokenizeRows) -> None:
-    """What a process does once."""
-    global _tokenise
-    _tokenise = tokenize
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes share the cores already
+def _start_worker(tokenize: TokenizeRows) -> None:
+    """Prepare a process of the pool."""
+    global _worker_tokenize
+    _worker_tokenize = tokenize
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes already share the cores
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process stops the others
 
 
-def _work(rows: list[Row | BadRow]) -> Chunk:
-    return _tokenise(rows)
+def _run_worker(rows: list[Row | BadRow]) -> TokenizedChunk:
+    return _worker_tokenize(rows)

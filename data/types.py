@@ -1,5 +1,6 @@
-"""What passes between the steps of the data's way: plain values, and tensors only at the end."""
+"""The values that the data steps exchange: plain Python until the last step, then tensors."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
@@ -7,11 +8,11 @@ import torch
 from torch import Tensor
 
 IGNORE = -100
-"""The label of a position that has no part in the loss; torch's cross entropy skips it."""
+"""The label of a position without loss; the default ``ignore_index`` of torch's cross entropy."""
 
 
 class DataError(ValueError):
-    """The data cannot be used as asked; the message says where and what to do."""
+    """The data or an argument cannot be used; the message says where and what to do."""
 
 
 class RowError(DataError):
@@ -19,16 +20,31 @@ class RowError(DataError):
 
 
 class TooLongError(RowError):
-    """One row does not fit into max_length."""
+    """One row has more than ``max_length`` tokens.
+
+    Args:
+        message: The reason.
+        tokens: Tokens over the limit.
+    """
 
     def __init__(self, message: str, tokens: int = 0) -> None:
         super().__init__(message)
         self.tokens = tokens
-        """By how many it is too long."""
+
+
+def check_choice(argument: str, value: str, choices: Sequence[str]) -> None:
+    """Check that an argument has one of two or more values.
+
+    Raises:
+        DataError: It has another value.
+    """
+    if value not in choices:
+        *first, last = choices
+        raise DataError(f"`{argument}` is {value!r}: choose {', '.join(first)} or {last}")
 
 
 class Row(NamedTuple):
-    """One record of a data file, as it stands there."""
+    """One record of a data file, unchanged."""
 
     fields: dict[str, Any]
     file: str
@@ -36,7 +52,7 @@ class Row(NamedTuple):
 
 
 class BadRow(NamedTuple):
-    """A record that could not be used, and why."""
+    """A record that cannot be used, and the reason."""
 
     file: str
     line: int
@@ -47,7 +63,7 @@ class BadRow(NamedTuple):
 
 
 class Message(NamedTuple):
-    """One turn of a conversation; only assistant turns with ``train`` are learned."""
+    """One turn of a conversation; the model learns assistant turns with ``train`` only."""
 
     role: str
     content: str
@@ -55,15 +71,15 @@ class Message(NamedTuple):
 
 
 class Example(NamedTuple):
-    """A row in tokens: labels equal ids where the model is to learn, IGNORE elsewhere."""
+    """A row as tokens: labels equal ids where the model learns, and IGNORE elsewhere."""
 
     ids: list[int]
     labels: list[int]
     cut: int = 0
-    """Tokens taken out of the prompt to fit max_length."""
+    """Tokens removed from the prompt to fit ``max_length``."""
 
 
-@dataclass  # not frozen: Lightning's half precision goes through its fields
+@dataclass  # not frozen: Lightning's half precision assigns to its fields
 class Batch:
     """Rows laid end to end in one sequence, without padding.
 
@@ -81,17 +97,19 @@ class Batch:
     step_labels: int = 0
     """Labeled tokens of the whole optimizer step, over its micro-batches and all ranks."""
     rng_key: int = 0
-    """What chance is seeded by, beside the run's seed: the same whichever rank computes it."""
+    """Seeds dropout together with the run's seed; the same on whichever rank the batch runs."""
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
-        """The same batch on a device."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        """Return the batch on a device."""
+        return self._map_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "Batch":
-        """The same batch in page-locked memory."""
-        return self._each(Tensor.pin_memory)
+        """Return the batch in page-locked memory."""
+        return self._map_tensors(Tensor.pin_memory)
 
-    def _each(self, change: Any) -> "Batch":
+    def _map_tensors(self, function: Callable[[Tensor], Tensor]) -> "Batch":
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        changed = {k: change(v) for k, v in values.items() if isinstance(v, Tensor)}
-        return replace(self, **changed)
+        tensors: dict[str, Any] = {
+            k: function(v) for k, v in values.items() if isinstance(v, Tensor)
+        }
+        return replace(self, **tensors)

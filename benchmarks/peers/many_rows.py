@@ -19,8 +19,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from benchmarks.peers.contender import ROOT
-from data.plan import plan
-from data.store import build
+from data.plan import plan_epoch
+from data.store import build_store
 
 MAX_LENGTH = 512
 TEMPLATE = (
@@ -89,14 +89,21 @@ def measure_here(rows: Path, tokenizer_path: Path) -> dict[str, Any]:
     cpu = sum(os.times()[:4])
     with tempfile.TemporaryDirectory(dir=rows.parent) as cache:
         start = time.perf_counter()
-        store = build(rows, tokenizer, max_length=MAX_LENGTH, processes=1, cache=Path(cache))
+        store = build_store(rows, tokenizer, max_length=MAX_LENGTH, processes=1, cache=Path(cache))
         built = time.perf_counter()
         cpu = sum(os.times()[:4]) - cpu
-        store = build(rows, tokenizer, max_length=MAX_LENGTH, cache=Path(cache))
+        store = build_store(rows, tokenizer, max_length=MAX_LENGTH, cache=Path(cache))
         opened = time.perf_counter()
         own = peak.megabytes
         for epoch in range(3):
-            plan(store.lengths, store.targets, batch_size=8, max_tokens=2048, seed=0, epoch=epoch)
+            plan_epoch(
+                store.lengths,
+                store.label_counts,
+                batch_size=8,
+                max_tokens=2048,
+                seed=0,
+                epoch=epoch,
+            )
         planned = time.perf_counter()
         return {
             "rows": len(store),

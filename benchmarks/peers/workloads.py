@@ -15,8 +15,8 @@ import numpy as np
 
 from benchmarks.peers import rows
 from benchmarks.peers.rows import Step
-from data.plan import plan
-from data.store import Store, build
+from data.plan import plan_epoch
+from data.store import Store, build_store
 from lit.model.base import load_tokenizer
 
 MODEL = "models/SmolLM2-135M-Instruct"
@@ -98,16 +98,16 @@ def prepare(key: str, settings: Settings, steps: int, folder: Path, skip: int = 
             return len(tokenizer(f" {word}", add_special_tokens=False)["input_ids"])
 
         _compose(source[0], workload, count, ROWS_PER_STEP * (steps + 1) + skip)
-    stores = [build(path, tokenizer, max_length=MAX_LENGTH) for path in source]
+    stores = [build_store(path, tokenizer, max_length=MAX_LENGTH) for path in source]
     candidates = [(store, row) for store in stores for row in range(len(store))]
     random.Random(SEED).shuffle(candidates)
     candidates = candidates[skip:]
     lengths = np.array([store.lengths[row] for store, row in candidates])
-    targets = np.array([store.targets[row] for store, row in candidates])
+    targets = np.array([store.label_counts[row] for store, row in candidates])
     taken = rows_needed(lengths, targets, settings, steps)
     data = folder / f"{name}.jsonl"
     _write(data, candidates[:taken])
-    planned = steps_of(build(data, tokenizer, max_length=MAX_LENGTH), settings)[:steps]
+    planned = steps_of(build_store(data, tokenizer, max_length=MAX_LENGTH), settings)[:steps]
     path = folder / f"{name}.json"
     rows.write(path, planned, data=str(data), settings=settings, model=MODEL)
     return path
@@ -126,14 +126,14 @@ def rows_needed(lengths: np.ndarray, targets: np.ndarray, settings: Settings, st
         return steps * settings["batch_size"]
     for taken in range(steps, len(lengths) + 1):
         # The plan begins a further step once these are full.
-        if plan(lengths[:taken], targets[:taken], seed=SEED, **settings).steps > steps:
+        if plan_epoch(lengths[:taken], targets[:taken], seed=SEED, **settings).steps > steps:
             return taken
     raise ValueError(f"{len(lengths)} rows are too few for {steps} steps: ask for fewer")
 
 
 def steps_of(store: Store, settings: Settings) -> list[Step]:
     """Return the steps of the first epoch of our plan."""
-    planned = plan(store.lengths, store.targets, seed=SEED, **settings)
+    planned = plan_epoch(store.lengths, store.label_counts, seed=SEED, **settings)
     examples = (
         [store.example(row) for row in planned.rows(0, micro_step)]
         for micro_step in range(planned.micro_steps)

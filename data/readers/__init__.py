@@ -1,1 +1,1 @@
-"""Rows from files and from the hub, each with its file and line."""
+"""Read rows from files and from the hub, each with its file and line."""

@@ -1,4 +1,4 @@
-"""Read CSV and TSV: every field is text, whatever it spells."""
+"""Read CSV and TSV files; every field is text, also ``NA`` and ``null``."""
 
 import csv
 from collections.abc import Iterator
@@ -7,47 +7,57 @@ from pathlib import Path
 from data.readers.text_file import open_text
 from data.types import BadRow, DataError, Row
 
-# An answer may be longer than the 131,072 characters that the csv module allows by default.
+# An answer can be longer than the csv module's default limit of 131,072 characters.
 csv.field_size_limit(1 << 30)
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
-def separator(path: Path, encoding: str | None = None, told: str | None = None) -> str:
-    """What parts the fields: as told, a tab in ``.tsv``, or what parts the header into most."""
-    if told is not None:
-        if len(told) != 1 or told in '\r\n"':
-            raise DataError(f"data.separator is {told!r}; it must be one character")
-        return told
+def find_separator(path: Path, encoding: str | None = None, separator: str | None = None) -> str:
+    """Return the separator of a CSV or TSV file.
+
+    Args:
+        path: The file.
+        encoding: As in ``open_text``.
+        separator: The answer, if it is given; None for a tab in a ``.tsv`` file, and elsewhere
+            the character that splits the header into the most fields.
+
+    Raises:
+        DataError: ``separator`` is not one character that can separate fields.
+    """
+    if separator is not None:
+        if len(separator) != 1 or separator in '\r\n"':
+            raise DataError(f"`separator` is {separator!r}; it must be one character, such as ;")
+        return separator
     if ".tsv" in (suffix.lower() for suffix in path.suffixes):
         return "\t"
     with open_text(path, encoding, newline="") as file:
         header = next((line for line in file if line.strip()), "")
-    return max(SEPARATORS, key=lambda mark: _fields(header, mark))
+    return max(SEPARATORS, key=lambda candidate: _count_fields(header, candidate))
 
 
-def _fields(line: str, mark: str) -> int:
+def _count_fields(line: str, separator: str) -> int:
     try:
-        return len(next(csv.reader([line], delimiter=mark, strict=True), []))
+        return len(next(csv.reader([line], delimiter=separator, strict=True), []))
     except csv.Error:
         return 0
 
 
-def named(mark: str) -> str:
-    """A separator in words."""
-    return SEPARATORS.get(mark, repr(mark))
+def separator_name(separator: str) -> str:
+    """Return a separator in words."""
+    return SEPARATORS.get(separator, repr(separator))
 
 
-def read_table(
-    path: Path, encoding: str | None = None, told: str | None = None
+def read_csv(
+    path: Path, encoding: str | None = None, separator: str | None = None
 ) -> Iterator[Row | BadRow]:
-    """The records of a CSV or TSV file, by the names in its header.
+    """Yield the records of a CSV or TSV file, with the header's names as keys.
 
     Raises:
-        DataError: The header names a column twice, or a quote never closes.
+        DataError: The header names a column twice, or a quote is not closed.
     """
-    mark = separator(path, encoding, told)
+    separator = find_separator(path, encoding, separator)
     with open_text(path, encoding, newline="") as file:
-        reader = csv.reader(file, delimiter=mark, strict=True)
+        reader = csv.reader(file, delimiter=separator, strict=True)
         header: list[str] | None = None
         while True:
             line = reader.line_num + 1
@@ -57,7 +67,7 @@ def read_table(
                 return
             except csv.Error as error:
                 if header is None or reader.line_num > line:
-                    # Quotes that do not match over lines: the rest cannot be told apart into rows.
+                    # An unclosed quote joins lines: no later row can be recognized.
                     raise DataError(f"{path}:{line}: not CSV from here on: {error}") from None
                 yield BadRow(str(path), line, f"not CSV: {error}")
                 continue
@@ -65,10 +75,10 @@ def read_table(
                 continue
             if header is None:
                 header = [name.strip() for name in values]
-                if twice := {name for name in header if header.count(name) > 1}:
-                    raise DataError(f"{path}:{line}: column {min(twice)!r} is there twice")
+                if repeated := {name for name in header if header.count(name) > 1}:
+                    raise DataError(f"{path}:{line}: column {min(repeated)!r} appears twice")
             elif len(values) != len(header):
-                reason = f"{len(values)} fields where the header has {len(header)}"
+                reason = f"{len(values)} fields, but the header has {len(header)}"
                 yield BadRow(str(path), line, reason)
             else:
                 yield Row(dict(zip(header, values, strict=True)), str(path), line)

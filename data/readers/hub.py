@@ -1,4 +1,4 @@
-"""Read Parquet files and data sets of the hub, through ``datasets``; code of theirs never runs."""
+"""Read Parquet files and data sets of the hub with ``datasets``; their own code is never run."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,32 +13,32 @@ PREFIX = "hub:"
 
 
 def read_parquet(path: Path) -> Iterator[Row | BadRow]:
-    """The records of a Parquet file, numbered from 1; no more is held than a group of them.
+    """Yield the records of a Parquet file, numbered from 1; holds one row group in memory.
 
     Raises:
-        DataError: The file is no Parquet.
+        DataError: The file is not Parquet.
     """
     try:
         for number, fields in enumerate(
             datasets.Dataset.from_parquet(str(path), streaming=True), 1
         ):
-            yield Row(_whole(fields), str(path), number)
+            yield Row(_without_null_fields(fields), str(path), number)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: not Parquet: {_first_line(error)}") from None
 
 
 def read_hub(name: str) -> Iterator[Row | BadRow]:
-    """The records of ``hub:OWNER/NAME``, with ``:SPLIT`` and ``:CONFIG`` behind it if need be.
+    """Yield the records of ``hub:OWNER/NAME``, optionally with ``:SPLIT`` or ``:SPLIT:CONFIG``.
 
     Raises:
         DataError: There is no such data set, or the hub cannot be reached.
     """
-    for number, fields in enumerate(load(name), 1):
-        yield Row(_whole(fields), name, number)
+    for number, fields in enumerate(load_hub(name), 1):
+        yield Row(_without_null_fields(fields), name, number)
 
 
-def load(name: str) -> datasets.Dataset:
-    """A data set of the hub, downloaded once.
+def load_hub(name: str) -> datasets.Dataset:
+    """Return a data set of the hub; it is downloaded once.
 
     Raises:
         DataError: There is no such data set, or the hub cannot be reached.
@@ -47,25 +47,25 @@ def load(name: str) -> datasets.Dataset:
     split, _, config = rest.partition(":")
     try:
         if not repository:
-            raise ValueError("it has no name")
+            raise ValueError("the name is empty")
         return datasets.load_dataset(repository, config or None, split=split or "train")
     except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as error:
         raise DataError(
-            f"data.path is {name}, which cannot be had: {_first_line(error)}. It is read as "
-            "hub:OWNER/NAME:SPLIT:CONFIG; a data set that lies here is named by its file or folder"
+            f"{name} cannot be loaded: {_first_line(error)}. Write it as "
+            "hub:OWNER/NAME:SPLIT:CONFIG; for data on this machine, give the file or folder"
         ) from None
 
 
-def _whole(fields: dict[str, Any]) -> dict[str, Any]:
-    """A record without the nulls by which a table writes what an object inside does not have."""
-    return {name: _given(value) for name, value in fields.items()}
+def _without_null_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    """Remove nulls inside nested objects: a table writes one for each field an object lacks."""
+    return {name: _drop_nulls(value) for name, value in fields.items()}
 
 
-def _given(value: Any) -> Any:
+def _drop_nulls(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _given(inner) for key, inner in value.items() if inner is not None}
+        return {key: _drop_nulls(inner) for key, inner in value.items() if inner is not None}
     if isinstance(value, list):
-        return [_given(inner) for inner in value]
+        return [_drop_nulls(inner) for inner in value]
     return value
 
 

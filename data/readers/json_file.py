@@ -1,4 +1,4 @@
-"""Read JSONL, an object a line, and JSON, a list of objects."""
+"""Read JSONL, one object per line, and JSON, a list of objects."""
 
 import json
 from collections.abc import Iterator
@@ -11,82 +11,82 @@ from data.types import BadRow, DataError, Row
 BLOCK = 1 << 20
 
 
-class Objects(json.JSONDecoder):
-    """A JSON decoder that remembers a key which an object of the last value has twice."""
+class ObjectDecoder(json.JSONDecoder):
+    """A JSON decoder that notices an object with the same key twice."""
 
     def __init__(self) -> None:
-        super().__init__(object_pairs_hook=self._object)
-        self._twice: str | None = None
+        super().__init__(object_pairs_hook=self._build_object)
+        self._repeated_key: str | None = None
 
-    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def _build_object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         fields = dict(pairs)
         if len(fields) < len(pairs):
             names = [name for name, _ in pairs]
-            self._twice = next(name for name in names if names.count(name) > 1)
+            self._repeated_key = next(name for name in names if names.count(name) > 1)
         return fields
 
-    def row(self, value: Any, path: Path, line: int) -> Row | BadRow:
-        """The value just decoded, as a row."""
-        # Python would take the last of the two, and nobody would know.
-        twice, self._twice = self._twice, None
+    def to_row(self, value: Any, path: Path, line: int) -> Row | BadRow:
+        """Return the value that was just decoded as a row."""
+        # Python's decoder silently keeps the last of two equal keys.
+        repeated_key, self._repeated_key = self._repeated_key, None
         if not isinstance(value, dict):
             return BadRow(str(path), line, f"not an object but a {type(value).__name__}")
-        if twice is not None:
-            return BadRow(str(path), line, f"{twice}: this key is there twice")
+        if repeated_key is not None:
+            return BadRow(str(path), line, f"{repeated_key}: this key appears twice")
         return Row(value, str(path), line)
 
 
-def read_lines(path: Path, encoding: str | None = None) -> Iterator[Row | BadRow]:
-    """The objects of a JSONL file; a broken line is one bad row."""
-    objects = Objects()
+def read_jsonl(path: Path, encoding: str | None = None) -> Iterator[Row | BadRow]:
+    """Yield the objects of a JSONL file; a broken line is one bad row."""
+    decoder = ObjectDecoder()
     with open_text(path, encoding) as file:
         for number, line in enumerate(file, 1):
             text = line.strip()
             if not text:
                 continue
             try:
-                value = objects.decode(text)
+                value = decoder.decode(text)
             except RecursionError:
                 yield BadRow(str(path), number, "not JSON: nested too deeply")
             except ValueError as error:
-                # The decoder's own line number is within this one line.
+                # The decoder counts lines within this one line: only its column is useful.
                 reason = f"{getattr(error, 'msg', error)} at column {getattr(error, 'colno', 1)}"
                 yield BadRow(str(path), number, f"not JSON: {reason}")
             else:
-                yield objects.row(value, path, number)
+                yield decoder.to_row(value, path, number)
 
 
-def read_list(path: Path, encoding: str | None = None) -> Iterator[Row | BadRow]:
-    """The objects of a JSON list, of which no more is held than one and a block of text.
+def read_json(path: Path, encoding: str | None = None) -> Iterator[Row | BadRow]:
+    """Yield the objects of a JSON list; holds one object and one block of text in memory.
 
     Raises:
-        DataError: The file holds no list, or is broken: then nothing behind can be told apart.
+        DataError: The file does not hold a list, or is broken: no later object can be recognized.
     """
-    objects = Objects()
+    decoder = ObjectDecoder()
     with open_text(path, encoding) as file:
         window = _Window(file)
-        first = window.skip()
+        first = window.skip_space()
         if not first:
             return
         if first != "[":
             raise DataError(
-                f"{path} must hold a list of objects; for one object a line, use .jsonl"
+                f"{path} must hold a list of objects; for one object per line, use .jsonl"
             )
-        window.place += 1
+        window.position += 1
         try:
-            if window.skip() == "]":
+            if window.skip_space() == "]":
                 return
             while True:
-                yield objects.row(window.value(objects), path, window.line)
-                end = window.skip()
+                yield decoder.to_row(window.decode(decoder), path, window.line)
+                end = window.skip_space()
                 if end not in (",", "]"):
-                    raise json.JSONDecodeError("Expecting ',' or ']'", window.text, window.place)
-                window.place += 1
+                    raise json.JSONDecodeError("Expecting ',' or ']'", window.text, window.position)
+                window.position += 1
                 if end == "]":
                     break
-                window.skip()
-            if window.skip():
-                raise json.JSONDecodeError("Extra data", window.text, window.place)
+                window.skip_space()
+            if window.skip_space():
+                raise json.JSONDecodeError("Extra data", window.text, window.position)
         except json.JSONDecodeError as error:
             line = window.line + window.text.count("\n", window.counted, error.pos)
             raise DataError(f"{path}:{line}: not JSON: {error.msg}") from None
@@ -95,50 +95,59 @@ def read_list(path: Path, encoding: str | None = None) -> Iterator[Row | BadRow]
 
 
 class _Window:
-    """The part of a text that is held: a place in it, and the line there."""
+    """The part of a file's text that is in memory, with a position in it.
+
+    Attributes:
+        text: The part of the text.
+        position: The index of the next character to read.
+        line: The line of the file at index ``counted``.
+        counted: Newlines before this index are counted in ``line``.
+        at_end: Whether the file has no more text.
+    """
 
     def __init__(self, file: TextIO) -> None:
-        self.file, self.text, self.place = file, "", 0
+        self.file, self.text, self.position = file, "", 0
         self.line, self.counted = 1, 0
-        self.ended = False
+        self.at_end = False
 
-    def more(self) -> None:
-        """Hold a block more; what lies before the place is let go."""
-        # A value longer than a block is decoded anew each time: doubling keeps that rare.
-        block = self.file.read(max(BLOCK, len(self.text) - self.place))
-        self._count()
-        self.text = self.text[self.place :] + block
-        self.place = self.counted = 0
-        self.ended = not block
-
-    def skip(self) -> str:
-        """Go to the next character that is no white space; empty at the end."""
+    def skip_space(self) -> str:
+        """Move to the next character that is not white space and return it; empty at the end."""
         while True:
-            while self.place < len(self.text) and self.text[self.place] in " \t\r\n":
-                self.place += 1
-            if self.place < len(self.text) or self.ended:
+            while self.position < len(self.text) and self.text[self.position] in " \t\r\n":
+                self.position += 1
+            if self.position < len(self.text) or self.at_end:
                 break
-            self.more()
-        self._count()
-        return self.text[self.place : self.place + 1]
+            self._read_more()
+        self._count_lines()
+        return self.text[self.position : self.position + 1]
 
-    def value(self, decoder: json.JSONDecoder) -> Any:
-        """Decode the value at the place, and go behind it."""
+    def decode(self, decoder: json.JSONDecoder) -> Any:
+        """Decode the value at the position and move behind it."""
         while True:
             try:
-                value, end = decoder.raw_decode(self.text, self.place)
+                value, end = decoder.raw_decode(self.text, self.position)
             except json.JSONDecodeError as error:
-                # What was cut off by the window's end faults there, or where its text began.
+                # A value cut off by the window's end gives an error near that end, or
+                # "Unterminated string" at the string's start. Any other error is real.
                 inside = error.pos < len(self.text) - 16
-                if self.ended or (inside and "Unterminated" not in error.msg):
+                if self.at_end or (inside and "Unterminated" not in error.msg):
                     raise
             else:
-                # A number may go on behind the window.
-                if self.ended or end < len(self.text):
-                    self.place = end
+                # A number at the window's end may continue behind it.
+                if self.at_end or end < len(self.text):
+                    self.position = end
                     return value
-            self.more()
+            self._read_more()
 
-    def _count(self) -> None:
-        self.line += self.text.count("\n", self.counted, self.place)
-        self.counted = self.place
+    def _read_more(self) -> None:
+        """Drop the text before the position and read another block."""
+        # A value longer than a block is decoded again each time; doubling keeps that rare.
+        block = self.file.read(max(BLOCK, len(self.text) - self.position))
+        self._count_lines()
+        self.text = self.text[self.position :] + block
+        self.position = self.counted = 0
+        self.at_end = not block
+
+    def _count_lines(self) -> None:
+        self.line += self.text.count("\n", self.counted, self.position)
+        self.counted = self.position

@@ -1,4 +1,4 @@
-"""Read rows, each with its file and line, from wherever they lie."""
+"""Read rows, each with its file and line, from files, folders and the hub."""
 
 import hashlib
 import os
@@ -6,24 +6,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data.readers.csv_file import named, read_table, separator
-from data.readers.hub import PREFIX, load, read_hub, read_parquet
-from data.readers.json_file import read_lines, read_list
+from data.readers.csv_file import find_separator, read_csv, separator_name
+from data.readers.hub import PREFIX, load_hub, read_hub, read_parquet
+from data.readers.json_file import read_json, read_jsonl
 from data.types import BadRow, DataError, Row
 
-TEXTS = (".jsonl", ".json", ".csv", ".tsv")
-SUFFIXES = (*TEXTS, ".parquet")
+TEXT_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")
+SUFFIXES = (*TEXT_SUFFIXES, ".parquet")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where rows come from, and how they are written there.
+    """The files or data sets to read, and how they are written.
 
     Args:
         path: A file, a folder of files, ``hub:OWNER/NAME``, or several of these.
-        encoding: Of text files; None for UTF-8, or what their byte order mark says.
-        separator: Of CSV files; None to find it in the header.
-        columns: The file's name for a field, by ours.
+        encoding: The encoding of text files; None for UTF-8, or the one that the file's byte
+            order mark names.
+        separator: The separator of CSV files; None to find it in the header.
+        columns: The file's name for each field, like ``{"prompt": "question_text"}``.
     """
 
     path: str | Path | Sequence[str | Path]
@@ -44,60 +45,62 @@ class Source:
         return [self.path] if isinstance(self.path, str | Path) else list(self.path)
 
     def parts(self) -> list[str]:
-        """Every file and hub data set, in order.
+        """Return every file and hub data set, in order.
 
         Raises:
-            DataError: One does not exist, or is of no known kind.
+            DataError: One does not exist, is of an unknown type, or is listed twice.
         """
         parts = [part for path in self._paths for part in _expand(str(path))]
         if not parts:
-            raise DataError("data.path names no file")
-        if twice := {part for part in parts if parts.count(part) > 1}:
-            raise DataError(f"data.path names {min(twice)} twice")
+            raise DataError("`path` is empty: give at least one file")
+        if repeated := {part for part in parts if parts.count(part) > 1}:
+            raise DataError(f"{min(repeated)} is listed twice: list every file once")
         return parts
 
     def read(self, part: str) -> Iterator[Row | BadRow]:
-        """The records of one part; a broken one comes as a BadRow.
+        """Yield the records of one part; a broken one comes as a BadRow.
 
-        Memory does not grow with the file.
+        The memory needed does not grow with the file.
 
         Raises:
-            DataError: The file is empty, in another encoding, or broken beyond the record.
+            DataError: The file is empty, in another encoding, or broken so that later records
+                cannot be recognized.
         """
         empty = True
         for row in self._records(part):
             empty = False
             yield row
         if empty:
-            raise DataError(f"{part} holds no rows: it needs questions with their answers")
+            raise DataError(f"{part} holds no rows: add questions with their answers")
 
     def _records(self, part: str) -> Iterator[Row | BadRow]:
         if part.startswith(PREFIX):
             return read_hub(part)
-        path, kind = Path(part), _kind(part)
-        if kind == ".parquet":
+        path, file_type = Path(part), _file_type(part)
+        if file_type == ".parquet":
             return read_parquet(path)
-        if kind == ".jsonl":
-            return read_lines(path, self.encoding)
-        if kind == ".json":
-            return read_list(path, self.encoding)
-        return read_table(path, self.encoding, self.separator)
+        if file_type == ".jsonl":
+            return read_jsonl(path, self.encoding)
+        if file_type == ".json":
+            return read_json(path, self.encoding)
+        return read_csv(path, self.encoding, self.separator)
 
-    def described(self, part: str) -> str:
-        """How a part is read, where that had to be found out."""
-        if part.startswith(PREFIX) or _kind(part) != ".csv":
-            return part
-        return f"{part}, parted by {named(separator(Path(part), self.encoding, self.separator))}"
+    def describe_separator(self, part: str) -> str:
+        """Return the name of a CSV file with its separator; empty for other parts."""
+        if part.startswith(PREFIX) or _file_type(part) != ".csv":
+            return ""
+        separator = find_separator(Path(part), self.encoding, self.separator)
+        return f"{part}, separated by {separator_name(separator)}"
 
     def fingerprint(self) -> str:
-        """Equal for equal rows read in the same way."""
+        """Return a hash of the content of all parts and of how they are read."""
         digest = hashlib.sha256(
             repr([self.encoding, self.separator, sorted(self.columns.items())]).encode()
         )
         for part in self.parts():
             digest.update(part.encode())
             if part.startswith(PREFIX):
-                digest.update(load(part)._fingerprint.encode())
+                digest.update(load_hub(part)._fingerprint.encode())
                 continue
             with open(part, "rb") as file:
                 while block := file.read(1 << 20):
@@ -109,7 +112,7 @@ def read(source: Source | str | Path) -> Iterator[Row | BadRow]:
     """Yield each record of a source; a broken one comes as a BadRow.
 
     Raises:
-        DataError: A file is missing, empty, in another encoding, or of another kind.
+        DataError: A file is missing, empty, in another encoding, or of an unknown type.
     """
     if not isinstance(source, Source):
         source = Source(source)
@@ -117,35 +120,41 @@ def read(source: Source | str | Path) -> Iterator[Row | BadRow]:
         yield from source.read(part)
 
 
-def _kind(name: str) -> str:
-    """The suffix that says how a file is written; empty where none does."""
+def _file_type(name: str) -> str:
+    """Return the suffix that tells how a file is written, without ``.gz``; empty if unknown."""
     path = Path(name.lower())
-    if path.suffix == ".gz" and Path(path.stem).suffix in TEXTS:
+    if path.suffix == ".gz" and Path(path.stem).suffix in TEXT_SUFFIXES:
         return Path(path.stem).suffix
     return path.suffix if path.suffix in SUFFIXES else ""
 
 
 def _expand(name: str) -> list[str]:
+    """Return the files of a folder, or the name itself."""
     path = Path(name)
     if name.startswith(PREFIX):
         return [name]
     if path.is_dir():
-        files = sorted(str(file) for file in path.iterdir() if file.is_file() and _kind(file.name))
+        files = sorted(str(file) for file in path.iterdir() if _is_data_file(file))
         if not files:
             raise DataError(f"{name} is a folder without {', '.join(SUFFIXES)} files")
         return files
     if not path.is_file():
-        raise DataError(f"{name} does not exist{_neighbours(path)}")
-    if not _kind(name):
+        raise DataError(f"{name} does not exist{_list_neighbors(path)}")
+    if not _file_type(name):
         raise DataError(
-            f"{name}: the name must end in one of {', '.join(SUFFIXES)}; all but the last may have "
-            ".gz behind it"
+            f"{name}: the name must end in one of {', '.join(SUFFIXES)}; all but the last may be "
+            "followed by .gz"
         )
     return [name]
 
 
-def _neighbours(path: Path) -> str:
+def _is_data_file(path: Path) -> bool:
+    return path.is_file() and bool(_file_type(path.name))
+
+
+def _list_neighbors(path: Path) -> str:
+    """Return the second half of an error about a missing file: which files there are."""
     if not path.parent.is_dir():
         return f", nor does {path.parent}"
-    names = sorted(file.name for file in path.parent.iterdir() if _kind(file.name))
+    names = sorted(file.name for file in path.parent.iterdir() if _file_type(file.name))
     return f"; {path.parent} has {', '.join(names[:8])}" if names else ""

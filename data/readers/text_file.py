@@ -1,4 +1,4 @@
-"""A file's bytes become text: gzip, byte order marks, and a refusal to guess an encoding."""
+"""Open a file as text: gzip, byte order marks, and an error instead of a guessed encoding."""
 
 import codecs
 import gzip
@@ -13,19 +13,19 @@ import charset_normalizer
 
 from data.types import DataError
 
-# A UTF-32 mark begins as a UTF-16 one does, so it is looked for first.
-MARKS = {
+# UTF-32 comes first: its mark begins with the one of UTF-16.
+BYTE_ORDER_MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-LIKELY = [
+LIKELY_ENCODINGS = [
     *("cp1251", "cp1252", "koi8_r", "cp866", "cp1250", "cp1253", "cp1254"),
     *("shift_jis", "euc_jp", "gb18030", "big5", "euc_kr"),
 ]
-"""What texts that are not UTF-8 are written in; more would make the guess worse."""
+"""Common encodings other than UTF-8; a longer list gives worse guesses."""
 BLOCK = 1 << 16
 
 
@@ -33,11 +33,11 @@ BLOCK = 1 << 16
 def open_text(
     path: Path, encoding: str | None = None, newline: str | None = None
 ) -> Iterator[TextIO]:
-    """A file as text; what goes wrong inside becomes one line on what to do.
+    """Open a file as text; errors while reading become one line that says what to do.
 
     Args:
-        path: The file; one that ends in ``.gz`` is unpacked as it is read.
-        encoding: None for what its byte order mark says, and UTF-8 without one.
+        path: The file; ``.gz`` files are decompressed while they are read.
+        encoding: None for the encoding of the byte order mark, or UTF-8 without one.
         newline: As in ``open``.
 
     Raises:
@@ -45,12 +45,12 @@ def open_text(
     """
     try:
         with _open_bytes(path) as file:
-            chosen = _encoding(path, file.peek(BLOCK)[:BLOCK], encoding)
+            chosen = _choose_encoding(path, file.peek(BLOCK)[:BLOCK], encoding)
             yield TextIOWrapper(file, encoding=chosen, newline=newline)
     except UnicodeDecodeError:
-        raise DataError(_misfit(path, chosen)) from None
+        raise DataError(_describe_wrong_encoding(path, chosen)) from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: not a whole gzip file: {error}") from None
+        raise DataError(f"{path}: not a complete gzip file: {error}") from None
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from None
 
@@ -62,33 +62,40 @@ def _open_bytes(path: Path) -> BufferedReader:
     return BufferedReader(file, BLOCK)  # type: ignore[arg-type]
 
 
-def _encoding(path: Path, head: bytes, asked: str | None) -> str:
-    if asked:
+def _choose_encoding(path: Path, head: bytes, encoding: str | None) -> str:
+    """Return the encoding of a file that begins with these bytes.
+
+    Raises:
+        DataError: ``encoding`` is unknown or contradicts the byte order mark, or the file looks
+            like UTF-16 without a mark.
+    """
+    if encoding:
         try:
-            codecs.lookup(asked)
-            "".encode(asked)
+            codecs.lookup(encoding)
+            "".encode(encoding)
         except LookupError:
             raise DataError(
-                f"data.encoding is {asked!r}, which is none; utf-8, cp1251, utf-16 are some"
+                f"`encoding` is {encoding!r}, which is no text encoding: choose for example utf-8, "
+                "cp1251 or utf-16"
             ) from None
-    marked = next((name for mark, name in MARKS.items() if head.startswith(mark)), None)
+    marked = next((name for mark, name in BYTE_ORDER_MARKS.items() if head.startswith(mark)), None)
     if marked:
         plain = marked.removesuffix("-sig")
-        if asked and not codecs.lookup(asked).name.startswith(plain):
+        if encoding and not codecs.lookup(encoding).name.startswith(plain):
             raise DataError(
-                f"{path} begins with the mark of {plain.upper()}, but data.encoding is {asked}: "
-                "leave data.encoding away"
+                f"{path} begins with the byte order mark of {plain.upper()}, but `encoding` is "
+                f"{encoding}: leave `encoding` out"
             )
         return marked
-    # Latin letters in UTF-16 are letter and NUL in turn, which is valid UTF-8 too.
-    if not asked and head.count(0) * 4 > len(head):
+    # In UTF-16 every second byte of Latin text is NUL, which is valid UTF-8 too.
+    if not encoding and head.count(0) * 4 > len(head):
         likely = "utf-16-le" if head[1::2].count(0) > head[::2].count(0) else "utf-16-be"
-        raise DataError(f"{path} holds NUL bytes, so it is likely {likely}: {_way_out(likely)}")
-    return asked or "utf-8"
+        raise DataError(f"{path} contains NUL bytes, so it is likely {likely}: {_advice(likely)}")
+    return encoding or "utf-8"
 
 
-def _misfit(path: Path, encoding: str) -> str:
-    """What to say of a file that is not in its encoding; reads it again up to the first fault."""
+def _describe_wrong_encoding(path: Path, encoding: str) -> str:
+    """Read a file again up to the first byte that is not in its encoding; return the message."""
     decoder = codecs.getincrementaldecoder(encoding)()
     line = 1
     with _open_bytes(path) as file:
@@ -98,32 +105,36 @@ def _misfit(path: Path, encoding: str) -> str:
             except UnicodeDecodeError as error:
                 good, rest = error.object[: error.start], error.object[error.start :]
                 line += good.decode(encoding, "ignore").count("\n")
-                said = f"{path}:{line}: not {_name(encoding)}"
-                begin = good[good.rfind(b"\n") + 1 :]
-                text = (begin + rest[:4096]).decode(encoding, "replace")
-                # Hardly any text of another encoding is letters of this one by accident.
+                message = f"{path}:{line}: not {_display_name(encoding)}"
+                line_start = good[good.rfind(b"\n") + 1 :]
+                text = (line_start + rest[:4096]).decode(encoding, "replace")
+                # Text in another encoding hardly ever decodes to letters of this one by chance:
+                # mostly valid letters mean the right encoding with a damaged byte.
                 if text.count("\ufffd") < sum(letter > "\x7f" for letter in text) / 2:
-                    return f"{said}: a damaged character in column {text.index(chr(0xFFFD)) + 1}"
-                return said + _guess(begin, rest)
-    return f"{path}:{line}: not {_name(encoding)}: it ends within a character; mend its end"
+                    return f"{message}: a damaged character in column {text.index(chr(0xFFFD)) + 1}"
+                return message + _guess_encodings(line_start, rest)
+    return (
+        f"{path}:{line}: not {_display_name(encoding)}: the file ends inside a character, so it "
+        "may be cut off"
+    )
 
 
-def _guess(begin: bytes, rest: bytes) -> str:
-    """The likely encodings, each with how the faulty line reads in it."""
-    found = charset_normalizer.from_bytes(begin + rest[:4096], cp_isolation=LIKELY)
-    line = begin + rest.partition(b"\n")[0]
+def _guess_encodings(line_start: bytes, rest: bytes) -> str:
+    """Return the likely encodings, each with the faulty line as it reads in it, and advice."""
+    matches = charset_normalizer.from_bytes(line_start + rest[:4096], cp_isolation=LIKELY_ENCODINGS)
+    line = line_start + rest.partition(b"\n")[0]
     readings: dict[str, str] = {}
-    for match in found:
+    for match in matches:
         readings.setdefault(line.decode(match.encoding, "replace").strip()[:60], match.encoding)
     if not readings:
-        return "; save it as UTF-8, or set data.encoding"
+        return ": save it as UTF-8, or set `encoding`"
     likely = [f"{name} ({text})" for text, name in list(readings.items())[:2]]
-    return f" but likely {' or '.join(likely)}: {_way_out(next(iter(readings.values())))}"
+    return f" but likely {' or '.join(likely)}: {_advice(next(iter(readings.values())))}"
 
 
-def _way_out(likely: str) -> str:
-    return f"set data.encoding to {likely}, or save it as UTF-8"
+def _advice(encoding: str) -> str:
+    return f"set `encoding` to {encoding}, or save the file as UTF-8"
 
 
-def _name(encoding: str) -> str:
+def _display_name(encoding: str) -> str:
     return encoding.removesuffix("-sig").upper() if encoding.startswith("utf") else encoding

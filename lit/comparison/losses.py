@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from data.batch import collate
-from data.plan import plan
+from data.plan import plan_epoch
 from data.types import IGNORE, Example
 from lit.model.attention import pack
 from lit.model.generation import use_model
@@ -65,7 +65,7 @@ def measure_losses(
     """
     lengths = np.array([len(example.ids) for example in examples])
     labels = np.array([sum(x != IGNORE for x in example.labels) for example in examples])
-    batches = plan(
+    batches = plan_epoch(
         lengths, labels, batch_size=len(examples), max_tokens=max(MAX_TOKENS, int(lengths.max()))
     )
     before = model.config._attn_implementation

@@ -43,7 +43,7 @@ def forecast(arguments: Arguments) -> Forecast:
         warmup=warmup_steps(arguments.model.warmup, steps),
         first=data.plans.epoch(0),
         tokens=int(data.store.lengths[data.train_rows].sum()),
-        labels=int(data.store.targets[data.train_rows].sum()),
+        labels=int(data.store.label_counts[data.train_rows].sum()),
     )
 
 
@@ -51,4 +51,4 @@ def largest_micro_batch(arguments: Arguments, forecast: Forecast) -> tuple[list[
     """Return the row lengths and the label count of the run's micro-batch with the most tokens."""
     data = arguments.datamodule
     rows = data.train_rows[data.plans.largest(forecast.epochs or 1)]
-    return data.store.lengths[rows].tolist(), int(data.store.targets[rows].sum())
+    return data.store.lengths[rows].tolist(), int(data.store.label_counts[rows].sum())

@@ -32,7 +32,7 @@ SAMPLED_ROWS = 2000
 def check_lengths(arguments: Arguments, forecast: Forecast) -> Iterator[Finding]:
     """Find rows that are longer than max_length, or than the model supports."""
     data, limit = arguments.datamodule, arguments.config.data.max_length
-    beyond, read = data.store.report.beyond(), data.store.report.read
+    beyond, read = data.store.report.excess_tokens(), data.store.report.read
     if len(beyond) > MAX_SHORTENED * read:
         fits_all, fits_most = (
             LENGTH_STEP * math.ceil((limit + np.quantile(beyond, share)) / LENGTH_STEP)

@@ -49,7 +49,7 @@ def rows_digest(data: QADataModule) -> Settings:
         ("data.val_path", data.val, data.val_rows),
     ):
         digest = hashlib.sha256()
-        for column in (store.contents, store.lengths, store.targets):
+        for column in (store.content_hashes, store.lengths, store.label_counts):
             digest.update(np.ascontiguousarray(column[rows]).tobytes())
         digests[f"{name} (rows)"] = f"{len(rows)} rows, digest {digest.hexdigest()[:12]}"
     return digests

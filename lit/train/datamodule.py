@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from data.batch import collate
 from data.epoch_plans import EpochPlans
 from data.loader import MicroBatches, MicroStepSampler
-from data.plan import plan
+from data.plan import plan_epoch
 from data.template import choose_template
 from data.types import IGNORE, Batch, DataError, Message
 from lit.model.base import load_tokenizer
@@ -76,7 +76,7 @@ class QADataModule(L.LightningDataModule):
         super().__init__()
         from data.readers.source import Source
         from data.split import split_train_val
-        from data.store import build
+        from data.store import build_store
 
         self.source = Source(path, encoding, separator, columns or {})
         self.val_source = replace(self.source, path=val_path) if val_path else None
@@ -85,11 +85,11 @@ class QADataModule(L.LightningDataModule):
         self.group_by_length = group_by_length
         self.num_workers, self.seed = num_workers, seed
         self._build = partial(
-            build, max_length=max_length, truncation=truncation, on_bad_row=on_bad_row
+            build_store, max_length=max_length, truncation=truncation, on_bad_row=on_bad_row
         )
         self._split = partial(
             split_train_val,
-            fraction=val_fraction,
+            val_fraction=val_fraction,
             seed=seed,
             near_duplicates=near_duplicates,
             on_duplicate=on_duplicate,
@@ -111,11 +111,11 @@ class QADataModule(L.LightningDataModule):
         split = self._split(train, val)
         self.val, self.overlap = split.val, split.overlap
         self.train_rows, self.val_rows = split.train_rows, split.val_rows
-        if not train.targets[self.train_rows].any():
+        if not train.label_counts[self.train_rows].any():
             raise DataError(
                 f"no training row of {self.source} has a labeled token: raise `max_length`"
             )
-        if len(self.val_rows) and not self.val.targets[self.val_rows].any():
+        if len(self.val_rows) and not self.val.label_counts[self.val_rows].any():
             raise DataError(
                 "no validation row has a labeled token, so there is no loss to compute: raise "
                 "`max_length`, or give other rows as `val_path`"
@@ -134,7 +134,7 @@ class QADataModule(L.LightningDataModule):
         """The plan of each epoch; available after ``setup`` and with a trainer."""
         return EpochPlans(
             self.store.lengths[self.train_rows],
-            self.store.targets[self.train_rows],
+            self.store.label_counts[self.train_rows],
             batch_size=self.batch_size,
             max_tokens=self.max_tokens,
             group_by_length=self.group_by_length,
@@ -148,7 +148,7 @@ class QADataModule(L.LightningDataModule):
         epochs, most = self._trainer.max_epochs, self._trainer.max_steps
         if epochs is None or epochs < 0:
             return most
-        steps = self.plans.step_map.steps(epochs)
+        steps = self.plans.step_map.total_steps(epochs)
         return steps if most < 0 else min(steps, most)
 
     def train_dataloader(self) -> DataLoader:
@@ -164,9 +164,9 @@ class QADataModule(L.LightningDataModule):
         """Return all held-out rows, in the order of the file."""
         if not len(self.val_rows):
             return []
-        planned = plan(
+        planned = plan_epoch(
             self.val.lengths[self.val_rows],
-            self.val.targets[self.val_rows],
+            self.val.label_counts[self.val_rows],
             batch_size=self.batch_size,
             max_tokens=self.max_tokens,
             world_size=self._trainer.world_size,

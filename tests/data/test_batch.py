@@ -1,4 +1,4 @@
-"""A flat batch holds its rows end to end."""
+"""A flat batch contains its rows end to end."""
 
 from dataclasses import fields
 
@@ -19,31 +19,31 @@ def rows_of(lengths: tuple[int, ...]) -> list[Example]:
 
 
 @pytest.mark.parametrize("lengths", LENGTHS)
-def test_rows_stand_between_the_borders_with_positions_from_zero(lengths: tuple[int, ...]) -> None:
+def test_rows_lie_between_cu_seqlens_with_positions_from_zero(lengths: tuple[int, ...]) -> None:
     examples = rows_of(lengths)
     batch = collate(examples)
-    borders = batch.cu_seqlens.tolist()
-    assert len(borders) == len(examples) + 1
-    assert (borders[0], borders[-1]) == (0, sum(lengths))
+    cu_seqlens = batch.cu_seqlens.tolist()
+    assert len(cu_seqlens) == len(examples) + 1
+    assert (cu_seqlens[0], cu_seqlens[-1]) == (0, sum(lengths))
     for row, example in enumerate(examples):
-        place = slice(borders[row], borders[row + 1])
-        assert batch.input_ids[0, place].tolist() == example.ids
-        assert batch.labels[0, place].tolist() == example.labels
-        assert batch.position_ids[0, place].tolist() == list(range(lengths[row]))
+        tokens = slice(cu_seqlens[row], cu_seqlens[row + 1])
+        assert batch.input_ids[0, tokens].tolist() == example.ids
+        assert batch.labels[0, tokens].tolist() == example.labels
+        assert batch.position_ids[0, tokens].tolist() == list(range(lengths[row]))
 
 
 @pytest.mark.parametrize("lengths", LENGTHS)
-def test_a_batch_has_no_padding_and_the_types_that_models_take(lengths: tuple[int, ...]) -> None:
+def test_a_batch_has_no_padding_and_the_types_that_models_expect(lengths: tuple[int, ...]) -> None:
     batch = collate(rows_of(lengths), step_labels=7)
     for tensor in (batch.input_ids, batch.labels, batch.position_ids):
         assert tensor.shape == (1, sum(lengths))
         assert tensor.dtype == torch.int64
-    assert batch.cu_seqlens.dtype == torch.int32  # what attention over packed rows takes
+    assert batch.cu_seqlens.dtype == torch.int32  # as variable-length attention kernels expect
     assert (batch.max_seqlen, batch.step_labels) == (max(lengths), 7)
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
-def test_a_batch_moves_whole(device: str) -> None:
+def test_a_batch_moves_to_a_device_with_all_its_tensors(device: str) -> None:
     batch = collate(rows_of((2, 3)), step_labels=5)
     moved = batch.to(torch.device(device))
     assert isinstance(moved, Batch)

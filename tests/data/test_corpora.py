@@ -24,12 +24,12 @@ GENERAL = "general.ru-en.txt"
 
 
 def conversations_of(name: str) -> dict[str, list[Message]]:
-    """Every row's conversation by file:line; a bad row fails the test."""
-    found = {}
+    """Return every row's conversation by file:line; a bad row fails the test."""
+    conversations = {}
     for row in read(FOLDER / name):
         assert isinstance(row, Row), row
-        found[f"{name}:{row.line}"] = to_messages(row)
-    return found
+        conversations[f"{name}:{row.line}"] = to_messages(row)
+    return conversations
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -46,9 +46,9 @@ def test_a_corpus_has_enough_rows(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CORPORA)
-def test_a_corpus_is_questions_with_one_answer_each(name: str) -> None:
-    for place, messages in conversations_of(name).items():
-        assert [message.role for message in messages] == ["user", "assistant"], place
+def test_each_row_is_a_question_with_one_answer(name: str) -> None:
+    for location, messages in conversations_of(name).items():
+        assert [message.role for message in messages] == ["user", "assistant"], location
 
 
 @pytest.mark.parametrize("name", CORPORA)
@@ -57,33 +57,33 @@ def test_no_question_is_asked_twice(name: str) -> None:
     assert not [question for question, times in asked.items() if times > 1]
 
 
-def test_no_two_rows_say_nearly_the_same() -> None:
+def test_no_two_rows_are_near_duplicates() -> None:
     grams: dict[str, set[tuple[str, ...]]] = {}
     for name in CORPORA:
-        for place, messages in conversations_of(name).items():
-            said = words(" ".join(message.content for message in messages))
-            grams[place] = {said[i : i + 3] for i in range(len(said) - 2)}
-    holders = defaultdict(list)
-    for place, own in grams.items():
-        for gram in own:
-            holders[gram].append(place)
-    shared = Counter(pair for places in holders.values() for pair in combinations(places, 2))
-    alike = {
+        for location, messages in conversations_of(name).items():
+            text = words(" ".join(message.content for message in messages))
+            grams[location] = {text[i : i + 3] for i in range(len(text) - 2)}
+    rows_with = defaultdict(list)
+    for location, row_grams in grams.items():
+        for gram in row_grams:
+            rows_with[gram].append(location)
+    shared = Counter(pair for rows in rows_with.values() for pair in combinations(rows, 2))
+    similarity = {
         pair: common / (len(grams[pair[0]]) + len(grams[pair[1]]) - common)
         for pair, common in shared.items()
     }
-    assert not {pair: share for pair, share in alike.items() if share >= 0.2}
+    assert not {pair: share for pair, share in similarity.items() if share >= 0.2}
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
-def test_a_question_for_comparing_is_in_no_corpus(name: str) -> None:
+def test_no_comparison_question_is_in_a_corpus(name: str) -> None:
     asked = {words(m[0].content) for corpus in CORPORA for m in conversations_of(corpus).values()}
     questions = [words(line) for line in lines_of(name)]
     assert questions
     assert not [question for question in questions if question in asked]
 
 
-def test_every_corpus_has_questions_for_comparing() -> None:
+def test_every_corpus_has_comparison_questions() -> None:
     assert [f"{Path(name).stem}.questions.txt" for name in CORPORA] == QUESTIONS
 
 
@@ -93,7 +93,7 @@ def test_the_general_text_has_english_and_russian_paragraphs() -> None:
 
 
 @pytest.mark.parametrize("name", [*CORPORA, *QUESTIONS, GENERAL])
-def test_no_latin_letter_stands_in_a_cyrillic_word(name: str) -> None:
+def test_no_word_mixes_latin_and_cyrillic_letters(name: str) -> None:
     if name in CORPORA:
         texts = [m.content for messages in conversations_of(name).values() for m in messages]
     else:

@@ -1,4 +1,4 @@
-"""Every row format gives messages, and a damaged row names the field."""
+"""Every row format gives messages, and the error for a damaged row names the field."""
 
 import copy
 from collections.abc import Iterator
@@ -12,7 +12,6 @@ from data.types import DataError, Message, Row, RowError
 MISSING = object()
 DAMAGES = {"missing": MISSING, "null": None, "blank": " \n", "a number": 7}
 OPTIONAL = {("input", "missing"), ("input", "null")}
-WITH_SYSTEM = [name for name in FORMATS if name not in ("messages", "conversations")]
 SHAREGPT = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 
 
@@ -27,32 +26,32 @@ def chat(*roles: str, **last: Any) -> dict[str, Any]:
 
 
 def paths(value: Any, path: tuple = ()) -> Iterator[tuple]:
-    """The way to everything inside a value."""
-    inside = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, inner in inside:
+    """Yield the path to everything inside a value."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, inner in items:
         yield (*path, key)
         if isinstance(inner, dict | list):
             yield from paths(inner, (*path, key))
 
 
-def spelled(path: tuple) -> str:
+def dotted(path: tuple) -> str:
     return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path)[1:]
 
 
 def damaged(fields: dict[str, Any], path: tuple, value: object) -> dict[str, Any]:
     fields = copy.deepcopy(fields)
-    place: Any = fields
+    parent: Any = fields
     for key in path[:-1]:
-        place = place[key]
+        parent = parent[key]
     if value is MISSING:
-        del place[path[-1]]
+        del parent[path[-1]]
     else:
-        place[path[-1]] = value
+        parent[path[-1]] = value
     return fields
 
 
 CASES = [
-    pytest.param(name, path, damage, id=f"{name}: {spelled(path)} {damage}")
+    pytest.param(name, path, damage, id=f"{name}: {dotted(path)} {damage}")
     for name, format_ in FORMATS.items()
     for path in paths(format_.sample)
     for damage in DAMAGES
@@ -62,7 +61,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_the_sample_gives_a_question_and_then_its_answer(name: str) -> None:
+def test_a_sample_gives_a_question_and_its_answer(name: str) -> None:
     assert messages_of(FORMATS[name].sample) == [
         Message("user", "Hi?"),
         Message("assistant", "Hello."),
@@ -70,13 +69,13 @@ def test_the_sample_gives_a_question_and_then_its_answer(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "path", "damage"), CASES)
-def test_a_damaged_field_is_named(name: str, path: tuple, damage: str) -> None:
+def test_the_error_names_the_damaged_field(name: str, path: tuple, damage: str) -> None:
     with pytest.raises(RowError) as error:
         messages_of(damaged(FORMATS[name].sample, path, DAMAGES[damage]))
-    assert spelled(path) in str(error.value)
+    assert dotted(path) in str(error.value)
 
 
-def test_unknown_keys_are_shown_with_the_known_ones() -> None:
+def test_the_error_for_unknown_keys_lists_the_known_ones() -> None:
     with pytest.raises(RowError) as error:
         messages_of({"text": "Hi?", "label": "Hello."})
     assert str(error.value).startswith("text, label: unknown keys")
@@ -86,25 +85,25 @@ def test_unknown_keys_are_shown_with_the_known_ones() -> None:
 @pytest.mark.parametrize(
     ("roles", "reason"),
     [
-        (("assistant",), "turn 1: assistant where user is due"),
-        (("system", "assistant"), "turn 1: assistant where user is due"),
-        (("system", "system"), "turn 1: system where user is due"),
-        (("user", "user", "assistant"), "turn 2: user where assistant is due"),
-        (("user", "system", "assistant"), "turn 2: system where assistant is due"),
-        (("user", "assistant", "assistant"), "turn 3: assistant where user is due"),
+        (("assistant",), "turn 1: assistant, expected user"),
+        (("system", "assistant"), "turn 1: assistant, expected user"),
+        (("system", "system"), "turn 1: system, expected user"),
+        (("user", "user", "assistant"), "turn 2: user, expected assistant"),
+        (("user", "system", "assistant"), "turn 2: system, expected assistant"),
+        (("user", "assistant", "assistant"), "turn 3: assistant, expected user"),
         (("user",), "no answer to learn"),
         (("system",), "no answer to learn"),
         (("system", "user"), "no answer to learn"),
-        (("robot",), r"messages\[0\].role: 'robot' is none of assistant, system, user"),
+        (("robot",), r"messages\[0\].role: 'robot' is not one of assistant, system, user"),
     ],
 )
-def test_turns_that_do_not_take_turns_are_refused(roles: tuple[str, ...], reason: str) -> None:
+def test_turns_that_do_not_alternate_are_refused(roles: tuple[str, ...], reason: str) -> None:
     with pytest.raises(RowError, match=reason):
         messages_of(chat(*roles))
 
 
 @pytest.mark.parametrize("train", [True, False])
-def test_a_turn_keeps_whether_it_trains(train: bool) -> None:
+def test_a_turn_keeps_its_train_flag(train: bool) -> None:
     fields = chat("system", "user", "assistant", "user", "assistant", train=train)
     assert [message.train for message in messages_of(fields)] == [True] * 4 + [train]
 
@@ -115,14 +114,14 @@ def test_a_conversation_without_an_answer_that_trains_is_refused() -> None:
 
 
 @pytest.mark.parametrize("train", [None, 0, "false", []])
-def test_train_is_true_or_false_and_nothing_like_it(train: object) -> None:
+def test_train_must_be_true_or_false(train: object) -> None:
     with pytest.raises(RowError, match=r"messages\[1\].train: .* neither true nor false"):
         messages_of(chat("user", "assistant", train=train))
 
 
 @pytest.mark.parametrize("user", [name for name, role in SHAREGPT.items() if role == "user"])
 @pytest.mark.parametrize("model", [name for name, role in SHAREGPT.items() if role != "user"])
-def test_sharegpt_names_become_roles(user: str, model: str) -> None:
+def test_sharegpt_speakers_become_roles(user: str, model: str) -> None:
     turns = [{"from": name, "value": name} for name in ("system", user, model)]
     assert messages_of({"conversations": turns}) == [
         Message("system", "system"),
@@ -131,9 +130,9 @@ def test_sharegpt_names_become_roles(user: str, model: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", WITH_SYSTEM)
+@pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize(("system", "roles"), [("Be brief.", ["system"]), ("", []), (None, [])])
-def test_a_system_field_leads_the_conversation(
+def test_a_system_field_becomes_the_first_turn(
     name: str, system: str | None, roles: list[str]
 ) -> None:
     messages = messages_of(FORMATS[name].sample | {"system": system})
@@ -141,30 +140,24 @@ def test_a_system_field_leads_the_conversation(
     assert messages[0].content == (system or "Hi?")
 
 
-def test_an_instruction_is_followed_by_its_input() -> None:
+def test_an_instruction_and_its_input_form_the_question() -> None:
     fields = {"instruction": "Translate.", "input": "Да", "output": "Yes"}
     assert messages_of(fields)[0].content == "Translate.\n\nДа"
 
 
-NO_TEXT = {"NUL": "a\0b", "half a surrogate pair": "a\ud800"}
+NOT_TEXT = {"NUL": "a\0b", "half a surrogate pair": "a\ud800"}
 
 
-@pytest.mark.parametrize("kind", NO_TEXT)
-def test_what_is_no_text_is_a_bad_row_with_its_field(kind: str) -> None:
-    with pytest.raises(RowError, match=f"response: holds {kind}, which is no text"):
-        to_messages(Row({"prompt": "a", "response": NO_TEXT[kind]}, "f", 1))
+@pytest.mark.parametrize("kind", NOT_TEXT)
+def test_the_error_names_a_field_that_is_not_valid_text(kind: str) -> None:
+    with pytest.raises(RowError, match=f"response: contains {kind}, which is not text"):
+        to_messages(Row({"prompt": "a", "response": NOT_TEXT[kind]}, "f", 1))
 
 
 @pytest.mark.parametrize("role", [["user"], {}, 1, None])
-def test_a_role_that_is_no_text_is_a_bad_row(role: object) -> None:
+def test_a_role_that_is_not_text_is_refused(role: object) -> None:
     with pytest.raises(RowError, match=r"messages\[0\].role"):
         to_messages(Row({"messages": [{"role": role, "content": "x"}]}, "f", 1))
-
-
-def test_a_system_field_stands_before_any_format() -> None:
-    for format_ in FORMATS.values():
-        messages = to_messages(Row(format_.sample | {"system": "Be brief."}, "f", 1))
-        assert messages[0] == ("system", "Be brief.", True)
 
 
 def test_white_space_around_texts_is_removed() -> None:
@@ -191,7 +184,7 @@ COLUMNS = {
 
 
 @pytest.mark.parametrize("case", COLUMNS)
-def test_columns_say_which_field_is_which(case: str) -> None:
+def test_columns_map_the_names_in_the_file_to_fields(case: str) -> None:
     columns, fields = COLUMNS[case]
     check_columns(columns)
     assert to_messages(Row(fields, "f", 1), columns) == messages_of(FORMATS["messages"].sample)
@@ -203,11 +196,13 @@ def test_fields_that_are_not_renamed_keep_their_meaning() -> None:
     assert [turn.content for turn in messages] == ["Be brief.", "Translate.\n\nДа", "Yes"]
 
 
-def test_a_column_that_a_row_does_not_have_is_named_with_those_it_has() -> None:
-    with pytest.raises(RowError, match=r"b: missing, though data.columns names it; there are a, c"):
+def test_the_error_for_a_missing_column_lists_those_of_the_row() -> None:
+    with pytest.raises(RowError, match="b: missing column; the row has a, c"):
         to_messages(Row({"a": "1", "c": "2"}, "f", 1), {"prompt": "a", "response": "b"})
 
 
-def test_columns_that_mean_nothing_are_refused() -> None:
-    with pytest.raises(DataError, match=r"data.columns names ask; there are prompt, response.*"):
+def test_columns_with_an_unknown_field_are_refused() -> None:
+    with pytest.raises(
+        DataError, match=r"`columns` names unknown fields: ask\..* the fields are prompt, response"
+    ):
         check_columns({"prompt": "a", "ask": "b"})

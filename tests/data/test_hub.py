@@ -1,4 +1,4 @@
-"""Tables that the library datasets reads: Parquet files, and data sets of the hub."""
+"""Parquet files and data sets of the hub, which the library datasets reads."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from data.formats import to_messages
 from data.readers.hub import read_hub
 from data.readers.source import Source, read
-from data.store import build
+from data.store import build_store
 from data.types import DataError, Row
 
 ROWS = [
@@ -28,23 +28,23 @@ ROWS = [
 def test_a_turn_in_parquet_has_the_fields_it_was_written_with(tmp_path: Path) -> None:
     path = tmp_path / "f.parquet"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), path, row_group_size=1)
-    found = [row for row in read(path) if isinstance(row, Row)]
-    assert [row.fields for row in found] == ROWS
-    assert [row.line for row in found] == [1, 2]
-    assert all(to_messages(row) for row in found)
+    rows = [row for row in read(path) if isinstance(row, Row)]
+    assert [row.fields for row in rows] == ROWS
+    assert [row.line for row in rows] == [1, 2]
+    assert all(to_messages(row) for row in rows)
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
-    """What the hub is asked for; it always has the same rows."""
-    asked = []
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """The calls of ``load_dataset``, which is replaced and always returns the same rows."""
+    requests = []
 
     def load_dataset(*args: Any, **options: Any) -> datasets.Dataset:
-        asked.append((*args, options))
+        requests.append((*args, options))
         return datasets.Dataset.from_list(ROWS)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    return asked
+    return requests
 
 
 @pytest.mark.parametrize(
@@ -55,24 +55,26 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
         ("hub:someone/rows:test:ru", ("someone/rows", "ru", {"split": "test"})),
     ],
 )
-def test_a_data_set_is_asked_for_by_name_split_and_config_and_nothing_else(
-    name: str, expected: tuple, asked: list[tuple]
+def test_a_data_set_is_requested_by_name_split_and_config_only(
+    name: str, expected: tuple, requests: list[tuple]
 ) -> None:
     rows = list(read_hub(name))
-    assert asked == [expected]
+    assert requests == [expected]
     assert rows == [Row(fields, name, number) for number, fields in enumerate(ROWS, 1)]
 
 
 def test_a_data_set_of_the_hub_becomes_a_store(
-    asked: list[tuple], tokenizer: PreTrainedTokenizerFast
+    requests: list[tuple], tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    store = build(Source("hub:someone/rows"), tokenizer, max_length=96)
+    store = build_store(Source("hub:someone/rows"), tokenizer, max_length=96)
     assert [store.location(row) for row in range(2)] == ["hub:someone/rows:1", "hub:someone/rows:2"]
     assert store.messages(1)[0].content == "Why?"
 
 
 @pytest.mark.parametrize("name", ["hub:no/such", "hub:no-such", "hub:"])
-def test_without_a_network_one_line_says_so(name: str, tokenizer: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(DataError, match=f"data.path is {name}, which cannot be had") as error:
-        build(name, tokenizer, max_length=96)
+def test_a_data_set_that_cannot_be_loaded_is_one_line(
+    name: str, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    with pytest.raises(DataError, match=f"{name} cannot be loaded") as error:
+        build_store(name, tokenizer, max_length=96)
     assert len(str(error.value).splitlines()) == 1

@@ -1,4 +1,4 @@
-"""What holds for every plan of an epoch."""
+"""Properties of every plan of an epoch."""
 
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from data.plan import Plan, micro_batches, plan
+from data.plan import Plan, micro_batches, plan_epoch
 from data.types import DataError
 
 
@@ -32,24 +32,24 @@ CASES = [
     Case(3, 4, None, 1, 8),
     Case(2, 1, None, 3, 8),
 ]
-EVENED = [Case(400, 8, 100, 4, 2), Case(400, 3, None, 2, 4), Case(400, 4, None, 4, 4)]
+BALANCED = [Case(400, 8, 100, 4, 2), Case(400, 3, None, 2, 4), Case(400, 4, None, 4, 4)]
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
 
 
-def drawn(rows: int) -> tuple[np.ndarray, np.ndarray]:
+def random_rows(rows: int) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(0)
     lengths = random.integers(4, 65, rows)
     return lengths, random.integers(1, lengths)
 
 
 def make(case: Case, **changes: Any) -> Plan:
-    given = case._asdict() | {"seed": 1} | changes
-    return plan(*drawn(given.pop("rows")), **given)
+    arguments = case._asdict() | {"seed": 1} | changes
+    return plan_epoch(*random_rows(arguments.pop("rows")), **arguments)
 
 
 def steps_of(made: Plan) -> list[list[list[np.ndarray]]]:
-    """Micro-batches as [step][micro_step within the step][rank]."""
+    """Return the micro-batches as [step][micro-step within the step][rank]."""
     micro_steps = [
         [made.rows(rank, t) for rank in range(made.world_size)] for t in range(made.micro_steps)
     ]
@@ -59,13 +59,13 @@ def steps_of(made: Plan) -> list[list[list[np.ndarray]]]:
 
 
 def spread(ranks: list[list[np.ndarray]], lengths: np.ndarray) -> int:
-    """Tokens of the busiest rank less those of the idlest."""
+    """Return the difference in tokens between the ranks with the most and the fewest."""
     tokens = [sum(int(lengths[group].sum()) for group in groups) for groups in ranks]
     return max(tokens) - min(tokens)
 
 
 @every_case
-def test_every_row_is_computed_once_and_every_rank_has_as_many_turns(case: Case) -> None:
+def test_every_row_is_computed_once_and_every_rank_has_as_many_micro_steps(case: Case) -> None:
     made = make(case)
     groups = [group for step in steps_of(made) for micro_step in step for group in micro_step]
     assert sorted(np.concatenate(groups)) == list(range(case.rows))
@@ -74,8 +74,8 @@ def test_every_row_is_computed_once_and_every_rank_has_as_many_turns(case: Case)
 
 
 @every_case
-def test_a_micro_batch_keeps_to_both_limits(case: Case) -> None:
-    lengths, _ = drawn(case.rows)
+def test_a_micro_batch_stays_within_both_limits(case: Case) -> None:
+    lengths, _ = random_rows(case.rows)
     for step in steps_of(make(case)):
         for group in (group for micro_step in step for group in micro_step):
             assert len(group) <= case.batch_size
@@ -84,7 +84,7 @@ def test_a_micro_batch_keeps_to_both_limits(case: Case) -> None:
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.world_size == 1])
 def test_a_micro_batch_takes_rows_until_a_limit_is_reached(case: Case) -> None:
-    lengths, _ = drawn(case.rows)
+    lengths, _ = random_rows(case.rows)
     groups = [micro_step[0] for step in steps_of(make(case)) for micro_step in step]
     for group, following in pairwise(groups):
         tokens = lengths[group].sum() + lengths[following[0]]
@@ -92,7 +92,7 @@ def test_a_micro_batch_takes_rows_until_a_limit_is_reached(case: Case) -> None:
 
 
 @every_case
-def test_no_rank_is_idle_but_in_the_last_turn(case: Case) -> None:
+def test_no_rank_is_idle_before_the_last_micro_step(case: Case) -> None:
     made = make(case)
     *before, last = [micro_step for step in steps_of(made) for micro_step in step]
     assert all(len(group) for micro_step in before for group in micro_step)
@@ -102,38 +102,38 @@ def test_no_rank_is_idle_but_in_the_last_turn(case: Case) -> None:
 @every_case
 def test_micro_batches_are_the_same_for_any_number_of_ranks(case: Case) -> None:
     alone = make(case, world_size=1, accumulate=1)
-    formed = {
+    expected = {
         alone.batch_id(0, micro_step): alone.rows(0, micro_step).tolist()
         for micro_step in range(alone.micro_steps)
     }
-    assert list(formed) == list(range(alone.micro_steps))
+    assert list(expected) == list(range(alone.micro_steps))
     made = make(case)
-    dealt = {
-        made.location(rank, micro_step): made.rows(rank, micro_step).tolist()
+    batches = {
+        made.batch_id(rank, micro_step): made.rows(rank, micro_step).tolist()
         for micro_step in range(made.micro_steps)
         for rank in range(case.world_size)
         if len(made.rows(rank, micro_step))
     }
-    assert dealt == formed
+    assert batches == expected
 
 
 @every_case
 @pytest.mark.parametrize("skip", [0, 1, 2, 5, 1000])
-def test_what_is_skipped_is_the_first_micro_batches_and_no_other(case: Case, skip: int) -> None:
+def test_skip_leaves_out_exactly_the_first_micro_batches(case: Case, skip: int) -> None:
     rows, starts = micro_batches(
-        drawn(case.rows)[0], batch_size=case.batch_size, max_tokens=case.max_tokens, seed=1
+        random_rows(case.rows)[0], batch_size=case.batch_size, max_tokens=case.max_tokens, seed=1
     )
     begin = starts[min(skip, len(starts) - 1)]
     made = make(case, skip=skip)
     assert sorted(made.order) == sorted(rows[begin:])
-    assert made.labels.sum() == drawn(case.rows)[1][rows[begin:]].sum()
+    assert made.labels.sum() == random_rows(case.rows)[1][rows[begin:]].sum()
     assert made.micro_steps == -(-max(len(starts) - 1 - skip, 0) // case.world_size)
 
 
 @every_case
-def test_labels_are_those_of_the_whole_step_over_all_ranks(case: Case) -> None:
+def test_labels_are_counted_over_the_whole_step_and_all_ranks(case: Case) -> None:
     made = make(case)
-    _, targets = drawn(case.rows)
+    _, targets = random_rows(case.rows)
     sums = [
         sum(int(targets[g].sum()) for micro_step in step for g in micro_step)
         for step in steps_of(made)
@@ -149,7 +149,9 @@ def test_labels_are_those_of_the_whole_step_over_all_ranks(case: Case) -> None:
     [({}, True), ({"epoch": 1}, False), ({"seed": 2}, False), ({"seed": None}, False)],
 )
 @pytest.mark.parametrize("case", [case for case in CASES if case.rows >= 50])
-def test_seed_and_epoch_decide_the_order(case: Case, changes: dict[str, Any], equal: bool) -> None:
+def test_seed_and_epoch_determine_the_order(
+    case: Case, changes: dict[str, Any], equal: bool
+) -> None:
     first, second = make(case), make(case, **changes)
     assert np.array_equal(first.order, second.order) == equal
     assert not equal or np.array_equal(first.starts, second.starts)
@@ -161,29 +163,29 @@ def test_without_a_seed_rows_keep_their_order_in_every_epoch(case: Case) -> None
         assert make(case, seed=None, epoch=epoch).order.tolist() == list(range(case.rows))
 
 
-@pytest.mark.parametrize("case", EVENED)
-def test_ranks_share_a_step_more_evenly_than_dealt_in_order(case: Case) -> None:
-    lengths, _ = drawn(case.rows)
+@pytest.mark.parametrize("case", BALANCED)
+def test_ranks_are_more_balanced_than_without_reordering(case: Case) -> None:
+    lengths, _ = random_rows(case.rows)
     world_size = case.world_size
-    # One rank alone gets the same micro-batches, in the order they were formed.
+    # A single rank gets the same micro-batches in their original order.
     in_order = make(case, world_size=1, accumulate=case.accumulate * world_size)
-    planned = dealt = 0
+    balanced = unbalanced = 0
     for step, alone in zip(steps_of(make(case))[:-1], steps_of(in_order)[:-1], strict=True):
         groups = [micro_step[0] for micro_step in alone]
-        planned += spread(
+        balanced += spread(
             [[micro_step[rank] for micro_step in step] for rank in range(world_size)], lengths
         )
-        dealt += spread([groups[rank::world_size] for rank in range(world_size)], lengths)
-    assert planned < dealt / 2
+        unbalanced += spread([groups[rank::world_size] for rank in range(world_size)], lengths)
+    assert balanced < unbalanced / 2
 
 
-def test_with_fewer_micro_batches_than_ranks_the_others_have_nothing_to_do() -> None:
+def test_with_fewer_micro_batches_than_ranks_some_ranks_are_idle() -> None:
     made = make(Case(3, 1, None, 1, 8))
     assert made.micro_steps == made.steps == 1
     assert sorted(len(made.rows(rank, 0)) for rank in range(8)) == [0] * 5 + [1] * 3
 
 
-def test_no_rows_make_no_steps() -> None:
+def test_without_rows_there_are_no_steps() -> None:
     made = make(Case(0, 4, 64, 1, 2))
     assert (made.micro_steps, made.steps) == (0, 0)
 
@@ -191,9 +193,13 @@ def test_no_rows_make_no_steps() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"max_tokens": 63}, "data.max_tokens is 63, but the longest row has 64 tokens"),
-        ({"batch_size": 0}, "data.batch_size is 0; it must be 1 or more"),
-        ({"accumulate": 0}, "trainer.accumulate_grad_batches is 0"),
+        (
+            {"max_tokens": 63},
+            "`max_tokens` is 63, but the longest row has 64 tokens: "
+            "raise `max_tokens` or lower `max_length`",
+        ),
+        ({"batch_size": 0}, "`batch_size` is 0; it must be 1 or more"),
+        ({"accumulate": 0}, "`accumulate` is 0; it must be 1 or more"),
     ],
 )
 def test_an_impossible_plan_is_refused(changes: dict[str, int], reason: str) -> None:
@@ -204,7 +210,7 @@ def test_an_impossible_plan_is_refused(changes: dict[str, int], reason: str) -> 
 
 
 @pytest.mark.parametrize("max_tokens", [None, 512])
-def test_a_plan_of_many_rows_is_made(max_tokens: int | None) -> None:
+def test_a_plan_of_many_rows_contains_every_row(max_tokens: int | None) -> None:
     made = make(Case(200_000, 16, max_tokens, 4, 8))
     assert np.array_equal(np.sort(made.order), np.arange(200_000))
 
@@ -214,8 +220,8 @@ every_grouped = pytest.mark.parametrize("case", GROUPED, ids=lambda case: "-".jo
 
 
 @every_grouped
-def test_grouped_by_length_a_micro_batch_holds_neighbours(case: Case) -> None:
-    lengths, _ = drawn(case.rows)
+def test_grouped_by_length_rows_of_a_micro_batch_have_similar_lengths(case: Case) -> None:
+    lengths, _ = random_rows(case.rows)
 
     def mean_spread(**changes: Any) -> float:
         groups = [
@@ -230,7 +236,7 @@ def test_grouped_by_length_a_micro_batch_holds_neighbours(case: Case) -> None:
 
 
 @every_grouped
-def test_grouped_by_length_epochs_differ_and_a_seed_repeats_them(case: Case) -> None:
+def test_grouped_by_length_seed_and_epoch_determine_the_order(case: Case) -> None:
     first, again = (make(case, group_by_length=True) for _ in range(2))
     assert np.array_equal(first.order, again.order)
     for changes in ({"epoch": 1}, {"seed": 2}):
@@ -239,14 +245,14 @@ def test_grouped_by_length_epochs_differ_and_a_seed_repeats_them(case: Case) -> 
 
 def test_grouped_by_length_short_rows_do_not_come_first() -> None:
     case = Case(2000, 8, None, 1, 1)
-    lengths, _ = drawn(case.rows)
+    lengths, _ = random_rows(case.rows)
     made = make(case, group_by_length=True)
     means = [lengths[made.rows(0, micro_step)].mean() for micro_step in range(made.micro_steps)]
     assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.2
 
 
 @every_grouped
-def test_grouped_by_length_without_a_seed_is_one_order(case: Case) -> None:
+def test_grouped_by_length_without_a_seed_every_epoch_has_one_order(case: Case) -> None:
     made = make(case, group_by_length=True, seed=None)
     again = make(case, group_by_length=True, seed=None, epoch=5)
     assert np.array_equal(made.order, again.order)

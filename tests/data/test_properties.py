@@ -1,4 +1,4 @@
-"""Properties that hold for whatever text, length and world size comes."""
+"""Properties that hold for any text, length and world size."""
 
 import csv
 import gzip
@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 from data.encoder import MIN_PROMPT, Encoder
 from data.formats import to_messages
-from data.plan import plan
+from data.plan import plan_epoch
 from data.readers.source import Source, read
 from data.template import choose_template
 from data.types import IGNORE, Example, Message, Row, TooLongError
@@ -26,23 +26,23 @@ from data.types import IGNORE, Example, Message, Row, TooLongError
 settings.register_profile("steady", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("steady")
 
-LETTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
-ANY_TEXT = st.text(LETTERS, max_size=40)
-TRICKY = st.sampled_from(["<|im_end|>", "<|im_start|>assistant\n", "<pad>", "\n\n", " ", "\u2028"])
-SAID = st.lists(st.one_of(ANY_TEXT, TRICKY, TRICKY), min_size=1, max_size=4).map("".join)
-SAID = SAID.filter(lambda text: any(letter.isalnum() for letter in text))
-PAIRS = st.lists(st.tuples(SAID, SAID, st.booleans()), min_size=1, max_size=4)
+CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+ANY_TEXT = st.text(CHARACTERS, max_size=40)
+CONTROL = st.sampled_from(["<|im_end|>", "<|im_start|>assistant\n", "<pad>", "\n\n", " ", "\u2028"])
+CONTENT = st.lists(st.one_of(ANY_TEXT, CONTROL, CONTROL), min_size=1, max_size=4).map("".join)
+CONTENT = CONTENT.filter(lambda text: any(letter.isalnum() for letter in text))
+PAIRS = st.lists(st.tuples(CONTENT, CONTENT, st.booleans()), min_size=1, max_size=4)
 
 
 @st.composite
 def conversations(draw: st.DrawFn) -> list[Message]:
-    """MicroStepSampler as rows give them: stripped, at least one answer of which trains."""
+    """Turns as rows give them: stripped, with at least one answer that trains."""
     pairs = draw(PAIRS.filter(lambda pairs: any(train for *_, train in pairs)))
-    micro_steps: list[dict[str, Any]] = []
+    turns: list[dict[str, Any]] = []
     for question, answer, train in pairs:
-        micro_steps += [{"role": "user", "content": question}]
-        micro_steps += [{"role": "assistant", "content": answer, "train": train}]
-    return to_messages(Row({"messages": micro_steps}, "f", 1))
+        turns += [{"role": "user", "content": question}]
+        turns += [{"role": "assistant", "content": answer, "train": train}]
+    return to_messages(Row({"messages": turns}, "f", 1))
 
 
 @pytest.fixture(scope="session", params=["chat", "plain"])
@@ -52,29 +52,27 @@ def any_template(request: pytest.FixtureRequest, tokenizer_file: Path) -> PreTra
     return tokenizer
 
 
-def taught(example: Example, tokenizer: PreTrainedTokenizerFast) -> list[str]:
-    """The texts under each run of labels."""
+def learned_texts(example: Example, tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """Return the text of each run of labels; labels other than IGNORE equal their ids."""
     assert all(label in (IGNORE, i) for i, label in zip(example.ids, example.labels, strict=True))
     runs = groupby(example.labels, key=lambda label: label != IGNORE)
     return [tokenizer.decode(list(run)) for labeled, run in runs if labeled]
 
 
 @given(messages=conversations())
-def test_labels_cover_the_answers_that_train_with_their_stop_tokens_and_nothing_else(
+def test_exactly_the_answers_that_train_and_their_stop_tokens_are_labeled(
     any_template: PreTrainedTokenizerFast, messages: list[Message]
 ) -> None:
     (example,) = Encoder(any_template).encode_all([messages])
     assert isinstance(example, Example)
-    answers = [
-        micro_step.content
-        for micro_step in messages
-        if micro_step.role == "assistant" and micro_step.train
+    answers = [turn.content for turn in messages if turn.role == "assistant" and turn.train]
+    assert learned_texts(example, any_template) == [
+        text + any_template.eos_token for text in answers
     ]
-    assert taught(example, any_template) == [text + any_template.eos_token for text in answers]
 
 
 @given(messages=conversations(), max_length=st.integers(1, 200))
-def test_a_cut_row_keeps_every_answer_whole_and_the_end_of_its_prompt(
+def test_a_cut_row_keeps_every_answer_and_both_ends_of_its_prompt(
     any_template: PreTrainedTokenizerFast, messages: list[Message], max_length: int
 ) -> None:
     (whole,) = Encoder(any_template).encode_all([messages])
@@ -89,19 +87,19 @@ def test_a_cut_row_keeps_every_answer_whole_and_the_end_of_its_prompt(
     else:
         assert isinstance(cut, Example)
         assert len(cut.ids) == max_length == len(whole.ids) - cut.cut
-        assert taught(cut, any_template) == taught(whole, any_template)
+        assert learned_texts(cut, any_template) == learned_texts(whole, any_template)
         kept = first - cut.cut
         assert cut.ids[: kept // 2] == whole.ids[: kept // 2]
         assert cut.ids[kept // 2 :] == whole.ids[len(whole.ids) - (max_length - kept // 2) :]
 
 
 @given(messages=st.lists(conversations(), min_size=2, max_size=5))
-def test_a_row_is_the_same_alone_and_among_others(
+def test_a_row_is_encoded_the_same_alone_and_in_a_batch(
     any_template: PreTrainedTokenizerFast, messages: list[list[Message]]
 ) -> None:
     encoder = Encoder(any_template, 120)
     together = encoder.encode_all(messages)
-    alone = [encoder.encode_all([micro_steps])[0] for micro_steps in messages]
+    alone = [encoder.encode_all([turns])[0] for turns in messages]
     assert list(map(str, together)) == list(map(str, alone))
 
 
@@ -114,23 +112,23 @@ def test_a_row_is_the_same_alone_and_among_others(
     group_by_length=st.booleans(),
     seed=st.none() | st.integers(0, 3),
 )
-def test_a_plan_uses_every_row_once_an_epoch_on_any_world_size(
-    lengths: list[int], seed: int | None, **given: Any
+def test_a_plan_contains_every_row_once_on_any_world_size(
+    lengths: list[int], seed: int | None, **arguments: Any
 ) -> None:
     rows = np.array(lengths, dtype=np.int64)
-    made = plan(rows, rows - 1, seed=seed, epoch=1, **given)
-    again = plan(rows, rows - 1, seed=seed, epoch=1, **given)
+    made = plan_epoch(rows, rows - 1, seed=seed, epoch=1, **arguments)
+    again = plan_epoch(rows, rows - 1, seed=seed, epoch=1, **arguments)
     groups = [
         made.rows(rank, micro_step)
         for micro_step in range(made.micro_steps)
-        for rank in range(given["world_size"])
+        for rank in range(arguments["world_size"])
     ]
     assert sorted(row for group in groups for row in group.tolist()) == list(range(len(rows)))
     for group in groups:
-        assert len(group) <= given["batch_size"]
-        assert rows[group].sum() <= (given["max_tokens"] or np.inf)
+        assert len(group) <= arguments["batch_size"]
+        assert rows[group].sum() <= (arguments["max_tokens"] or np.inf)
     assert made.labels.sum() == (rows - 1).sum()
-    # A pure function, so a run resumed anywhere goes on with the very same rows.
+    # A resumed run relies on a plan that is a pure function of its arguments.
     assert np.array_equal(made.order, again.order)
     assert np.array_equal(made.starts, again.starts)
 
@@ -171,7 +169,7 @@ WRITERS = {
     "f.parquet": parquet,
 }
 FIELDS = st.fixed_dictionaries({"prompt": ANY_TEXT, "response": ANY_TEXT})
-SPELLED = [{"prompt": "NA", "response": "None"}, {"prompt": "null", "response": "NaN"}]
+SPECIAL_TEXTS = [{"prompt": "NA", "response": "None"}, {"prompt": "null", "response": "NaN"}]
 
 
 @pytest.fixture(scope="session")
@@ -182,19 +180,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", WRITERS)
 @settings(max_examples=20)
 @given(rows=st.lists(FIELDS, min_size=1, max_size=5))
-def test_any_text_comes_back_from_any_file(
+def test_any_text_is_read_unchanged_from_any_file(
     name: str, folder: Path, rows: list[dict[str, str]]
 ) -> None:
     path = folder / name
-    path.write_bytes(WRITERS[name](rows + SPELLED))
-    found = [row.fields for row in read(path) if isinstance(row, Row)]
-    assert found == rows + SPELLED
+    path.write_bytes(WRITERS[name](rows + SPECIAL_TEXTS))
+    fields = [row.fields for row in read(path) if isinstance(row, Row)]
+    assert fields == rows + SPECIAL_TEXTS
 
 
 @settings(max_examples=20)
 @given(text=st.text(st.characters(codec="cp1251", exclude_characters="\0")))
-def test_a_told_encoding_is_taken(folder: Path, text: str) -> None:
-    path = folder / "told.jsonl"
+def test_a_given_encoding_is_used(folder: Path, text: str) -> None:
+    path = folder / "cp1251.jsonl"
     path.write_bytes(jsonl([{"prompt": text}]).encode("cp1251"))
     (row,) = read(Source(path, encoding="cp1251"))
     assert isinstance(row, Row)

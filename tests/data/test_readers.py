@@ -1,4 +1,4 @@
-"""Readers give every record with its place, or say what is wrong and where."""
+"""Readers yield every record with its line, or say what is wrong and where."""
 
 import csv
 import gzip
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data.readers.json_file import Objects
+from data.readers.json_file import ObjectDecoder
 from data.readers.source import Source, read
 from data.types import BadRow, DataError, Row
 
@@ -62,12 +62,12 @@ FAULTS = {
         "not JSON",
     ),
     "json, a number": ("f.json", '[{"q": "1"},\n2,\n{"q": "3"}]', 2, "not an object but a int"),
-    "csv, a field too few": ("f.csv", "q,a\n1,1\n2\n3,3\n", 3, "1 fields where the header has 2"),
+    "csv, a field too few": ("f.csv", "q,a\n1,1\n2\n3,3\n", 3, "1 fields, but the header has 2"),
     "csv, a field too many": (
         "f.csv",
         'q,a\n"1\n1",1\n2,2,2\n3,3\n',
         4,
-        "3 fields where the header has 2",
+        "3 fields, but the header has 2",
     ),
     "csv, a quote inside": ("f.csv", 'q,a\n1,1\n"2"2,2\n3,3\n', 3, "not CSV"),
     "tsv, a field too many": ("f.tsv", "q\ta\n1\t1\n2\t2\t2\n3\t3\n", 3, "3 fields"),
@@ -86,22 +86,22 @@ UNUSABLE: dict[str, tuple[str, bytes | None, str]] = {
     "Windows-1251 jsonl": (
         "f.jsonl",
         '{"q": "да"}'.encode("cp1251"),
-        "not UTF-8 but likely .*set data.encoding to .*, or save it as UTF-8",
+        "not UTF-8 but likely .*set `encoding` to .*, or save the file as UTF-8",
     ),
     "Windows-1251 csv": (
         "f.csv",
         "q\nда\n".encode("cp1251"),
-        "not UTF-8 but likely .*set data.encoding to .*, or save it as UTF-8",
+        "not UTF-8 but likely .*set `encoding` to .*, or save the file as UTF-8",
     ),
     "UTF-16 without a mark": (
         "f.csv",
         "q\n1\n".encode("utf-16-le"),
-        "set data.encoding to utf-16-le",
+        "set `encoding` to utf-16-le",
     ),
     "Windows-1251 json": (
         "f.json",
         '[{"q": "да"}]'.encode("cp1251"),
-        "not UTF-8 but likely .*set data.encoding to .*, or save it as UTF-8",
+        "not UTF-8 but likely .*set `encoding` to .*, or save the file as UTF-8",
     ),
     "a text file": ("f.txt", b"q", r"must end in one of \.jsonl, \.json, \.csv, \.tsv"),
     "no suffix": ("f", b"q", "must end in one of"),
@@ -120,16 +120,14 @@ def write(path: Path, content: str | bytes) -> Path:
 
 
 @pytest.mark.parametrize("case", GOOD)
-def test_a_record_comes_with_its_fields_and_the_line_it_begins_on(
-    case: str, tmp_path: Path
-) -> None:
+def test_a_record_has_its_fields_and_the_line_where_it_begins(case: str, tmp_path: Path) -> None:
     name, content, expected = GOOD[case]
     path = write(tmp_path / name, content)
     assert list(read(path)) == [Row(fields, str(path), line) for line, fields in expected]
 
 
 @pytest.mark.parametrize("case", FAULTS)
-def test_a_broken_record_says_where_and_why_and_the_next_is_read(case: str, tmp_path: Path) -> None:
+def test_a_broken_record_is_reported_and_the_next_one_is_read(case: str, tmp_path: Path) -> None:
     name, content, line, reason = FAULTS[case]
     path = write(tmp_path / name, content)
     first, bad, last = read(path)
@@ -141,7 +139,7 @@ def test_a_broken_record_says_where_and_why_and_the_next_is_read(case: str, tmp_
 
 
 @pytest.mark.parametrize("case", UNUSABLE)
-def test_an_unusable_file_is_named_with_what_to_do(case: str, tmp_path: Path) -> None:
+def test_the_error_names_an_unusable_file_and_what_to_do(case: str, tmp_path: Path) -> None:
     name, content, advice = UNUSABLE[case]
     write(tmp_path / "other.csv", "q,a\n1,2\n")
     (tmp_path / "folder.jsonl").mkdir()
@@ -153,7 +151,7 @@ def test_an_unusable_file_is_named_with_what_to_do(case: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".tsv"])
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: ascii(text)[:30])
-def test_any_text_comes_back_as_the_text_it_was(text: str, suffix: str, tmp_path: Path) -> None:
+def test_any_text_is_read_unchanged(text: str, suffix: str, tmp_path: Path) -> None:
     rows = [{"prompt": text, "response": "1"}, {"prompt": "2", "response": text}]
     path = tmp_path / f"f{suffix}"
     if suffix == ".json":
@@ -168,25 +166,25 @@ def test_any_text_comes_back_as_the_text_it_was(text: str, suffix: str, tmp_path
     assert [row.fields for row in read(path) if isinstance(row, Row)] == rows
 
 
-def test_json_rows_have_the_lines_where_they_begin(tmp_path: Path) -> None:
+def test_a_json_object_has_the_line_where_it_begins(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     path.write_text('[\n{"a": 1},\n\n  {"a":\n 2}, 3\n]\n', "utf-8")
     assert [row.line for row in read(path)] == [2, 4, 5]
 
 
-HOSTILE_JSON = {
+BROKEN_JSON = {
     "nested without end": "[" * 100_000,
     "a number of 5,000 digits": '[{"a": ' + "1" * 5000 + "}]",
     "no end": '[{"a": 1}',
     "no comma": '[{"a": 1} {"a": 2}]',
-    "something behind": '[{"a": 1}',
+    "something behind": '[{"a": 1}] 2',
 }
 
 
-@pytest.mark.parametrize("fault", HOSTILE_JSON)
-def test_json_that_cannot_be_read_names_the_file_and_line(fault: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", BROKEN_JSON)
+def test_the_error_names_the_line_of_broken_json(fault: str, tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
-    path.write_text(HOSTILE_JSON[fault], "utf-8")
+    path.write_text(BROKEN_JSON[fault], "utf-8")
     with pytest.raises(DataError, match=r"rows\.json:1: not JSON"):
         list(read(path))
 
@@ -211,28 +209,28 @@ def test_a_row_of_empty_fields_is_still_a_row(tmp_path: Path) -> None:
     assert [row.line for row in read(path)] == [2, 3]
 
 
-def test_a_column_there_twice_is_refused(tmp_path: Path) -> None:
+def test_a_column_that_appears_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("q,q\n1,2\n", "utf-8")
-    with pytest.raises(DataError, match="column 'q' is there twice"):
+    with pytest.raises(DataError, match="column 'q' appears twice"):
         list(read(path))
 
 
-def test_a_very_long_field_is_read_whole(tmp_path: Path) -> None:
+def test_a_very_long_field_is_read_to_its_end(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text('q,a\n"' + "x" * 140_000 + '\nz",2\n', "utf-8")
     (row,) = read(path)
     assert len(row.fields["q"]) == 140_002
 
 
-def test_quotes_that_never_close_stop_the_file(tmp_path: Path) -> None:
+def test_an_unclosed_quote_stops_the_file(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text('q,a\n"1,2\n3,4\n', "utf-8")
     with pytest.raises(DataError, match=r"rows\.csv:2: not CSV from here on"):
         list(read(path))
 
 
-def test_a_folder_gives_the_rows_of_its_files_by_name(tmp_path: Path) -> None:
+def test_the_files_of_a_folder_are_read_in_order_of_their_names(tmp_path: Path) -> None:
     write(tmp_path / "b.csv", "q\n3\n")
     write(tmp_path / "a.jsonl", '{"q": "1"}\n{"q": "2"}')
     write(tmp_path / "c.jsonl.gz", gzip.compress(b'{"q": "4"}'))
@@ -244,7 +242,7 @@ def test_a_folder_gives_the_rows_of_its_files_by_name(tmp_path: Path) -> None:
     ]
 
 
-def test_several_files_are_read_in_the_order_told(tmp_path: Path) -> None:
+def test_several_files_are_read_in_the_given_order(tmp_path: Path) -> None:
     paths = [write(tmp_path / f"{name}.jsonl", f'{{"q": "{name}"}}') for name in "bac"]
     assert [row.fields["q"] for row in read(Source(paths)) if isinstance(row, Row)] == [*"bac"]
     assert Source(paths).name == "b.jsonl, a.jsonl, c.jsonl"
@@ -253,16 +251,14 @@ def test_several_files_are_read_in_the_order_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "reason"),
     [
-        ([], "data.path names no file"),
-        (["a.jsonl", "a.jsonl"], "names .*a.jsonl twice"),
-        (["a.jsonl", ""], "names .*a.jsonl twice"),
+        ([], "`path` is empty"),
+        (["a.jsonl", "a.jsonl"], "a.jsonl is listed twice"),
+        (["a.jsonl", ""], "a.jsonl is listed twice"),
         (["a.jsonl", "none.jsonl"], "none.jsonl does not exist"),
-        (["f.parquet.gz"], "must end in one of .*all but the last may have .gz"),
+        (["f.parquet.gz"], "must end in one of .*all but the last may be followed by .gz"),
     ],
 )
-def test_sources_that_make_no_sense_are_refused(
-    names: list[str], reason: str, tmp_path: Path
-) -> None:
+def test_unusable_lists_of_files_are_refused(names: list[str], reason: str, tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", "{}")
     write(tmp_path / "f.parquet.gz", "")
     with pytest.raises(DataError, match=reason):
@@ -280,42 +276,51 @@ SEPARATED = {
 
 
 @pytest.mark.parametrize("name", SEPARATED)
-def test_a_separator_is_found_or_told_and_named(name: str, tmp_path: Path) -> None:
-    file, content, told = SEPARATED[name]
+def test_a_separator_is_found_or_given_and_described(name: str, tmp_path: Path) -> None:
+    file, content, separator = SEPARATED[name]
     path = write(tmp_path / file, content)
-    source = Source(path, separator=told)
+    source = Source(path, separator=separator)
     (row,) = read(source)
     assert isinstance(row, Row)
     assert (row.fields["q"], row.fields["a"]) == ("1", "2")
-    assert source.described(str(path)) == f"{path}, parted by {name.split(' beside')[0]}"
+    expected = f"{path}, separated by {name.split(' beside')[0]}"
+    assert source.describe_separator(str(path)) == expected
 
 
-@pytest.mark.parametrize("told", ["", ";;", "\n", '"'])
-def test_a_separator_that_can_part_nothing_is_refused(told: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("separator", ["", ";;", "\n", '"'])
+def test_an_impossible_separator_is_refused(separator: str, tmp_path: Path) -> None:
     path = write(tmp_path / "f.csv", "q,a\n1,2\n")
-    with pytest.raises(DataError, match=r"data.separator is .* it must be one character"):
-        list(read(Source(path, separator=told)))
+    with pytest.raises(DataError, match=r"`separator` is .* it must be one character"):
+        list(read(Source(path, separator=separator)))
 
 
 ENCODINGS = {
-    "none such": ("utf-99", b"{}", "data.encoding is 'utf-99', which is none"),
-    "no text encoding": ("base64", b"{}", "data.encoding is 'base64', which is none"),
-    "against the mark": ("cp1251", "\ufeff{}".encode(), "begins with the mark of UTF-8"),
+    "none such": ("utf-99", b"{}", "`encoding` is 'utf-99', which is no text encoding"),
+    "no text encoding": ("base64", b"{}", "`encoding` is 'base64', which is no text encoding"),
+    "against the mark": (
+        "cp1251",
+        "\ufeff{}".encode(),
+        "byte order mark of UTF-8, but `encoding` is cp1251",
+    ),
     "wrong": ("ascii", '{"q": "да"}'.encode(), "f.jsonl:1: not ascii"),
-    "UTF-16 cut short": (None, '{"q": 1}'.encode("utf-16")[:-1], "not UTF-16: it ends within"),
+    "UTF-16 cut short": (
+        None,
+        '{"q": 1}'.encode("utf-16")[:-1],
+        "not UTF-16: the file ends inside a character",
+    ),
 }
 
 
 @pytest.mark.parametrize("case", ENCODINGS)
-def test_an_encoding_that_does_not_fit_is_refused(case: str, tmp_path: Path) -> None:
-    told, content, reason = ENCODINGS[case]
+def test_a_wrong_encoding_is_refused(case: str, tmp_path: Path) -> None:
+    encoding, content, reason = ENCODINGS[case]
     path = write(tmp_path / "f.jsonl", content)
     with pytest.raises(DataError, match=reason):
-        list(read(Source(path, encoding=told)))
+        list(read(Source(path, encoding=encoding)))
 
 
 @pytest.mark.parametrize("line", [1, 2, 5000])
-def test_the_line_of_a_wrong_byte_is_named(line: int, tmp_path: Path) -> None:
+def test_the_error_names_the_line_of_a_wrong_byte(line: int, tmp_path: Path) -> None:
     content = b'{"q": "1"}\n' * (line - 1) + '{"q": "Почему деталь отклеилась?"}'.encode("cp1251")
     path = write(tmp_path / "f.jsonl", content)
     with pytest.raises(DataError, match=rf"jsonl:{line}: not UTF-8 but likely cp1251 \({{.q.: .П"):
@@ -324,7 +329,7 @@ def test_the_line_of_a_wrong_byte_is_named(line: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("block", [1, 2, 7, 64])
 @pytest.mark.parametrize("indent", [None, 2])
-def test_a_list_is_read_through_a_window_of_any_size(
+def test_a_list_is_read_the_same_in_blocks_of_any_size(
     block: int, indent: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows: list = [{"q": 'да\\n"]},{' * n, "a": [n, {"b": None}]} for n in range(20)]
@@ -337,13 +342,17 @@ def test_a_list_is_read_through_a_window_of_any_size(
     assert len(whole) == len(values)
 
 
-def test_a_list_is_never_held_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_is_never_entirely_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write(tmp_path / "f.json", json.dumps([{"q": "x" * 50}] * 500))
     monkeypatch.setattr("data.readers.json_file.BLOCK", 256)
-    held = []
-    decode = Objects.raw_decode
+    lengths = []
+    decode = ObjectDecoder.raw_decode
     monkeypatch.setattr(
-        Objects, "raw_decode", lambda self, s, i: (held.append(len(s)), decode(self, s, i))[1]
+        ObjectDecoder,
+        "raw_decode",
+        lambda self, s, i: (lengths.append(len(s)), decode(self, s, i))[1],
     )
     assert len(list(read(path))) == 500
-    assert max(held) < 1024
+    assert max(lengths) < 1024

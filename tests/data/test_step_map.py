@@ -1,4 +1,4 @@
-"""Where a run stands in its epochs, however its steps change in size."""
+"""The position of a run in its epochs, when the size of its steps changes."""
 
 import random
 
@@ -8,60 +8,60 @@ from data.step_map import Segment, StepMap, describe_step_change
 
 
 def sizes(epoch: int) -> int:
-    """Micro-batches of an epoch, which max_tokens lets differ."""
+    """Return the micro-batches of an epoch; with max_tokens, epochs differ."""
     return 19 + epoch % 3
 
 
-def begun(per_step: int) -> StepMap:
+def new_step_map(per_step: int) -> StepMap:
     return StepMap((Segment(0, 0, 0, per_step),), sizes)
 
 
-def walked(step_map: StepMap, steps: int) -> list[list[tuple[int, int]]]:
-    """The (epoch, micro-batch) of each optimizer step, counted one by one."""
-    walk: list[list[tuple[int, int]]] = []
-    epoch = place = 0
+def count_steps(step_map: StepMap, steps: int) -> list[list[tuple[int, int]]]:
+    """Return the (epoch, micro-batch) pairs of each optimizer step, counted one by one."""
+    counted: list[list[tuple[int, int]]] = []
+    epoch = start = 0
     for step in range(steps):
         per_step = [segment.per_step for segment in step_map.segments if segment.step <= step][-1]
-        end = min(place + per_step, sizes(epoch))
-        walk.append([(epoch, i) for i in range(place, end)])
-        epoch, place = (epoch + 1, 0) if end == sizes(epoch) else (epoch, end)
-    return walk
+        end = min(start + per_step, sizes(epoch))
+        counted.append([(epoch, i) for i in range(start, end)])
+        epoch, start = (epoch + 1, 0) if end == sizes(epoch) else (epoch, end)
+    return counted
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_steps_of_any_sizes_take_every_micro_batch_once_and_in_order(seed: int) -> None:
+def test_steps_of_any_sizes_take_every_micro_batch_once_in_order(seed: int) -> None:
     draw = random.Random(seed)
-    step_map, step = begun(draw.randint(1, 8)), 0
+    step_map, step = new_step_map(draw.randint(1, 8)), 0
     for _ in range(draw.randint(1, 5)):
         step += draw.randint(0, 12)
-        step_map = step_map.resumed(step, draw.randint(1, 30))
-    walk = walked(step_map, step + 40)
-    for now, taken in enumerate(walk):
-        span = step_map.at(now)
-        assert span.epoch == taken[0][0]
+        step_map = step_map.resume(step, draw.randint(1, 30))
+    counted = count_steps(step_map, step + 40)
+    for now, batches in enumerate(counted):
+        part = step_map.at_step(now)
         per_step = [segment.per_step for segment in step_map.segments if segment.step <= now][-1]
-        assert taken[0][1] == span.skipped + (now - span.step) * per_step
-        assert span.step <= now < span.step + span.steps
-    for epoch in range(walk[-1][-1][0]):
-        last = max(n for n, taken in enumerate(walk) if taken[0][0] == epoch)
-        assert step_map.steps(epoch + 1) == last + 1
-        assert step_map.of(epoch) == step_map.at(last)
+        assert batches[0] == (part.epoch, part.skipped + (now - part.step) * per_step)
+        assert part.step <= now < part.step + part.steps
+    for epoch in range(counted[-1][-1][0]):
+        last = max(n for n, batches in enumerate(counted) if batches[0][0] == epoch)
+        assert step_map.total_steps(epoch + 1) == last + 1
+        assert step_map.of_epoch(epoch) == step_map.at_step(last)
 
 
-def test_a_course_goes_on_unchanged_where_steps_keep_their_size() -> None:
-    step_map = begun(6).resumed(5, 4)
-    assert step_map.resumed(7, 4) == step_map
-    assert step_map.resumed(5, 4).steps(9) == step_map.steps(9)
+def test_resuming_with_steps_of_the_same_size_changes_nothing() -> None:
+    step_map = new_step_map(6).resume(5, 4)
+    assert step_map.resume(7, 4) == step_map
+    assert step_map.resume(5, 4).total_steps(9) == step_map.total_steps(9)
 
 
-def test_a_run_that_goes_back_behind_a_change_forgets_it() -> None:
-    assert begun(6).resumed(5, 4).resumed(3, 6) == begun(6)
+def test_resuming_before_a_change_forgets_the_change() -> None:
+    assert new_step_map(6).resume(5, 4).resume(3, 6) == new_step_map(6)
 
 
-@pytest.mark.parametrize(("step", "done", "epoch"), [(2, 12, 0), (3, 18, 0), (4, 0, 1)])
-def test_a_change_is_said_with_its_place(step: int, done: int, epoch: int) -> None:
-    assert describe_step_change(begun(6), step) == []
-    assert describe_step_change(begun(6).resumed(step, 6), step) == []
-    assert describe_step_change(begun(6).resumed(step, 4), step) == [
-        f"a step is of 4 micro-batches, was of 6: from micro-batch {done} of epoch {epoch} on"
+@pytest.mark.parametrize(("step", "skipped", "epoch"), [(2, 12, 0), (3, 18, 0), (4, 0, 1)])
+def test_a_change_is_described_with_its_position(step: int, skipped: int, epoch: int) -> None:
+    assert describe_step_change(new_step_map(6), step) == []
+    assert describe_step_change(new_step_map(6).resume(step, 6), step) == []
+    assert describe_step_change(new_step_map(6).resume(step, 4), step) == [
+        "an optimizer step has 4 micro-batches, had 6: "
+        f"from micro-batch {skipped} of epoch {epoch} on"
     ]

@@ -1,4 +1,4 @@
-"""A file becomes examples once; every row of it is accounted for."""
+"""A file is tokenized once, and the report accounts for every row."""
 
 import json
 import multiprocessing
@@ -15,9 +15,8 @@ from transformers import PreTrainedTokenizerFast
 from data.encoder import Encoder
 from data.formats import to_messages
 from data.row_report import BAD, CUT, TOO_LONG
-from data.store import build
+from data.store import build_store
 from data.template import SAMPLE, choose_template, encode
-from data.tokenize import question_hash
 from data.types import IGNORE, DataError, Message, Row
 
 MAX_LENGTH = 96
@@ -34,7 +33,7 @@ CHAT = {
 }
 LONG_PROMPT = {"prompt": " ".join(map(str, range(60))), "response": "Yes."}
 LONG_ANSWER = {"prompt": "Count.", "response": " ".join(map(str, range(60)))}
-FAULTY = [("{", "not JSON"), ('{"prompt": "?"}', "unknown keys"), ("[]", "not an object"),
+BAD_ROWS = [("{", "not JSON"), ('{"prompt": "?"}', "unknown keys"), ("[]", "not an object"),
           ('{"prompt": "?", "response": " "}', "response: blank")]  # fmt: skip
 
 
@@ -51,42 +50,44 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The first texts of the conversations that were tokenized, as they come."""
-    seen = []
+    """The first text of every conversation that is tokenized, in order."""
+    texts = []
     encode_all = Encoder.encode_all
 
-    def counting(self: Encoder, conversations: list[list[Message]]) -> Any:
-        seen.extend(turns[0].content for turns in conversations if turns is not SAMPLE)
+    def recording(self: Encoder, conversations: list[list[Message]]) -> Any:
+        texts.extend(turns[0].content for turns in conversations if turns is not SAMPLE)
         return encode_all(self, conversations)
 
-    monkeypatch.setattr(Encoder, "encode_all", counting)
-    return seen
+    monkeypatch.setattr(Encoder, "encode_all", recording)
+    return texts
 
 
-def test_a_stored_example_is_what_encode_gives(
+def test_a_stored_example_equals_the_one_of_encode(
     file: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     write(file, GOOD, "", OTHER, CHAT, LONG_PROMPT)
-    store = build(file, tokenizer, max_length=MAX_LENGTH)
+    store = build_store(file, tokenizer, max_length=MAX_LENGTH)
     expected = [
         encode(to_messages(Row(fields, "", 0)), tokenizer, MAX_LENGTH)
         for fields in (GOOD, OTHER, CHAT, LONG_PROMPT)
     ]
     assert [store.example(row)[:2] for row in range(len(store))] == [e[:2] for e in expected]
     assert store.lengths.tolist() == [len(e.ids) for e in expected]
-    assert store.targets.tolist() == [sum(x != IGNORE for x in e.labels) for e in expected]
+    assert store.label_counts.tolist() == [sum(x != IGNORE for x in e.labels) for e in expected]
     assert [store.location(row) for row in range(4)] == [f"{file}:{n}" for n in (1, 3, 4, 5)]
 
 
 @pytest.mark.parametrize(
     ("truncation", "cut_rows", "too_long"), [("middle", 1, [4]), ("drop", 0, [2, 4])]
 )
-def test_the_ledger_accounts_for_every_row(
+def test_the_report_accounts_for_every_row(
     truncation: str, cut_rows: int, too_long: list[int], file: Path,
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:  # fmt: skip
-    write(file, GOOD, LONG_PROMPT, FAULTY[0][0], LONG_ANSWER, OTHER, FAULTY[1][0])
-    store = build(file, tokenizer, max_length=MAX_LENGTH, truncation=truncation, on_bad_row="skip")
+    write(file, GOOD, LONG_PROMPT, BAD_ROWS[0][0], LONG_ANSWER, OTHER, BAD_ROWS[1][0])
+    store = build_store(
+        file, tokenizer, max_length=MAX_LENGTH, truncation=truncation, on_bad_row="skip"
+    )
     report = store.report
     assert report.read == report.used + report.count(BAD) + report.count(TOO_LONG) == 6
     assert report.used == len(store)
@@ -96,42 +97,42 @@ def test_the_ledger_accounts_for_every_row(
     assert report.count(CUT) == cut_rows
     cut = (whole - MAX_LENGTH) * cut_rows
     assert sum(issue.tokens for issue in report.issues(CUT)) == report.tokens.get(CUT, 0) == cut
-    for words in ("6 rows read", f"{report.used} used", f"{len(too_long)} left out", "2 bad"):
-        assert words in str(report)
+    for text in ("6 rows read", f"{report.used} used", f"{len(too_long)} left out", "2 bad"):
+        assert text in str(report)
 
 
-def test_every_bad_row_is_listed_with_its_line_and_the_way_out(
+def test_every_bad_row_is_listed_with_its_line_and_what_to_do(
     file: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    write(file, GOOD, *(row for row, _ in FAULTY))
-    for _ in range(2):  # from the store as well
-        with pytest.raises(DataError, match=r"set data\.on_bad_row to skip") as error:
-            build(file, tokenizer, max_length=MAX_LENGTH)
-        assert f"{len(FAULTY)} of {len(FAULTY) + 1} rows of {file} are bad" in str(error.value)
-        for line, (_, reason) in enumerate(FAULTY, 2):
+    write(file, GOOD, *(row for row, _ in BAD_ROWS))
+    for _ in range(2):  # the second time from the cache
+        with pytest.raises(DataError, match="set `on_bad_row` to skip") as error:
+            build_store(file, tokenizer, max_length=MAX_LENGTH)
+        assert f"{len(BAD_ROWS)} of {len(BAD_ROWS) + 1} rows of {file} are bad" in str(error.value)
+        for line, (_, reason) in enumerate(BAD_ROWS, 2):
             assert f"\n  {file}:{line}: " in str(error.value)
             assert reason in str(error.value)
-    store = build(file, tokenizer, max_length=MAX_LENGTH, on_bad_row="skip")
-    assert (len(store), store.report.count(BAD)) == (1, len(FAULTY))
+    store = build_store(file, tokenizer, max_length=MAX_LENGTH, on_bad_row="skip")
+    assert (len(store), store.report.count(BAD)) == (1, len(BAD_ROWS))
 
 
-def test_a_long_list_of_bad_rows_ends_with_how_many_more(
+def test_a_long_list_of_bad_rows_ends_with_the_number_of_others(
     file: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     write(file, *["{"] * 500)
     with pytest.raises(DataError) as error:
-        build(file, tokenizer, max_length=MAX_LENGTH)
+        build_store(file, tokenizer, max_length=MAX_LENGTH)
     shown = str(error.value).count(f"{file}:")
     assert shown < 200
     assert f"… and {500 - shown} more" in str(error.value)
 
 
-def test_a_second_build_tokenises_nothing(
+def test_a_second_build_tokenizes_nothing(
     file: Path, tokenizer: PreTrainedTokenizerFast, encoded: list[str]
 ) -> None:
-    first = build(file, tokenizer, max_length=MAX_LENGTH)
+    first = build_store(file, tokenizer, max_length=MAX_LENGTH)
     assert len(encoded) == 3
-    second = build(file, tokenizer, max_length=MAX_LENGTH)
+    second = build_store(file, tokenizer, max_length=MAX_LENGTH)
     assert len(encoded) == 3
     assert str(second.report) == str(first.report)
     assert [second.example(i) for i in range(3)] == [first.example(i) for i in range(3)]
@@ -148,14 +149,14 @@ CHANGES: dict[str, tuple[Change, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_what_changes_the_tokens_builds_anew(
+def test_anything_that_changes_the_tokens_rebuilds_the_store(
     name: str, file: Path, tokenizer: PreTrainedTokenizerFast, encoded: list[str]
 ) -> None:
     settings: dict[str, Any] = {"max_length": MAX_LENGTH}
-    build(file, tokenizer, **settings)
+    build_store(file, tokenizer, **settings)
     change, changed = CHANGES[name]
     change(file, tokenizer)
-    build(file, tokenizer, **(settings | changed))
+    build_store(file, tokenizer, **(settings | changed))
     assert len(encoded) == 6
 
 
@@ -171,91 +172,75 @@ def test_an_interrupted_build_leaves_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(Encoder, "encode_all", interrupted)
         with pytest.raises(stop):
-            build(file, tokenizer, max_length=MAX_LENGTH, cache=cache)
+            build_store(file, tokenizer, max_length=MAX_LENGTH, cache=cache)
     assert not [path for path in cache.iterdir() if path.is_dir()]
-    assert len(build(file, tokenizer, max_length=MAX_LENGTH, cache=cache)) == 3
+    assert len(build_store(file, tokenizer, max_length=MAX_LENGTH, cache=cache)) == 3
 
 
-def test_a_store_lies_in_the_cache_of_datasets_unless_told_otherwise(
+def test_a_store_is_cached_next_to_those_of_datasets_by_default(
     file: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    build(file, tokenizer, max_length=MAX_LENGTH)
-    assert list(Path(datasets.config.HF_DATASETS_CACHE).rglob("report.json"))
+    build_store(file, tokenizer, max_length=MAX_LENGTH)
+    assert list(Path(datasets.config.HF_DATASETS_CACHE).rglob("row_report.json"))
 
 
 @pytest.mark.parametrize(
     ("row", "settings", "reason"),
     [
-        (GOOD, {"truncation": "left"}, "data.truncation is 'left'; there are middle, drop, error"),
-        (GOOD, {"on_bad_row": "mend"}, "data.on_bad_row is 'mend'; there are error, skip"),
-        (LONG_ANSWER, {}, "no row of .* is usable at data.max_length 96: 1 rows read, 0 used"),
+        (GOOD, {"truncation": "left"}, "`truncation` is 'left': choose middle, drop or error"),
+        (GOOD, {"on_bad_row": "fix"}, "`on_bad_row` is 'fix': choose error or skip"),
+        (LONG_ANSWER, {}, "no row of .* is usable with `max_length` 96: 1 rows read, 0 used"),
         ("{", {"on_bad_row": "skip"}, "no row of .* is usable .*f.jsonl:1: not JSON"),
         (
             LONG_PROMPT,
             {"truncation": "error"},
-            "data.truncation is error:(.|\\n)*f.jsonl:1: too long by",
+            "1 of 1 rows of .* are too long:(.|\\n)*f.jsonl:1: too long by .*\n"
+            "Raise `max_length`, or set `truncation`",
         ),
     ],
 )
-def test_a_build_that_gives_nothing_to_learn_is_refused(
+def test_a_build_without_usable_rows_is_refused(
     row: dict[str, str] | str, settings: dict[str, str], reason: str, file: Path,
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:  # fmt: skip
     write(file, row)
     with pytest.raises(DataError, match=reason):
-        build(file, tokenizer, max_length=MAX_LENGTH, **settings)
+        build_store(file, tokenizer, max_length=MAX_LENGTH, **settings)
 
 
-def test_a_conversation_comes_back_with_its_place(
+def test_a_store_returns_conversations_with_their_locations(
     file: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    store = build(file, tokenizer, max_length=MAX_LENGTH)
+    store = build_store(file, tokenizer, max_length=MAX_LENGTH)
     for row, (line, fields) in enumerate({1: GOOD, 3: OTHER, 4: CHAT}.items()):
         assert store.location(row) == f"{file}:{line}"
         assert store.messages(row) == to_messages(Row(fields, "", 0))
 
 
-@pytest.mark.parametrize(
-    ("other", "equal"),
-    [
-        ("why does IT\twarp?", True),
-        ("  Why\ndoes it  warp? ", True),
-        ("Why does it warp", False),
-        ("Why doesit warp?", False),
-    ],
-)
-def test_questions_are_equal_up_to_case_and_white_space(other: str, equal: bool) -> None:
-    hashes = [
-        question_hash([Message("system", name), Message("user", text), Message("assistant", name)])
-        for name, text in (("a", "Why does it warp?"), ("b", other))
-    ]
-    assert (hashes[0] == hashes[1]) == equal
-
-
-def test_what_kept_a_file_from_being_read_is_not_remembered(
+def test_a_read_error_is_not_cached(
     file: Path, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
         raise DataError(f"{file}: Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr("data.readers.source.read_lines", broken)
+        patch.setattr("data.readers.source.read_jsonl", broken)
         with pytest.raises(DataError, match="Input/output error"):
-            build(file, tokenizer, max_length=MAX_LENGTH)
-    assert len(build(file, tokenizer, max_length=MAX_LENGTH)) == 3
+            build_store(file, tokenizer, max_length=MAX_LENGTH)
+    assert len(build_store(file, tokenizer, max_length=MAX_LENGTH)) == 3
 
 
-def test_of_processes_that_start_at_once_one_tokenises_and_the_others_wait_for_it(
+def test_of_concurrent_processes_one_tokenizes_and_the_others_wait(
     file: Path, tokenizer: PreTrainedTokenizerFast, encoded: list[str], tmp_path: Path
 ) -> None:
-    slowly = Encoder.encode_all
+    encode_all = Encoder.encode_all
 
     def slow(self: Encoder, conversations: list[list[Message]]) -> Any:
         time.sleep(0.3)
-        return slowly(self, conversations)
+        return encode_all(self, conversations)
 
     def rank(answer: Connection) -> None:
-        store = build(file, tokenizer, max_length=MAX_LENGTH, cache=tmp_path, processes=1)
+        store = build_store(file, tokenizer, max_length=MAX_LENGTH, cache=tmp_path, processes=1)
         answer.send((len(encoded), store.lengths.tolist()))
 
     with pytest.MonkeyPatch.context() as patch:

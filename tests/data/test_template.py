@@ -1,4 +1,4 @@
-"""The template's tokens, and labels on the answers and their stop tokens alone."""
+"""Tokens follow the template; labels are on answers and their stop tokens only."""
 
 from itertools import groupby
 from pathlib import Path
@@ -33,13 +33,13 @@ every_conversation = pytest.mark.parametrize("messages", CONVERSATIONS.values(),
 
 
 def max_length_keeping(keep: int, tokenizer: PreTrainedTokenizerFast) -> int:
-    """The length at which so many tokens of LONG's first prompt are left."""
+    """Return the max_length with which this many tokens of LONG's first prompt remain."""
     before = len(prompt_ids(LONG[:2], tokenizer))
     return len(encode(LONG, tokenizer).ids) - before + keep
 
 
-def taught(example: Example, tokenizer: PreTrainedTokenizerFast) -> list[str]:
-    """The texts under each run of labels, by which nothing but ids is labeled."""
+def learned_texts(example: Example, tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """Return the text of each run of labels; labels other than IGNORE equal their ids."""
     assert all(label in (IGNORE, i) for i, label in zip(example.ids, example.labels, strict=True))
     runs = groupby(example.labels, key=lambda label: label != IGNORE)
     return [tokenizer.decode(list(run)) for labeled, run in runs if labeled]
@@ -47,26 +47,26 @@ def taught(example: Example, tokenizer: PreTrainedTokenizerFast) -> list[str]:
 
 @every_template
 @every_conversation
-def test_the_answers_that_train_and_their_stop_tokens_are_labelled(
+def test_exactly_the_answers_that_train_and_their_stop_tokens_are_labeled(
     messages: list[Message], template: str, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     choose_template(tokenizer, template)
     example = encode(messages, tokenizer)
     answers = [m.content for m in messages if m.role == "assistant" and m.train]
-    assert taught(example, tokenizer) == [answer + tokenizer.eos_token for answer in answers]
+    assert learned_texts(example, tokenizer) == [answer + tokenizer.eos_token for answer in answers]
     assert example.ids[-1] == example.labels[-1] == tokenizer.eos_token_id
 
 
 @every_template
 @every_conversation
-def test_chat_shows_the_model_the_tokens_it_learned_from(
+def test_chat_prompts_have_the_tokens_that_training_had(
     messages: list[Message], template: str, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     choose_template(tokenizer, template)
     example = encode(messages, tokenizer)
-    for place, message in enumerate(messages):
+    for i, message in enumerate(messages):
         if message.role == "assistant" and message.train:
-            before = prompt_ids(messages[:place], tokenizer)
+            before = prompt_ids(messages[:i], tokenizer)
             assert example.ids[: len(before)] == before
             assert example.labels[len(before) - 1] == IGNORE
             assert example.labels[len(before)] == example.ids[len(before)]
@@ -86,22 +86,24 @@ def test_the_pad_token_changes_no_label(
 
 @every_template
 @pytest.mark.parametrize("text", CONTROL)
-@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("turn", [0, 1, 2])
 def test_control_tokens_in_a_text_stay_text(
-    place: int, text: str, template: str, tokenizer: PreTrainedTokenizerFast
+    turn: int, text: str, template: str, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     choose_template(tokenizer, template)
     messages = [SYSTEM, ASK, ANSWER]
-    messages[place] = messages[place]._replace(content=text)
+    messages[turn] = messages[turn]._replace(content=text)
     special = set(tokenizer.all_special_ids)
     controls = [i for i in encode(messages, tokenizer).ids if i in special]
     assert controls == [i for i in encode([SYSTEM, ASK, ANSWER], tokenizer).ids if i in special]
-    assert taught(encode(messages, tokenizer), tokenizer) == [messages[2].content + "<|im_end|>"]
+    assert learned_texts(encode(messages, tokenizer), tokenizer) == [
+        messages[2].content + "<|im_end|>"
+    ]
 
 
 @every_template
 @pytest.mark.parametrize("keep", [MIN_PROMPT, MIN_PROMPT + 1, 40, 80])
-def test_the_middle_of_a_long_prompt_is_cut_to_the_very_length(
+def test_the_middle_of_a_long_prompt_is_cut_to_exactly_max_length(
     keep: int, template: str, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     choose_template(tokenizer, template)
@@ -113,13 +115,11 @@ def test_the_middle_of_a_long_prompt_is_cut_to_the_very_length(
     assert short.cut == len(whole.ids) - max_length > 0
     assert short.ids == whole.ids[:head] + whole.ids[-tail:]
     assert short.labels == whole.labels[:head] + whole.labels[-tail:]
-    assert taught(short, tokenizer) == taught(whole, tokenizer)
+    assert learned_texts(short, tokenizer) == learned_texts(whole, tokenizer)
 
 
 @pytest.mark.parametrize("truncation", ["middle", "drop", "error"])
-def test_a_row_that_fits_is_left_as_it_is(
-    truncation: str, tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_a_row_that_fits_is_unchanged(truncation: str, tokenizer: PreTrainedTokenizerFast) -> None:
     whole = encode(LONG, tokenizer)
     assert encode(LONG, tokenizer, len(whole.ids), truncation) == whole
     assert whole.cut == 0
@@ -128,13 +128,13 @@ def test_a_row_that_fits_is_left_as_it_is(
 @pytest.mark.parametrize(
     ("truncation", "keep", "kind", "reason"),
     [
-        ("drop", MIN_PROMPT, TooLongError, "too long by .*.* tokens, data.max_length is"),
-        ("error", MIN_PROMPT, TooLongError, "too long by .* tokens, data.max_length is"),
-        ("middle", MIN_PROMPT - 1, TooLongError, "too long by .*.* too little of it is prompt"),
-        ("middle", -1, TooLongError, "too long by .*.* too little of it is prompt"),
+        ("drop", MIN_PROMPT, TooLongError, "too long by .* tokens: it has .*, the limit is"),
+        ("error", MIN_PROMPT, TooLongError, "too long by .* tokens: it has .*, the limit is"),
+        ("middle", MIN_PROMPT - 1, TooLongError, "too long by .* its prompt is too short to cut"),
+        ("middle", -1, TooLongError, "too long by .* its prompt is too short to cut"),
     ],
 )
-def test_a_row_that_does_not_fit_is_refused(
+def test_a_row_that_cannot_be_cut_to_fit_is_refused(
     truncation: str, keep: int, kind: type, reason: str, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     with pytest.raises(DataError, match=reason) as error:
@@ -154,12 +154,12 @@ def test_a_template_that_does_not_end_an_answer_is_refused(
 
 def test_a_template_that_rewrites_the_prompt_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
     tokenizer.chat_template += "{% if add_generation_prompt %}<think>{% endif %}"
-    with pytest.raises(RowError, match="turn 2: the template writes what comes before"):
+    with pytest.raises(RowError, match="turn 2: the template changes the text before this answer"):
         encode([ASK, ANSWER], tokenizer)
 
 
 @pytest.mark.parametrize(
-    ("asked", "has_chat", "taken"),
+    ("template", "has_chat", "chosen"),
     [
         ("auto", True, "chat"),
         ("auto", False, "plain"),
@@ -168,14 +168,14 @@ def test_a_template_that_rewrites_the_prompt_is_refused(tokenizer: PreTrainedTok
         ("plain", False, "plain"),
     ],
 )
-def test_a_template_is_taken_by_name(
-    asked: str, has_chat: bool, taken: str, tokenizer: PreTrainedTokenizerFast
+def test_a_template_is_chosen_by_name(
+    template: str, has_chat: bool, chosen: str, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     own = tokenizer.chat_template = tokenizer.chat_template if has_chat else None
-    assert choose_template(tokenizer, asked) == taken
-    assert (tokenizer.chat_template == own) == (taken == "chat")
+    assert choose_template(tokenizer, template) == chosen
+    assert (tokenizer.chat_template == own) == (chosen == "chat")
     text = tokenizer.decode(encode([ASK, ANSWER], tokenizer).ids)
-    assert ("<|im_start|>user" in text) == (taken == "chat")
+    assert ("<|im_start|>user" in text) == (chosen == "chat")
 
 
 def test_a_template_is_taken_from_a_file(
@@ -189,26 +189,26 @@ def test_a_template_is_taken_from_a_file(
 
 
 @pytest.mark.parametrize(
-    ("asked", "lacks", "reason"),
+    ("template", "lacks", "reason"),
     [
-        ("chat", "chat_template", "data.template is chat, but this model has none"),
-        ("plain", "eos_token", "data.template is plain, but this model has no end token"),
-        ("alpaca", "", "data.template is 'alpaca': neither auto, chat, plain nor a file"),
-        ("no/such.jinja", "", "data.template is 'no/such.jinja'"),
-        ("", "", "data.template is ''"),
+        ("chat", "chat_template", "`template` is chat, but this model has no chat template"),
+        ("plain", "eos_token", "`template` is plain, but this model has no end token"),
+        ("alpaca", "", "`template` is 'alpaca', .* choose auto, chat, plain or a Jinja file"),
+        ("no/such.jinja", "", "`template` is 'no/such.jinja'"),
+        ("", "", "`template` is ''"),
     ],
 )
-def test_a_template_that_is_not_there_is_refused(
-    asked: str, lacks: str, reason: str, tokenizer: PreTrainedTokenizerFast
+def test_a_missing_template_is_refused(
+    template: str, lacks: str, reason: str, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     if lacks:
         setattr(tokenizer, lacks, None)
     with pytest.raises(DataError, match=reason):
-        choose_template(tokenizer, asked)
+        choose_template(tokenizer, template)
 
 
 @pytest.mark.parametrize("starts", [True, False])
-def test_plain_begins_with_the_start_token_where_the_tokenizer_does(
+def test_plain_begins_with_the_start_token_if_the_tokenizer_does(
     starts: bool, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     if starts:
@@ -226,7 +226,7 @@ def test_plain_begins_with_the_start_token_where_the_tokenizer_does(
     ("template", "token"),
     [("chat", "<|im_end|>"), ("plain", "<|im_end|>"), (END.replace("END", "\n<pad>"), "<pad>")],
 )
-def test_the_stop_token_is_the_template_s(
+def test_the_stop_token_is_that_of_the_template(
     template: str, token: str, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     if template in ("chat", "plain"):
@@ -236,7 +236,7 @@ def test_the_stop_token_is_the_template_s(
     assert stop_token(tokenizer) == tokenizer.convert_tokens_to_ids(token)
 
 
-def test_a_template_that_refuses_a_system_message_makes_a_bad_row(
+def test_a_conversation_that_the_template_refuses_is_a_bad_row(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     refuse = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
@@ -248,16 +248,18 @@ def test_a_template_that_refuses_a_system_message_makes_a_bad_row(
 
 
 @pytest.mark.parametrize("text", ["{% for m in messages %}{{ m['content'] }", "{{ oops"])
-def test_a_broken_template_file_is_refused_at_once(
+def test_a_broken_template_file_is_refused(
     text: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     path = tmp_path / "broken.jinja"
     path.write_text(text)
-    with pytest.raises(DataError, match="template is broken in its line 1"):
+    with pytest.raises(DataError, match="template has an error in line 1"):
         choose_template(tokenizer, str(path))
 
 
-def test_the_next_turns_control_token_is_no_stop(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_the_control_token_of_the_next_turn_is_no_stop_token(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
     tokenizer.chat_template = (
         "{% for m in messages %}{{ '<|im_start|>' if m.role == 'user' else '<pad>' }}"
         "{{ m.content }}{% endfor %}{% if add_generation_prompt %}<pad>{% endif %}"
@@ -267,7 +269,7 @@ def test_the_next_turns_control_token_is_no_stop(tokenizer: PreTrainedTokenizerF
         encode(turns, tokenizer)
 
 
-def test_a_truncation_in_the_tokenizer_s_file_cuts_nothing(
+def test_truncation_and_padding_in_the_tokenizer_file_are_ignored(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     whole = encode(LONG, tokenizer)
@@ -276,7 +278,7 @@ def test_a_truncation_in_the_tokenizer_s_file_cuts_nothing(
     assert encode(LONG, tokenizer) == whole
 
 
-def test_an_answer_of_which_the_template_writes_nothing_is_refused(
+def test_an_answer_that_the_template_omits_is_refused(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     tokenizer.chat_template = (
@@ -286,10 +288,10 @@ def test_an_answer_of_which_the_template_writes_nothing_is_refused(
         encode([ASK, ANSWER], tokenizer)
 
 
-def test_an_unknown_letter_ends_no_answer(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_an_unknown_token_does_not_end_an_answer(tokenizer: PreTrainedTokenizerFast) -> None:
     tokenizer.add_special_tokens({"unk_token": "<unk>"})
     tokenizer.chat_template = tokenizer.chat_template.replace(
         "{{ message['content'] }}", "{{ message['content'] }}<unk>!"
     )
     example = encode([ASK, ANSWER], tokenizer)
-    assert taught(example, tokenizer) == [f"{ANSWER.content}<unk>!<|im_end|>"]
+    assert learned_texts(example, tokenizer) == [f"{ANSWER.content}<unk>!<|im_end|>"]

@@ -1,4 +1,4 @@
-"""Rows are tokenized in several processes as in one, and few are held at a time."""
+"""Several processes give the same tokens as one, and few rows are in memory at a time."""
 
 import json
 import pickle
@@ -12,14 +12,14 @@ import data.tokenize
 from data.encoder import Encoder
 from data.readers.source import Source, read
 from data.row_report import BAD, CUT, TOO_LONG
-from data.store import build
-from data.tokenize import TokenizeRows, chunks, content_hash, question_hash
+from data.store import build_store
+from data.tokenize import TokenizeRows, content_hash, question_hash, tokenize_chunks
 from data.types import BadRow, DataError, Message, Row
 
 
 @pytest.fixture
 def mixed(tmp_path: Path) -> Path:
-    """Good rows among bad ones, long ones and ones that are cut."""
+    """A file of good, bad, too long and cut rows."""
     path = tmp_path / "f.jsonl"
     fields = [
         {"prompt": f"Why {i}?", "response": "Because."}
@@ -33,17 +33,17 @@ def mixed(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks of 8 rows, of which one is made alone."""
-    monkeypatch.setattr(data.tokenize, "SIZE", 8)
-    monkeypatch.setattr(data.tokenize, "ALONE", 1)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks of 8 rows; only the first is tokenized without other processes."""
+    monkeypatch.setattr(data.tokenize, "CHUNK_ROWS", 8)
+    monkeypatch.setattr(data.tokenize, "SERIAL_CHUNKS", 1)
 
 
-def test_several_processes_make_what_one_makes(
-    mixed: Path, tmp_path: Path, small: None, tokenizer: PreTrainedTokenizerFast
+def test_several_processes_give_the_same_store_as_one(
+    mixed: Path, tmp_path: Path, small_chunks: None, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     stores = [
-        build(
+        build_store(
             mixed, tokenizer, max_length=96, on_bad_row="skip", processes=n, cache=tmp_path / str(n)
         )
         for n in (1, 2)
@@ -60,40 +60,40 @@ def test_several_processes_make_what_one_makes(
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_rows_are_read_as_they_are_needed(
-    processes: int, small: None, tokenizer: PreTrainedTokenizerFast
+    processes: int, small_chunks: None, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    taken = 0
+    rows_read = 0
 
     def rows() -> Iterator[Row]:
-        nonlocal taken
-        for taken in range(1, 801):
-            yield Row({"prompt": "Why?", "response": "Because."}, "f", taken)
+        nonlocal rows_read
+        for rows_read in range(1, 801):
+            yield Row({"prompt": "Why?", "response": "Because."}, "f", rows_read)
 
     tokenize = TokenizeRows(Source("f"), Encoder(tokenizer, 96))
-    for made, chunk in enumerate(chunks(rows(), tokenize, processes), 1):
+    for count, chunk in enumerate(tokenize_chunks(rows(), tokenize, processes), 1):
         assert chunk.read == 8
-        assert taken <= 8 * (made + 2 * processes + 2)
-    assert made == 100
+        assert rows_read <= 8 * (count + 2 * processes + 2)
+    assert count == 100
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_fault_of_the_template_ends_the_work_of_all(
-    processes: int, mixed: Path, small: None, tokenizer: PreTrainedTokenizerFast
+def test_a_template_error_in_one_process_stops_all(
+    processes: int, mixed: Path, small_chunks: None, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     tokenize = TokenizeRows(Source(mixed), Encoder(tokenizer, 96))
     good = (row for row in read(mixed) if not isinstance(row, BadRow))
     with pytest.raises(DataError, match="never learn to stop"):
-        list(chunks(good, tokenize, processes))
+        list(tokenize_chunks(good, tokenize, processes))
 
 
-def test_the_work_can_be_sent_to_a_process_that_shares_nothing(
+def test_the_tokenize_function_and_its_result_can_be_pickled(
     mixed: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     rows = list(read(mixed))
     tokenize = TokenizeRows(Source(mixed), Encoder(tokenizer, 96))
-    sent = pickle.loads(pickle.dumps(tokenize))
-    assert pickle.loads(pickle.dumps(sent(rows))).rows.equals(tokenize(rows).rows)
+    copy = pickle.loads(pickle.dumps(tokenize))
+    assert pickle.loads(pickle.dumps(copy(rows))).table.equals(tokenize(rows).table)
 
 
 PAIRS = {
@@ -105,14 +105,16 @@ PAIRS = {
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_equal_numbers_mean_equal_questions_and_equal_rows(name: str) -> None:
+def test_equal_hashes_mean_equal_questions_and_equal_rows(name: str) -> None:
     *texts, question, content = PAIRS[name]
     rows = [[Message("user", text), Message("assistant", "So.")] for text in texts]
     assert (question_hash(rows[0]) == question_hash(rows[1])) == question
     assert (content_hash(rows[0]) == content_hash(rows[1])) == content
+    other_turns = [Message("system", "Hm."), rows[1][0], Message("assistant", "No.")]
+    assert (question_hash(rows[0]) == question_hash(other_turns)) == question
 
 
-def test_roles_and_the_borders_of_turns_are_part_of_a_row() -> None:
+def test_roles_and_turn_boundaries_change_the_content_hash() -> None:
     rows = [
         [Message("user", "a b"), Message("assistant", "c")],
         [Message("user", "a"), Message("assistant", "b c")],

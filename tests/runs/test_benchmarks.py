@@ -14,7 +14,7 @@ from benchmarks.peers.render import BEGIN, END, write
 from benchmarks.peers.results import Results
 from benchmarks.peers.rows import Step, digest
 from benchmarks.peers.workloads import MODES, SEED, rows_needed
-from data.plan import plan
+from data.plan import plan_epoch
 
 FAKE = """
 import sys, time
@@ -90,8 +90,8 @@ def test_a_digest_depends_on_the_order():
 def test_a_workload_has_the_fewest_rows_that_fill_its_steps(mode):
     lengths = np.random.default_rng(0).integers(20, 500, 300)
     taken = rows_needed(lengths, lengths, MODES[mode], steps=4)
-    planned = plan(lengths[:taken], lengths[:taken], seed=SEED, **MODES[mode])
-    fewer = plan(lengths[: taken - 1], lengths[: taken - 1], seed=SEED, **MODES[mode])
+    planned = plan_epoch(lengths[:taken], lengths[:taken], seed=SEED, **MODES[mode])
+    fewer = plan_epoch(lengths[: taken - 1], lengths[: taken - 1], seed=SEED, **MODES[mode])
     assert planned.steps >= 4
     assert planned.rows(0, 3).size == 4 or "max_tokens" in MODES[mode]
     assert fewer.steps <= 4

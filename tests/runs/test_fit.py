@@ -196,7 +196,7 @@ WRONG = {
     "a rank below 1": (["--model.lora.r", "-1"], "lora.r is -1"),
     "a wrong choice": (["--model.optimizer", "adam"], "there are 'adamw'"),
     "a wrong layer": (["--model.lora.target_modules", "[query]"], "q_proj"),
-    "a wrong template": (["--data.template", "chatml"], "neither auto, chat, plain nor a file"),
+    "a wrong template": (["--data.template", "chatml"], "choose auto, chat, plain or a Jinja file"),
     "a missing checkpoint": (["--ckpt_path", "last"], "there is no checkpoint"),
     "too small a budget": (["--data.max_tokens", "8"], "data.max_tokens is 8"),
     "no rows that fit": (["--data.max_length", "8"], "no row of"),

@@ -63,7 +63,7 @@ def test_columns_are_told_in_a_config_file(
         "utf-8",
     )
     assert main(["--config", str(config)]) == 0
-    assert f"8 rows read, 8 used; {path}, parted by semicolons" in capsys.readouterr().out
+    assert f"8 rows read, 8 used; {path}, separated by semicolons" in capsys.readouterr().out
 
 
 def test_rows_held_out_come_back_with_their_places(tiny_folder: Path, file: str) -> None:
@@ -88,7 +88,7 @@ def test_validation_rows_that_train_are_left_out_unless_told(
     )
     assert len(module.val_rows) == len(val)
     assert len(module.train_rows) == 40
-    assert "1 validation questions are asked in training too" in str(module.overlap) or (
+    assert "1 validation questions also occur in training" in str(module.overlap) or (
         on_duplicate == "keep"
     )
 
@@ -119,7 +119,7 @@ def test_rows_of_another_file_that_are_near_are_named(
     near = row(8) | {"response": row(8)["response"] + "So."}
     val = write(tmp_path / "val.jsonl", near, {"prompt": "Wood?", "response": "Chisel it."})
     module = set_up(tiny_folder, path=file, val_path=val, near_duplicates=0.7)
-    assert module.overlap.near.tolist() == [0]
+    assert module.overlap.near_duplicates.tolist() == [0]
     assert len(module.val_rows) == 2
 
 
@@ -144,5 +144,5 @@ def test_rows_of_like_length_stand_together_when_asked(tiny_folder: Path, file: 
 
 
 def test_rows_that_all_train_leave_nothing_to_validate_on(tiny_folder: Path, file: str) -> None:
-    with pytest.raises(DataError, match="every validation row stands among the training rows"):
+    with pytest.raises(DataError, match="every validation row is also a training row"):
         set_up(tiny_folder, path=file, val_path=file)
