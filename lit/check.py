@@ -1,7 +1,7 @@
 """Check before training: python -m lit.check --config F [any override]
 
-Prints what a run of ``lit.fit`` with the same arguments would do, and whether it can work. Loads the
-tokenizer and the model's config, and no weights. Writes ``check.html`` into the run's folder.
+Prints what a run of ``lit.fit`` with the same arguments would do, and whether it can work. Loads
+the tokenizer and the model's config, and no weights. Writes ``check.html`` into the run's folder.
 
 Exit codes: 0 the run works, perhaps with warnings; 1 the page cannot be written; 2 the run cannot
 work; 130 stopped by Ctrl-C.

@@ -15,9 +15,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m lit.compare", description="Compare a base model with its adapter."
     )
     parser.add_argument("--adapter", required=True, type=Path, help="an adapter's folder")
-    parser.add_argument(
-        "--base", help="the base model, if it is not where the adapter's config says"
-    )
+    parser.add_argument("--base", help="the base model, if the adapter's path to it is wrong")
     parser.add_argument(
         "--data", type=Path, help="rows with answers; default: the rows that the run held out"
     )

@@ -26,12 +26,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--adapter", required=True, type=Path, help="an adapter's folder")
     parser.add_argument("--format", required=True, choices=tuple(SUFFIXES), help="see below")
-    parser.add_argument(
-        "--output", type=Path, help="file or folder to write; default: beside the adapter"
-    )
-    parser.add_argument(
-        "--base", help="the base model, if it is not where the adapter's config says"
-    )
+    parser.add_argument("--output", type=Path, help="where to write; default: beside the adapter")
+    parser.add_argument("--base", help="the base model, if the adapter's path to it is wrong")
     return parser
 
 
@@ -76,7 +72,7 @@ def _write(kind: str, output: Path, adapter: Path, base: str | None) -> str:
         from lit.exporting.peft_folder import write_peft
 
         moved = write_peft(output, adapter, base)
-    return f"loaded again, its logits differ from the adapter's by {moved:.1e} (relative)"
+    return f"reloaded, its logits differ from the adapter's by {moved:.1e} (relative)"
 
 
 def _beside(adapter: Path, kind: str) -> Path:

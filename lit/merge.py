@@ -18,9 +18,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--adapter", required=True, type=Path, help="an adapter's folder")
     parser.add_argument("--output_dir", required=True, type=Path, help="the folder to write")
-    parser.add_argument(
-        "--base", help="the base model, if it is not where the adapter's config says"
-    )
+    parser.add_argument("--base", help="the base model, if the adapter's path to it is wrong")
     parser.add_argument(
         "--dtype", choices=DTYPE_NAMES, help="dtype of the weights; default: the base's"
     )

@@ -1,4 +1,4 @@
-"""A conversation with a model and, with an adapter, with its base; one copy of the weights."""
+"""A conversation with a model and, if it has an adapter, with its base; one copy of the weights."""
 
 import json
 import re
@@ -13,27 +13,28 @@ from data.types import Message
 from lit.model.generation import Sampling, stream, use_model
 
 HELP = """\
-/base /tuned /both   who answers from now on; with /both the tuned answer goes into the history
-/reset               forget the conversation
-/seed N              the seed of the next answers
-/system TEXT         what the model is told first; empty for nothing
-/save FILE           add the conversation to a .jsonl file, as a training row
+/base /tuned /both   choose who answers; with /both the tuned answer goes into the history
+/reset               clear the history
+/seed N              set the seed of the next answers
+/system TEXT         set the system text; without TEXT, remove it
+/save FILE           append the conversation to a .jsonl file, as a training row
 /help /quit
-Ctrl-C stops an answer. Pasted lines are one question; Alt-Enter begins a new line."""
+Ctrl-C stops an answer. Pasted lines are one question; Alt-Enter starts a new line."""
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 ANSWERING = {"base": ("base",), "tuned": ("tuned",), "both": ("base", "tuned")}
+"""The models that answer a question, by command."""
 
 
 class Conversation:
-    """The turns so far, and who answers the next.
+    """The turns so far, and which models answer the next question.
 
     Args:
         model: With an adapter or without, in eval mode.
-        tokenizer: With the template; without one, the bare text of a question is continued.
+        tokenizer: With its template; without one, the bare text of a question is continued.
         sampling: How tokens are drawn.
         tuned: Whether the model has an adapter.
         write: Shows text.
-        system: What the model is told first.
+        system: The system text.
     """
 
     def __init__(
@@ -50,44 +51,44 @@ class Conversation:
         self.answering: Sequence[str] = ANSWERING["tuned" if tuned else "base"]
         self.turns: list[Message] = []
 
-    def say(self, text: str) -> bool:
-        """Take what the user typed: a command, or a question. False ends the conversation."""
+    def handle(self, text: str) -> bool:
+        """Run what the person typed, a command or a question; return False to end."""
         if not text.startswith("/"):
             self.ask(text)
             return True
-        name, _, rest = text[1:].partition(" ")
-        rest = rest.strip()
+        name, _, argument = text[1:].partition(" ")
+        argument = argument.strip()
         if name == "quit":
             return False
         if name in ANSWERING:
             self._choose(name)
         elif name == "reset":
             self.turns = []
-            self.write("forgotten\n")
-        elif name == "seed" and rest.isdigit():
-            self.sampling = replace(self.sampling, seed=int(rest))
-            self.write(f"seed {rest}\n")
+            self.write("history cleared\n")
+        elif name == "seed" and argument.isdigit():
+            self.sampling = replace(self.sampling, seed=int(argument))
+            self.write(f"seed {argument}\n")
         elif name == "system":
-            self.system = rest
-            self.write(f"system: {rest or 'nothing'}\n")
-        elif name == "save" and rest:
-            self._save(Path(rest))
+            self.system = argument
+            self.write(f"system: {argument or 'none'}\n")
+        elif name == "save" and argument:
+            self._save(Path(argument))
         elif name == "help":
             self.write(HELP + "\n")
         else:
-            self.write(f"no command {text}; /help lists them\n")
+            self.write(f"unknown command {text}; /help lists the commands\n")
         return True
 
     def ask(self, question: str) -> None:
-        """Answer a question with each which; the last one's answer goes into the history."""
-        asked = Message("user", question)
-        text = ""
+        """Answer a question with each chosen model; the last answer goes into the history."""
+        turn = Message("user", question)
+        answer = ""
         for which in self.answering:
             if len(self.answering) > 1:
                 self.write(f"[{which}] ")
-            text = self._answer(which, [*self._told(), *self.turns, asked])
+            answer = self._answer(which, [*self._system_turn(), *self.turns, turn])
             self.write("\n")
-        self.turns += [asked, Message("assistant", text)]
+        self.turns += [turn, Message("assistant", answer)]
 
     def _answer(self, which: str, history: list[Message]) -> str:
         if self.tokenizer.chat_template:
@@ -98,7 +99,7 @@ class Conversation:
 
         def show(piece: str) -> None:
             pieces.append(piece)
-            # A model can write escape sequences; a terminal would obey them.
+            # A model can write escape sequences, which a terminal would obey.
             self.write(CONTROL.sub("", piece))
 
         try:
@@ -108,7 +109,7 @@ class Conversation:
             self.write(" …")
         return "".join(pieces).strip()
 
-    def _told(self) -> list[Message]:
+    def _system_turn(self) -> list[Message]:
         return [Message("system", self.system)] if self.system else []
 
     def _choose(self, name: str) -> None:
@@ -116,17 +117,20 @@ class Conversation:
             self.write("there is no adapter: start with --adapter\n")
             return
         self.answering = ANSWERING[name]
-        self.write(f"{name} answers\n")
+        self.write("both answer\n" if name == "both" else f"{name} answers\n")
 
     def _save(self, path: Path) -> None:
         if not any(turn.role == "assistant" and turn.content for turn in self.turns):
             self.write("there is no answer to save yet\n")
             return
-        turns = [{"role": t.role, "content": t.content} for t in [*self._told(), *self.turns]]
+        turns = [
+            {"role": turn.role, "content": turn.content}
+            for turn in [*self._system_turn(), *self.turns]
+        ]
         try:
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"messages": turns}, ensure_ascii=False) + "\n")
         except OSError as error:
             self.write(f"{path}: {error.strerror}\n")
             return
-        self.write(f"added to {path}\n")
+        self.write(f"appended to {path}\n")

@@ -11,7 +11,8 @@ from lit.model.base import locate
 from lit.model.loss import CHUNK
 from lit.preflight.meta_step import trace_step
 from lit.run.memory import peak_memory
-from lit.train.module import PRECISIONS, LoRAModule
+from lit.train.model_setup import base_dtype
+from lit.train.module import LoRAModule
 from lora.config import ConfigError
 from lora.inject import ParameterCount, count_parameters, inject, lora_layers, trainable_parameters
 from lora.targets import linear_layers
@@ -52,7 +53,7 @@ def estimate_memory(
 
     Args:
         module: The run's settings.
-        precision: A key of ``lit.train.module.PRECISIONS``.
+        precision: A key of ``lit.train.model_setup.PRECISIONS``.
         lengths: Tokens of each row of the largest micro-batch.
         labels: Labeled tokens of that micro-batch.
         device: The device that trains. On a CPU the estimate includes the libraries of this
@@ -62,11 +63,7 @@ def estimate_memory(
         ConfigError: The base or the adapter does not exist, or the precision is unknown.
     """
     libraries = peak_memory() if device.type == "cpu" else 0
-    if precision not in PRECISIONS:
-        raise ConfigError(
-            f"trainer.precision is {precision}; choose one of {', '.join(PRECISIONS)}"
-        )
-    model = meta_model(module.base, module.revision, PRECISIONS[precision])
+    model = meta_model(module.base, module.revision, base_dtype(precision))
     return estimate_model_memory(model, module, lengths, labels, device, libraries)
 
 

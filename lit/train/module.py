@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
 from itertools import chain
 from typing import Any, Literal, TypeVar
 
@@ -12,12 +11,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from data.types import Batch
-from lit.distributed.sharding import FSDP2, ShardedRoot, ShardedStrategy, shard
+from lit.distributed.sharding import ShardedRoot
 from lit.model.embedding_noise import EmbeddingNoise
 from lit.model.loss import summed_loss
-from lit.model.preparation import ModelSpec, check_model
+from lit.model.preparation import ModelSpec
 from lit.run.console import print_rank0
 from lit.train.mean_loss import MeanLoss
+from lit.train.model_setup import call_model, set_up_model
 from lit.train.schedule import make_schedule
 from lit.train.step_guard import StepGuard, check_gradients
 from lora.config import ConfigError, LoRAConfig
@@ -25,13 +25,6 @@ from lora.inject import trainable_parameters
 from lora.optimizer import make_optimizer
 from lora.state import adapter_state, load_adapter_state
 
-PRECISIONS = {
-    "32-true": torch.float32,
-    "16-mixed": torch.float16,
-    "bf16-mixed": torch.bfloat16,
-    "bf16-true": torch.bfloat16,
-}
-"""The dtype of the base for each trainer.precision; A and B are float32 in all of them."""
 LAST_EPOCH = "lit-lora epoch"
 """The key of a checkpoint for the epoch of the last optimizer step."""
 T = TypeVar("T")
@@ -111,23 +104,8 @@ class LoRAModule(L.LightningModule):
         """
         if self.model is not None:
             return
-        precision = str(self.trainer.precision)
-        if precision not in PRECISIONS:
-            raise ConfigError(f"trainer.precision is {precision}; choose {', '.join(PRECISIONS)}")
-        strategy = self.trainer.strategy
-        sharded = isinstance(strategy, ShardedStrategy)
-        # A base that is sharded may be too large for one device, so it is loaded on the CPU.
-        device = torch.device("cpu") if sharded else strategy.root_device
-        model = self.spec.make(PRECISIONS[precision], device, sharded)
+        self.model, self.root = model, _ = set_up_model(self.spec, self.trainer)
         self._noise = EmbeddingNoise(model.get_input_embeddings(), self.lora.neftune_alpha)
-        self.model = model
-        if isinstance(strategy, ShardedStrategy):
-            device = strategy.root_device
-            self.root = shard(model, strategy.device_mesh, device)
-        with self.trainer.precision_plugin.forward_context():
-            check_model(self.call, model.config, device, must_pack=FSDP2 if sharded else None)
-        if self.gradient_checkpointing:
-            model.activation_checkpointing_enable({"use_reentrant": False})
         # Every rank has read the same base, so DDP sends only what trains.
         trained = {f"model.{name}" for name in trainable_parameters(model)}
         named = chain(self.named_parameters(), self.named_buffers())
@@ -135,8 +113,7 @@ class LoRAModule(L.LightningModule):
 
     def call(self, function: Callable[..., T], *args: Any) -> T:
         """Call a function of the model; where the base is sharded, every rank must take part."""
-        call = partial(function, self.adapted_model, *args)
-        return self.root(call) if self.root else call()
+        return call_model(self.adapted_model, self.root, function, *args)
 
     def configure_callbacks(self) -> StepGuard:
         """Attach the step guard to every run."""

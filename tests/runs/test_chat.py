@@ -97,18 +97,18 @@ def test_base_and_tuned_answer_from_one_model_and_differ(adapter: Path, tiny_fol
 def test_a_conversation_in_a_terminal(terminal: pexpect.spawn, tmp_path: Path) -> None:
     first = ask(terminal, "Почему деталь отклеилась?")
     assert first.strip()
-    assert "forgotten" in ask(terminal, "/reset")
+    assert "history cleared" in ask(terminal, "/reset")
     assert ask(terminal, "Почему деталь отклеилась?") == first
     ask(terminal, "/both")
     answer = ask(terminal, "И что теперь?")
     assert "[base]" in answer
     assert "[tuned]" in answer
     saved = tmp_path / "talk.jsonl"
-    assert "added to" in ask(terminal, f"/save {saved}")
+    assert "appended to" in ask(terminal, f"/save {saved}")
     turns = json.loads(saved.read_text("utf-8"))["messages"]
     assert [turn["role"] for turn in turns] == ["user", "assistant"] * 2
     assert turns[0]["content"] == "Почему деталь отклеилась?"
-    assert "no command /nonsense" in ask(terminal, "/nonsense")
+    assert "unknown command /nonsense" in ask(terminal, "/nonsense")
     terminal.send("\x1b[A\x1b[A")  # the arrow up, twice: the line before the last
     terminal.expect_exact("/save")
     terminal.send("\x03")

@@ -1,0 +1,70 @@
+"""A model for a trainer: in its precision, on its device or sharded over its ranks, and checked."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+import lightning as L
+import torch
+from transformers import PreTrainedModel
+
+from lit.distributed.sharding import FSDP2, ShardedRoot, ShardedStrategy, shard
+from lit.model.preparation import ModelSpec, check_model
+from lora.config import ConfigError
+
+PRECISIONS = {
+    "32-true": torch.float32,
+    "16-mixed": torch.float16,
+    "bf16-mixed": torch.bfloat16,
+    "bf16-true": torch.bfloat16,
+}
+"""The dtype of the base for each trainer.precision; A and B are float32 in all of them."""
+T = TypeVar("T")
+
+
+def base_dtype(precision: str) -> torch.dtype:
+    """Return the dtype of the base for a precision.
+
+    Raises:
+        ConfigError: The precision is unknown.
+    """
+    if precision not in PRECISIONS:
+        raise ConfigError(f"trainer.precision is {precision}; choose {', '.join(PRECISIONS)}")
+    return PRECISIONS[precision]
+
+
+def set_up_model(spec: ModelSpec, trainer: L.Trainer) -> tuple[PreTrainedModel, ShardedRoot | None]:
+    """Make an adapted model for a trainer, and check packed attention and the loss.
+
+    Returns:
+        The model, and the root through which a sharded model must be called.
+
+    Raises:
+        ConfigError: A setting cannot be fulfilled, or the model family cannot be trained.
+    """
+    dtype, strategy = base_dtype(str(trainer.precision)), trainer.strategy
+    root = None
+    if isinstance(strategy, ShardedStrategy):
+        # The whole base may be too large for one device, so it is loaded on the CPU.
+        model = spec.make(dtype, torch.device("cpu"), sharded=True)
+        root = shard(model, strategy.device_mesh, strategy.root_device)
+    else:
+        model = spec.make(dtype, strategy.root_device, sharded=False)
+    with trainer.precision_plugin.forward_context():
+        check_model(
+            partial(call_model, model, root),
+            model.config,
+            strategy.root_device,
+            must_pack=FSDP2 if root else None,
+        )
+    if spec.gradient_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    return model, root
+
+
+def call_model(
+    model: PreTrainedModel, root: ShardedRoot | None, function: Callable[..., T], *args: Any
+) -> T:
+    """Call a function of a model; where the base is sharded, every rank must take part."""
+    call = partial(function, model, *args)
+    return root(call) if root else call()
