@@ -98,7 +98,7 @@ def load_base(
         base: A hub name or a local folder.
         revision: A branch, tag or commit of the hub.
         dtype: Of the weights; they never train, so the dtype of computing is enough.
-        quantize: One of ``lora.base.KINDS``: linear layers in 4 or 8 bits.
+        quantize: One of ``lora.base.QUANTIZATIONS``: linear layers in 4 or 8 bits.
         device: Where to.
 
     Raises:

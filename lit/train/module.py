@@ -20,6 +20,7 @@ from lit.train.mean_loss import MeanLoss
 from lit.train.model_setup import call_model, set_up_model
 from lit.train.schedule import make_schedule
 from lit.train.step_guard import StepGuard, check_gradients
+from lit.train.step_loss import StepLoss, labels_of_step
 from lora.config import ConfigError, LoRAConfig
 from lora.inject import trainable_parameters
 from lora.optimizer import make_optimizer
@@ -92,7 +93,7 @@ class LoRAModule(L.LightningModule):
         self.model = self.root = None
         # A checkpoint holds the adapter alone; load_state_dict below is strict about that.
         self.strict_loading = False
-        self._step_loss = torch.zeros((), dtype=torch.float32)
+        self.step_loss = StepLoss()
         self._val_loss = MeanLoss()
         self._last_epoch = 0
 
@@ -127,7 +128,6 @@ class LoRAModule(L.LightningModule):
     def on_train_start(self) -> None:
         """Switch to training mode: transformers loads models in eval mode."""
         self.adapted_model.train()
-        self._step_loss = torch.zeros((), dtype=torch.float32, device=self.device)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout by the batch: it draws the same on any rank and in a resumed run."""
@@ -141,14 +141,9 @@ class LoRAModule(L.LightningModule):
         back, every labeled token of the step has the same weight, in a short last step too.
         """
         self._noise.lengths = batch.cu_seqlens.diff().tolist()
-        loss = self.call(summed_loss, batch) / self._step_labels(batch)
-        self._step_loss = self._step_loss.to(loss.device) + loss.detach()
+        loss = self.call(summed_loss, batch) / labels_of_step(batch, self.trainer)
+        self.step_loss.add(loss)
         return loss * self.trainer.accumulate_grad_batches * self.trainer.world_size
-
-    def take_step_loss(self) -> Tensor:
-        """Return this rank's loss of the optimizer step, and start the next one at zero."""
-        loss, self._step_loss = self._step_loss, torch.zeros_like(self._step_loss)
-        return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Check and log the step; drop the gradients of a step that is skipped.
@@ -159,7 +154,7 @@ class LoRAModule(L.LightningModule):
         step = self.trainer.global_step
         if step == 0:
             check_gradients(self.adapted_model)
-        loss = self.trainer.strategy.reduce(self.take_step_loss(), reduce_op="sum")
+        loss = self.trainer.strategy.reduce(self.step_loss.take(), reduce_op="sum")
         parameters = trainable_parameters(self.adapted_model).values()
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         lr = optimizer.param_groups[0]["lr"]
@@ -230,13 +225,3 @@ class LoRAModule(L.LightningModule):
         if self.model is None:
             raise RuntimeError("configure_model has not been called")
         return self.model
-
-    def _step_labels(self, batch: Batch) -> int:
-        if batch.step_labels:
-            return batch.step_labels
-        if self.trainer.accumulate_grad_batches * self.trainer.world_size > 1:
-            raise ConfigError(
-                "a batch does not say how many labels its optimizer step has: give `step_labels` "
-                "to data.batch.collate, or train without accumulation on one device"
-            )
-        return int((batch.labels >= 0).sum())

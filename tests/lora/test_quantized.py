@@ -11,7 +11,7 @@ from torch import nn
 from lit.fit import main as fit
 from lit.merge import main as merge
 from lora.adapter import save_adapter
-from lora.base import KINDS, dense_weight, is_quantized
+from lora.base import QUANTIZATIONS, dense_weight, is_quantized
 from lora.config import ConfigError, LoRAConfig
 from lora.inject import count_parameters, inject, lora_layers, quantize_model
 
@@ -35,7 +35,7 @@ def packed_layers(model: nn.Module) -> dict[str, nn.Linear]:
     }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", QUANTIZATIONS)
 def test_every_linear_layer_but_the_head_is_held_in_few_bits(kind: str) -> None:
     model = quantised_model(kind)
     packed = packed_layers(model)
@@ -49,7 +49,7 @@ def test_every_linear_layer_but_the_head_is_held_in_few_bits(kind: str) -> None:
     assert count_parameters(model).total == count_parameters(dense).total
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", QUANTIZATIONS)
 @torch.no_grad()
 def test_a_rounded_weight_is_near_its_original_before_and_after_it_computes(kind: str) -> None:
     dense = make_model(hidden_size=64, intermediate_size=128, head_dim=16)
@@ -64,7 +64,7 @@ def test_a_rounded_weight_is_near_its_original_before_and_after_it_computes(kind
         assert torch.equal(dense_weight(layer), before[path]), path
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", QUANTIZATIONS)
 def test_gradients_flow_after_answers_were_computed_in_eval_mode(kind: str) -> None:
     # bitsandbytes would repack 4-bit weights for some CPUs then, for good and without gradients.
     model, fresh = quantised_model(kind), quantised_model(kind)
