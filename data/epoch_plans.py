@@ -1,4 +1,4 @@
-"""The plans of all epochs of a run: what each optimizer step computes, for any position in it."""
+"""The plans of all epochs of a run, and the position of each optimizer step in them."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,14 +13,14 @@ from data.step_map import Segment, StepMap
 
 @dataclass
 class EpochPlans:
-    """The plan of each epoch, and where in them each optimizer step is.
+    """The plan of each epoch of a run, which can be the rest of an interrupted one.
 
     Args:
         lengths: (rows,) tokens of each training row.
         label_counts: (rows,) labeled tokens of each training row.
         batch_size, max_tokens, group_by_length, seed: As in ``data.plan.plan_epoch``.
         accumulate: Micro-batches of an optimizer step on each rank.
-        world_size: Number of ranks.
+        world_size: The number of ranks.
     """
 
     lengths: np.ndarray
@@ -42,15 +42,15 @@ class EpochPlans:
         """Continue the step map of another run after a step, with steps of this run's size.
 
         Args:
-            segments: The segments of that run's step map; none if they are not known.
-            step: Optimizer steps that it has done.
+            segments: The segments of that run's step map; empty if they are unknown.
+            step: Optimizer steps that run has done.
         """
         now = self.step_map
         before = tuple(Segment(*segment) for segment in segments) or now.segments
         self.step_map = replace(now, segments=before).resume(step, now.segments[-1].per_step)
 
     def epoch(self, epoch: int) -> Plan:
-        """Return the plan of an epoch, or of what is left of it where a run resumes inside it."""
+        """Return the plan of an epoch, or of the rest of it if the run resumed inside it."""
         return plan_epoch(
             self.lengths,
             self.label_counts,
@@ -78,7 +78,7 @@ class EpochPlans:
         """Return the training rows of the micro-batch with the most tokens.
 
         Args:
-            epochs: Epochs to search; rows meet others in each of them.
+            epochs: Epochs to search; micro-batches differ from epoch to epoch.
             rank: Search the micro-batches of this rank; of every rank if None.
         """
         most, rows = -1, np.zeros(0, dtype=np.int64)

@@ -52,9 +52,9 @@ def test_each_row_is_a_question_with_one_answer(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CORPORA)
-def test_no_question_is_asked_twice(name: str) -> None:
-    asked = Counter(words(messages[0].content) for messages in conversations_of(name).values())
-    assert not [question for question, times in asked.items() if times > 1]
+def test_no_question_appears_twice(name: str) -> None:
+    counts = Counter(words(messages[0].content) for messages in conversations_of(name).values())
+    assert not [question for question, count in counts.items() if count > 1]
 
 
 def test_no_two_rows_are_near_duplicates() -> None:
@@ -77,10 +77,10 @@ def test_no_two_rows_are_near_duplicates() -> None:
 
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_no_comparison_question_is_in_a_corpus(name: str) -> None:
-    asked = {words(m[0].content) for corpus in CORPORA for m in conversations_of(corpus).values()}
+    known = {words(m[0].content) for corpus in CORPORA for m in conversations_of(corpus).values()}
     questions = [words(line) for line in lines_of(name)]
     assert questions
-    assert not [question for question in questions if question in asked]
+    assert not [question for question in questions if question in known]
 
 
 def test_every_corpus_has_comparison_questions() -> None:
