@@ -1,8 +1,8 @@
 # make quickstart   train an adapter on the embedded model
 # make test         ruff, mypy and pytest
-# make test-faults  minutes of killing runs and going on
-# make bench        ours beside PEFT, TRL and LitGPT on two idle cores: benchmarks/RESULTS.md
-# All set up what they need in .venv and models/, once.
+# make test-faults  kill runs and resume them; takes minutes
+# make bench        compare with PEFT, TRL and LitGPT, on two idle cores: benchmarks/RESULTS.md
+# Each sets up what it needs in .venv and models/, once.
 
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
@@ -26,8 +26,9 @@ test: lint $(MODEL)/config.json
 test-faults: .venv/test
 	.venv/bin/python -m pytest -m faults
 
-# BENCH="--steps 2 --workloads a --parts speed" is a quick trial; what is in results.json is kept.
-# It makes the model itself: the rule for it would install into .venv.
+# BENCH="--steps 2 --workloads a --parts speed" is a quick trial. Measurements in results.json are kept and
+# not repeated; add --fresh to measure all again, or --results FILE to write elsewhere.
+# The recipe makes the model itself, because the rule for the model would install into .venv.
 bench: .venv-bench/stamp $(LITGPT)/lit_model.pth
 	test -f $(MODEL)/config.json || .venv-bench/bin/python -m lit.embedded $(MODEL)
 	.venv-bench/bin/python -m benchmarks.peers $(BENCH)

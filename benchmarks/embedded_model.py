@@ -1,28 +1,19 @@
 """The embedded model with an adapter, and batches for it, as the benchmarks of a step time them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from data.batch import collate
 from data.types import IGNORE, Batch, Example
 from lit.model.attention import pack
 from lit.model.base import load_base
-from lit.model.fused_norm import fuse
-from lit.model.gated_mlp import keep_less
-from lit.model.onednn_linear import hasten
+from lit.model.fast_layers import use_fast_layers
 from lora.config import LoRAConfig
 from lora.inject import inject
 
 MODEL = "models/SmolLM2-135M-Instruct"
-FAST_LAYERS: dict[str, Callable[[nn.Module], int]] = {
-    "frozen layers by oneDNN (lit/model/onednn_linear.py)": hasten,
-    "norms in one step (lit/model/fused_norm.py)": fuse,
-    "MLPs keep gate and up only (lit/model/gated_mlp.py)": keep_less,
-}
-"""What lit.fit replaces in a model to make a step faster or smaller."""
 
 
 def load_adapted(config: LoRAConfig, fast_layers: bool = True) -> PreTrainedModel:
@@ -30,14 +21,13 @@ def load_adapted(config: LoRAConfig, fast_layers: bool = True) -> PreTrainedMode
 
     Args:
         config: The adapter.
-        fast_layers: Apply FAST_LAYERS.
+        fast_layers: Use the fast layers, as lit.fit does.
     """
     torch.manual_seed(0)
     model: PreTrainedModel = load_base(MODEL)
     inject(model, config)
     if fast_layers:
-        for replace in FAST_LAYERS.values():
-            replace(model)
+        use_fast_layers(model)
     pack(model, random_batch([20, 10]))
     return model.train()
 

@@ -12,9 +12,10 @@ import time
 
 from transformers import PreTrainedModel
 
-from benchmarks.embedded_model import FAST_LAYERS, load_adapted, random_batch
+from benchmarks.embedded_model import load_adapted, random_batch
 from benchmarks.peers.medians import ratio
 from data.types import Batch
+from lit.model.fast_layers import FAST_LAYERS, use_fast_layers
 from lit.model.loss import summed_loss
 from lora.config import LoRAConfig
 
@@ -29,7 +30,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, nargs="+", default=[428, 2000])
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    models = {ALL: load_without(None)} | {name: load_without(name) for name in FAST_LAYERS}
+    models = {ALL: load_without(None)} | {kind: load_without(kind) for kind in FAST_LAYERS}
     seconds = [
         time_passes(models, random_batch(row_lengths(tokens)), options.rounds)
         for tokens in options.tokens
@@ -49,9 +50,10 @@ def load_without(left_out: str | None) -> PreTrainedModel:
     """
     config = LoRAConfig(r=8, lora_alpha=32, lora_dropout=0.1)
     model = load_adapted(config, fast_layers=False)
-    for name, replace in FAST_LAYERS.items():
-        if name != left_out and not replace(model):
-            raise SystemExit(f"{name}: replaces nothing on this machine")
+    counts = use_fast_layers(model, [kind for kind in FAST_LAYERS if kind != left_out])
+    for kind, count in counts.items():
+        if not count:
+            raise SystemExit(f"{kind}: replaces nothing on this machine")
     return model
 
 
