@@ -6,7 +6,7 @@ signal after saving.
 
 import sys
 
-from lit.distributed.ranks import Ranks, unreachable
+from lit.distributed.ranks import Ranks, is_connection_error
 from lit.fitting.training import fit
 from lit.model import base as models
 from lit.run import console
@@ -27,13 +27,13 @@ def main(args: list[str] | None = None) -> int:
     def train() -> None:
         nonlocal lost
         try:
-            ranks.join()
+            ranks.connect()
             retain_heap()
             fit(parse(sys.argv[1:] if args is None else args), ranks)
         except (MemoryError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise TrainingError(f"out of memory. {LOWER_MEMORY}") from None
-            if ranks.size > 1 and unreachable(error):
+            if ranks.size > 1 and is_connection_error(error):
                 lost = True
                 # The message is found out while the ranks end together.
                 raise TrainingError("") from None

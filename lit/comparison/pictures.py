@@ -11,7 +11,7 @@ from lit.comparison.questions import evenly_spread
 from lit.comparison.result import AnswerPair
 from lit.report.pictures import answers_picture, example_picture, loss_picture
 from lit.run.folder import RunFolder
-from lit.run.metrics import losses
+from lit.run.metrics import read_losses
 
 PICTURED_ANSWERS = 6
 
@@ -37,7 +37,7 @@ def draw_pictures(
     """
     names = []
     if run.metrics.is_file():
-        loss_picture(*losses(run.metrics), folder / "training_loss.png")
+        loss_picture(*read_losses(run.metrics), folder / "training_loss.png")
         names.append("training_loss.png")
     rows = [
         (pairs[i].question, pairs[i].base_answer, pairs[i].tuned_answer)

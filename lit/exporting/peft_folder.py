@@ -34,7 +34,7 @@ def write_peft(folder: Path, adapter: Path, base: str | None = None) -> float:
     name, revision = base_of(adapter, base)
     model, tokenizer = load_tuned(adapter, base)
     expected = probe_logits(model, tokenizer)
-    with appearing(folder) as new:
+    with creating(folder) as new:
         save_adapter(model, new, name, revision)
         tokenizer.save_pretrained(new)
         card = adapter / "README.md"

@@ -13,13 +13,14 @@ from lit.preflight.forecast import forecast
 from lit.preflight.verdict import judge, refuse
 from lit.report.pictures import loss_picture
 from lit.resume.checkpoint import AtomicCheckpointIO
-from lit.resume.resume_point import ResumePoint, ResumeState
-from lit.resume.settings_diff import Settings, check_settings, digests, same_end, settings
+from lit.resume.resume_point import ResumePoint
+from lit.resume.resume_state import ResumeState
+from lit.resume.settings_diff import Settings, check_settings, rows_digest, same_length, to_json
 from lit.resume.stopping import StopOnSignal
 from lit.run.card import write_card
 from lit.run.console import print_rank0
 from lit.run.folder import RunFolder
-from lit.run.metrics import MetricsTable, losses
+from lit.run.metrics import MetricsTable, read_losses
 from lit.settings.arguments import Arguments
 from lit.train.best_adapter import BestAdapter
 from lit.train.longest_batch import LongestBatchTrial
@@ -43,10 +44,10 @@ def fit(arguments: Arguments, ranks: Ranks) -> None:
     resume = arguments.config.ckpt_path
     with folder.claimed(resume=bool(resume), overwrite=arguments.config.overwrite):
         start = ResumePoint.find(folder, resume) if resume else ResumePoint()
-        current = settings(arguments.settings())
+        current = to_json(arguments.settings())
         changes = check_settings(start.settings, current)
         complete = start.path == folder.last and folder.picture.is_file()
-        if complete and same_end(start.settings, current):
+        if complete and same_length(start.settings, current):
             _print_complete(folder, start)
             return
         Training(arguments, ranks, folder, start, current).run(changes)
@@ -110,9 +111,7 @@ class Training:
             self._print_start(changes)
             if not self.start.path:
                 self.trainer.validate(self.model, self.data, verbose=False)
-            self.trainer.fit(
-                self.model, self.data, ckpt_path=self.start.path, weights_only=True
-            )
+            self.trainer.fit(self.model, self.data, ckpt_path=self.start.path, weights_only=True)
             if self.best.validated < self.trainer.global_step:
                 self.trainer.validate(self.model, self.data, verbose=False)
             if self.trainer.is_global_zero:
@@ -123,7 +122,7 @@ class Training:
         """Set up data, plan and ranks; return False for a run that is complete already."""
         data, start, trainer = self.data, self.start, self.trainer
         data.setup()
-        rows = digests(data)
+        rows = rows_digest(data)
         # Checkpoints of this run hold the digests too.
         self.settings |= rows
         check_settings(start.settings, self.settings)
@@ -136,8 +135,8 @@ class Training:
         self.model.step_guard.locate_rows = data.step_locations
         self.findings = judge(self.arguments, forecast(self.arguments))
         refuse(self.findings, self.arguments.config.force)
-        self.ranks.meet(trainer)
-        self.ranks.agree(rows | {"the checkpoint's step": str(start.step)})
+        self.ranks.start_others(trainer)
+        self.ranks.check_equal(rows | {"the checkpoint's step": str(start.step)})
         if trainer.is_global_zero:
             self.folder.prepare(resume=bool(start.path))
             self.arguments.save(self.folder.config)
@@ -157,7 +156,7 @@ class Training:
 
     def _write_results(self) -> None:
         data, model, best = self.data, self.model, self.best
-        train, val = losses(self.folder.metrics)
+        train, val = read_losses(self.folder.metrics)
         loss_picture(train, val, self.folder.picture)
         write_card(
             self.folder.adapter,

@@ -10,7 +10,7 @@ from lit.preflight.estimate import MemoryEstimate, estimate_memory
 from lit.preflight.finding import Finding
 from lit.preflight.forecast import Forecast, forecast, largest_micro_batch
 from lit.preflight.verdict import judge
-from lit.run.memory import total
+from lit.run.memory import total_memory
 from lit.settings.arguments import Arguments
 
 
@@ -60,7 +60,7 @@ def examine(arguments: Arguments) -> Checkup:
 def _memory_findings(arguments: Arguments, estimate: MemoryEstimate) -> list[Finding]:
     trainer = arguments.trainer
     device: torch.device = trainer.strategy.root_device
-    available = total(device)
+    available = total_memory(device)
     # The estimate is of one process with the whole base; a sharded process needs less.
     if available is None or isinstance(trainer.strategy, ShardedStrategy):
         return []

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from lit.model.base import locate
 from lit.model.loss import CHUNK
 from lit.preflight.meta_step import trace_step
-from lit.run.memory import used
+from lit.run.memory import peak_memory
 from lit.train.module import PRECISIONS, LoRAModule
 from lora.config import ConfigError
 from lora.inject import ParameterCount, count_parameters, inject, lora_layers, trainable_parameters
