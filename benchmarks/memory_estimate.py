@@ -38,7 +38,7 @@ import sys
 from lit.fit import main
 from lit.run.memory import peak_memory
 assert main(sys.argv[1:]) == 0
-print(used())
+print(peak_memory())
 """
 
 

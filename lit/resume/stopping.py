@@ -30,7 +30,6 @@ class StoppedError(Exception):
             else "stopped at once; earlier checkpoints are unchanged"
         )
         super().__init__(f"{signal.Signals(number).name}: {result}")
-        self.number = number
         self.exit_code = 128 + number
 
 

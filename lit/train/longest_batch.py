@@ -88,7 +88,7 @@ def try_batch(trainer: L.Trainer, module: LoRAModule, batch: Batch) -> None:
             f"{batch.input_ids.numel()} tokens. {LOWER_MEMORY}"
         ) from None
     finally:
-        module.take_step_loss()
+        module.step_loss.take()
         for parameter in trainable_parameters(module.adapted_model).values():
             parameter.grad = None
 

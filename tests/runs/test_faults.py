@@ -499,7 +499,7 @@ def test_a_nan_gradient_exits_with_1_or_is_skipped_and_counted(
     else:
         assert ended.code == 0, ended.error
         assert "skipped, 1 so far" in ended.out
-        assert "1 of 12 steps were skipped" in ended.out
+        assert "skipped 1 of 12 steps: not finite" in ended.out
     point = ResumePoint.find(RunFolder(run), "last")
     assert all(
         tensor.isfinite().all()
