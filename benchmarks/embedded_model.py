@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel
 
-from data.batch import collate
+from data.planning.batch import collate
 from data.types import IGNORE, Batch, Example
 from lit.model.attention import pack
 from lit.model.base import load_base

@@ -22,9 +22,9 @@ from benchmarks.llama_cpp import PACKAGE
 from lit.exporting.gguf_lora import write_lora
 from lit.exporting.gguf_targets import ARCHITECTURES
 from lit.model.base import quiet
-from lora.adapter import save_adapter
 from lora.config import LoRAConfig
 from lora.inject import inject, lora_layers
+from lora.storage.adapter import save_adapter
 
 SIZES = {
     "vocab_size": 320,

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from data.batch import collate
+from data.planning.batch import collate
 from data.types import Example
 from lit.model.attention import hidden_states, pack
 from lora.config import PROJECTIONS, LoRAConfig

@@ -7,9 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from data.batch import collate
     from data.formats import to_messages
-    from data.plan import Plan, plan_epoch
+    from data.planning.batch import collate
+    from data.planning.plan import Plan, plan_epoch
     from data.readers.source import Source, read
     from data.split import split_train_val
     from data.store import Store, build_store
@@ -35,9 +35,9 @@ __all__ = [
 ]
 
 _MODULES = {
-    "data.batch": ("collate",),
+    "data.planning.batch": ("collate",),
     "data.formats": ("to_messages",),
-    "data.plan": ("Plan", "plan_epoch"),
+    "data.planning.plan": ("Plan", "plan_epoch"),
     "data.readers.source": ("Source", "read"),
     "data.split": ("split_train_val",),
     "data.store": ("Store", "build_store"),

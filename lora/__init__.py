@@ -4,7 +4,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lora.adapter import load_adapter, save_adapter
     from lora.config import ConfigError, LoRAConfig
     from lora.inject import (
         VARIANTS,
@@ -18,10 +17,11 @@ if TYPE_CHECKING:
         trainable_parameters,
     )
     from lora.layer import LoRALinear
-    from lora.peft_format import AdapterError
+    from lora.storage.adapter import load_adapter, save_adapter
+    from lora.storage.peft_format import AdapterError
 
 _MODULES = {
-    "AdapterError": "peft_format",
+    "AdapterError": "storage.peft_format",
     "ConfigError": "config",
     "LoRAConfig": "config",
     "LoRALinear": "layer",
@@ -30,11 +30,11 @@ _MODULES = {
     "count_parameters": "inject",
     "eject": "inject",
     "inject": "inject",
-    "load_adapter": "adapter",
+    "load_adapter": "storage.adapter",
     "lora_layers": "inject",
     "merge": "inject",
     "quantize_model": "inject",
-    "save_adapter": "adapter",
+    "save_adapter": "storage.adapter",
     "trainable_parameters": "inject",
 }
 __all__ = [

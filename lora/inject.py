@@ -9,12 +9,12 @@ from torch import nn
 
 from lora.base import quantized_layer
 from lora.config import ConfigError, LoRAConfig
-from lora.dora import DoRALinear
 from lora.full_layers import wrap_full_layers
 from lora.layer import Adapter, LoRALinear
-from lora.pissa import PiSSALinear
 from lora.replacement import replace_module, replacements
 from lora.targets import linear_layers, select_layers
+from lora.variants.dora import DoRALinear
+from lora.variants.pissa import PiSSALinear
 
 VARIANTS: dict[str, type[LoRALinear]] = {
     "lora": LoRALinear,

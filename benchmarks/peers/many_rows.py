@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from benchmarks.peers.contender import ROOT
-from data.plan import plan_epoch
+from data.planning.plan import plan_epoch
 from data.store import build_store
 
 MAX_LENGTH = 512

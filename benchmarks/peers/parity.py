@@ -10,9 +10,9 @@ from benchmarks.peers.contenders import ours, peft
 from benchmarks.peers.rows import Step
 from benchmarks.peers.settings import PROJECTIONS, SEED
 from lit.model.base import load_base
-from lora.adapter import save_adapter
 from lora.config import LoRAConfig
 from lora.inject import inject
+from lora.storage.adapter import save_adapter
 
 STEPS = 20
 HELD_OUT_STEPS = 2

@@ -8,7 +8,7 @@ from benchmarks.peers import growth
 from benchmarks.peers.contenders import TITLES
 from benchmarks.peers.medians import ceiling, comparable, ratio, spread, summarize
 from benchmarks.peers.workloads import WORKLOADS
-from lora.files import write_text
+from lora.storage.files import write_text
 
 BEGIN = "<!-- bench: written by python -m benchmarks.peers -->"
 END = "<!-- end of bench -->"

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lora.files import write_text
+from lora.storage.files import write_text
 
 PACKAGES = ("torch", "lightning", "transformers", "peft", "accelerate", "trl")
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.peers import rows
 from benchmarks.peers.rows import Step
-from data.plan import plan_epoch
+from data.planning.plan import plan_epoch
 from data.store import Store, build_store
 from lit.model.base import load_tokenizer
 

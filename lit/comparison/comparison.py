@@ -23,7 +23,7 @@ from lit.comparison.result import Comparison, LossResult
 from lit.model.generation import Sampling
 from lit.model.tuned import load
 from lit.run.folder import RunFolder
-from lora.adapter import read_config
+from lora.storage.adapter import read_config
 
 StartBar = Callable[[str, int], Callable[[int], None]]
 """Starts a progress bar from its name and total; the result advances it."""

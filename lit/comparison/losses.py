@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from data.batch import collate
-from data.plan import plan_epoch
+from data.planning.batch import collate
+from data.planning.plan import plan_epoch
 from data.types import IGNORE, Example
 from lit.model.attention import pack
 from lit.model.generation import use_model

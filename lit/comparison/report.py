@@ -12,7 +12,7 @@ from pathlib import Path
 from lit.comparison.losses import MODELS
 from lit.comparison.result import Comparison, verdict
 from lit.report.page import Section, show_page, write_page
-from lora.files import write_text
+from lora.storage.files import write_text
 
 
 def write(result: Comparison, folder: Path) -> None:

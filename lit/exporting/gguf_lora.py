@@ -18,11 +18,11 @@ from transformers import PreTrainedModel
 from lit.exporting.gguf_targets import MERGE, architecture_of, target_tensors
 from lit.model.tuned import base_config, base_of, load_tuned, stored_dtype
 from lit.run.output import check_free, creating
-from lora.adapter import read_config
 from lora.config import ConfigError
 from lora.inject import lora_layers
-from lora.peft_format import AdapterError, from_peft
-from lora.peft_tensors import PREFIX, SUFFIX, check_portable, to_portable
+from lora.storage.adapter import read_config
+from lora.storage.peft_format import AdapterError, from_peft
+from lora.storage.peft_tensors import PREFIX, SUFFIX, check_portable, to_portable
 
 
 def write_gguf(file: Path, adapter: Path, base: str | None = None) -> int:

@@ -7,9 +7,9 @@ from lit.exporting.probe import probe_logits, relative_difference
 from lit.model.tuned import base_of, load_tuned
 from lit.run.card import write_plain_card
 from lit.run.output import check_free, creating
-from lora.adapter import load_adapter, save_adapter
 from lora.config import ConfigError
 from lora.inject import eject
+from lora.storage.adapter import load_adapter, save_adapter
 
 MAX_DIFFERENCE = 1e-4
 """The largest relative difference of logits that rounding in float32 may cause."""

@@ -6,7 +6,7 @@ import sys
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from data.step_map import describe_step_change
+from data.planning.step_map import describe_step_change
 from lit.distributed.ranks import Ranks
 from lit.fitting.summary import print_result, print_rows_and_plan
 from lit.preflight.forecast import forecast

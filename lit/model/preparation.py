@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
-from data.batch import collate
+from data.planning.batch import collate
 from data.types import IGNORE, Example
 from lit.model.attention import pack
 from lit.model.base import load_base

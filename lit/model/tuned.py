@@ -13,8 +13,8 @@ from transformers import (
 
 from data.template import choose_template, stop_token
 from lit.model.base import load_base, load_tokenizer, locate
-from lora.adapter import load_adapter, read_config
 from lora.config import ConfigError
+from lora.storage.adapter import load_adapter, read_config
 
 
 def load(

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from data.plan import Plan
+from data.planning.plan import Plan
 from lit.settings.arguments import Arguments
 from lit.train.schedule import warmup_steps
 

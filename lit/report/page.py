@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from lora.files import write_text
+from lora.storage.files import write_text
 
 
 @dataclass(frozen=True)

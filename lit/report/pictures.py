@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from lora.files import replacing
+from lora.storage.files import replacing
 
 matplotlib.rcParams["text.parse_math"] = False  # answers contain dollar signs, not formulas
 

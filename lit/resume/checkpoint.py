@@ -15,7 +15,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lit.resume.manifest import Manifest
 from lit.run.lightning_internals import save_last_step, step_ends
 from lora.config import ConfigError
-from lora.files import PREFIX
+from lora.storage.files import PREFIX
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

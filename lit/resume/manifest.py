@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lora.config import ConfigError
-from lora.files import replacing, write_text
+from lora.storage.files import replacing, write_text
 
 MANIFEST = "manifest.json"
 

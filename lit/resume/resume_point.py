@@ -31,7 +31,7 @@ class ResumePoint:
     record: dict[str, float] = field(default_factory=dict)
     """What the step logged, or was about to log."""
     step_map: list[tuple[int, int, int, int]] = field(default_factory=list)
-    """The segments of the run; see ``data.step_map``."""
+    """The segments of the run; see ``data.planning.step_map``."""
     loops: dict[str, Any] = field(default_factory=dict)
     """Lightning's own position; see ``lit.run.lightning_internals``."""
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from lora.files import write_text
+from lora.storage.files import write_text
 
 CARD = """\
 ---

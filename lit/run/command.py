@@ -53,7 +53,7 @@ def explain(error: BaseException, names: Mapping[str, str]) -> tuple[int, str] |
     # Loading these takes seconds, and whoever raised one has done so.
     from data.types import DataError
     from lora.config import ConfigError
-    from lora.peft_format import AdapterError
+    from lora.storage.peft_format import AdapterError
 
     if isinstance(error, AdapterError):
         # It speaks of the settings in the adapter's folder, not of the person's.

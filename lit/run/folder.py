@@ -13,7 +13,7 @@ from data.types import Message
 from lit.run.console import print_rank0
 from lit.run.lock import FolderLock
 from lora.config import ConfigError
-from lora.files import PREFIX, write_text
+from lora.storage.files import PREFIX, write_text
 
 
 class RunFolder:

@@ -9,7 +9,7 @@ import lightning as L
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from lora.files import write_text
+from lora.storage.files import write_text
 
 COLUMNS = (
     "step",

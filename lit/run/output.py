@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lora.config import ConfigError
-from lora.files import temporary_folder
+from lora.storage.files import temporary_folder
 
 
 def check_free(path: Path) -> None:

@@ -17,7 +17,7 @@ from lit.settings.keys import check_keys, nearest
 from lit.train.datamodule import QADataModule
 from lit.train.module import LoRAModule
 from lora.config import ConfigError, LoRAConfig
-from lora.files import write_text
+from lora.storage.files import write_text
 
 
 class Arguments(LightningCLI):

@@ -11,8 +11,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from lit.run.folder import RunFolder
 from lit.train.datamodule import QADataModule
 from lit.train.module import LoRAModule
-from lora.adapter import save_adapter
-from lora.files import temporary_folder
+from lora.storage.adapter import save_adapter
+from lora.storage.files import temporary_folder
 
 
 class BestAdapter(Callback):

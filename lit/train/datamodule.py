@@ -9,10 +9,10 @@ import lightning as L
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from data.batch import collate
-from data.epoch_plans import EpochPlans
-from data.loader import MicroBatches, MicroStepSampler
-from data.plan import plan_epoch
+from data.planning.batch import collate
+from data.planning.epoch_plans import EpochPlans
+from data.planning.loader import MicroBatches, MicroStepSampler
+from data.planning.plan import plan_epoch
 from data.template import choose_template
 from data.types import IGNORE, Batch, DataError, Message
 from lit.model.base import load_tokenizer

@@ -24,7 +24,7 @@ from lit.train.step_loss import StepLoss, labels_of_step
 from lora.config import ConfigError, LoRAConfig
 from lora.inject import trainable_parameters
 from lora.optimizer import make_optimizer
-from lora.state import adapter_state, load_adapter_state
+from lora.storage.state import adapter_state, load_adapter_state
 
 LAST_EPOCH = "lit-lora epoch"
 """The key of a checkpoint for the epoch of the last optimizer step."""

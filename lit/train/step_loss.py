@@ -36,6 +36,6 @@ def labels_of_step(batch: Batch, trainer: L.Trainer) -> int:
     if trainer.accumulate_grad_batches * trainer.world_size > 1:
         raise ConfigError(
             "a batch does not say how many labels its optimizer step has: pass `step_labels` to "
-            "data.batch.collate, or train without accumulation on one device"
+            "data.planning.batch.collate, or train without accumulation on one device"
         )
     return int((batch.labels >= 0).sum())

@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 import torch
 
-from data.batch import collate
+from data.planning.batch import collate
 from data.types import IGNORE, Batch, Example
 
 LENGTHS = [(1,), (4,), (2, 5, 1), (3, 3), (1, 1, 1, 9)]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data.epoch_plans import EpochPlans
+from data.planning.epoch_plans import EpochPlans
 
 ROWS = 50
 LENGTHS = np.random.default_rng(0).integers(4, 65, ROWS)

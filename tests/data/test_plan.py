@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from data.plan import Plan, micro_batches, plan_epoch
+from data.planning.plan import Plan, micro_batches, plan_epoch
 from data.types import DataError
 
 

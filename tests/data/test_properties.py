@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 from data.encoder import MIN_PROMPT, Encoder
 from data.formats import to_messages
-from data.plan import plan_epoch
+from data.planning.plan import plan_epoch
 from data.readers.source import Source, read
 from data.template import choose_template
 from data.types import IGNORE, Example, Message, Row, TooLongError

@@ -25,7 +25,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_a_public_name_is_never_hidden_by_a_module() -> None:
-    # Importing data.plan sets the attribute plan of the package.
+    # Importing data.planning.plan sets the attribute plan of the package.
     modules = {path.stem for path in Path(data.__file__).parent.iterdir()}
     assert "plan" in modules
     assert not modules & set(data.__all__)

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from data.step_map import Segment, StepMap, describe_step_change
+from data.planning.step_map import Segment, StepMap, describe_step_change
 
 
 def sizes(epoch: int) -> int:

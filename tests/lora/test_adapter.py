@@ -19,10 +19,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 
-from lora.adapter import CONFIG, WEIGHTS, AdapterError, load_adapter, save_adapter
 from lora.config import LoRAConfig
 from lora.inject import inject, lora_layers, trainable_parameters
-from lora.peft_format import UNSUPPORTED, from_peft
+from lora.storage.adapter import CONFIG, WEIGHTS, AdapterError, load_adapter, save_adapter
+from lora.storage.peft_format import UNSUPPORTED, from_peft
 
 IDS = torch.randint(3, 320, (2, 11), generator=torch.Generator().manual_seed(0))
 CASES = [
@@ -156,7 +156,7 @@ def test_what_reads_back_as_something_else_is_not_put_in_place(tmp_path, monkeyp
     save_adapter(make_tuned(), tmp_path, base="some/model")
     before = contents(tmp_path)
     monkeypatch.setattr(
-        "lora.adapter.save_file",
+        "lora.storage.adapter.save_file",
         lambda weights, *args, **kwargs: save_file(
             {key: value + 0.01 for key, value in weights.items()}, *args, **kwargs
         ),

@@ -12,9 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lit.model.embedding_noise import EmbeddingNoise
-from lora.adapter import load_adapter, save_adapter
 from lora.config import PROJECTIONS, ConfigError, LoRAConfig
-from lora.dora import DoRALinear
 from lora.full_layers import full_layers, tied_groups
 from lora.inject import (
     VARIANTS,
@@ -29,7 +27,9 @@ from lora.inject import (
 )
 from lora.layer import LoRALinear
 from lora.optimizer import parameter_groups
-from lora.pissa import PiSSALinear
+from lora.storage.adapter import load_adapter, save_adapter
+from lora.variants.dora import DoRALinear
+from lora.variants.pissa import PiSSALinear
 
 IDS = torch.randint(3, 320, (2, 11), generator=torch.Generator().manual_seed(0))
 WIDE = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 16}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lora.files import PREFIX, replacing, temporary_folder, temporary_path, write_text
+from lora.storage.files import PREFIX, replacing, temporary_folder, temporary_path, write_text
 
 
 @pytest.fixture(params=[0o077, 0o022])

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from data.batch import collate
+from data.planning.batch import collate
 from data.types import IGNORE, Example
 from lit.model.attention import pack
 from lit.model.loss import summed_loss

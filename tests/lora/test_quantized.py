@@ -10,10 +10,10 @@ from torch import nn
 
 from lit.fit import main as fit
 from lit.merge import main as merge
-from lora.adapter import save_adapter
 from lora.base import QUANTIZATIONS, dense_weight, is_quantized
 from lora.config import ConfigError, LoRAConfig
 from lora.inject import count_parameters, inject, lora_layers, quantize_model
+from lora.storage.adapter import save_adapter
 
 IDS = torch.randint(3, 300, (1, 12), generator=torch.Generator().manual_seed(0))
 FAR = {"nf4": 0.15, "fp4": 0.2, "int8": 0.02}

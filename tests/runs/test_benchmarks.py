@@ -14,7 +14,7 @@ from benchmarks.peers.render import BEGIN, END, write
 from benchmarks.peers.results import Results
 from benchmarks.peers.rows import Step, digest
 from benchmarks.peers.workloads import MODES, SEED, rows_needed
-from data.plan import plan_epoch
+from data.planning.plan import plan_epoch
 
 FAKE = """
 import sys, time

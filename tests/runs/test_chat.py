@@ -16,9 +16,9 @@ from data.template import encode, prompt_ids
 from data.types import Message
 from lit.chat import main
 from lit.model.tuned import load
-from lora.adapter import save_adapter
 from lora.config import LoRAConfig
 from lora.inject import inject, lora_layers
+from lora.storage.adapter import save_adapter
 
 COMMAND = [sys.executable, "-m", "lit.chat"]
 ANSWER = ["--max_new_tokens", "12"]

@@ -19,8 +19,8 @@ import pytest
 import torch
 from command import Command, Fault, Result, slurm, torchrun
 
-from data.loader import MicroBatches
-from data.plan import micro_batches
+from data.planning.loader import MicroBatches
+from data.planning.plan import micro_batches
 from data.types import Batch
 from lit.fit import main
 from lit.resume.resume_point import ResumePoint

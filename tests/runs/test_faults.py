@@ -161,9 +161,9 @@ def test_after_kill_9_at_20_random_moments_the_resumed_run_equals_an_uninterrupt
 KILLED = {
     "writing a checkpoint": Fault("lit.resume.checkpoint.torch.save", 9),
     "writing the manifest": Fault("lit.resume.manifest.write_text", 9),
-    "renaming the tokenizer": Fault("lora.files.os.replace", 22),
-    "renaming last.ckpt": Fault("lora.files.os.replace", 29),
-    "writing the adapter": Fault("lora.adapter.save_file", 4),
+    "renaming the tokenizer": Fault("lora.storage.files.os.replace", 22),
+    "renaming last.ckpt": Fault("lora.storage.files.os.replace", 29),
+    "writing the adapter": Fault("lora.storage.adapter.save_file", 4),
     "writing metrics.csv": Fault("lit.run.metrics.csv.DictWriter.writerow", 9),
 }
 

@@ -9,7 +9,7 @@ import torch
 from conftest import make_model
 
 from lit.fit import main
-from lora.adapter import load_adapter
+from lora.storage.adapter import load_adapter
 
 pytestmark = [
     pytest.mark.gpu,

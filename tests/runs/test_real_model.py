@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from data.batch import collate
+from data.planning.batch import collate
 from data.template import encode, prompt_ids
 from data.types import Example, Message
 from lit.fit import main as fit

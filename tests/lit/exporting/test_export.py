@@ -15,10 +15,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from lit.export import ENDS, main
 from lit.exporting.gguf_targets import ARCHITECTURES
 from lit.model.tuned import load_tuned
-from lora.adapter import save_adapter
 from lora.config import PROJECTIONS, LoRAConfig
 from lora.inject import inject, lora_layers, trainable_parameters
-from lora.peft_tensors import to_portable
+from lora.storage.adapter import save_adapter
+from lora.storage.peft_tensors import to_portable
 
 IDS = torch.randint(3, 320, (2, 11), generator=torch.Generator().manual_seed(0))
 REFUSED = {

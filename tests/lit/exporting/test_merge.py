@@ -12,9 +12,9 @@ from lit.merge import main
 from lit.model.base import load_base
 from lit.model.generation import Sampling, stream
 from lit.model.tuned import load_tuned
-from lora.adapter import save_adapter
 from lora.config import LoRAConfig
 from lora.inject import eject, inject, lora_layers
+from lora.storage.adapter import save_adapter
 
 QUESTION = "Почему деталь отклеилась от стола?"
 

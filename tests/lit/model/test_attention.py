@@ -6,7 +6,7 @@ from conftest import FAMILIES, SMALL, WINDOW, make_model
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from data.batch import collate
+from data.planning.batch import collate
 from data.types import Batch, Example
 from lit.model.attention import PACKED, hidden_states, pack, unpacked
 

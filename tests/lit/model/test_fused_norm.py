@@ -5,7 +5,7 @@ import torch
 from conftest import make_model
 from torch import nn
 
-from data.batch import collate
+from data.planning.batch import collate
 from data.types import Example
 from lit.model.attention import pack
 from lit.model.fused_norm import Norm, fuse

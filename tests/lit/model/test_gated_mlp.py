@@ -8,7 +8,7 @@ from conftest import FAMILIES, make_model
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from data.batch import collate
+from data.planning.batch import collate
 from data.types import Example
 from lit.model.attention import pack
 from lit.model.gated_mlp import keep_less

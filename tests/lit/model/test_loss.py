@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 
-from data.batch import collate
+from data.planning.batch import collate
 from data.types import IGNORE, Example
 from lit.model.attention import pack
 from lit.model.loss import CHUNK, check_loss, summed_loss, token_losses

@@ -8,7 +8,7 @@ from conftest import make_model
 from torch import nn
 
 import lit.model.onednn_linear
-from data.batch import collate
+from data.planning.batch import collate
 from data.types import Example
 from lit.model.attention import pack
 from lit.model.loss import summed_loss

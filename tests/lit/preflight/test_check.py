@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from data.batch import collate
+from data.planning.batch import collate
 from data.types import Example
 from lit.check import main
 from lit.fit import main as fit

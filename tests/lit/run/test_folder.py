@@ -6,7 +6,7 @@ import pytest
 
 from lit.run.folder import RunFolder
 from lora.config import ConfigError
-from lora.files import PREFIX, temporary_path
+from lora.storage.files import PREFIX, temporary_path
 
 
 def test_only_temporary_files_of_this_project_are_removed(tmp_path: Path) -> None:

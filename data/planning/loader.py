@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
-from data.batch import collate
-from data.plan import Plan
+from data.planning.batch import collate
+from data.planning.plan import Plan
 from data.types import IGNORE, Batch
 
 if TYPE_CHECKING:  # takes half a second to import

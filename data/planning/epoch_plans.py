@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from data.plan import Plan, micro_batches, plan_epoch
-from data.step_map import Segment, StepMap
+from data.planning.plan import Plan, micro_batches, plan_epoch
+from data.planning.step_map import Segment, StepMap
 
 
 @dataclass
@@ -18,7 +18,7 @@ class EpochPlans:
     Args:
         lengths: (rows,) tokens of each training row.
         label_counts: (rows,) labeled tokens of each training row.
-        batch_size, max_tokens, group_by_length, seed: As in ``data.plan.plan_epoch``.
+        batch_size, max_tokens, group_by_length, seed: As in ``data.planning.plan.plan_epoch``.
         accumulate: Micro-batches of an optimizer step on each rank.
         world_size: The number of ranks.
     """

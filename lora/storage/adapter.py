@@ -10,10 +10,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lora.config import LoRAConfig
-from lora.files import replacing, write_text
 from lora.inject import inject, lora_layers
-from lora.peft_format import AdapterError, from_peft, printable, to_peft
-from lora.peft_tensors import (
+from lora.storage.files import replacing, write_text
+from lora.storage.peft_format import AdapterError, from_peft, printable, to_peft
+from lora.storage.peft_tensors import (
     adapter_parameters,
     check_portable,
     check_tied,
@@ -37,7 +37,7 @@ def save_adapter(
     """Write a model's adapter, read it back, compare it, and only then put it in its place.
 
     Each file appears whole or not at all, in the form that most tools read: see
-    ``lora.peft_tensors.to_portable``.
+    ``lora.storage.peft_tensors.to_portable``.
 
     Args:
         model: A model with adapters.

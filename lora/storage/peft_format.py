@@ -7,10 +7,10 @@ from torch import nn
 
 from lora.base import is_transposed
 from lora.config import ConfigError, LoRAConfig
-from lora.dora import DoRALinear
 from lora.full_layers import full_layers
 from lora.inject import lora_layers
 from lora.paths import ends_with, path_suffixes
+from lora.variants.dora import DoRALinear
 
 # Settings of PEFT that this package does not support, with the values that mean "not used".
 UNSUPPORTED: dict[str, tuple] = {

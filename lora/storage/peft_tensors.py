@@ -7,7 +7,7 @@ from lora.base import features
 from lora.config import ConfigError, LoRAConfig
 from lora.full_layers import full_layers
 from lora.inject import lora_layers
-from lora.peft_format import AdapterError, printable
+from lora.storage.peft_format import AdapterError, printable
 from lora.targets import select_layers
 
 PREFIX = "base_model.model."

@@ -1,0 +1,1 @@
+"""An epoch decided before it starts: micro-batches, optimizer steps, resume, batches."""

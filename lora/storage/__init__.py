@@ -1,0 +1,1 @@
+"""The adapter folder: PEFT's format, checked when written and when read; atomic files."""

@@ -1,0 +1,1 @@
+"""Variants of the LoRA layer; each says only what differs."""
