@@ -1,4 +1,4 @@
-"""Gated MLPs that keep half: the same numbers, bit for bit, of less memory."""
+"""Gated MLPs that keep half: the same numbers bit for bit, from less memory."""
 
 from collections.abc import Callable
 
@@ -11,14 +11,15 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from data.planning.batch import collate
 from data.types import Example
 from lit.model.attention import pack
-from lit.model.gated_mlp import keep_less
+from lit.model.fast_layers import use_fast_layers
 from lit.model.loss import summed_loss
 from lit.preflight.meta_step import trace_step
 from lora.config import LoRAConfig
 from lora.inject import VARIANTS, inject, trainable_parameters
 
-OTHERWISE = {"phi3", "starcoder2", "gpt2", "gpt_neox", "opt"}
-"""Families whose MLP has no gate, or has it in one matrix with the other half."""
+GATED = ["gated MLP"]
+UNGATED = {"phi3", "starcoder2", "gpt2", "gpt_neox", "opt"}
+"""Families whose MLP has no gate, or has it in one matrix with the up projection."""
 SMOLLM2 = {
     "vocab_size": 49152,
     "hidden_size": 576,
@@ -48,23 +49,23 @@ def step(model: nn.Module) -> list[Tensor]:
         *(("llama", targets, v) for targets in ("all-linear", "attention") for v in VARIANTS),
     ],
 )
-def test_loss_and_gradients_stay_the_same_to_the_bit(family: str, targets: str, variant: str):
+def test_loss_and_gradients_stay_equal_bit_for_bit(family: str, targets: str, variant: str):
     model = make_model(family)
     inject(model, LoRAConfig(r=4, lora_dropout=0.2, target_modules=targets, variant=variant))
     for name, parameter in trainable_parameters(model).items():
         if name.endswith("lora_B"):
             nn.init.normal_(parameter, std=0.1)
     before = step(model)
-    keep_less(model.eval())
+    use_fast_layers(model.eval(), GATED)
     assert all(torch.equal(a, b) for a, b in zip(before, step(model), strict=True))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_usual_families_keep_less(family: str):
+def test_the_mlps_of_the_usual_families_are_replaced(family: str):
     model = make_model(family)
     inject(model, LoRAConfig(target_modules="all-linear"))
-    changed = keep_less(model.eval())
-    assert changed == (0 if family in OTHERWISE else model.config.num_hidden_layers)
+    (count,) = use_fast_layers(model.eval(), GATED).values()
+    assert count == (0 if family in UNGATED else model.config.num_hidden_layers)
 
 
 def halved(mlp: nn.Module, x: Tensor) -> Tensor:
@@ -80,14 +81,15 @@ def dropped_out(mlp: nn.Module, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("forward", [halved, clamped, dropped_out])
-def test_an_mlp_that_computes_something_else_is_left_alone(forward: Callable):
+def test_an_mlp_that_computes_something_else_is_not_replaced(forward: Callable):
     model = make_model("llama")
     mlp = model.model.layers[0].mlp
     if forward is dropped_out:
         mlp.dropout = nn.Dropout(0.1)
     mlp.__class__ = type("Other", (type(mlp),), {"forward": forward})
     inject(model, LoRAConfig())
-    assert keep_less(model.eval()) == model.config.num_hidden_layers - 1
+    (count,) = use_fast_layers(model.eval(), GATED).values()
+    assert count == model.config.num_hidden_layers - 1
 
 
 def test_a_token_of_smollm2_keeps_less_than_a_megabyte():

@@ -1,101 +1,84 @@
-"""Frozen layers by the other library: the same numbers to rounding, and only where it may be."""
+"""Frozen linear layers by oneDNN: torch's numbers to rounding, only where they are faster."""
 
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_model
 from torch import nn
 
 import lit.model.onednn_linear
-from data.planning.batch import collate
-from data.types import Example
-from lit.model.attention import pack
-from lit.model.loss import summed_loss
-from lit.model.onednn_linear import hasten
-from lora.config import LoRAConfig
-from lora.inject import inject, trainable_parameters
+from lit.model.onednn_linear import OneDNNLinear
 
 
 @pytest.fixture(autouse=True)
-def on_amd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The maker of the CPU, as Linux would tell."""
+def cpu_info(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that names the vendor of the CPU."""
     path = tmp_path / "cpuinfo"
     path.write_text("vendor_id\t: AuthenticAMD\n")
-    monkeypatch.setattr(lit.model.onednn_linear, "CPUS", path)
+    monkeypatch.setattr(lit.model.onednn_linear, "CPU_INFO", path)
     return path
+
+
+def frozen(width: int = 8, height: int = 8, bias: bool = True) -> nn.Linear:
+    torch.manual_seed(0)
+    return nn.Linear(width, height, bias=bias).requires_grad_(False)
 
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("shape", [(5, 24), (2, 7, 24), (1, 24)])
-def test_layer_and_gradient_are_those_of_torch(shape: tuple[int, ...], bias: bool) -> None:
-    torch.manual_seed(0)
-    layer = nn.Linear(24, 40, bias=bias).requires_grad_(False)
+def test_output_and_gradient_are_those_of_torch(shape: tuple[int, ...], bias: bool) -> None:
+    layer = frozen(24, 40, bias)
     x = torch.randn(shape, requires_grad=True)
     weights = torch.randn(*shape[:-1], 40)
     plain = layer(x)
-    (of_x,) = torch.autograd.grad((plain * weights).sum(), x)
-    assert hasten(layer) == 1
-    ours = layer(x)
-    assert type(ours.grad_fn).__name__ == "FrozenProductBackward"
-    torch.testing.assert_close(ours, plain, atol=1e-6, rtol=1e-6)
-    (again,) = torch.autograd.grad((ours * weights).sum(), x)
-    torch.testing.assert_close(again, of_x, atol=1e-6, rtol=1e-6)
+    (expected,) = torch.autograd.grad((plain * weights).sum(), x)
+    assert OneDNNLinear.replaces(layer)
+    fast = OneDNNLinear(layer)(x)
+    assert type(fast.grad_fn).__name__ == "OneDNNFunctionBackward"
+    torch.testing.assert_close(fast, plain, atol=1e-6, rtol=1e-6)
+    (gradient,) = torch.autograd.grad((fast * weights).sum(), x)
+    torch.testing.assert_close(gradient, expected, atol=1e-6, rtol=1e-6)
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma3_text", "opt"])
-def test_a_models_loss_and_gradients_stay(family: str) -> None:
-    model = make_model(family)
-    inject(model, LoRAConfig(target_modules="all-linear"))
-    batch = collate([Example(list(range(3, n)), list(range(3, n))) for n in (20, 12)])
-    pack(model, batch)
-    found = []
-    for change in (lambda model: None, hasten):
-        change(model)
-        model.zero_grad()
-        summed_loss(model, batch).backward()
-        found.append(torch.cat([p.grad.flatten() for p in trainable_parameters(model).values()]))
-    assert (found[0] - found[1]).norm() < 1e-5 * found[0].norm()
+def test_only_frozen_float32_layers_of_the_plain_class_are_replaced() -> None:
+    assert OneDNNLinear.replaces(frozen())
+    assert not OneDNNLinear.replaces(nn.Linear(4, 4))
+    assert not OneDNNLinear.replaces(frozen().to(torch.bfloat16))
+    assert not OneDNNLinear.replaces(frozen().to("meta"))
+    assert not OneDNNLinear.replaces(OneDNNLinear(frozen()))
+    hooked = frozen()
+    hooked.register_forward_hook(lambda *args: None)
+    assert not OneDNNLinear.replaces(hooked)
 
 
-def test_a_layer_that_trains_in_full_keeps_its_gradient() -> None:
-    """gemma2 caps its logits, so that its loss calls the head, where others read its weight."""
-    gradients = []
-    for change in (lambda model: None, hasten):
-        model = make_model("gemma2", tie_word_embeddings=False)
-        inject(model, LoRAConfig(modules_to_save=["lm_head", "down_proj"]))
-        change(model)
-        batch = collate([Example(list(range(3, 20)), list(range(3, 20)))])
-        pack(model, batch)
-        summed_loss(model, batch).backward()
-        gradients.append({name: p.grad for name, p in trainable_parameters(model).items()})
-    plain, ours = gradients
-    assert any("lm_head" in name for name in plain)
-    for name, value in plain.items():
-        assert (ours[name] - value).norm() <= 1e-5 * value.norm(), name
+def test_torch_computes_on_the_cpu_of_another_vendor(cpu_info: Path) -> None:
+    cpu_info.write_text("vendor_id\t: GenuineIntel\n")
+    assert not OneDNNLinear.replaces(frozen())
 
 
-def test_what_trains_and_what_is_not_float32_is_left_alone() -> None:
-    frozen = nn.Linear(4, 4).requires_grad_(False)
-    assert hasten(nn.Sequential(nn.Linear(4, 4), frozen.to(torch.bfloat16))) == 0
+def test_the_original_has_the_same_parameters() -> None:
+    layer = frozen()
+    plain = OneDNNLinear(layer).original()
+    assert type(plain) is nn.Linear
+    assert plain.weight is layer.weight
+    assert plain.bias is layer.bias
 
 
-def test_another_makers_cpu_is_left_to_torch(on_amd: Path) -> None:
-    on_amd.write_text("vendor_id\t: GenuineIntel\n")
-    assert hasten(nn.Linear(4, 4).requires_grad_(False)) == 0
-
-
-def test_autocast_still_chooses_the_dtype() -> None:
-    layer = nn.Linear(8, 8).requires_grad_(False)
-    hasten(layer)
+def test_autocast_chooses_the_dtype_and_an_empty_input_has_an_empty_output() -> None:
+    layer = OneDNNLinear(frozen())
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(torch.randn(3, 8)).dtype == torch.bfloat16
     assert layer(torch.randn(0, 8)).shape == (0, 8)
 
 
-def test_a_layer_that_is_moved_to_another_device_computes_there() -> None:
-    layer = nn.Linear(8, 6).requires_grad_(False)
-    assert hasten(layer) == 1
-    y = layer.to("meta")(torch.randn(3, 8, device="meta"))
+def test_a_weight_that_trains_later_gets_its_gradient() -> None:
+    layer = OneDNNLinear(frozen())
+    layer.weight.requires_grad_()
+    layer(torch.randn(3, 8)).sum().backward()
+    assert layer.weight.grad is not None
+
+
+def test_a_layer_that_moves_to_another_device_computes_there() -> None:
+    y = OneDNNLinear(frozen(8, 6)).to("meta")(torch.randn(3, 8, device="meta"))
     assert y.is_meta
     assert y.shape == (3, 6)
