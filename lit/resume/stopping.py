@@ -106,5 +106,4 @@ class StopOnSignal(Callback):
         if not self.training or (self.number is not None and number == signal.SIGINT):
             raise StoppedError(number, saved=False)
         self.number = number
-        self.exit_code = 128 + number
         print_rank0("stopping after this optimizer step …")
