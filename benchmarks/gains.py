@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from benchmarks.embedded_model import load_adapted, random_batch
 from benchmarks.peers.medians import ratio
 from data.types import Batch
-from lit.model.fast_layers import FAST_LAYERS, use_fast_layers
+from lit.fast_layers.table import FAST_LAYERS, use_fast_layers
 from lit.model.loss import summed_loss
 from lora.config import LoRAConfig
 

@@ -21,6 +21,7 @@ from lit.comparison.questions import (
 )
 from lit.comparison.result import Comparison, LossResult
 from lit.model.generation import Sampling
+from lit.model.transformers_internals import loaded_from
 from lit.model.tuned import load
 from lit.run.folder import RunFolder
 from lora.storage.adapter import read_config
@@ -88,7 +89,7 @@ def compare(
     folder.mkdir(parents=True, exist_ok=True)
     return Comparison(
         adapter=str(adapter),
-        base=model.config._name_or_path,
+        base=loaded_from(model),
         date=date.today().isoformat(),
         seconds=time.perf_counter() - start,
         data_source=data_source,

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from data.planning.batch import collate
 from data.planning.plan import plan_epoch
 from data.types import IGNORE, Example
-from lit.model.attention import pack
+from lit.model.attention import pack, restored_attention
 from lit.model.generation import use_model
 from lit.model.loss import token_losses
 
@@ -68,17 +68,16 @@ def measure_losses(
     batches = plan_epoch(
         lengths, labels, batch_size=len(examples), max_tokens=max(MAX_TOKENS, int(lengths.max()))
     )
-    before = model.config._attn_implementation
-    pack(model, collate(examples[:3]).to(model.device))
     sums = {which: np.zeros(len(examples)) for which in MODELS}
-    for micro_step in range(batches.micro_steps):
-        rows = batches.rows(0, micro_step)
-        batch = collate([examples[row] for row in rows]).to(model.device)
-        for which in MODELS:
-            with use_model(model, which):
-                tokens = token_losses(model, batch)
-            parts = tokens.cpu().double().split(labels[rows].tolist())
-            sums[which][rows] = [float(part.sum()) for part in parts]
-            on_progress(len(rows))
-    model.set_attn_implementation(before)
+    with restored_attention(model):
+        pack(model, collate(examples[:3]).to(model.device))
+        for micro_step in range(batches.micro_steps):
+            rows = batches.rows(0, micro_step)
+            batch = collate([examples[row] for row in rows]).to(model.device)
+            for which in MODELS:
+                with use_model(model, which):
+                    tokens = token_losses(model, batch)
+                parts = tokens.cpu().double().split(labels[rows].tolist())
+                sums[which][rows] = [float(part.sum()) for part in parts]
+                on_progress(len(rows))
     return Losses(sums["base"], sums["tuned"], labels)

@@ -1,4 +1,4 @@
-"""Attention over rows laid end to end: packed where the model's family can, else row by row."""
+"""Attention over rows that lie end to end: packed where the model family allows it, else by row."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,17 +7,20 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
 from data.types import Batch
+from lit.model.transformers_internals import attention_name, causal_sdpa, repeat_heads
 
 PACKED = "packed"
+"""The name of packed attention in transformers' AttentionInterface."""
+MAX_DIFFERENCE = 0.02
+"""Relative difference of hidden states that rounding may cause between batch shapes."""
 _own: WeakKeyDictionary[PreTrainedModel, str] = WeakKeyDictionary()
-"""The attention that packed models were loaded with; not every family can take every other."""
+"""The attention that packed models were loaded with; not every family can use every other."""
 
 
 class UnpackableError(RuntimeError):
-    """A model's family asks attention for something that packed attention does not do."""
+    """A model family needs something of attention that packed attention does not do."""
 
 
 def packed_attention(
@@ -34,36 +37,33 @@ def packed_attention(
     dropout: float = 0.0,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
-    """Causal attention within each row, so that no row sees another.
+    """Return causal attention within each row; no row sees another.
 
     Registered with transformers, which calls it in every layer of a model set to ``packed``.
 
     Shapes:
         query: (1, heads, tokens, size); key, value: (1, kv_heads, tokens, size)
-        cu_seq_lens_q: (rows + 1,) borders, on the CPU
+        cu_seq_lens_q: (rows + 1,), on the CPU
         -> (1, tokens, heads, size)
 
     Raises:
-        UnpackableError: The family wants more than this, or does not hand the borders through.
+        UnpackableError: The family needs more than this, or does not pass cu_seq_lens_q on.
     """
     if cu_seq_lens_q is None or attention_mask is not None:
-        raise UnpackableError(f"{type(module).__name__} does not hand on the borders of rows")
-    if odd := [name for name in ("position_bias", "s_aux") if kwargs.get(name) is not None]:
-        raise UnpackableError(f"{type(module).__name__} needs {odd[0]} in attention")
+        raise UnpackableError(f"{type(module).__name__} does not pass the row lengths to attention")
+    if unknown := [name for name in ("position_bias", "s_aux") if kwargs.get(name) is not None]:
+        raise UnpackableError(f"{type(module).__name__} needs {unknown[0]} in attention")
     lengths = cu_seq_lens_q.diff().tolist()
     outputs = []
     for q, k, v in zip(*(part.split(lengths, dim=2) for part in (query, key, value)), strict=True):
         length = q.shape[2]
-        # The plain causal kernel serves every row that the window does not cut.
+        # The plain causal kernel serves every row that fits into the window.
         window = None if sliding_window is None or length <= sliding_window else sliding_window
         if softcap is not None:
-            output = _softcapped(q, k, v, scaling, softcap, window)
+            outputs.append(_softcapped(q, k, v, scaling, softcap, window))
         else:
-            mask = None if window is None else _causal(length, window, q.device)[None, None]
-            output, _ = sdpa_attention_forward(
-                module, q, k, v, mask, dropout=dropout, scaling=scaling, is_causal=True
-            )
-        outputs.append(output)
+            mask = None if window is None else _causal_mask(length, window, q.device)[None, None]
+            outputs.append(causal_sdpa(module, q, k, v, mask, dropout, scaling))
     return torch.cat(outputs, dim=1), None
 
 
@@ -71,9 +71,9 @@ AttentionInterface.register(PACKED, packed_attention)
 
 
 def hidden_states(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """The last hidden state of every token, (1, tokens, hidden), no row seeing another."""
-    if model.config._attn_implementation != PACKED:
-        # Exact for every family, as each row is alone; slower, as matrix products are smaller.
+    """Return the last hidden state of every token, (1, tokens, hidden); no row sees another."""
+    if attention_name(model) != PACKED:
+        # Exact for every family, since each row is alone; slower, since matrix products are small.
         rows = batch.input_ids.split(batch.cu_seqlens.diff().tolist(), dim=1)
         return torch.cat([model.base_model(input_ids=row, use_cache=False)[0] for row in rows], 1)
     output = model.base_model(
@@ -93,22 +93,21 @@ def pack(model: PreTrainedModel, batch: Batch) -> str | None:
     """Set a model to packed attention if it then computes what it computes row by row.
 
     Args:
-        model: Set to packed attention, or left as it is; its adapters may be on it.
+        model: With or without adapters; set to packed attention, or left as it is.
         batch: A few rows to compare on.
 
     Returns:
-        None when packed; otherwise why not, for the user to read.
+        None for a packed model; otherwise the reason why not, for the person to read.
     """
     was_training = model.training
     model.eval()
-    before = model.config._attn_implementation
+    before = attention_name(model)
     if before != PACKED:
         _own[model] = before
-    alone = hidden_states(model, batch)
+    by_row = hidden_states(model, batch)
     try:
         model.set_attn_implementation(PACKED)
-        together = hidden_states(model, batch)
-        reason = _difference(alone.float(), together.float())
+        reason = _difference(by_row.float(), hidden_states(model, batch).float())
     except UnpackableError as error:
         reason = str(error)
     if reason is not None:
@@ -118,37 +117,46 @@ def pack(model: PreTrainedModel, batch: Batch) -> str | None:
 
 
 @contextmanager
-def unpacked(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
-    """The model with transformers' own attention for the length of a ``with`` block."""
-    before = model.config._attn_implementation
-    if before == PACKED:
-        model.set_attn_implementation(_own.get(model, "sdpa"))
+def restored_attention(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
+    """Yield the model, and set it back at the end to the attention that it has now."""
+    before = attention_name(model)
     try:
         yield model
     finally:
         model.set_attn_implementation(before)
 
 
-def _difference(alone: Tensor, together: Tensor) -> str | None:
-    # Rounding differs between batch shapes by some units in the last place of the dtype.
-    off = ((alone - together).norm() / alone.norm()).item()
-    return None if off < 0.02 else f"its packed rows differ by {off:.1%} from single rows"
+@contextmanager
+def unpacked(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
+    """Yield the model with transformers' own attention."""
+    with restored_attention(model):
+        if attention_name(model) == PACKED:
+            model.set_attn_implementation(_own.get(model, "sdpa"))
+        yield model
 
 
-def _causal(length: int, window: int | None, device: torch.device) -> Tensor:
-    place = torch.arange(length, device=device)
-    distance = place[:, None] - place[None, :]
+def _difference(by_row: Tensor, packed: Tensor) -> str | None:
+    difference = ((by_row - packed).norm() / by_row.norm()).item()
+    if difference < MAX_DIFFERENCE:
+        return None
+    return f"its packed rows differ by {difference:.1%} from single rows"
+
+
+def _causal_mask(length: int, window: int | None, device: torch.device) -> Tensor:
+    """Return (length, length), True where a token (row) may see another (column)."""
+    position = torch.arange(length, device=device)
+    distance = position[:, None] - position[None, :]
     return (distance >= 0) & (distance < (window or length))
 
 
 def _softcapped(
     q: Tensor, k: Tensor, v: Tensor, scaling: float | None, softcap: float, window: int | None
 ) -> Tensor:
-    # No fused kernel caps the scores, so Gemma 2 pays for whole score matrices, row by row.
+    # No fused kernel caps the scores, so Gemma 2 computes whole score matrices, row by row.
     groups = q.shape[1] // k.shape[1]
-    k, v = repeat_kv(k, groups), repeat_kv(v, groups)
+    k, v = repeat_heads(k, groups), repeat_heads(v, groups)
     scores = q @ k.transpose(2, 3) * (q.shape[-1] ** -0.5 if scaling is None else scaling)
     scores = softcap * torch.tanh(scores / softcap)
-    mask = _causal(q.shape[2], window, q.device)
+    mask = _causal_mask(q.shape[2], window, q.device)
     scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     return (scores.softmax(-1, dtype=torch.float32).to(q.dtype) @ v).transpose(1, 2)

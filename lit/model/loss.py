@@ -1,4 +1,4 @@
-"""Cross entropy over labeled positions only."""
+"""Cross entropy at labeled positions only."""
 
 import torch
 import torch.nn.functional as F
@@ -13,27 +13,29 @@ from lora.config import ConfigError
 
 CHUNK = 512
 """Positions that meet the vocabulary matrix at a time; torch's own default is 4 times slower."""
+MAX_LOSS_DIFFERENCE = 0.02
+"""How far this loss may be from the model's own, absolute below 1 nat and relative above."""
 
 
 def summed_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """The sum of the cross entropy of every labeled token, a float32 scalar.
+    """Return the sum of the cross entropy of every labeled token, a float32 scalar.
 
     Hidden states are gathered at labeled positions first; only those meet the vocabulary matrix,
-    CHUNK at a time, so that no (tokens, vocabulary) matrix ever exists.
+    CHUNK at a time, so no (tokens, vocabulary) matrix ever exists.
     """
-    return sum_at(model, *_labelled(model, batch))
+    return sum_at(model, *_labeled_states(model, batch))
 
 
 def sum_at(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> Tensor:
-    """The same from the hidden states, (labels, hidden), that predict the targets, (labels,)."""
-    # The sum alone is cheaper than a number a position, but half precision would round it.
+    """Return the same from the hidden states (labels, hidden) that predict targets (labels,)."""
+    # A sum needs less memory than a value for each position, but half precision would round it.
     reduction = "sum" if hidden.dtype == torch.float32 else "none"
     return _head_loss(model, hidden, targets, reduction).float().sum()
 
 
 def token_losses(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """The cross entropy of each labeled token in order, (labels,), float32."""
-    return _head_loss(model, *_labelled(model, batch), reduction="none").float()
+    """Return the cross entropy of each labeled token in order, (labels,), float32."""
+    return _head_loss(model, *_labeled_states(model, batch), reduction="none").float()
 
 
 @torch.no_grad()
@@ -41,25 +43,22 @@ def check_loss(model: PreTrainedModel, batch: Batch) -> None:
     """Compare the loss with plain cross entropy over the model's own logits.
 
     Raises:
-        ConfigError: They differ: this family changes its logits in a way not known here.
+        ConfigError: They differ: this family changes its logits in a way that is not known here.
     """
     was_training = model.training
     model.eval()
     ours = token_losses(model, batch).mean().item()
-    rows = zip(
-        *(x.split(batch.cu_seqlens.diff().tolist(), 1) for x in (batch.input_ids, batch.labels)),
-        strict=True,
-    )
+    lengths = batch.cu_seqlens.diff().tolist()
+    rows = zip(batch.input_ids.split(lengths, 1), batch.labels.split(lengths, 1), strict=True)
     with unpacked(model):
-        logits, labels = zip(
-            *((_next_logits(model, ids), y[0, 1:]) for ids, y in rows), strict=True
-        )
+        pairs = [(_next_logits(model, ids), labels[0, 1:]) for ids, labels in rows]
     model.train(was_training)
-    plain = F.cross_entropy(torch.cat(logits).float(), torch.cat(labels)).item()
-    if abs(ours - plain) > 0.02 * max(1.0, plain):
+    logits, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    plain = F.cross_entropy(logits.float(), labels).item()
+    if not abs(ours - plain) <= MAX_LOSS_DIFFERENCE * max(1.0, plain):
         raise ConfigError(
-            f"the loss of {type(model).__name__} is {plain:.4f} by its own logits and {ours:.4f} "
-            "here: this model family cannot be trained yet"
+            f"the loss of {type(model).__name__} is {plain:.4f} from its own logits and {ours:.4f} "
+            "here: this model family cannot be trained yet. Choose another model.base"
         )
 
 
@@ -67,13 +66,14 @@ def _next_logits(model: PreTrainedModel, input_ids: Tensor) -> Tensor:
     return model(input_ids=input_ids, use_cache=False).logits[0, :-1]
 
 
-def _labelled(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The hidden states that predict a labeled token, (labels, hidden), and the tokens."""
+def _labeled_states(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return the hidden states that predict a labeled token, (labels, hidden), and the tokens."""
     hidden = hidden_states(model, batch)[0]
-    # Position t predicts t + 1. A row's first token is never labeled, so no row reaches another.
+    # Position t predicts token t + 1. The first token of a row is never labeled, so no row predicts
+    # a token of the next.
     targets = batch.labels[0, 1:]
-    places = (targets != IGNORE).nonzero()[:, 0]
-    return hidden.index_select(0, places), targets[places]
+    positions = (targets != IGNORE).nonzero()[:, 0]
+    return hidden.index_select(0, positions), targets[positions]
 
 
 def _head_loss(model: PreTrainedModel, hidden: Tensor, targets: Tensor, reduction: str) -> Tensor:
@@ -94,9 +94,9 @@ def _head_loss(model: PreTrainedModel, hidden: Tensor, targets: Tensor, reductio
             options=LinearCrossEntropyOptions(batch_chunk_size=CHUNK),
         )
 
-    def capped(hidden: Tensor, targets: Tensor) -> Tensor:
+    def capped_loss(hidden: Tensor, targets: Tensor) -> Tensor:
         logits = softcap * torch.tanh(head(hidden) / softcap)
         return F.cross_entropy(logits.float(), targets, reduction="none")
 
     chunks = zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)
-    return torch.cat([checkpoint(capped, *chunk, use_reentrant=False) for chunk in chunks])
+    return torch.cat([checkpoint(capped_loss, *chunk, use_reentrant=False) for chunk in chunks])

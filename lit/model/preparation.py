@@ -9,9 +9,9 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from data.planning.batch import collate
 from data.types import IGNORE, Example
+from lit.fast_layers.table import FAST_LAYERS, use_fast_layers
 from lit.model.attention import pack
 from lit.model.base import load_base
-from lit.model.fast_layers import FAST_LAYERS, use_fast_layers
 from lit.model.loss import check_loss
 from lit.run.console import print_rank0
 from lora.config import ConfigError, LoRAConfig

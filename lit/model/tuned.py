@@ -1,4 +1,4 @@
-"""A model as a command speaks with it: a base with an adapter on it, or alone."""
+"""A base model with an adapter on it, or alone, and its tokenizer."""
 
 from pathlib import Path
 
@@ -23,16 +23,16 @@ def load(
     template: str = "auto",
     quantize: str | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load what a command is to speak with: an adapter on its base, or a base alone.
+    """Load an adapter on its base, or a base alone.
 
     Args:
         adapter: An adapter's folder, or None.
-        base: The base model; needed without an adapter.
+        base: The base model; required without an adapter.
         template: As ``data.template.choose`` takes it, or ``none``: the tokenizer then has none.
         quantize: As in ``lit.model.base.load_base``.
 
     Raises:
-        ConfigError, DataError: Something is not there, or does not fit.
+        ConfigError, DataError: Something does not exist, or does not match.
     """
     if adapter is not None:
         model, tokenizer = load_tuned(adapter, base, quantize=quantize)
@@ -44,7 +44,7 @@ def load(
         tokenizer.chat_template = None
     else:
         choose_template(tokenizer, template)
-        # Raises if the template writes a question otherwise than training would.
+        # Raises if the template writes a question differently from training.
         stop_token(tokenizer)
     return model, tokenizer
 
@@ -55,21 +55,21 @@ def load_tuned(
     dtype: torch.dtype = torch.float32,
     quantize: str | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a base model with an adapter on it, and the tokenizer it was trained with.
+    """Load a base model with an adapter on it, and the tokenizer that it was trained with.
 
     Args:
         adapter: An adapter's folder.
-        base: The base model, if it is not where the adapter's config says.
-        dtype: Of the base's weights.
+        base: The base model, if the adapter's config names another place.
+        dtype: Dtype of the base's weights.
         quantize: As in ``lit.model.base.load_base``.
 
     Raises:
-        ConfigError: The adapter, or its base, is not there, or they do not fit.
+        ConfigError: The adapter or its base does not exist, or they do not match.
     """
     base, revision = base_of(adapter, base)
     model = load_base(base, revision, dtype, quantize)
     load_adapter(model, adapter)
-    # The folder's tokenizer carries the template of training; one made elsewhere may lack it.
+    # The folder's tokenizer carries the template of training; other tools may not save it.
     own = Path(adapter) / "tokenizer_config.json"
     source = str(adapter) if own.is_file() else base
     tokenizer = AutoTokenizer.from_pretrained(
@@ -79,35 +79,37 @@ def load_tuned(
 
 
 def stored_dtype(adapter: str | Path, base: str | None = None) -> torch.dtype:
-    """The dtype in which an adapter's base model, found as by ``base_of``, is stored."""
+    """Return the dtype in which the base model of an adapter is stored."""
     dtype = base_config(adapter, base).dtype
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 
 def base_config(adapter: str | Path, base: str | None = None) -> PretrainedConfig:
-    """The config of an adapter's base model, found as by ``base_of``, without its weights."""
+    """Return the config of an adapter's base model; no weights are loaded."""
     base, revision = base_of(adapter, base)
     return AutoConfig.from_pretrained(base, trust_remote_code=False, **locate(base, revision))
 
 
 def base_of(adapter: str | Path, base: str | None) -> tuple[str, str | None]:
-    """The name or folder of an adapter's base model, and its revision.
+    """Return the name or folder of an adapter's base model, and its revision.
 
     Args:
         adapter: An adapter's folder.
-        base: The base model, if it is not where the adapter's config says.
+        base: The base model, if the adapter's config names another place.
 
     Raises:
-        ConfigError: The adapter names none, or one that is not followed.
+        ConfigError: The adapter names no base, or a path that is not followed.
     """
-    named = read_config(adapter)
-    found = base or named.get("base_model_name_or_path")
-    if not isinstance(found, str) or not found:
-        raise ConfigError(f"{adapter} does not name its base model: give it by --base")
-    if base is None and ".." in Path(found).parts:
-        raise ConfigError(f"{adapter} names its base as {found!r}, which climbs: give it by --base")
+    settings = read_config(adapter)
+    name = base or settings.get("base_model_name_or_path")
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"{adapter} does not name its base model: give it with --base")
+    if base is None and ".." in Path(name).parts:
+        raise ConfigError(
+            f"{adapter} names its base as {name!r}, a path with ..: give it with --base"
+        )
     # A revision belongs to the base that the adapter names, not to another.
-    revision = None if base else named.get("revision")
+    revision = None if base else settings.get("revision")
     if revision is not None and not isinstance(revision, str):
-        raise ConfigError(f"{adapter} names the revision {revision!r}, which is no text")
-    return found, revision
+        raise ConfigError(f"{adapter} names the revision {revision!r}, which is not a text")
+    return name, revision

@@ -14,8 +14,8 @@ from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 
 from data.types import Batch
-from lit.model.attention import PACKED, UnpackableError, hidden_states
-from lit.model.fast_layers import use_fast_layers
+from lit.fast_layers.table import use_fast_layers
+from lit.model.attention import PACKED, UnpackableError, hidden_states, restored_attention
 from lit.model.loss import sum_at
 
 
@@ -123,15 +123,12 @@ def _meta_batch(lengths: Sequence[int]) -> Batch:
 @torch.no_grad()
 def _accepts_packing(model: PreTrainedModel) -> bool:
     """Return whether a model runs with packed attention; only real values show if it is right."""
-    before = model.config._attn_implementation
     try:
-        model.set_attn_implementation(PACKED)
-        with FusedAttention():
+        with restored_attention(model), FusedAttention():
+            model.set_attn_implementation(PACKED)
             hidden_states(model, _meta_batch([2, 2]))
     except UnpackableError:
         return False
-    finally:
-        model.set_attn_implementation(before)
     return True
 
 

@@ -126,7 +126,7 @@ def make_own(family: str) -> PreTrainedModel:
 @pytest.mark.parametrize(
     ("family", "reason"),
     [
-        ("stablelm", "does not hand on the borders of rows"),
+        ("stablelm", "does not pass the row lengths to attention"),
         ("gpt_oss", "needs s_aux in attention"),
         ("recurrent_gemma", "differ by"),
     ],

@@ -15,9 +15,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from data.planning.batch import collate
 from data.types import Example
 from lit.check import main
+from lit.fast_layers.table import use_fast_layers
 from lit.fit import main as fit
 from lit.model.attention import hidden_states, pack
-from lit.model.fast_layers import use_fast_layers
 from lit.preflight.checkup import examine
 from lit.preflight.estimate import meta_model
 from lit.preflight.meta_step import trace_step

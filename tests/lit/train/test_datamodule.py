@@ -132,11 +132,11 @@ def test_rows_of_like_length_stand_together_when_asked(tiny_folder: Path, file: 
                 *("--data.group_by_length", str(grouped).lower(), "--trainer.accelerator", "cpu"),
             ]
         )
-        arguments.start(callbacks=[], logger=False)
+        arguments.instantiate()
+        arguments.make_trainer(callbacks=[], logger=False)
         module = arguments.datamodule
-        module.trainer = arguments.trainer
         module.setup()
-        made = module.epoch(0)
+        made = module.plans.epoch(0)
         lengths = module.store.lengths[module.train_rows]
         groups = [lengths[made.rows(0, micro_step)] for micro_step in range(made.micro_steps)]
         spread[grouped] = float(np.mean([np.ptp(group) for group in groups]))

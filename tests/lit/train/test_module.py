@@ -6,7 +6,10 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
+from data.planning.batch import collate
+from data.types import IGNORE, Example
 from lit.train.datamodule import QADataModule
 from lit.train.module import LoRAModule
 from lit.train.step_guard import TrainingError
@@ -135,7 +138,7 @@ def test_a_checkpoint_holds_the_adapter_alone_and_takes_no_other(
     state = model.state_dict()
     assert all(name.rpartition(".")[2] in ("lora_A", "lora_B") for name in state)
     narrow = {name: tensor[:2] for name, tensor in state.items()}
-    with pytest.raises(ConfigError, match="not this config's"):
+    with pytest.raises(ConfigError, match="does not match these settings"):
         model.load_state_dict(narrow)
     state.popitem()
     with pytest.raises(ConfigError, match="missing"):
@@ -191,3 +194,53 @@ def test_noise_changes_training_and_knows_the_rows_of_a_batch(
 def test_settings_out_of_range_are_refused_by_name(settings: dict, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         LoRAModule("anything", lora=LoRAConfig(), **settings)
+
+
+class TenLineData(L.LightningDataModule):
+    """What somebody else's data module may look like: it yields batches, and nothing more."""
+
+    def __init__(self, step_labels: int | None = None) -> None:
+        super().__init__()
+        self.rows = [list(range(3, 3 + length)) for length in (9, 5, 12, 7)]
+        self.step_labels = step_labels
+
+    def train_dataloader(self) -> DataLoader:
+        examples = [Example(ids, [IGNORE, *ids[1:]]) for ids in self.rows]
+        batches = [collate([x], step_labels=self.step_labels or 0) for x in examples]
+        return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+
+    val_dataloader = train_dataloader
+
+
+def plain_trainer(**settings: object) -> L.Trainer:
+    return L.Trainer(
+        **{
+            "accelerator": "cpu",
+            "max_epochs": 3,
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            **settings,
+        }
+    )
+
+
+def test_a_plain_trainer_and_any_data_module_of_batches_train(tiny_folder: Path) -> None:
+    model = LoRAModule(str(tiny_folder), lora=LoRAConfig(r=4), lr=1e-2)
+    trainer = plain_trainer()
+    (before,) = trainer.validate(model, TenLineData(), verbose=False)
+    trainer.fit(model, TenLineData())
+    (after,) = trainer.validate(model, TenLineData(), verbose=False)
+    assert trainer.global_step == 12
+    assert after["val/loss"] < before["val/loss"]
+    assert {"train/loss", "train/lr", "train/grad_norm"} <= trainer.logged_metrics.keys()
+
+
+def test_a_batch_that_does_not_know_its_step_is_refused_under_accumulation(
+    tiny_folder: Path,
+) -> None:
+    model = LoRAModule(str(tiny_folder), lora=LoRAConfig(r=4))
+    with pytest.raises(ConfigError, match="step_labels"):
+        plain_trainer(accumulate_grad_batches=2).fit(model, TenLineData())
+    plain_trainer(accumulate_grad_batches=2).fit(model, TenLineData(step_labels=12))

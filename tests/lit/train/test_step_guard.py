@@ -1,4 +1,4 @@
-"""Numbers that no result may hide."""
+"""Steps that must not change the adapter, and memory that must last."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def command(tiny_folder: Path, tmp_path: Path) -> list[str]:
     ]
 
 
-def test_an_adapter_whose_b_stayed_zero_ends_with_1(
+def test_an_adapter_whose_B_stays_zero_ends_the_run_with_1(
     command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     end = LoRAModule.on_train_start
@@ -58,7 +58,7 @@ def test_a_validation_loss_of_nan_is_never_the_best(
     def poisoned(module: LoRAModule) -> None:
         begin(module)
         if module.trainer.global_step == 2:
-            module._val += torch.nan
+            module._val_loss.add(torch.tensor(torch.nan), torch.tensor(1))
 
     monkeypatch.setattr(LoRAModule, "on_validation_start", poisoned)
     more = ["--trainer.val_check_interval", "1", "--model.on_nonfinite", mode]
@@ -73,40 +73,40 @@ def test_a_validation_loss_of_nan_is_never_the_best(
     assert state["callbacks"]["BestAdapter"]["loss"] < 100
 
 
-def test_a_base_whose_loss_is_nan_ends_with_1_before_training(
+def test_a_base_whose_loss_is_nan_ends_the_run_before_training(
     command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     step = LoRAModule.validation_step
 
     def poisoned(module: LoRAModule, *args: object) -> None:
         step(module, *args)
-        module._val += torch.nan
+        module._val_loss.add(torch.tensor(torch.nan), torch.tensor(0))
 
     monkeypatch.setattr(LoRAModule, "validation_step", poisoned)
     assert main(command) == 1
-    assert "the base's validation loss is nan" in capsys.readouterr().err
+    assert "the validation loss of the base model is nan" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_the_rehearsal_takes_the_longest_micro_batch_and_changes_no_weight(
+def test_the_longest_micro_batch_is_tried_after_the_first_step_and_changes_no_weight(
     accumulate: int, command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    rehearse = lit.train.longest_batch.rehearse
+    try_batch = lit.train.longest_batch.try_batch
 
     def noted(trainer: L.Trainer, module: LoRAModule, batch: Batch) -> None:
         seen.append((trainer.global_step, batch, trainer.datamodule))
-        rehearse(trainer, module, batch)
+        try_batch(trainer, module, batch)
 
-    monkeypatch.setattr(lit.train.longest_batch, "rehearse", noted)
+    monkeypatch.setattr(lit.train.longest_batch, "try_batch", noted)
     monkeypatch.setattr(lit.run.memory, "total_memory", lambda device: 1)
     command += ["--force", "true", "--trainer.accumulate_grad_batches", str(accumulate)]
     assert main(command) == 0
     [(step, batch, data)] = seen
     assert step == 1
-    planned = data.epoch(0)
+    planned = data.plans.epoch(0)
     lengths = data.store.lengths[data.train_rows]
-    tokens = [int(lengths[planned.rows(0, turn)].sum()) for turn in range(planned.micro_steps)]
+    tokens = [int(lengths[planned.rows(0, i)].sum()) for i in range(planned.micro_steps)]
     assert batch.input_ids.numel() == max(tokens)
     monkeypatch.setattr(lit.run.memory, "total_memory", lambda device: 10**15)
     assert main([*command, "--output_dir", str(tmp_path / "without")]) == 0
@@ -118,7 +118,7 @@ def test_the_rehearsal_takes_the_longest_micro_batch_and_changes_no_weight(
     assert all(torch.equal(value, without[name]) for name, value in with_it.items())
 
 
-def test_memory_that_the_longest_micro_batch_lacks_ends_with_1_after_the_first_step(
+def test_too_little_memory_for_the_longest_micro_batch_ends_the_run_after_the_first_step(
     command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     step, calls = LoRAModule.training_step, []
@@ -137,13 +137,13 @@ def test_memory_that_the_longest_micro_batch_lacks_ends_with_1_after_the_first_s
     assert "Lower data.batch_size" in said
 
 
-@pytest.mark.parametrize("there", [1, 10**15])
-def test_freed_memory_goes_back_only_where_little_is_left(
-    there: int, command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+@pytest.mark.parametrize("memory", [1, 10**15])
+def test_freed_memory_is_returned_only_where_memory_is_scarce(
+    memory: int, command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     returned = []
-    monkeypatch.setattr(lit.run.memory, "total_memory", lambda device: there)
+    monkeypatch.setattr(lit.run.memory, "total_memory", lambda device: memory)
     monkeypatch.setattr(lit.train.longest_batch, "trim_heap", lambda: returned.append(True))
     assert main([*command, "--force", "true"]) == 0
-    assert bool(returned) == (there == 1)
-    assert ("memory little is left" in capsys.readouterr().out) == (there == 1)
+    assert bool(returned) == (memory == 1)
+    assert ("memory little is left" in capsys.readouterr().out) == (memory == 1)

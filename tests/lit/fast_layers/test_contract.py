@@ -11,11 +11,11 @@ from conftest import FAMILIES, make_model
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-import lit.model.onednn_linear
+import lit.fast_layers.onednn_linear
 from data.planning.batch import collate
 from data.types import Example
+from lit.fast_layers.table import FAST_LAYERS, use_fast_layers
 from lit.model.attention import pack
-from lit.model.fast_layers import FAST_LAYERS, use_fast_layers
 from lit.model.loss import summed_loss
 from lora.config import LoRAConfig
 from lora.inject import adapters_disabled, eject, inject, merge, trainable_parameters
@@ -31,7 +31,7 @@ def amd_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A CPU on which every fast layer is used."""
     path = tmp_path / "cpuinfo"
     path.write_text("vendor_id\t: AuthenticAMD\n")
-    monkeypatch.setattr(lit.model.onednn_linear, "CPU_INFO", path)
+    monkeypatch.setattr(lit.fast_layers.onednn_linear, "CPU_INFO", path)
 
 
 def adapted(family: str = "llama", seed: int = 0) -> PreTrainedModel:

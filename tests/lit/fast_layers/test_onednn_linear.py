@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-import lit.model.onednn_linear
-from lit.model.onednn_linear import OneDNNLinear
+import lit.fast_layers.onednn_linear
+from lit.fast_layers.onednn_linear import OneDNNLinear
 
 
 @pytest.fixture(autouse=True)
@@ -15,7 +15,7 @@ def cpu_info(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file that names the vendor of the CPU."""
     path = tmp_path / "cpuinfo"
     path.write_text("vendor_id\t: AuthenticAMD\n")
-    monkeypatch.setattr(lit.model.onednn_linear, "CPU_INFO", path)
+    monkeypatch.setattr(lit.fast_layers.onednn_linear, "CPU_INFO", path)
     return path
 
 

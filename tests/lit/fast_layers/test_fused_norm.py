@@ -7,10 +7,10 @@ import torch
 from conftest import make_model
 from torch import nn
 
-from lit.model.fast_layers import use_fast_layers
-from lit.model.fused_norm import FusedRMSNorm, RMSNormFunction
+from lit.fast_layers.fused_norm import FusedRMSNorm, RMSNormFunction
+from lit.fast_layers.table import use_fast_layers
 
-NORMS = {"llama": 5, "qwen2": 5, "qwen3": 9, "olmo2": 13, "mistral": 5, "gemma3_text": 0, "opt": 0}
+NORMS = {"llama": 5, "qwen2": 5, "qwen3": 9, "olmo2": 9, "mistral": 5, "gemma3_text": 0, "opt": 0}
 """Replaced norms of a family's two layers; Gemma adds one to the weight, OPT subtracts the mean."""
 
 

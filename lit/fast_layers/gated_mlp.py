@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers.models.llama.modeling_llama import LlamaMLP
 
-from lit.model.same_code import runs_same_code
+from lit.fast_layers.same_code import runs_same_code
 from lora.layer import LoRALinear
 from lora.lora_function import Recompute
 from lora.replacement import Replacement

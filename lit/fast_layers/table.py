@@ -8,9 +8,9 @@ from collections.abc import Collection
 import torch
 from torch import nn
 
-from lit.model.fused_norm import FusedRMSNorm
-from lit.model.gated_mlp import GatedMLP
-from lit.model.onednn_linear import OneDNNLinear
+from lit.fast_layers.fused_norm import FusedRMSNorm
+from lit.fast_layers.gated_mlp import GatedMLP
+from lit.fast_layers.onednn_linear import OneDNNLinear
 from lora.full_layers import full_layers
 from lora.replacement import replace_module
 

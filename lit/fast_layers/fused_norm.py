@@ -9,7 +9,7 @@ from torch.func import functional_call
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.olmo2.modeling_olmo2 import Olmo2RMSNorm
 
-from lit.model.same_code import runs_same_code
+from lit.fast_layers.same_code import runs_same_code
 from lora.replacement import Replacement
 
 KNOWN_NORMS = (LlamaRMSNorm, Olmo2RMSNorm)
