@@ -20,7 +20,8 @@ def test_a_config_parses_and_builds(config: Path, tmp_path: Path) -> None:
     assert arguments.config.output_dir == f"runs/{config.stem}"
     # CPUs have no fp16 scaler and no bitsandbytes paging; what a config asks of a GPU is kept.
     arguments.config.trainer.precision = "32-true"
-    arguments.start(callbacks=[], logger=False)
+    arguments.instantiate()
+    arguments.make_trainer(callbacks=[], logger=False)
     assert Path(arguments.datamodule.source.path).is_file()
     assert arguments.datamodule.base == arguments.model.base
 

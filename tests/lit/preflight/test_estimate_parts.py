@@ -19,7 +19,7 @@ SIZES = SMALL | {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers
 def estimated(
     base: str, tokens: int, dtype: torch.dtype = torch.bfloat16, quantize: str | None = None
 ) -> MemoryEstimate:
-    """Estimate the memory of a run on a GPU : one row of tokens, 50 labels."""
+    """Estimate the memory of a run on a GPU: one row in a micro-batch, 50 labels."""
     family, changes = BASES[base]
     config = AutoConfig.for_model(family, **(SIZES | {"head_dim": 16} | changes))
     with torch.device("meta"):
@@ -45,7 +45,7 @@ def test_fewer_bits_lower_the_weights_and_not_what_trains(base: str) -> None:
     half, quantized = estimated(base, 64), estimated(base, 64, quantize="nf4")
     weights = [part(estimate, "weights") for estimate in (whole, half, quantized)]
     assert weights[0] == 2 * weights[1] > 2 * weights[2]
-    for name in ("adapter", "its gradients", "its optimizer"):
+    for name in ("adapter", "gradients", "optimizer states"):
         assert len({part(estimate, name) for estimate in (whole, half, quantized)}) == 1
     # Until it is quantized, the base is on the device in bf16.
     assert quantized.loading == weights[1]
