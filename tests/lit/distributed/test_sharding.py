@@ -230,7 +230,9 @@ def test_peft_loads_the_adapter_of_two_processes(runs: Runs, name: str) -> None:
 def test_a_family_without_packed_attention_is_refused_by_both_ranks(runs: Runs) -> None:
     assert runs.codes("row by row") == [2, 2]
     error = runs.ended["row by row"][0].error
-    assert "does not pass the row lengths to attention: trainer.strategy fsdp2 cannot train" in error
+    assert (
+        "does not pass the row lengths to attention: trainer.strategy fsdp2 cannot train" in error
+    )
 
 
 @pytest.mark.parametrize(
