@@ -1,5 +1,7 @@
 """The mean loss of a labeled token over many batches and ranks."""
 
+import math
+
 import torch
 from lightning.pytorch.strategies import Strategy
 from torch import Tensor
@@ -23,3 +25,8 @@ class MeanLoss:
         """Return the mean over all ranks, a float64 scalar."""
         loss, labels = strategy.reduce(self._sums, reduce_op="sum")
         return loss / labels
+
+
+def loss_record(loss: float) -> dict[str, float]:
+    """Return what a validation logs: the mean loss in nats, and its perplexity."""
+    return {"val/loss": loss, "val/perplexity": math.exp(loss) if loss < 700 else math.inf}

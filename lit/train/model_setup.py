@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from typing import Any, TypeVar
 
 import lightning as L
@@ -11,6 +12,7 @@ from transformers import PreTrainedModel
 from lit.distributed.sharding import FSDP2, ShardedRoot, ShardedStrategy, shard
 from lit.model.preparation import ModelSpec, check_model
 from lora.config import ConfigError
+from lora.inject import trainable_parameters
 
 PRECISIONS = {
     "32-true": torch.float32,
@@ -68,3 +70,10 @@ def call_model(
     """Call a function of a model; where the base is sharded, every rank must take part."""
     call = partial(function, model, *args)
     return root(call) if root else call()
+
+
+def names_that_ddp_ignores(module: L.LightningModule) -> list[str]:
+    """Return the tensors that DDP must not send: every rank has read the same base."""
+    trained = trainable_parameters(module)
+    named = chain(module.named_parameters(), module.named_buffers())
+    return [name for name, _ in named if name not in trained]

@@ -1,8 +1,6 @@
 """The LightningModule: a base model with adapters, trained by exact optimizer steps."""
 
-import math
 from collections.abc import Callable, Mapping
-from itertools import chain
 from typing import Any, Literal, TypeVar
 
 import lightning as L
@@ -16,8 +14,8 @@ from lit.model.embedding_noise import EmbeddingNoise
 from lit.model.loss import summed_loss
 from lit.model.preparation import ModelSpec
 from lit.run.console import print_rank0
-from lit.train.mean_loss import MeanLoss
-from lit.train.model_setup import call_model, set_up_model
+from lit.train.mean_loss import MeanLoss, loss_record
+from lit.train.model_setup import call_model, names_that_ddp_ignores, set_up_model
 from lit.train.schedule import make_schedule
 from lit.train.step_guard import StepGuard, check_gradients
 from lit.train.step_loss import StepLoss, labels_of_step
@@ -107,10 +105,7 @@ class LoRAModule(L.LightningModule):
             return
         self.model, self.root = model, _ = set_up_model(self.spec, self.trainer)
         self._noise = EmbeddingNoise(model.get_input_embeddings(), self.lora.neftune_alpha)
-        # Every rank has read the same base, so DDP sends only what trains.
-        trained = {f"model.{name}" for name in trainable_parameters(model)}
-        named = chain(self.named_parameters(), self.named_buffers())
-        self._ddp_params_and_buffers_to_ignore = [n for n, _ in named if n not in trained]
+        self._ddp_params_and_buffers_to_ignore = names_that_ddp_ignores(self)
 
     def call(self, function: Callable[..., T], *args: Any) -> T:
         """Call a function of the model; where the base is sharded, every rank must take part."""
@@ -184,8 +179,7 @@ class LoRAModule(L.LightningModule):
         """Log the mean loss of a labeled token over all rows and ranks."""
         loss = self._val_loss.reduce(self.trainer.strategy)
         self.log("val/loss", loss.float(), prog_bar=True, logger=False)
-        mean = float(loss)
-        values = {"val/loss": mean, "val/perplexity": math.exp(mean) if mean < 700 else math.inf}
+        values = loss_record(float(loss))
         # Lightning would log a validation under the number of the step before it, and, in a run
         # that was resumed at the end of an epoch, under the next epoch.
         values["epoch"] = self._last_epoch
