@@ -76,8 +76,7 @@ class LoRAModule(L.LightningModule):
             raise ConfigError(f"model.lr is {lr}; it must be above 0 and below 1 (2e-4 is usual)")
         if warmup < 0:
             raise ConfigError(f"model.warmup is {warmup}; give steps, or a share below 1")
-        self.base, self.revision, self.lora = base, revision, lora
-        self.quantize = quantize
+        self.base, self.revision, self.lora, self.quantize = base, revision, lora, quantize
         self.spec = ModelSpec(
             base, revision, quantize, lora, gradient_checkpointing, fast_layers == "auto", seed
         )
