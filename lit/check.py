@@ -3,8 +3,7 @@
 Prints what a run of ``lit.fit`` with the same arguments would do, and whether it can work. Loads
 the tokenizer and the model's config, and no weights. Writes ``check.html`` into the run's folder.
 
-Exit codes: 0 the run works, perhaps with warnings; 1 the page cannot be written; 2 the run cannot
-work; 130 stopped by Ctrl-C.
+Exit codes: 0 the run works, perhaps with warnings; 2 it cannot work; 130 stopped by Ctrl-C.
 """
 
 import sys
@@ -30,7 +29,10 @@ def main(args: list[str] | None = None) -> int:
         arguments = parse(sys.argv[1:] if args is None else args, "python -m lit.check", ABOUT)
         checkup = examine(arguments)
         show_page(sections(checkup, None))
-        print(f"wrote  {write(checkup, Path(arguments.config.output_dir))}")
+        try:
+            print(f"wrote  {write(checkup, Path(arguments.config.output_dir))}")
+        except OSError as error:
+            print(f"the page is not written: {error}", file=sys.stderr)
         return 2 if checkup.fatal else 0
 
     return run_command(check, setting_names())

@@ -194,7 +194,7 @@ WRONG = {
     "a wrong group": (["--trainer.lr", "1"], "did you mean model.lr?"),
     "a wrong type": (["--model.lora.r", "many"], "model.lora.r is many"),
     "a rank below 1": (["--model.lora.r", "-1"], "lora.r is -1"),
-    "a wrong choice": (["--model.optimizer", "adam"], "there are 'adamw'"),
+    "a wrong choice": (["--model.optimizer", "adam"], "choose 'adamw'"),
     "a wrong layer": (["--model.lora.target_modules", "[query]"], "q_proj"),
     "a wrong template": (["--data.template", "chatml"], "choose auto, chat, plain or a Jinja file"),
     "a missing checkpoint": (["--ckpt_path", "last"], "there is no checkpoint"),
@@ -207,7 +207,7 @@ WRONG = {
         "an epoch has 8 micro-batches",
     ),
     "fp16 on a CPU": (["--trainer.precision", "16-mixed"], "needs a GPU"),
-    "double precision": (["--trainer.precision", "64-true"], "there are 32-true"),
+    "double precision": (["--trainer.precision", "64-true"], "choose 32-true"),
 }
 
 
@@ -226,7 +226,7 @@ def test_a_wrong_setting_ends_with_2_and_says_what_is_wrong(
 BAD_YAML = {
     "an unknown key": ("model:\n  base: m\n  lora:\n    rank: 8\n", ":4: there is no setting"),
     "a wrong group": ("modle:\n  base: m\n", ":1: there is no setting modle; did you mean model?"),
-    "a key there twice": ("model:\n  base: m\n  base: n\n", ":3: model.base is there twice"),
+    "a key there twice": ("model:\n  base: m\n  base: n\n", ":3: model.base is set twice"),
     "no YAML": ("model: [\n", ":2: not YAML"),
     "no mapping": ("- model\n", "must hold settings"),
     "nothing": ("", "must hold settings"),

@@ -12,7 +12,7 @@ from gguf import GGUFReader
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from lit.export import ENDS, main
+from lit.export import SUFFIXES, main
 from lit.exporting.gguf_targets import ARCHITECTURES
 from lit.model.tuned import load_tuned
 from lora.config import PROJECTIONS, LoRAConfig
@@ -229,14 +229,14 @@ LATE_CALLS = {
 """A function that is called after the files are written, by format."""
 
 
-@pytest.mark.parametrize("form", ENDS)
+@pytest.mark.parametrize("form", SUFFIXES)
 def test_an_interrupted_export_leaves_nothing(
     form: str, make: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     adapter = make()
 
     def interrupt(*args: object, **kwargs: object) -> None:
-        written = [path for path in tmp_path.glob(".*/*") if ENDS[form] in path.name]
+        written = [path for path in tmp_path.glob(".*/*") if SUFFIXES[form] in path.name]
         assert written
         raise KeyboardInterrupt
 
@@ -245,12 +245,12 @@ def test_an_interrupted_export_leaves_nothing(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base"]
 
 
-@pytest.mark.parametrize("form", ENDS)
+@pytest.mark.parametrize("form", SUFFIXES)
 def test_existing_files_are_not_overwritten(
     form: str, make: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     adapter = make()
-    taken = tmp_path / f"adapter{ENDS[form]}"
+    taken = tmp_path / f"adapter{SUFFIXES[form]}"
     taken.write_text("keep")
     assert export(form, adapter) == 2
     assert "already exists: choose another path, or remove it" in capsys.readouterr().err
@@ -261,7 +261,7 @@ def test_existing_files_are_not_overwritten(
         assert "is a folder, but a LoRA GGUF is one file" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("form", ENDS)
+@pytest.mark.parametrize("form", SUFFIXES)
 def test_an_export_that_computes_something_else_is_not_kept(
     form: str, make: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

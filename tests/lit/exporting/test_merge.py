@@ -79,7 +79,7 @@ def test_a_relative_base_path_that_leaves_the_working_folder_is_refused(
     (adapter / "adapter_config.json").write_text(json.dumps(settings))
     command = ["--adapter", str(adapter), "--output_dir", str(tmp_path / "merged")]
     assert main(command) == 2
-    assert "which climbs: give it by --base" in capsys.readouterr().err
+    assert "a path with ..: give it with --base" in capsys.readouterr().err
     assert not (tmp_path / "merged").exists()
     assert main([*command, "--base", str(tiny_folder)]) == 0
 
