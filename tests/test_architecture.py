@@ -1,7 +1,12 @@
-"""What a package may know, and what none may do."""
+"""What a package may import, how large a file may be, and what no product code may do."""
 
 import ast
+import re
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -15,9 +20,37 @@ FORBIDDEN = {
 }
 EXECUTING = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
+LAYERS: dict[str, list[set[str]]] = {
+    "lora": [{"lora"}, {"lora.variants"}, {"lora.inject"}, {"lora.optimizer"}, {"lora.storage"}],
+    "data": [{"data.types"}, {"data.readers"}, {"data"}, {"data.planning"}],
+    "lit": [
+        {"lit.report", "lit.run"},
+        {"lit.distributed", "lit.fast_layers"},
+        {"lit.model"},
+        {"lit.train"},
+        {"lit.resume"},
+        {"lit.settings"},
+        {"lit.preflight"},
+        {"lit.comparison", "lit.exporting", "lit.fitting"},
+        {"lit"},
+    ],
+}
+"""The rooms of each package, the lowest layer first; the longest name that fits is a module's room.
+
+A room may import itself and rooms of lower layers.
+"""
+MAX_LINES = 220
+MAX_FILES = 12
+"""The most Python files of a directory, not counting ``__init__.py``."""
+LIBRARY_OF_A_COMMAND = {"embedded": {"FetchError", "fetch", "download", "convert"}}
+"""Public names that a command module defines besides ``main``.
+
+``lit.embedded`` is a tool of one file, and benchmarks and tests use its steps one by one.
+"""
+
 
 def imported(node: ast.AST) -> Iterator[str]:
-    """The full names that a node imports, by statement or by call."""
+    """Yield the full names that a node imports, by statement or by call."""
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
@@ -31,7 +64,7 @@ def called(node: ast.Call) -> str:
 
 
 def option(node: ast.Call, name: str) -> object:
-    """The literal that a call gives for a keyword; its source text where it is no literal."""
+    """Return the literal that a call passes for a keyword, or its source text."""
     for keyword in node.keywords:
         if keyword.arg == name:
             value = keyword.value
@@ -43,14 +76,59 @@ def roots(node: ast.AST) -> set[str]:
     return {name.split(".")[0] for name in imported(node)}
 
 
-def found(wrong: Callable[[ast.AST], object], sources: list[Path] = SOURCES) -> list[str]:
-    """The places in the product where something wrong stands."""
+def nodes(path: Path) -> Iterator[ast.AST]:
+    return ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def violations(rule: Callable[[ast.AST], object], sources: list[Path] = SOURCES) -> list[str]:
+    """Return the lines of the product that break a rule."""
     return [
         f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
         for path in sources
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if wrong(node)
+        for node in nodes(path)
+        if rule(node)
     ]
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in SOURCES}
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Return the modules of the product that a file imports, inside functions too."""
+    names = {name for node in nodes(path) for name in imported(node)}
+    return {
+        name if name in MODULES else name.rpartition(".")[0]
+        for name in names
+        if name in MODULES or name.rpartition(".")[0] in MODULES
+    }
+
+
+def layer(module: str) -> tuple[int, str]:
+    """Return the number and the name of a module's room."""
+    rooms = {room: i for i, names in enumerate(LAYERS[module.split(".")[0]]) for room in names}
+    name = max((room for room in rooms if f"{module}.".startswith(f"{room}.")), key=len)
+    return rooms[name], name
+
+
+def may_import(module: str, other: str) -> bool:
+    (number, room), (other_number, other_room) = layer(module), layer(other)
+    return room == other_room or other_number < number
+
+
+def replaces_forward(node: ast.AST) -> bool:
+    """Return whether a node binds a method to an instance, or assigns a ``forward``."""
+    if isinstance(node, ast.Name | ast.Attribute) and ast.unparse(node).endswith("MethodType"):
+        return True
+    if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+        return node.attr == "forward"
+    if isinstance(node, ast.Call) and called(node).endswith("setattr"):
+        return any(isinstance(arg, ast.Constant) and arg.value == "forward" for arg in node.args)
+    return False
 
 
 RULES: dict[str, Callable[[ast.AST], object]] = {
@@ -71,6 +149,7 @@ RULES: dict[str, Callable[[ast.AST], object]] = {
         (isinstance(node, ast.Call) and option(node, "trust_remote_code") not in (None, False))
         or (isinstance(node, ast.Constant) and node.value == "trust_remote_code")
     ),
+    "no method of an instance is replaced": replaces_forward,
 }
 
 
@@ -78,18 +157,96 @@ RULES: dict[str, Callable[[ast.AST], object]] = {
 def test_a_package_imports_only_what_it_may_know(package: str) -> None:
     sources = [path for path in SOURCES if path.is_relative_to(ROOT / package)]
     assert sources
-    assert not found(lambda node: roots(node) & FORBIDDEN[package], sources)
+    assert not violations(lambda node: roots(node) & FORBIDDEN[package], sources)
 
 
-def test_bitsandbytes_is_known_for_weights_and_for_optimizers_only() -> None:
-    places = found(lambda node: "bitsandbytes" in roots(node))
-    assert {place.split(":")[0] for place in places} == {"lora/base.py", "lora/optimizer.py"}
+@pytest.mark.parametrize("package", PACKAGES)
+def test_rooms_import_one_way(package: str) -> None:
+    wrong = [
+        f"{module} imports {other}"
+        for module, path in MODULES.items()
+        # An __init__.py names what its package exports, and imports it on first use.
+        if module.startswith(f"{package}.") and path.name != "__init__.py"
+        for other in imported_modules(path)
+        if other.startswith(f"{package}.") and not may_import(module, other)
+    ]
+    assert not wrong
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    files = {name: path for name, path in MODULES.items() if path.name != "__init__.py"}
+    graph = {name: imported_modules(path) & files.keys() for name, path in files.items()}
+    assert list(TopologicalSorter(graph).static_order())
+
+
+def test_the_map_lists_every_package_in_the_order_of_imports() -> None:
+    packages = [module_name(path) for path in SOURCES if path.name == "__init__.py"]
+    expected: dict[str, int] = {}
+    for layers in LAYERS.values():
+        rooms = [[name for name in layer if name in packages] for layer in layers]
+        numbered = enumerate(filter(None, rooms), 1)
+        expected |= {name: number for number, names in numbered for name in names}
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    listed = re.findall(r"^\| (\d+) \| `([\w/]+)/` \| \S.*\|$", text, re.MULTILINE)
+    assert expected.keys() == set(packages)
+    assert {name.replace("/", "."): int(number) for number, name in listed} == expected
+    assert len(listed) == len(packages)
+
+
+def test_the_files_and_names_of_the_map_exist() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    paths = set(re.findall(r"`((?:lora|data|lit|tests|benchmarks|docs)/[\w/.]+\.\w+)`", text))
+    assert len(paths) > 30
+    assert not [path for path in paths if not (ROOT / path).is_file()]
+    for row in re.findall(r"^\|.*\|$", text, re.MULTILINE):
+        # A name in a table is one of a file in the same row.
+        files = [ROOT / path for path in re.findall(r"`(\w+/[\w/]+\.py)`", row)]
+        source = "".join(file.read_text("utf-8") for file in files)
+        for name in re.findall(r"`([\w.]+)\(\)`|`([A-Z_]{4,})`", row):
+            last = "".join(name).rpartition(".")[2]
+            assert re.search(rf"\b{last}\b", source), f"{last} is not in {files}"
+
+
+def test_no_file_is_long() -> None:
+    lines = {path: len(path.read_text("utf-8").splitlines()) for path in SOURCES}
+    assert not {module_name(path): n for path, n in lines.items() if n > MAX_LINES}
+
+
+def test_no_directory_has_many_files() -> None:
+    files = Counter(path.parent for path in SOURCES if path.name != "__init__.py")
+    assert not {module_name(path): n for path, n in files.items() if n > MAX_FILES}
+
+
+def test_a_command_defines_main_and_private_names_only() -> None:
+    for path in (ROOT / "lit").glob("[!_]*.py"):
+        body = ast.parse(path.read_text("utf-8")).body
+        defined = {x.name for x in body if isinstance(x, ast.FunctionDef | ast.ClassDef)}
+        public = {name for name in defined if not name.startswith("_")}
+        assert public - {"main"} == LIBRARY_OF_A_COMMAND.get(path.stem, set()), path.name
+
+
+@pytest.mark.parametrize(
+    ("modules", "library"),
+    [
+        ("lit.chat lit.compare lit.embedded lit.export lit.merge", "torch"),
+        ("lit.comparison.comparison lit.comparison.report", "lightning"),
+        ("lit.model.conversation lit.exporting.merging lit.exporting.peft_folder", "lightning"),
+    ],
+)
+def test_a_command_starts_without_what_it_does_not_use(modules: str, library: str) -> None:
+    code = f"import sys, {modules.replace(' ', ', ')}; sys.exit({library!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_bitsandbytes_is_imported_for_weights_and_for_optimizers_only() -> None:
+    lines = violations(lambda node: "bitsandbytes" in roots(node))
+    assert {line.split(":")[0] for line in lines} == {"lora/base.py", "lora/optimizer.py"}
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_product_code_keeps_the_rule(rule: str) -> None:
-    assert not found(RULES[rule])
+    assert not violations(RULES[rule])
 
 
-def test_no_file_is_named_for_nothing() -> None:
+def test_no_file_has_an_empty_name() -> None:
     assert not [path for path in SOURCES if path.stem in ("utils", "util", "helpers", "misc")]

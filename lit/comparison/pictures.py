@@ -11,7 +11,7 @@ from lit.comparison.questions import evenly_spread
 from lit.comparison.result import AnswerPair
 from lit.report.pictures import answers_picture, example_picture, loss_picture
 from lit.run.folder import RunFolder
-from lit.run.metrics import read_losses
+from lit.run.metrics_file import read_losses
 
 PICTURED_ANSWERS = 6
 

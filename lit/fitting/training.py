@@ -20,7 +20,8 @@ from lit.resume.stopping import StopOnSignal
 from lit.run.card import write_card
 from lit.run.console import print_rank0
 from lit.run.folder import RunFolder
-from lit.run.metrics import MetricsTable, read_losses
+from lit.run.metrics import MetricsTable
+from lit.run.metrics_file import read_losses
 from lit.settings.arguments import Arguments
 from lit.train.best_adapter import BestAdapter
 from lit.train.longest_batch import LongestBatchTrial

@@ -4,7 +4,8 @@ import logging
 import sys
 import warnings
 
-from lightning.pytorch.utilities import rank_zero_only
+# The same object as lightning.pytorch.utilities.rank_zero_only, which takes seconds to import.
+from lightning_utilities.core.rank_zero import rank_zero_only
 
 # Warnings about something intended, or that no user can change.
 EXPECTED = (
@@ -25,10 +26,15 @@ EXPECTED = (
 )
 
 
-@rank_zero_only
+def is_rank0() -> bool:
+    """Return whether this process is the first rank; a process without Lightning is."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
 def print_rank0(line: str) -> None:
     """Print a line, on the first rank only."""
-    print(line, flush=True)
+    if is_rank0():
+        print(line, flush=True)
 
 
 def quiet() -> None:

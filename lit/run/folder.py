@@ -7,10 +7,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lightning.pytorch.utilities import rank_zero_only
-
 from data.types import Message
-from lit.run.console import print_rank0
+from lit.run.console import is_rank0, print_rank0
 from lit.run.lock import FolderLock
 from lora.config import ConfigError
 from lora.storage.files import PREFIX, write_text
@@ -47,7 +45,7 @@ class RunFolder:
             OSError: The folder cannot be written to.
         """
         # Only rank 0 writes.
-        if getattr(rank_zero_only, "rank", 0):
+        if not is_rank0():
             yield
             return
         if self.path.exists() and not self.path.is_dir():
@@ -66,9 +64,10 @@ class RunFolder:
             if created and not any(self.path.iterdir()):
                 self.path.rmdir()
 
-    @rank_zero_only
     def prepare(self, resume: bool) -> None:
         """Remove the results of an earlier run, unless this run resumes it."""
+        if not is_rank0():
+            return
         if not resume:
             # Other files in the folder are the user's.
             for path in (self.adapter, self.checkpoints, self.tensorboard):

@@ -1,4 +1,4 @@
-"""metrics.csv: every logged number of a run as one table."""
+"""The logger that writes metrics.csv."""
 
 import csv
 import io
@@ -9,20 +9,8 @@ import lightning as L
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from lit.run.metrics_file import COLUMNS, read_table
 from lora.storage.files import write_text
-
-COLUMNS = (
-    "step",
-    "epoch",
-    "train/loss",
-    "train/lr",
-    "train/grad_norm",
-    "train/tokens_per_s",
-    "val/loss",
-    "val/perplexity",
-)
-Points = list[tuple[int, float]]
-"""(step, loss) pairs."""
 
 
 class MetricsTable(Logger):
@@ -90,19 +78,3 @@ def step_record(trainer: L.Trainer) -> dict[str, float]:
     values = trainer.callback_metrics.items()
     record = {name: float(value) for name, value in values if name.startswith("train/")}
     return record | {"epoch": trainer.current_epoch}
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    """Return the rows of the table, without a last one that is incomplete."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(line for line in file if line.endswith("\n")))
-
-
-def read_losses(path: Path) -> tuple[Points, Points]:
-    """Return the losses of training and of validation."""
-    rows = read_table(path)
-
-    def points(name: str) -> Points:
-        return [(int(row["step"]), float(row[name])) for row in rows if row[name]]
-
-    return points("train/loss"), points("val/loss")
