@@ -42,7 +42,7 @@ def inject(model: nn.Module, config: LoRAConfig) -> list[str]:
 
     Raises:
         ConfigError: A name matches no layer, the variant is unknown or refuses a layer, or the
-            model has adapters already. The model is not changed.
+            model has adapters already. No layer was replaced.
     """
     if config.variant not in VARIANTS:
         raise ConfigError(f"`variant` is {config.variant!r}; choose {', '.join(VARIANTS)}")

@@ -152,7 +152,7 @@ def _read_weights(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, t
                     )
             weights = {key: file.get_tensor(key) for key in shapes}
     except SafetensorError as error:
-        raise AdapterError(f"{path} is not a whole safetensors file: {error}") from None
+        raise AdapterError(f"{path} is not a complete safetensors file: {error}") from None
     for key, value in weights.items():
         if not value.isfinite().all():
             raise AdapterError(f"{path}: {key} holds NaN or infinity")

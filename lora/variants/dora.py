@@ -38,8 +38,10 @@ class DoRALinear(LoRALinear):
         if not self.enabled:
             return y
         bias = self.base.bias
+        # Under autocast the bias is float32 and y is not.
+        product = y if bias is None else y - bias.to(y.dtype)
         # Written as a difference, so that a gain of exactly 1 changes no bit.
-        return y + (self.gain() - 1).to(y.dtype) * (y if bias is None else y - bias)
+        return y + (self.gain() - 1).to(y.dtype) * product
 
     def merged_weight(self) -> Tensor:
         """Return gain * (W + scale * B A), (out, in), float32."""
