@@ -1,6 +1,8 @@
 """LoRA adapters for any torch model: inject, train, save, load, merge, eject."""
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -61,3 +63,14 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'lora' has no attribute {name!r}")
     return getattr(import_module(f"lora.{_MODULES[name]}"), name)
+
+
+class _Package(ModuleType):
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Python sets the module lora.inject as the attribute ``inject`` of this package, which
+        # would hide the function of that name.
+        if not (name in _MODULES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

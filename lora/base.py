@@ -1,6 +1,6 @@
-"""The frozen layer under an adapter: its weight is read as (out, in), whichever class stores it.
+"""The frozen layer under an adapter: read its weight as (out, in), whatever its class is.
 
-This file and ``lora.optimizer`` are the only ones that know bitsandbytes; both import it late.
+Only this file and ``lora.optimizer`` use bitsandbytes. Both import it when they first need it.
 """
 
 import copy
@@ -15,7 +15,7 @@ from lora.replacement import Replacement
 
 QUANTIZATIONS = ("nf4", "fp4", "int8")
 INT8_OUTLIER = 6.0
-"""LLM.int8() computes input columns with a value of at least this size without rounding."""
+"""LLM.int8() does not round input columns that hold an absolute value of this size or more."""
 
 
 def is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
@@ -130,7 +130,7 @@ def _int8_layer(base: nn.Linear) -> Any:
 
 
 def compute_dtype(base: nn.Linear) -> torch.dtype:
-    """Return the dtype the layer computes in where autocast does not decide it."""
+    """Return the dtype that the layer computes in while autocast is off."""
     return getattr(base, "compute_dtype", base.weight.dtype)
 
 
@@ -138,7 +138,7 @@ def dense_weight(base: nn.Linear) -> Tensor:
     """Return the weight as a new float32 tensor of shape (out, in).
 
     Raises:
-        TypeError: The weight is stored in a way that is not known here.
+        TypeError: The weight is stored in an unknown format.
     """
     weight = base.weight.detach()
     if state := quant_state(base):

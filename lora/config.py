@@ -1,4 +1,4 @@
-"""The settings of a LoRA adapter: their one home."""
+"""The settings of a LoRA adapter, with their defaults and limits."""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -9,7 +9,7 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 
 
 class ConfigError(ValueError):
-    """The request cannot be fulfilled; the message says what can be done.
+    """An argument is wrong; the message says which one and what to change.
 
     Messages put the name of an argument in backticks.
     """
@@ -28,10 +28,11 @@ class LoRAConfig:
         use_rslora: Scale by ``lora_alpha / sqrt(r)`` (arXiv:2312.03732) instead of
             ``lora_alpha / r``.
         variant: A key of ``lora.inject.VARIANTS``: ``lora``, ``dora`` or ``pissa``.
-        rank_pattern: Rank by last name of a layer; the first name that matches counts.
-        alpha_pattern: Alpha by last name of a layer.
+        rank_pattern: Ranks of single layers, by the end of their path, such as ``up_proj`` or
+            ``mlp.up_proj``; the first one that matches counts.
+        alpha_pattern: Alphas of single layers, by the end of their path.
         layers_to_transform: Numbers of the blocks to adapt, from 0; all by default.
-        modules_to_save: Last names of embeddings or of the output head, to train in full.
+        modules_to_save: Last names of layers to train in full: embeddings or the output head.
         loraplus_lr_ratio: Learning rate of B divided by that of A (LoRA+, arXiv:2402.12354).
         neftune_alpha: Noise on the input embeddings in training (arXiv:2310.05914); 5 is usual.
 

@@ -12,11 +12,11 @@ from lora.paths import index_by_suffix, last_names
 
 
 class FullLayer(Adapter):
-    """A layer whose own parameters train, as float32 masters beside the frozen ones.
+    """A layer that trains in full: a float32 copy of its parameters trains, the original is frozen.
 
     Args:
         base: A layer without children. It is frozen in place and called with the trained values.
-        trained: The masters by name. Layers with tied weights share them.
+        trained: The float32 copies by name of the parameter. Layers with tied weights share them.
     """
 
     def __init__(self, base: nn.Module, trained: dict[str, nn.Parameter]) -> None:
@@ -26,14 +26,14 @@ class FullLayer(Adapter):
         self.enabled = True
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the layer with the trained values, or with its own while disabled."""
+        """Apply the layer with the trained values, or with the frozen ones while disabled."""
         return functional_call(self.base, self._values(), (x,)) if self.enabled else self.base(x)
 
     @torch.no_grad()
     def folded(self) -> nn.Module:
-        """Return the base with the trained values, in its dtype.
+        """Write the trained values into the base, in its dtype, and return it.
 
-        They are written into the base's own parameters, so tied weights stay tied.
+        The base keeps its parameters and gets new values, so tied weights stay tied.
         """
         for name, value in self.trained.items():
             self.base.get_parameter(name).copy_(value)
@@ -86,7 +86,7 @@ def select_full_layers(model: nn.Module, names: list[str]) -> dict[str, nn.Modul
         if not all(p.is_floating_point() for p in parameters):
             raise ConfigError(
                 f"`modules_to_save` names {name}, whose weight is quantized and cannot train: "
-                "adapt it through `target_modules`"
+                "name it in `target_modules` instead"
             )
     selected = {path for name in names for path in index[name]}
     shared = {id(p) for path in selected for p in leaves[path].parameters()}
@@ -98,7 +98,7 @@ def select_full_layers(model: nn.Module, names: list[str]) -> dict[str, nn.Modul
 
 
 def wrap_full_layers(layers: dict[str, nn.Module]) -> dict[str, FullLayer]:
-    """Wrap layers, with one master for each matrix however many layers read it."""
+    """Wrap layers; layers with tied weights share one trained copy."""
     masters: dict[int, nn.Parameter] = {}
 
     def master(parameter: nn.Parameter) -> nn.Parameter:
@@ -113,7 +113,7 @@ def wrap_full_layers(layers: dict[str, nn.Module]) -> dict[str, FullLayer]:
 
 
 def tied_groups(model: nn.Module) -> list[list[str]]:
-    """Return the groups of paths whose layers train one matrix together."""
+    """Return the groups of two or more paths whose layers share one trained matrix."""
     groups: dict[int, list[str]] = {}
     for path, layer in full_layers(model):
         for value in layer.trained.values():

@@ -1,4 +1,4 @@
-"""Put adapters on a model, find them, switch them off, merge them, take them off."""
+"""Put adapters on a model, find them, disable them, merge them, take them off."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,7 +42,7 @@ def inject(model: nn.Module, config: LoRAConfig) -> list[str]:
 
     Raises:
         ConfigError: A name matches no layer, the variant is unknown or refuses a layer, or the
-            model has adapters already.
+            model has adapters already. No layer was replaced.
     """
     if config.variant not in VARIANTS:
         raise ConfigError(f"`variant` is {config.variant!r}; choose {', '.join(VARIANTS)}")
@@ -50,7 +50,7 @@ def inject(model: nn.Module, config: LoRAConfig) -> list[str]:
         raise ConfigError("this model has adapters already: call merge(model) or eject(model)")
     targets, full = select_layers(model, config)
     variant = VARIANTS[config.variant]
-    # Every layer is made before the first one is replaced, since a variant may refuse a layer.
+    # All layers are made before the first is replaced: a variant may refuse one of them.
     layers = {path: variant(layer, config.at(path)) for path, layer in targets.items()}
     model.requires_grad_(False)
     for path, layer in [*layers.items(), *wrap_full_layers(full).items()]:
@@ -79,14 +79,14 @@ def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoRALinear]]:
 
 
 def merge(model: nn.Module) -> nn.Module:
-    """Fold each adapter into its weight, in place; plain dense layers remain."""
+    """Replace each adapter, in place, by a dense layer that computes the same."""
     for path, module in replacements(model):
         replace_module(model, path, module.folded())
     return model
 
 
 def eject(model: nn.Module) -> nn.Module:
-    """Take every adapter and faster layer off, in place; the base model remains as it was."""
+    """Take every adapter and every faster layer off, in place; the base model remains."""
     for path, module in replacements(model):
         replace_module(model, path, module.original())
     return model
@@ -94,7 +94,11 @@ def eject(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def adapters_disabled(model: nn.Module) -> Iterator[nn.Module]:
-    """Yield the model as its base; the adapters are switched back on at the end."""
+    """Disable the adapters, so that the model computes what its base computes; enable them after.
+
+    Yields:
+        The model itself.
+    """
     adapters = [module for module in model.modules() if isinstance(module, Adapter)]
     before = [(adapter, adapter.enabled) for adapter in adapters]
     try:
@@ -107,12 +111,12 @@ def adapters_disabled(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters that train by their path in the model: a checkpoint's content."""
+    """Return the parameters that train, keyed by their path in the model."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def count_parameters(model: nn.Module) -> ParameterCount:
-    """Count the parameters that train and all parameters; a tied one counts once."""
+    """Count the parameters that train and all parameters; a shared one counts once."""
 
     def size(parameter: nn.Parameter) -> int:
         state = getattr(parameter, "quant_state", None)

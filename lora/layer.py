@@ -14,7 +14,11 @@ from lora.replacement import Replacement
 
 
 class Adapter(Replacement):
-    """A replacement that trains; ``lora.inject.adapters_disabled`` switches it off and on."""
+    """A replacement with parameters that train.
+
+    While ``enabled`` is false, it computes what its base computes.
+    ``lora.inject.adapters_disabled`` sets it.
+    """
 
     base: nn.Module
     enabled: bool
@@ -29,9 +33,10 @@ class LoRALinear(Adapter):
 
         y = base(x) + scale * B A dropout(x)        scale = lora_alpha / r
 
-    A and B are float32 masters and compute in the dtype of x; x is never cast up. The base layer is
-    called, never read, so it may be dense or quantized. A starts random and B zero, so a new
-    adapter changes nothing, and the first gradient of B is not zero.
+    A and B are stored in float32 and cast to the dtype of x in each forward pass; x is never cast
+    to float32. The forward pass calls the base layer and does not read its weight, so the base may
+    be dense or quantized. A starts random and B zero: a new adapter changes no output, and the
+    first gradient of B is not zero.
 
     Args:
         base: The layer to adapt, with weight (out, in), or (in, out) in GPT-2's ``Conv1D``. It is
@@ -63,6 +68,8 @@ class LoRALinear(Adapter):
 
     def reset(self) -> None:
         """Draw A from a uniform distribution and set B to zero."""
+        # The paper draws A from a Gaussian. The authors' code and PEFT use this distribution,
+        # which is uniform in ±1/√in.
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
         nn.init.zeros_(self.lora_B)
 
@@ -71,7 +78,8 @@ class LoRALinear(Adapter):
 
         Args:
             x: (..., in).
-            recompute: How the backward pass computes x again, if x is not to be kept.
+            recompute: How the backward pass computes x again, for an x that autograd should not
+                keep, such as the output of an activation function.
         """
         y = self.base(x)
         if not self.enabled:
@@ -79,16 +87,16 @@ class LoRALinear(Adapter):
         A, B = self.factors()
         scale, dropout = self.config.scale, self.config.lora_dropout if self.training else 0.0
         if torch.is_grad_enabled():
-            # The same sum and the same gradients, with less kept for the backward pass.
+            # The same sum as below with the same gradients; autograd keeps fewer tensors for it.
             return lean_sum(y, x, A, B, scale, dropout, recompute)
         return y + F.linear(F.linear(drop(x, dropout), A.to(x.dtype)), B.to(x.dtype)) * scale
 
     def factors(self) -> tuple[Tensor, Tensor]:
-        """Return A (r, in) and B (out, r) of the update, as it is computed and saved."""
+        """Return the A (r, in) and B (out, r) that the forward pass uses and that are saved."""
         return self.lora_A, self.lora_B
 
     def merged_weight(self) -> Tensor:
-        """Return W + scale * B A, the weight of the dense layer that equals this one.
+        """Return W + scale * B A, the weight of one dense layer that computes the same.
 
         Returns:
             (out, in), float32.
@@ -97,7 +105,7 @@ class LoRALinear(Adapter):
         return dense_weight(self.base) + self.config.scale * (B @ A).detach()
 
     def folded(self) -> nn.Module:
-        """Return the dense layer that computes the same, in the dtype of the base."""
+        """Return a dense layer that computes the same, in the dtype of the base."""
         return dense_copy(self.base, self.merged_weight())
 
     @property

@@ -1,4 +1,4 @@
-"""The sum of a LoRA layer as one autograd function that keeps little for the backward pass."""
+"""The LoRA formula as one autograd function that keeps few tensors for the backward pass."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 RARE = 0.03
-"""Dropout draws 8 random bits for each element, which meets a probability to within 1 / 512. Below
-this probability it draws 16 bits, which meets it to within 1 / 131072."""
+"""Dropout draws 8 random bits for each element and meets its probability to within 1 / 512. Below
+RARE, and above 1 - RARE, it draws 16 bits and meets the probability to within 1 / 131072."""
 
 
 class Recompute(NamedTuple):
@@ -29,7 +29,7 @@ def lean_sum(
     dropout: float,
     recompute: Recompute | None = None,
 ) -> Tensor:
-    """Return y + scale * B A dropout(x); autograd keeps less than for the plain formula.
+    """Return y + scale * B A dropout(x); autograd keeps fewer tensors than for the plain formula.
 
     Args:
         y: (..., out), output of the base layer; it is overwritten.
@@ -38,7 +38,7 @@ def lean_sum(
         B: (out, r).
         scale: Factor of the update.
         dropout: Probability of a zero.
-        recompute: How to compute x again, if x is not to be kept.
+        recompute: How the backward pass computes x again; without it, x is kept.
     """
     # The sum is written into y. Autograd forbids that for a view, such as a slice of a fused layer.
     y = y.clone() if y._is_view() else y
@@ -53,15 +53,18 @@ class LoRAFunction(torch.autograd.Function):
 
         ∂L/∂y = g    ∂L/∂B = g zᵀ    ∂L/∂A = h dropout(x)ᵀ    ∂L/∂x = dropout(Aᵀ h)
 
-    Kept for the backward pass: x, which layers with the same input share, or what x is recomputed
-    from; z, which has r numbers for each token; A and B; a seed. Not kept: the mask, a masked copy
-    of x, and copies of x, A or B in another dtype.
+    Kept for the backward pass: x, which layers with the same input share, or the tensors that x is
+    recomputed from; z, which has r numbers for each token; A and B; a seed. Not kept: the mask, a
+    masked copy of x, and copies of x, A or B in another dtype.
 
     Shapes:
         y: (..., out), x: (..., in), A: (r, in), B: (out, r) -> (..., out), in the dtype of y.
 
-    Products are computed in the dtype of x, or in autocast's dtype where autocast is on. z and h
-    have shape (r, tokens): on a CPU, products with few rows are up to four times faster than
+    ``apply`` takes y, x, A, B, scale, dropout and, to recompute x as ``function(*inputs)`` in the
+    backward pass, function and inputs.
+
+    Products are computed in the dtype of x, or in autocast's dtype where autocast is on. The code
+    stores z and h as (r, tokens): on a CPU, products with few rows are up to four times faster than
     products with few columns.
     """
 
@@ -77,7 +80,7 @@ class LoRAFunction(torch.autograd.Function):
         function: Callable[..., Tensor] | None = None,
         *inputs: Tensor,
     ) -> Tensor:
-        """Add the update to y in place."""
+        """Add scale * B A dropout(x) to y in place."""
         ctx.seed = _draw_seed() if dropout else 0
         ctx.scale, ctx.dropout, ctx.dtype = scale, dropout, _compute_dtype(x)
         with _without_autocast(x):
@@ -88,7 +91,7 @@ class LoRAFunction(torch.autograd.Function):
             z = A.to(ctx.dtype) @ _rows(dropped).T * scale
             ctx.function = function
             ctx.save_for_backward(z, A, B, *(inputs if function else (x,)))
-            # Nothing else reads y, so writing into it saves two passes over (..., out).
+            # No other code reads y, so writing into it saves two passes over (..., out).
             ctx.mark_dirty(y)
             rows = y.view(-1, y.shape[-1])
             torch.addmm(rows, z.T.to(y.dtype), B.to(y.dtype).T, out=rows)
@@ -180,5 +183,5 @@ def _compute_dtype(x: Tensor) -> torch.dtype:
 
 
 def _autocast_is_on(device: str) -> bool:
-    # The meta device has no autocast state to ask for.
+    # Asking for the autocast state of the meta device is an error.
     return device != "meta" and torch.is_autocast_enabled(device)

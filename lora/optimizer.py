@@ -1,4 +1,4 @@
-"""The optimizer of an adapter: over the parameters that train, with 32-bit or 8-bit states."""
+"""The optimizer of an adapter, with 32-bit or 8-bit states."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,10 +30,10 @@ def make_optimizer(
 ) -> Optimizer:
     """Return an optimizer over the parameters that train.
 
-    A paged optimizer needs a GPU; on a CPU its unpaged form is returned.
+    A paged optimizer needs a GPU; on a CPU the same optimizer without paging is returned.
 
     Args:
-        model: With adapters.
+        model: A model with adapters.
         name: A key of OPTIMIZERS.
         lr: The learning rate.
         weight_decay: Weight decay of A and B; nothing else decays.

@@ -1,4 +1,4 @@
-"""The one way to change a model: a module takes the place of another, and can give it back."""
+"""Replacements: modules that take the place of others in a model and can be taken out again."""
 
 from abc import ABC, abstractmethod
 
@@ -8,16 +8,16 @@ from torch import nn
 class Replacement(nn.Module, ABC):
     """A module that takes the place of another one in a model.
 
-    Adapters and faster layers are replacements. They show in ``print(model)``, and they survive
-    ``copy.deepcopy`` and pickle, because no instance of another class is changed.
+    Adapters and faster layers are replacements. They are visible in ``print(model)`` and work
+    after ``copy.deepcopy`` and pickle, because no method of another instance is replaced.
     """
 
     @abstractmethod
     def original(self) -> nn.Module:
-        """Return the module that this one replaced, with the parameters that it has now."""
+        """Return the module that this one replaced, with its current parameters."""
 
     def folded(self) -> nn.Module:
-        """Return a module without replacements that computes the same as this one."""
+        """Return a plain module, not a replacement, that computes the same as this one."""
         return self.original()
 
 
@@ -28,10 +28,10 @@ def replace_module(model: nn.Module, path: str, module: nn.Module) -> None:
 
 
 def replacements(model: nn.Module) -> list[tuple[str, Replacement]]:
-    """Return every replacement below a model's root with its path, inner ones before outer ones."""
-    found = [
+    """Return every replacement inside a model with its path, inner ones before outer ones."""
+    outer_first = [
         (path, module)
         for path, module in model.named_modules(remove_duplicate=False)
         if path and isinstance(module, Replacement)
     ]
-    return found[::-1]
+    return outer_first[::-1]

@@ -27,11 +27,14 @@ def select_layers(
         if path not in full and (blocks is None or _block(path) in blocks)
     }
     if not targets and blocks is None:
-        raise ConfigError("`modules_to_save` takes every layer of `target_modules`")
+        raise ConfigError(
+            "`modules_to_save` trains every layer of `target_modules` in full, so none is left to "
+            "adapt: take a name out of `modules_to_save`"
+        )
     if not targets:
         raise ConfigError(
-            f"`layers_to_transform` is {blocks}, and no target layer is in such a block; this "
-            f"model has blocks 0 to {_last_block(model)}"
+            f"`layers_to_transform` is {blocks}, and no target layer is in these blocks; choose "
+            f"from blocks 0 to {_last_block(model)}"
         )
     index = index_by_suffix(targets)
     for setting in ("rank_pattern", "alpha_pattern"):

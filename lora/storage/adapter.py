@@ -34,23 +34,23 @@ HEADER_PER_TENSOR = 512
 def save_adapter(
     model: nn.Module, directory: str | Path, base: str, revision: str | None = None
 ) -> Path:
-    """Write a model's adapter, read it back, compare it, and only then put it in its place.
+    """Write a model's adapter, read it back, compare it, and only then replace the old one.
 
-    Each file appears whole or not at all, in the form that most tools read: see
+    Each file is replaced completely or not at all. Its form is one that most tools read: see
     ``lora.storage.peft_tensors.to_portable``.
 
     Args:
         model: A model with adapters.
         directory: The folder; it is created if needed.
-        base: The base model's hub name or folder, for those who load the adapter.
+        base: The base model's hub name or folder; it is written into the adapter's settings.
         revision: The base model's revision on the hub.
 
     Returns:
         The directory.
 
     Raises:
-        AdapterError: The model has no adapters, a weight is not finite, or what was written
-            computes another update.
+        AdapterError: The model has no adapters, a weight is not finite, or the tensors that were
+            written compute another update than the layers.
     """
     if not any(lora_layers(model)):
         raise AdapterError("this model has no adapter to save")
@@ -73,10 +73,10 @@ def save_adapter(
 
 
 def load_adapter(model: nn.Module, directory: str | Path) -> LoRAConfig:
-    """Check an adapter folder against a model, then put it on the model.
+    """Check an adapter folder against a model, then inject the adapter.
 
     Args:
-        model: The base model; it is not changed when the folder does not fit it.
+        model: The base model; it is changed only after every check has passed.
         directory: A folder written by this package or by PEFT.
 
     Returns:
@@ -129,7 +129,7 @@ def read_config(directory: str | Path) -> dict[str, Any]:
 def _read_weights(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
     if not path.is_file():
         pickled = (path.parent / "adapter_model.bin").exists()
-        note = ", only adapter_model.bin, a pickle, which is never opened" if pickled else ""
+        note = ", only adapter_model.bin, a pickle file, which is never opened" if pickled else ""
         raise AdapterError(f"{path.parent} has no {WEIGHTS}{note}")
     # The size of an untrusted header is checked before anything parses it.
     with path.open("rb") as raw:
@@ -152,7 +152,7 @@ def _read_weights(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, t
                     )
             weights = {key: file.get_tensor(key) for key in shapes}
     except SafetensorError as error:
-        raise AdapterError(f"{path} is not a whole safetensors file: {error}") from None
+        raise AdapterError(f"{path} is not a complete safetensors file: {error}") from None
     for key, value in weights.items():
         if not value.isfinite().all():
             raise AdapterError(f"{path}: {key} holds NaN or infinity")

@@ -37,6 +37,8 @@ UNSUPPORTED: dict[str, tuple] = {
     "init_lora_weights": (True, False, None, "gaussian", "orthogonal"),
 }
 NUMBER = (int, float)
+KINDS = {(bool,): "true or false", (int,): "a whole number", NUMBER: "a number"}
+"""What an error message calls each kind of value."""
 
 
 class AdapterError(ConfigError):
@@ -49,8 +51,8 @@ def to_peft(
     """Return the settings of a model's adapter in PEFT's format.
 
     Args:
-        model: With adapters.
-        r: The rank of all saved tensors.
+        model: A model with adapters.
+        r: The rank of every saved A and B.
         lora_alpha: Their alpha; an integer, since Ollama's converter reads no other number.
         base: The base model's hub name or folder.
         revision: The base model's revision on the hub.
@@ -82,7 +84,7 @@ def from_peft(peft: dict[str, Any]) -> LoRAConfig:
     """Return the settings that a config in PEFT's format describes.
 
     Raises:
-        AdapterError: It uses a setting that is not supported, or a value has a wrong type.
+        AdapterError: A setting is not supported, or a value has a wrong type or is out of range.
     """
     for key, unused in UNSUPPORTED.items():
         if key in peft and not any(_same(peft[key], value) for value in unused):
@@ -117,7 +119,7 @@ def from_peft(peft: dict[str, Any]) -> LoRAConfig:
 def _value(peft: dict[str, Any], key: str, kinds: tuple[type, ...]) -> Any:
     value = peft.get(key)
     if value is not None and not _is(value, kinds):
-        raise AdapterError(f"{key} is {_shown(value)}, a {type(value).__name__}")
+        raise AdapterError(f"{key} is {_shown(value)}; it must be {KINDS[kinds]}")
     return value
 
 

@@ -1,4 +1,4 @@
-"""The tensors of an adapter under PEFT's names: those that are saved, those that are expected."""
+"""The tensors of an adapter under PEFT's names, to save them and to check a file."""
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ SUFFIX = {
 
 
 def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters that train by their names in an adapter file."""
+    """Return the parameters that train, keyed by their names in an adapter file."""
     named = {
         f"{PREFIX}{path}.{SUFFIX[name]}": parameter
         for path, layer in lora_layers(model)
@@ -63,7 +63,7 @@ def check_tied(model: nn.Module, config: LoRAConfig, tensors: dict[str, Tensor])
     """Check that tensors for layers with tied weights are equal.
 
     Raises:
-        AdapterError: They differ, which happens where PEFT trained each layer separately.
+        AdapterError: They differ; PEFT can train such layers separately.
     """
     first: dict[int, str] = {}
     for path, module in select_layers(model, config)[1].items():
@@ -78,8 +78,9 @@ def check_tied(model: nn.Module, config: LoRAConfig, tensors: dict[str, Tensor])
 def to_portable(model: nn.Module) -> tuple[int, int, dict[str, Tensor]]:
     """Return the adapter in the form that most tools read: one rank and one integer alpha.
 
-    Layers of smaller rank are padded with zeros, and a layer with another scale has the difference
-    multiplied into B. A PiSSA layer becomes the update of rank 2r that fits the original base.
+    Factors of a smaller rank are padded with zeros. Where a layer has another scale than the file,
+    B is multiplied by the quotient. A PiSSA layer becomes the update of rank 2r that fits the
+    original base.
 
     Returns:
         The rank, the alpha, and the tensors by their names in a file, float32 on the CPU.

@@ -1,4 +1,4 @@
-"""The state of an adapter: exactly the tensors that train."""
+"""The state of an adapter in a checkpoint: exactly the tensors that train."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from lora.inject import trainable_parameters
 
 
 def adapter_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return the tensors that train by their path in the model; never base weights."""
+    """Return the tensors that train, keyed by their path in the model; base weights never."""
     return {name: p.detach() for name, p in trainable_parameters(model).items()}
 
 

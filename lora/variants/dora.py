@@ -23,6 +23,7 @@ class DoRALinear(LoRALinear):
 
     magnitude: nn.Parameter
     squares: Tensor
+    """‖w‖² of each row of W, (out,)."""
 
     def reset(self) -> None:
         """Draw A, set B to zero, and set the magnitude to the length of each row."""
@@ -37,8 +38,10 @@ class DoRALinear(LoRALinear):
         if not self.enabled:
             return y
         bias = self.base.bias
+        # Under autocast the bias is float32 and y is not.
+        product = y if bias is None else y - bias.to(y.dtype)
         # Written as a difference, so that a gain of exactly 1 changes no bit.
-        return y + (self.gain() - 1).to(y.dtype) * (y if bias is None else y - bias)
+        return y + (self.gain() - 1).to(y.dtype) * product
 
     def merged_weight(self) -> Tensor:
         """Return gain * (W + scale * B A), (out, in), float32."""
@@ -50,14 +53,19 @@ class DoRALinear(LoRALinear):
 
     @torch.no_grad()
     def _row_norms(self) -> Tensor:
-        """Return ‖w + s b A‖ of each row, from ‖w‖² + 2 s (w Aᵀ) bᵀ + s² b A Aᵀ bᵀ."""
-        # The base layer computes W Aᵀ, as r more rows of input: a quantized weight is never
-        # dequantized as a whole.
+        """Return ‖W + scale * B A‖ of each row, (out,), without building that matrix.
+
+        For a row w of W, a row b of B and s = scale, the squared norm is
+
+            ‖w‖² + 2 s (w Aᵀ) bᵀ + s² b A Aᵀ bᵀ
+        """
+        # Called with the r rows of A as its input, the base layer returns A Wᵀ. So nothing here
+        # reads W, and a quantized W is never dequantized as a whole.
         A, B, scale = self.lora_A, self.lora_B, self.config.scale
-        WA = self.base(A.to(compute_dtype(self.base))).float()
+        AW = self.base(A.to(compute_dtype(self.base))).float()
         if self.base.bias is not None:
-            WA = WA - self.base.bias.float()
-        squares = self.squares + 2 * scale * (WA.T * B).sum(1)
+            AW = AW - self.base.bias.float()
+        squares = self.squares + 2 * scale * (AW.T * B).sum(1)
         squares = squares + scale**2 * ((B @ (A @ A.T)) * B).sum(1)
-        # A row of zeros has no direction; its gain stays finite.
+        # A row of zeros has norm 0; the lower bound keeps its gain finite.
         return squares.clamp_min(torch.finfo(squares.dtype).tiny).sqrt()

@@ -32,10 +32,11 @@ class PiSSALinear(LoRALinear):
 
     start_A: Tensor
     start_B: Tensor
+    """A₀ and B₀."""
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Set A and B from the weight; takes about a second for 2048 × 2048 on one core."""
+        """Compute A and B from the weight; about a second for 2048 × 2048 on one core."""
         A, B = _principal_factors(dense_weight(self.base), self.config.r)
         for letter, start in (("A", A), ("B", B)):
             start = start / self.config.scale**0.5
@@ -43,13 +44,16 @@ class PiSSALinear(LoRALinear):
             self.get_parameter(f"lora_{letter}").copy_(start)
 
     def factors(self) -> tuple[Tensor, Tensor]:
-        """Return A (2r, in) and B (out, 2r) of the difference from the base."""
+        """Return A (2r, in) and B (out, 2r) of B A - B₀ A₀, the difference from the base."""
         A = torch.cat([self.lora_A, self.lora_A - self.start_A])
         return A, torch.cat([self.lora_B - self.start_B, self.start_B], dim=1)
 
 
 def _principal_factors(weight: Tensor, r: int) -> tuple[Tensor, Tensor]:
-    """Return A (r, in) and B (out, r) of equal lengths; B A is the best rank-r fit of a weight."""
+    """Return A (r, in) and B (out, r) whose product B A is the best rank-r fit of a weight.
+
+    Row i of A and column i of B have the same norm: the root of singular value i.
+    """
     if r > min(weight.shape):
         raise ConfigError(
             f"`r` is {r}, but a layer of shape {tuple(weight.shape)} has {min(weight.shape)} "

@@ -1,6 +1,5 @@
-"""Adapters on whole models: which layers, how many parameters, on and off again."""
+"""Adapters on whole models: the layers, the parameter counts, disable, eject and merge."""
 
-import peft
 import pytest
 import torch
 from conftest import FAMILIES, make_model
@@ -24,10 +23,10 @@ over_families = pytest.mark.parametrize("family", FAMILIES)
 IDS = torch.randint(3, 320, (2, 11), generator=torch.Generator().manual_seed(0))
 
 
-def make_tuned(family: str = "llama", targets: str | list[str] = "all-linear") -> PreTrainedModel:
-    """A small model with adapters whose update can be seen."""
+def make_tuned(family: str = "llama") -> PreTrainedModel:
+    """Return a small model with adapters whose B is random."""
     model = make_model(family)
-    inject(model, LoRAConfig(r=4, target_modules=targets))
+    inject(model, LoRAConfig(r=4, target_modules="all-linear"))
     for _, layer in lora_layers(model):
         nn.init.normal_(layer.lora_B, std=0.3)
     return model
@@ -41,24 +40,59 @@ def logits(model: nn.Module) -> torch.Tensor:
 SEVEN, FOUR = list(PROJECTIONS), list(PROJECTIONS[:4])
 SHAPE = "hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads"
 SIZES = {
-    "Qwen2.5-1.5B": ("qwen2", (1536, 8960, 28, 12, 2), 151_936, True, 8, SEVEN, 9_232_384),
-    "Qwen2.5-0.5B": ("qwen2", (896, 4864, 24, 14, 2), 151_936, True, 8, SEVEN, 4_399_104),
-    "TinyLlama-1.1B": ("llama", (2048, 5632, 22, 32, 4), 32_000, False, 16, FOUR, 4_505_600),
-    "SmolLM2-135M": ("llama", (576, 1536, 30, 9, 3), 49_152, True, 8, SEVEN, 2_442_240),
+    "Qwen2.5-1.5B": (
+        "qwen2",
+        (1536, 8960, 28, 12, 2),
+        151_936,
+        True,
+        8,
+        SEVEN,
+        1_543_714_304,
+        9_232_384,
+    ),
+    "Qwen2.5-0.5B": (
+        "qwen2",
+        (896, 4864, 24, 14, 2),
+        151_936,
+        True,
+        8,
+        SEVEN,
+        494_032_768,
+        4_399_104,
+    ),
+    "TinyLlama-1.1B": (
+        "llama",
+        (2048, 5632, 22, 32, 4),
+        32_000,
+        False,
+        16,
+        FOUR,
+        1_100_048_384,
+        4_505_600,
+    ),
+    "SmolLM2-135M": (
+        "llama",
+        (576, 1536, 30, 9, 3),
+        49_152,
+        True,
+        8,
+        SEVEN,
+        134_515_008,
+        2_442_240,
+    ),
 }
+"""Family, shape, vocabulary, tied embeddings, rank, targets, parameters of the base and of LoRA."""
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_full_size_models_train_as_many_parameters_as_in_peft(name):
-    family, shape, words, tied, r, targets, expected = SIZES[name]
+def test_models_of_full_size_have_these_numbers_of_parameters(name):
+    family, shape, vocabulary, tied, r, targets, base, trainable = SIZES[name]
     sizes = dict(zip(SHAPE.split(), shape, strict=True))
-    config = AutoConfig.for_model(family, vocab_size=words, tie_word_embeddings=tied, **sizes)
+    config = AutoConfig.for_model(family, vocab_size=vocabulary, tie_word_embeddings=tied, **sizes)
     with torch.device("meta"):
-        ours, theirs = (AutoModelForCausalLM.from_config(config) for _ in range(2))
-        inject(ours, LoRAConfig(r=r, target_modules=targets))
-        theirs = peft.get_peft_model(theirs, peft.LoraConfig(r=r, target_modules=targets))
-    assert count_parameters(ours).trainable == expected
-    assert tuple(count_parameters(ours)) == theirs.get_nb_trainable_parameters()
+        model = AutoModelForCausalLM.from_config(config)
+        inject(model, LoRAConfig(r=r, target_modules=targets))
+    assert count_parameters(model) == (trainable, base + trainable)
 
 
 ATTENTION = {f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "o_proj")}
@@ -84,7 +118,7 @@ MLP = {f"mlp.{name}" for name in ("gate_proj", "up_proj", "down_proj")}
         ("opt", "mlp", {"fc1", "fc2"}),
     ],
 )
-def test_targets_name_these_layers(family, targets, expected):
+def test_a_target_selects_these_layers(family, targets, expected):
     model = make_model(family)
     paths = list(match_targets(model, targets))
     assert {path.partition(".0.")[2] for path in paths if ".0." in path} == expected
@@ -94,7 +128,7 @@ def test_targets_name_these_layers(family, targets, expected):
 
 
 @over_families
-def test_all_linear_trains_adapters_alone_and_spares_the_output_head(family):
+def test_all_linear_trains_only_adapters_and_leaves_the_output_head_alone(family):
     model = make_model(family)
     head = model.get_output_embeddings()
     assert inject(model, LoRAConfig(r=4, target_modules="all-linear"))
@@ -112,41 +146,79 @@ def test_all_linear_trains_adapters_alone_and_spares_the_output_head(family):
 @pytest.mark.parametrize(
     "targets", ["proj", "q_pro", "lm_head", "embed_tokens", "self_attn", ["q_proj", "query"]]
 )
-def test_a_wrong_name_is_answered_with_the_names_that_exist(targets, tiny_model):
+def test_an_error_about_a_wrong_name_lists_the_names_that_exist(targets, tiny_model):
     wrong = targets if isinstance(targets, str) else targets[-1]
-    with pytest.raises(ConfigError, match=f"is named {wrong}; this model has down_proj.*v_proj"):
+    with pytest.raises(
+        ConfigError,
+        match=f"is named {wrong}; this model has down_proj.*v_proj\\. Set `target_modules`",
+    ):
         inject(tiny_model, LoRAConfig(target_modules=targets))
     assert not any(lora_layers(tiny_model))
     assert all(p.requires_grad for p in tiny_model.parameters())
 
 
-def test_a_model_takes_one_adapter(tiny_model):
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"modules_to_save": ["score"]},
+            "^no layer is named score; this model has .*embed_tokens.* Set `modules_to_save` to",
+        ),
+        (
+            {"rank_pattern": {"query": 4}},
+            "^`rank_pattern` names query, which is not an adapted layer; adapted layers are .*q_",
+        ),
+        ({"alpha_pattern": {"lm_head": 4}}, "^`alpha_pattern` names lm_head, which is not an"),
+        ({"layers_to_transform": [2]}, "; choose from blocks 0 to 1$"),
+        (
+            {"target_modules": ["q_proj"], "modules_to_save": ["q_proj"]},
+            "^`modules_to_save` trains every layer of `target_modules` in full",
+        ),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_setting_that_matches_nothing_in_the_model_is_refused(settings, message, tiny_model):
+    with pytest.raises(ConfigError, match=message):
+        inject(tiny_model, LoRAConfig(**settings))
+    assert not any(lora_layers(tiny_model))
+    assert all(p.requires_grad for p in tiny_model.parameters())
+
+
+def test_patterns_set_the_rank_and_the_scale_of_their_layers(tiny_model):
+    inject(tiny_model, LoRAConfig(r=4, rank_pattern={"up_proj": 6}, alpha_pattern={"o_proj": 1}))
+    block = tiny_model.model.layers[1]
+    assert block.mlp.up_proj.lora_A.shape[0] == block.mlp.up_proj.lora_B.shape[1] == 6
+    assert block.self_attn.v_proj.lora_A.shape[0] == 4
+    assert block.self_attn.o_proj.config.scale == 1 / 4
+
+
+def test_a_second_adapter_on_a_model_is_refused(tiny_model):
     inject(tiny_model, LoRAConfig(target_modules="q_proj"))
     with pytest.raises(ConfigError, match="has adapters already"):
         inject(tiny_model, LoRAConfig(target_modules="k_proj"))
     assert len(list(lora_layers(tiny_model))) == 2
 
 
-def test_an_unknown_variant_is_answered_with_those_that_exist(tiny_model):
-    with pytest.raises(ConfigError, match=r"'nora'; there are .*lora"):
+def test_an_error_about_an_unknown_variant_lists_the_variants(tiny_model):
+    with pytest.raises(ConfigError, match=r"^`variant` is 'nora'; choose lora, dora, pissa$"):
         inject(tiny_model, LoRAConfig(variant="nora"))
 
 
-def test_disabled_shows_the_base_and_the_adapter_comes_back():
-    model, base = make_tuned(), logits(make_model())
-    before = logits(model)
-    with adapters_disabled(model) as same, adapters_disabled(model):
+def test_adapters_are_enabled_again_after_an_error_and_after_a_nested_call():
+    model, layers = make_tuned(), dict(lora_layers(make_tuned()))
+    with adapters_disabled(model) as same:
         assert same is model
-        torch.testing.assert_close(logits(model), base, atol=1e-6, rtol=0)
-    assert (before - base).abs().max() > 0.1
-    assert torch.equal(logits(model), before)
+        with adapters_disabled(model):
+            pass
+        assert not any(layer.enabled for _, layer in lora_layers(model))
+    assert [path for path, layer in lora_layers(model) if layer.enabled] == list(layers)
     with pytest.raises(KeyboardInterrupt), adapters_disabled(model):
         raise KeyboardInterrupt
-    assert torch.equal(logits(model), before)
+    assert [path for path, layer in lora_layers(model) if layer.enabled] == list(layers)
 
 
 @over_families
-def test_eject_gives_back_the_very_modules(family):
+def test_eject_restores_the_original_module_objects(family):
     model = make_model(family)
     modules, weights = dict(model.named_modules()), model.state_dict()
     before = logits(model)
@@ -160,9 +232,8 @@ def test_eject_gives_back_the_very_modules(family):
 
 
 @over_families
-@pytest.mark.parametrize("targets", ["attention", "all-linear"])
-def test_merging_changes_no_output_and_leaves_a_plain_model(family, targets):
-    model, plain = make_tuned(family, targets), make_model(family)
+def test_merging_keeps_the_outputs_of_every_family_and_the_shapes_of_its_weights(family):
+    model, plain = make_tuned(family), make_model(family)
     before = logits(model)
     assert merge(model) is model
     torch.testing.assert_close(logits(model), before, atol=1e-4, rtol=0)

@@ -1,4 +1,4 @@
-"""The update as one step of autograd: its gradients, its dropout, and what it keeps."""
+"""The LoRA formula as one autograd function: gradients, dropout, and the tensors that it keeps."""
 
 import pytest
 import torch
@@ -8,57 +8,72 @@ from torch.utils.checkpoint import checkpoint
 
 from lora.config import LoRAConfig
 from lora.layer import LoRALinear
-from lora.lora_function import LoRAFunction, dropout_mask
+from lora.lora_function import LoRAFunction, Recompute, drop, dropout_mask, lean_sum
 
 SCALE = 1.5
 over_dropout = pytest.mark.parametrize("dropout", [0.0, 0.3])
-over_dtypes = pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 
 
-def leaves(dtype: torch.dtype = torch.float64) -> list[Tensor]:
-    """y (2, 7, 10), x (2, 7, 6), A (3, 6), B (10, 3); A and B never below float32."""
+def make_inputs() -> list[Tensor]:
+    """Return y (2, 7, 10), x (2, 7, 6), A (3, 6) and B (10, 3), all with gradients."""
     generator = torch.Generator().manual_seed(0)
-    shapes = {"y": (2, 7, 10), "x": (2, 7, 6), "A": (3, 6), "B": (10, 3)}
-    master = torch.promote_types(dtype, torch.float32)
     return [
-        torch.randn(shape, generator=generator, dtype=torch.float64)
-        .to(master if name in "AB" else dtype)
-        .requires_grad_()
-        for name, shape in shapes.items()
+        torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
+        for shape in ((2, 7, 10), (2, 7, 6), (3, 6), (10, 3))
     ]
 
 
-def by_autograd(y: Tensor, x: Tensor, A: Tensor, B: Tensor, dropout: float) -> Tensor:
-    """The same sum in plain steps, with the mask that torch's generator is about to give."""
-    if dropout:
-        mask, kept = dropout_mask(x.shape, dropout, int(torch.randint(2**62, ())), x.detach())
-        x = x * mask / kept
-    return y + SCALE * x @ A.to(x.dtype).T @ B.to(x.dtype).T
+def plain_sum(y: Tensor, x: Tensor, A: Tensor, B: Tensor, dropout: float) -> Tensor:
+    return y + SCALE * drop(x, dropout) @ A.T @ B.T
 
 
 @over_dropout
-@over_dtypes
-def test_sum_and_gradients_are_those_of_autograd_with_the_same_mask(dropout, dtype):
-    ours, plain = leaves(dtype), leaves(dtype)
-    weight = torch.randn(10, dtype=torch.float64).to(dtype)
-    for step, function in ((ours, LoRAFunction.apply), (plain, None)):
+def test_the_sum_and_its_gradients_are_those_of_autograd_with_the_same_mask(dropout):
+    results = []
+    for function in (LoRAFunction.apply, plain_sum):
+        y, x, A, B = inputs = make_inputs()
+        settings = (dropout,) if function is plain_sum else (SCALE, dropout)
         torch.manual_seed(3)
-        total = (
-            function(step[0] * 1, *step[1:], SCALE, dropout)
-            if function
-            else by_autograd(*step, dropout)
-        )
-        assert total.dtype == dtype
-        (total * weight).square().sum().backward()
-    for one, other in zip(ours, plain, strict=True):
-        assert one.grad.dtype == one.dtype
-        assert other.grad.any()
-        off = (one.grad - other.grad).norm() / other.grad.norm()
-        assert off < (1e-12 if dtype == torch.float64 else 0.03)
+        total = function(y * 1, x, A, B, *settings)
+        (total * torch.arange(1.0, 11.0)).square().sum().backward()
+        results.append([total.detach(), *(value.grad for value in inputs)])
+    for value, expected in zip(*results, strict=True):
+        assert expected.any()
+        assert (value - expected).norm() < 1e-12 * expected.norm()
 
 
-def test_only_gradients_that_are_asked_for_are_computed():
-    y, x, A, B = leaves()
+@over_dropout
+def test_x_can_be_recomputed_in_the_backward_pass(dropout):
+    results = []
+    for recomputed in (False, True):
+        y, x, A, B = inputs = make_inputs()
+        calls = []
+
+        def double(half: Tensor, calls: list = calls) -> Tensor:
+            calls.append(half)
+            return half * 2
+
+        recompute = Recompute(double, (x.detach(),)) if recomputed else None
+        torch.manual_seed(3)
+        total = lean_sum(y * 1, x * 2, A, B, SCALE, dropout, recompute)
+        assert not calls
+        total.square().sum().backward()
+        assert len(calls) == recomputed
+        results.append([total.detach(), *(value.grad for value in inputs)])
+    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
+
+
+def test_a_slice_of_a_larger_output_is_not_overwritten():
+    y, x, A, B = make_inputs()
+    fused = torch.cat([y, y], -1)
+    before = fused.detach().clone()
+    total = lean_sum(fused[..., :10], x, A, B, SCALE, 0.0)
+    torch.testing.assert_close(total, plain_sum(y, x, A, B, 0.0))
+    assert torch.equal(fused, before)
+
+
+def test_only_the_gradients_that_are_needed_are_computed():
+    y, x, A, B = make_inputs()
     LoRAFunction.apply(y * 1, x.detach(), A, B.detach(), SCALE, 0.3).sum().backward()
     assert y.grad.any()
     assert A.grad.any()
@@ -67,28 +82,28 @@ def test_only_gradients_that_are_asked_for_are_computed():
 
 
 @pytest.mark.parametrize("dropout", [0.1, 0.5, 0.9, 1e-6, 1 - 1e-6])
-def test_dropout_keeps_the_share_it_says_at_every_place(dropout):
+def test_dropout_keeps_the_fraction_that_it_reports_at_every_position(dropout):
     shape = torch.Size((1000, 401))
     mask, kept = dropout_mask(shape, dropout, 7, torch.empty(0))
     assert abs(kept - (1 - dropout)) < (2**-8.9 if 0.03 < dropout < 0.97 else 2**-16)
     assert set(mask.unique().tolist()) <= {0.0, 1.0}
-    spread = (kept * (1 - kept)) ** 0.5
-    for place in range(8):  # eight elements come out of one draw
-        part = mask.flatten()[place::8]
-        assert abs(part.mean() - kept) < 5 * spread / len(part) ** 0.5 + 1e-6
+    deviation = (kept * (1 - kept)) ** 0.5
+    for position in range(8):  # one 64-bit random number gives eight elements
+        elements = mask.flatten()[position::8]
+        assert abs(elements.mean() - kept) < 5 * deviation / len(elements) ** 0.5 + 1e-6
     neighbors = (mask.flatten()[1:] * mask.flatten()[:-1]).mean()
-    assert abs(neighbors - kept**2) < 6 * spread / mask.numel() ** 0.5 + 1e-6
+    assert abs(neighbors - kept**2) < 6 * deviation / mask.numel() ** 0.5 + 1e-6
 
 
-def test_a_mask_belongs_to_its_seed_and_disturbs_no_other_draw():
+def test_a_mask_depends_on_its_seed_alone_and_changes_no_random_state():
     shape, like = torch.Size((40, 10)), torch.empty(0)
     torch.manual_seed(0)
-    first = torch.rand(3)
+    expected = torch.rand(3)
     torch.manual_seed(0)
-    one, again, other = (dropout_mask(shape, 0.5, seed, like)[0] for seed in (1, 1, 2))
-    assert torch.equal(torch.rand(3), first)
-    assert torch.equal(one, again)
-    assert not torch.equal(one, other)
+    first, again, other = (dropout_mask(shape, 0.5, seed, like)[0] for seed in (1, 1, 2))
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 def make_layer(dropout: float = 0.3, width: int = 64) -> LoRALinear:
@@ -99,11 +114,11 @@ def make_layer(dropout: float = 0.3, width: int = 64) -> LoRALinear:
     return layer
 
 
-def test_what_is_dropped_is_made_up_for_on_average():
+def test_dropout_keeps_the_mean_of_the_update():
     layer, x = make_layer(dropout=0.5), torch.randn(1, 64)
     mean = layer(x.expand(20_000, 64)).mean(0)
-    wanted = layer.eval()(x)[0]
-    assert (mean - wanted).norm() < 0.05 * (wanted - layer.base(x)[0]).norm()
+    expected = layer.eval()(x)[0]
+    assert (mean - expected).norm() < 0.05 * (expected - layer.base(x)[0]).norm()
 
 
 def test_the_same_seed_gives_the_same_step_bit_for_bit():
@@ -115,12 +130,12 @@ def test_the_same_seed_gives_the_same_step_bit_for_bit():
         y = layer(x)
         y.square().sum().backward()
         results.append((y.detach(), layer.lora_A.grad.clone(), layer.lora_B.grad.clone()))
-    assert all(torch.equal(a, b) for a, b in zip(*results[:2], strict=True))
-    assert not any(torch.equal(a, b) for a, b in zip(*results[1:], strict=True))
+    assert all(torch.equal(*pair) for pair in zip(*results[:2], strict=True))
+    assert not any(torch.equal(*pair) for pair in zip(*results[1:], strict=True))
 
 
 @over_dropout
-def test_checkpointing_draws_the_same_mask_again(dropout):
+def test_gradient_checkpointing_draws_the_same_mask_again(dropout):
     layers = nn.Sequential(make_layer(dropout), nn.SiLU(), nn.Linear(96, 64), make_layer(dropout))
     x = torch.randn(3, 64)
     gradients = []
@@ -130,11 +145,11 @@ def test_checkpointing_draws_the_same_mask_again(dropout):
         run(x).square().sum().backward()
         gradients.append([p.grad.clone() for p in layers.parameters() if p.grad is not None])
     assert len(gradients[0]) == 6
-    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
 
 
 def kept_bytes(run, parameters: set[int]) -> int:
-    """Bytes that autograd keeps, each storage once, parameters aside."""
+    """Return the bytes that autograd keeps, each storage once, without those of the parameters."""
     kept = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -150,34 +165,21 @@ def kept_bytes(run, parameters: set[int]) -> int:
 
 @over_dropout
 @pytest.mark.parametrize("autocast", [False, True])
-def test_three_layers_of_one_input_keep_that_input_and_r_numbers_a_token(dropout, autocast):
+def test_three_layers_with_one_input_keep_it_once_and_r_numbers_a_token_each(dropout, autocast):
     tokens, width, layers = 50, 64, [make_layer(dropout) for _ in range(3)]
     x = torch.randn(1, tokens, width, requires_grad=True)
-    known = {
+    parameters = {
         p.untyped_storage().data_ptr()
         for layer in layers
         for p in (*layer.parameters(), *layer.base.parameters())
     }
 
-    def run() -> Tensor:
+    def run() -> list[Tensor]:
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             return [layer(x) for layer in layers]
 
     size = 2 if autocast else 4
-    # Under autocast a frozen weight's copy is kept too: it is as large whatever the tokens are.
+    # Autocast keeps a copy of each frozen weight; its size does not depend on the tokens.
     copies = 3 * 64 * 96 * 2 if autocast else 0
     expected = tokens * (4 * width + 3 * 4 * size)
-    assert kept_bytes(run, known) == expected + copies
-
-
-def test_autocast_computes_in_its_dtype_and_trains_float32_masters():
-    layer, x = make_layer(), torch.randn(3, 64)
-    with torch.autocast("cpu", torch.bfloat16):
-        y = layer(x)
-    y.float().square().sum().backward()
-    assert y.dtype == torch.bfloat16
-    assert layer.lora_A.grad.dtype == layer.lora_B.grad.dtype == torch.float32
-    exact = layer.eval()(x) - layer.base(x)
-    with torch.autocast("cpu", torch.bfloat16):
-        off = (layer(x) - layer.base(x)).float() - exact
-    assert 0 < off.norm() < 0.05 * exact.norm()
+    assert kept_bytes(run, parameters) == expected + copies

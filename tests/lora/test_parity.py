@@ -1,4 +1,4 @@
-"""Training, step by step beside real PEFT."""
+"""Training beside real PEFT, step by step."""
 
 import peft
 import pytest
@@ -21,7 +21,7 @@ STEPS = 10
 
 
 def make_rows(step: int) -> list[Example]:
-    """Rows of several lengths, each with a prompt that has no part in the loss."""
+    """Return rows of several lengths, each with a prompt whose tokens have no label."""
     generator = torch.Generator().manual_seed(step)
     rows = []
     for length, prompt in ((14, 5), (3, 1), (9, 8), (21, 2)):
@@ -31,7 +31,7 @@ def make_rows(step: int) -> list[Example]:
 
 
 def padded(rows: list[Example]) -> dict[str, torch.Tensor]:
-    """The same rows as the usual rectangle."""
+    """Return the same rows as one padded batch."""
     ids, labels = ([torch.tensor(row[i]) for row in rows] for i in (0, 1))
     return {
         "input_ids": pad_sequence(ids, batch_first=True),
@@ -44,7 +44,7 @@ SEVEN = [*PROJECTIONS]
 
 
 def make_pair(kind: str) -> tuple[PreTrainedModel, peft.PeftModel]:
-    """A small model with our adapter, and the same one with PEFT's."""
+    """Return a small model with our adapter, and the same model with PEFT's."""
     ours, theirs = (make_model("llama", **ADAPTERS[kind].model or {}) for _ in range(2))
     for model in (ours, theirs):
         torch.manual_seed(1)
@@ -58,7 +58,7 @@ def make_pair(kind: str) -> tuple[PreTrainedModel, peft.PeftModel]:
 
 
 def paired(ours: PreTrainedModel, theirs: peft.PeftModel) -> dict[str, tuple[Tensor, Tensor]]:
-    """The tensors that train, ours and PEFT's, by our names."""
+    """Return the pairs of tensors that train, ours and PEFT's, by our names."""
     other = {}
     for name, parameter in theirs.named_parameters():
         if parameter.requires_grad:
@@ -71,11 +71,11 @@ def paired(ours: PreTrainedModel, theirs: peft.PeftModel) -> dict[str, tuple[Ten
 
 
 @pytest.mark.parametrize("kind", ADAPTERS)
-def test_forward_gradients_and_ten_steps_are_those_of_peft(kind):
+def test_losses_gradients_and_ten_steps_equal_those_of_peft(kind):
     ours, theirs = make_pair(kind)
     pairs = paired(ours, theirs)
     with torch.no_grad():
-        if kind == "pissa":  # a direction and its opposite are one
+        if kind == "pissa":  # the sign of a singular vector is arbitrary
             for name, (mine, other) in pairs.items():
                 torch.testing.assert_close(mine.abs(), other.abs(), atol=1e-4, rtol=1e-3, msg=name)
         for mine, other in pairs.values():
@@ -112,33 +112,34 @@ def test_forward_gradients_and_ten_steps_are_those_of_peft(kind):
 
 
 @pytest.mark.parametrize("kind", ADAPTERS)
-def test_as_many_parameters_train_as_in_peft(kind):
-    shape = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30}
+def test_the_numbers_of_parameters_equal_those_of_peft(kind):
+    shape = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 3}
     heads = {"num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49_152}
     config = AutoConfig.for_model("llama", **shape, **heads, **ADAPTERS[kind].model or {})
     with torch.device("meta"):
         ours, theirs = (AutoModelForCausalLM.from_config(config) for _ in range(2))
         settings = {"r": 8, "target_modules": SEVEN}
         inject(ours, LoRAConfig(**settings | ADAPTERS[kind].ours))
-        words = ADAPTERS[kind].theirs | {"init_lora_weights": True}  # no SVD without numbers
-        theirs = peft.get_peft_model(theirs, peft.LoraConfig(**settings | words))
+        # On the meta device there are no numbers for PiSSA's SVD.
+        changes = ADAPTERS[kind].theirs | {"init_lora_weights": True}
+        theirs = peft.get_peft_model(theirs, peft.LoraConfig(**settings | changes))
     assert tuple(count_parameters(ours)) == theirs.get_nb_trainable_parameters()
 
 
-def test_loraplus_groups_are_those_of_peft():
+def test_the_parameter_groups_of_loraplus_equal_those_of_peft():
     ours, theirs = make_pair("lora")
     mine = parameter_groups(ours, lr=1e-3, weight_decay=0.1, loraplus_lr_ratio=16)
-    made = create_loraplus_optimizer(
+    expected = create_loraplus_optimizer(
         theirs, torch.optim.AdamW, lr=1e-3, loraplus_lr_ratio=16, loraplus_weight_decay=0.1
     )
     pairs = {id(mine): other for mine, other in paired(ours, theirs).values()}
 
-    def described(groups: list[dict], names: dict[int, Tensor] | None = None) -> dict:
+    def by_parameter(groups: list[dict], names: dict[int, Tensor] | None = None) -> dict:
         return {
             id(names[id(p)] if names else p): (group["lr"], group["weight_decay"])
             for group in groups
             for p in group["params"]
         }
 
-    assert described(mine, pairs) == described(made.param_groups)
+    assert by_parameter(mine, pairs) == by_parameter(expected.param_groups)
     assert {group["lr"] for group in mine} == {1e-3, 16e-3}

@@ -1,0 +1,34 @@
+"""PiSSA: the update starts as the principal part of the weight."""
+
+import pytest
+import torch
+from conftest import make_model
+from torch import nn
+
+from lora.config import ConfigError, LoRAConfig
+from lora.inject import inject, lora_layers
+from lora.variants.pissa import PiSSALinear
+
+
+@pytest.mark.parametrize("shape", [(12, 9), (9, 12), (10, 10)])
+def test_a_and_b_start_as_the_best_fit_of_their_rank(shape):
+    layer = PiSSALinear(nn.Linear(*shape[::-1]), LoRAConfig(r=3, lora_alpha=7))
+    rest = layer.base.weight - layer.config.scale * layer.lora_B @ layer.lora_A
+    values = torch.linalg.svdvals(layer.base.weight)
+    torch.testing.assert_close(torch.linalg.svdvals(rest)[: min(shape) - 3], values[3:])
+    assert layer.lora_A.is_contiguous()
+    assert layer.lora_B.is_contiguous()
+    # Row i of A and column i of B have the same norm.
+    torch.testing.assert_close(layer.lora_A.norm(dim=1), layer.lora_B.norm(dim=0))
+
+
+def test_a_rank_above_the_number_of_singular_directions_is_refused():
+    with pytest.raises(ConfigError, match=r"^`r` is 7, but a layer of shape \(10, 6\) has 6 sing"):
+        PiSSALinear(nn.Linear(6, 10), LoRAConfig(r=7))
+
+
+def test_no_layer_is_replaced_when_one_of_them_is_too_small():
+    model = make_model(hidden_size=64, head_dim=16)  # its key projections have 32 rows
+    with pytest.raises(ConfigError, match="32 singular"):
+        inject(model, LoRAConfig(r=33, variant="pissa"))
+    assert not any(lora_layers(model))
