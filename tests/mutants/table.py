@@ -7,6 +7,7 @@ from tests.mutants.faults import Mutant
 
 TEMPLATE, PROPERTIES = "tests/data/test_template.py", "tests/data/test_properties.py"
 PLAN, BATCH, SPLIT = (f"tests/data/test_{name}.py" for name in ("plan", "batch", "split"))
+LOADER = "tests/data/test_loader.py"
 EPOCH_PLANS, STEP_MAP = "tests/data/test_epoch_plans.py", "tests/data/test_step_map.py"
 DUPLICATES, TOKENIZE = "tests/data/test_duplicates.py", "tests/data/test_tokenize.py"
 LAYER, FUNCTION, FAMILY = (
@@ -146,7 +147,7 @@ PLANS = [
         "data/planning/plan.py",
         "batch_ids = skip + np.arange(len(starts) - 1)",
         "batch_ids = np.arange(len(starts) - 1)",
-        (PLAN,),
+        (LOADER,),
     ),
     Mutant(
         "plan",
@@ -160,21 +161,21 @@ PLANS = [
         "data/planning/loader.py",
         "rng_key = hash((self.epoch, self.plan.batch_id(self.rank, micro_step)))",
         "rng_key = hash((self.epoch, micro_step))",
-        (DATAMODULE,),
+        (LOADER,),
     ),
     Mutant(
         "plan",
         "data/planning/loader.py",
         "rng_key = hash((self.epoch, self.plan.batch_id(self.rank, micro_step)))",
         "rng_key = self.plan.batch_id(self.rank, micro_step)",
-        (DATAMODULE,),
+        (LOADER,),
     ),
     Mutant(
         "plan",
         "data/planning/loader.py",
         "return collate([shortest._replace(labels=[IGNORE] * len(shortest.ids))], labels)",
         "return collate([shortest], labels)",
-        (DATAMODULE,),
+        (LOADER,),
     ),
     Mutant(
         "plan",
