@@ -36,6 +36,8 @@ class Outcome(NamedTuple):
     """What became of one fault."""
 
     mutant: Mutant
+    line: int
+    """Number of the line in the file."""
     killer: str
     """Node id of the test that failed; empty if there is none."""
     problem: str
@@ -77,7 +79,8 @@ class Workplace:
         if result == PytestResult():
             problem = "SURVIVED"
         seconds = time.monotonic() - start
-        return Outcome(mutant, result.failed, problem, seconds, tuple(sorted(self.broken)))
+        line = line_number(self.root, mutant)
+        return Outcome(mutant, line, result.failed, problem, seconds, tuple(sorted(self.broken)))
 
     def _run(self, mutant: Mutant, tests: Sequence[str], limit: float) -> PytestResult:
         """Return the first test that fails with the fault and passes without it."""
@@ -141,14 +144,16 @@ def main() -> int:
         ProcessPoolExecutor(options.jobs, context, _set_up, (folder,)) as pool,
     ):
         pending = [pool.submit(_judge, mutant, options.listed_only) for mutant in mutants]
-        for future in pending:
-            outcome = future.result()
-            broken |= set(outcome.broken)
-            killed += not outcome.problem
-            _show(outcome)
-            if outcome.problem and not options.keep_going:
-                pool.shutdown(cancel_futures=True)
-                break
+        try:
+            for future in pending:
+                outcome = future.result()
+                broken |= set(outcome.broken)
+                killed += not outcome.problem
+                _show(outcome)
+                if outcome.problem and not options.keep_going:
+                    break
+        finally:
+            pool.shutdown(cancel_futures=True)
     for test in sorted(broken):
         print(f"this test fails without a fault: {test}")
     print(f"{killed} of {len(mutants)} killed in {time.monotonic() - start:.0f} s")
@@ -157,7 +162,7 @@ def main() -> int:
 
 def _show(outcome: Outcome) -> None:
     mutant = outcome.mutant
-    print(f"{mutant.area:<10} {mutant.file}:{line_number(ROOT, mutant)}  {mutant.line}")
+    print(f"{mutant.area:<10} {mutant.file}:{outcome.line}  {mutant.line}")
     print(f"{'':<10} -> {mutant.replacement}")
     print(f"{'':<10} {outcome.problem or outcome.killer}  {outcome.seconds:.1f} s", flush=True)
 

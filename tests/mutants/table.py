@@ -17,13 +17,18 @@ ADAPTER, INJECT, PARITY = (f"tests/lora/test_{name}.py" for name in ("adapter", 
 QUANTIZED, WRITING = "tests/lora/test_quantized.py", "tests/lora/test_files.py"
 LOSS, ATTENTION = "tests/lit/model/test_loss.py", "tests/lit/model/test_attention.py"
 MODULE, DATAMODULE = "tests/lit/train/test_module.py", "tests/lit/train/test_datamodule.py"
+BEST, STEP_LOSS = (f"tests/lit/train/test_{name}.py" for name in ("best_adapter", "step_loss"))
 COMPARE, MERGE = "tests/lit/comparison/test_compare.py", "tests/lit/exporting/test_merge.py"
 CHECKPOINT, MANIFEST = (
     "tests/lit/resume/test_checkpoint.py",
     "tests/lit/resume/test_manifest.py",
 )
+CONTRACT = "tests/lit/fast_layers/test_contract.py"
 FOLDER, OUTPUT = "tests/lit/run/test_folder.py", "tests/lit/run/test_output.py"
 FIT, FAULTS, DDP = (f"tests/runs/test_{name}.py" for name in ("fit", "faults", "ddp"))
+SIGNALED = (
+    f"{FAULTS}::test_a_signal_exits_with_its_code_and_the_resumed_run_equals_an_uninterrupted_one"
+)
 
 LABELS = [
     Mutant(
@@ -234,7 +239,7 @@ LOSSES = [
         "lit/train/step_loss.py",
         "total, self._sum = self._sum, None",
         "total = self._sum",
-        (MODULE,),
+        (STEP_LOSS,),
     ),
     Mutant(
         "loss",
@@ -267,8 +272,8 @@ LOSSES = [
     Mutant(
         "loss",
         "lit/model/loss.py",
-        "if abs(ours - plain) > 0.02 * max(1.0, plain):",
-        "if abs(ours - plain) > 20 * max(1.0, plain):",
+        "MAX_LOSS_DIFFERENCE = 0.02",
+        "MAX_LOSS_DIFFERENCE = 20",
         (LOSS,),
     ),
 ]
@@ -370,7 +375,7 @@ LAYERS = [
         "lora/inject.py",
         "replace_module(model, path, module.original())",
         'replace_module(model, path, module.original() if hasattr(module, "lora_A") else module)',
-        ("tests/lit/model/test_gated_mlp.py",),
+        (CONTRACT,),
     ),
     Mutant(
         "layer",
@@ -539,28 +544,30 @@ RESUMES = [
         "lit/resume/resume_state.py",
         '"record": self.record if self.recorded_step == step else step_record(trainer),',
         '"record": {},',
-        (FAULTS,),
+        (SIGNALED,),
     ),
     Mutant(
         "resume",
         "lit/resume/resume_state.py",
         "if self.resume_point.validation_due:",
         "if False:",
-        (FAULTS,),
+        (SIGNALED,),
     ),
     Mutant(
         "resume",
         "lit/resume/resume_state.py",
         '"step_map": [tuple(segment) for segment in self.data.plans.step_map.segments],',
         '"step_map": [],',
-        (DDP,),
+        (f"{DDP}::test_a_run_resumed_with_more_or_fewer_rows_per_step_continues_at_the_next_row",),
     ),
     Mutant(
         "resume",
         "lit/resume/resume_state.py",
         "micro_step = self.data.plans.micro_step(epoch, self.resume_point.step)",
         "micro_step = done",
-        (DDP,),
+        (
+            f"{DDP}::test_a_run_resumed_with_another_number_of_processes_equals_an_uninterrupted_one",
+        ),
     ),
     Mutant(
         "resume",
@@ -609,63 +616,65 @@ RESUMES = [
         "lit/resume/settings_diff.py",
         "return [name for name in shared if old[name] != new[name]]",
         "return [name for name in shared if name not in old]",
-        (FAULTS,),
+        (
+            f"{FAULTS}::test_resuming_with_a_fixed_setting_changed_exits_with_2_and_prints_both_values",
+        ),
     ),
     Mutant(
         "resume",
         "lit/resume/settings_diff.py",
         "for column in (store.content_hashes, store.lengths, store.label_counts):",
         "for column in (store.lengths, store.label_counts):",
-        (FAULTS,),
+        (f"{FAULTS}::test_resuming_with_other_rows_exits_with_2",),
     ),
     Mutant(
         "resume",
         "lit/resume/resume_point.py",
         "newest = max(complete, key=lambda resume_point: resume_point.step)",
         "newest = min(complete, key=lambda resume_point: resume_point.step)",
-        (FAULTS,),
-    ),
-    Mutant(
-        "resume",
-        "lit/resume/checkpoint.py",
-        "if step_ends(trainer):",
-        "if True:",
-        (FAULTS,),
+        (f"{FAULTS}::test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used",),
     ),
     Mutant(
         "resume",
         "lit/resume/stopping.py",
         "trainer.save_checkpoint(self.folder.last)",
         "pass",
-        (FAULTS,),
+        (SIGNALED,),
     ),
     Mutant(
         "resume",
         "lit/train/module.py",
         "torch.manual_seed(hash((self.seed, batch.rng_key)))",
         "pass",
-        (FIT,),
+        (f"{FIT}::test_a_resumed_run_equals_one_that_never_stopped",),
     ),
     Mutant(
         "resume",
         "lit/train/best_adapter.py",
         'STATE = ("base_loss", "loss", "step", "validated", "tensors")',
         'STATE = ("base_loss", "step", "validated", "tensors")',
-        (FAULTS,),
+        (BEST,),
     ),
     Mutant(
         "resume",
         "lit/train/best_adapter.py",
         "elif loss < self.loss:",
         "elif not loss < self.loss or self.loss == math.inf:",
-        (FIT,),
+        (BEST,),
+    ),
+    Mutant(
+        "resume",
+        "lit/train/best_adapter.py",
+        "pl_module.load_state_dict(now)",
+        "pass",
+        (BEST,),
     ),
     Mutant(
         "resume",
         "lit/run/metrics.py",
         'rows = [old for old in rows if int(old["step"]) < self.done + bool(old["val/loss"])]',
         'rows = [old for old in rows if int(old["step"]) < self.done]',
-        (FAULTS,),
+        (SIGNALED,),
     ),
 ]
 
@@ -840,8 +849,8 @@ INTERVALS = [
     Mutant(
         "interval",
         "lit/model/generation.py",
-        "templated = [stop_token(tokenizer)] if tokenizer.chat_template else []",
-        "templated: list[int] = []",
+        "tokens.append(stop_token(tokenizer))",
+        "pass",
         (COMPARE,),
     ),
     Mutant(
@@ -856,9 +865,9 @@ INTERVALS = [
 ATTENTIONS = [
     Mutant(
         "attention",
-        "lit/model/attention.py",
-        "module, q, k, v, mask, dropout=dropout, scaling=scaling, is_causal=True",
-        "module, q, k, v, mask, dropout=dropout, scaling=scaling, is_causal=False",
+        "lit/model/transformers_internals.py",
+        "module, query, key, value, mask, dropout=dropout, scaling=scaling, is_causal=True",
+        "module, query, key, value, mask, dropout=dropout, scaling=scaling, is_causal=False",
         (ATTENTION,),
     ),
     Mutant(
@@ -906,8 +915,8 @@ ATTENTIONS = [
     Mutant(
         "attention",
         "lit/model/attention.py",
-        'return None if off < 0.02 else f"its packed rows differ by {off:.1%} from single rows"',
-        'return None if off < 2 else f"its packed rows differ by {off:.1%} from single rows"',
+        "MAX_DIFFERENCE = 0.02",
+        "MAX_DIFFERENCE = 2",
         (ATTENTION,),
     ),
 ]
@@ -956,14 +965,14 @@ FILES = [
         "lit/run/command.py",
         'return 1, f"{place}{error.strerror or error}"',
         'return 0, f"{place}{error.strerror or error}"',
-        (FAULTS,),
+        (f"{FAULTS}::test_a_read_only_folder_exits_with_1_before_training_and_is_unchanged",),
     ),
     Mutant(
         "files",
         "lit/run/command.py",
         "return 2, name_arguments(str(error), names)",
         "return 1, name_arguments(str(error), names)",
-        (COMPARE,),
+        (f"{COMPARE}::test_a_wrong_input_is_named_and_exits_with_2",),
     ),
     Mutant(
         "files",
