@@ -24,6 +24,8 @@ CHECKPOINT, MANIFEST = (
     "tests/lit/resume/test_manifest.py",
 )
 CONTRACT = "tests/lit/fast_layers/test_contract.py"
+RESUME_STATE = "tests/lit/resume/test_resume_state.py"
+INTERVAL = "tests/lit/comparison/test_losses.py"
 FOLDER, OUTPUT = "tests/lit/run/test_folder.py", "tests/lit/run/test_output.py"
 FIT, FAULTS, DDP = (f"tests/runs/test_{name}.py" for name in ("fit", "faults", "ddp"))
 SIGNALED = (
@@ -204,7 +206,7 @@ LOSSES = [
         "lit/train/module.py",
         "return loss * self.trainer.accumulate_grad_batches * self.trainer.world_size",
         "return loss * self.trainer.accumulate_grad_batches",
-        (f"{DDP}::test_several_processes_train_the_same_adapter_as_one",),
+        (STEP_LOSS,),
     ),
     Mutant(
         "loss",
@@ -225,7 +227,7 @@ LOSSES = [
         "lit/train/mean_loss.py",
         'loss, labels = strategy.reduce(self._sums, reduce_op="sum")',
         "loss, labels = self._sums",
-        (f"{DDP}::test_several_processes_log_the_same_numbers_as_one",),
+        ("tests/lit/train/test_mean_loss.py",),
     ),
     Mutant(
         "loss",
@@ -544,30 +546,28 @@ RESUMES = [
         "lit/resume/resume_state.py",
         '"record": self.record if self.recorded_step == step else step_record(trainer),',
         '"record": {},',
-        (SIGNALED,),
+        (RESUME_STATE,),
     ),
     Mutant(
         "resume",
         "lit/resume/resume_state.py",
         "if self.resume_point.validation_due:",
         "if False:",
-        (SIGNALED,),
+        (RESUME_STATE,),
     ),
     Mutant(
         "resume",
         "lit/resume/resume_state.py",
         '"step_map": [tuple(segment) for segment in self.data.plans.step_map.segments],',
         '"step_map": [],',
-        (f"{DDP}::test_a_run_resumed_with_more_or_fewer_rows_per_step_continues_at_the_next_row",),
+        (RESUME_STATE,),
     ),
     Mutant(
         "resume",
         "lit/resume/resume_state.py",
         "micro_step = self.data.plans.micro_step(epoch, self.resume_point.step)",
         "micro_step = done",
-        (
-            f"{DDP}::test_a_run_resumed_with_another_number_of_processes_equals_an_uninterrupted_one",
-        ),
+        (RESUME_STATE,),
     ),
     Mutant(
         "resume",
@@ -766,14 +766,14 @@ INTERVALS = [
         "lit/comparison/losses.py",
         "low, high = np.quantile(difference, [0.025, 0.975])",
         "low, high = np.quantile(difference, [0.975, 0.025])",
-        (COMPARE,),
+        (INTERVAL,),
     ),
     Mutant(
         "interval",
         "lit/comparison/losses.py",
         "low, high = np.quantile(difference, [0.025, 0.975])",
         "low, high = np.quantile(difference, [0.25, 0.75])",
-        (COMPARE,),
+        (INTERVAL,),
     ),
     Mutant(
         "interval",
@@ -781,70 +781,70 @@ INTERVALS = [
         "difference = (self.tuned - self.base)[drawn].sum(1) / self.labels[drawn].sum(1)",
         "difference = self.tuned[drawn] - self.base[drawn[::-1]]; "
         "difference = difference.sum(1) / self.labels[drawn].sum(1)",
-        (COMPARE,),
+        (INTERVAL,),
     ),
     Mutant(
         "interval",
         "lit/comparison/losses.py",
         "difference = (self.tuned - self.base)[drawn].sum(1) / self.labels[drawn].sum(1)",
         "difference = (self.base - self.tuned)[drawn].sum(1) / self.labels[drawn].sum(1)",
-        (COMPARE,),
+        (INTERVAL,),
     ),
     Mutant(
         "interval",
         "lit/comparison/losses.py",
         "difference = (self.tuned - self.base)[drawn].sum(1) / self.labels[drawn].sum(1)",
         "difference = ((self.tuned - self.base) / self.labels)[drawn].mean(1)",
-        (COMPARE,),
+        (INTERVAL,),
     ),
     Mutant(
         "interval",
         "lit/comparison/losses.py",
         "return float(getattr(self, which).sum() / self.labels.sum())",
         "return float(self.rows(which).mean())",
-        (COMPARE,),
+        (INTERVAL,),
     ),
     Mutant(
         "interval",
         "lit/comparison/losses.py",
         "sums[which][rows] = [float(part.sum()) for part in parts]",
         "sums[which][: len(rows)] = [float(part.sum()) for part in parts]",
-        (COMPARE,),
+        (f"{COMPARE}::test_losses_equal_plain_cross_entropy_row_by_row",),
     ),
     Mutant(
         "interval",
         "lit/comparison/comparison.py",
         "improved_rows=int((losses.tuned < losses.base).sum()),",
         "improved_rows=int((losses.tuned > losses.base).sum()),",
-        (COMPARE,),
+        (f"{COMPARE}::test_each_answer_has_the_losses_of_its_own_row",),
     ),
     Mutant(
         "interval",
         "lit/comparison/comparison.py",
         "return [(float(base[row]), float(tuned[row])) for row in rows]",
         "return [(float(base[i]), float(tuned[i])) for i, _ in enumerate(rows)]",
-        (COMPARE,),
+        (f"{COMPARE}::test_each_answer_has_the_losses_of_its_own_row",),
     ),
     Mutant(
         "interval",
         "lit/comparison/result.py",
         "if loss.ci_high < 0:",
         "if loss.tuned < loss.base:",
-        (COMPARE,),
+        (INTERVAL,),
     ),
     Mutant(
         "interval",
         "lit/comparison/result.py",
         "if loss.ci_low > 0:",
         "if loss.tuned > loss.base:",
-        (COMPARE,),
+        (INTERVAL,),
     ),
     Mutant(
         "interval",
         "lit/model/generation.py",
         'with adapters_disabled(model) if which == "base" else nullcontext():',
         'with adapters_disabled(model) if which == "tuned" else nullcontext():',
-        (COMPARE,),
+        (f"{COMPARE}::test_losses_equal_plain_cross_entropy_row_by_row",),
     ),
     Mutant(
         "interval",
@@ -858,7 +858,7 @@ INTERVALS = [
         "lit/model/generation.py",
         "torch.manual_seed(sampling.seed)",
         "pass",
-        (COMPARE,),
+        (f"{COMPARE}::test_the_same_seed_gives_the_same_answer",),
     ),
 ]
 

@@ -8,9 +8,12 @@ import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
+from transformers import PreTrainedModel
 
 from data.planning.batch import collate
 from data.types import IGNORE, Batch, Example
+from lit.model.embedding_noise import EmbeddingNoise
+from lit.model.loss import summed_loss
 from lit.train.datamodule import QADataModule
 from lit.train.module import LoRAModule
 from lit.train.step_loss import StepLoss, labels_of_step
@@ -43,6 +46,21 @@ def test_a_batch_without_step_labels_must_be_the_whole_step(
     else:
         with pytest.raises(ConfigError, match="step_labels"):
             labels_of_step(collate(examples), trainer)
+
+
+@pytest.mark.parametrize(("accumulate", "ranks"), [(1, 1), (4, 1), (1, 3), (4, 3)])
+def test_a_share_is_multiplied_by_what_lightning_and_ddp_divide_by(
+    accumulate: int, ranks: int, tiny_model: PreTrainedModel
+) -> None:
+    module = LoRAModule("unused", lora=LoRAConfig())
+    module.model = tiny_model
+    module._noise = EmbeddingNoise(tiny_model.get_input_embeddings(), 0.0)
+    trainer: Any = SimpleNamespace(accumulate_grad_batches=accumulate, world_size=ranks)
+    module.trainer = trainer
+    batch = collate([Example([5, 6, 7], [IGNORE, 6, 7])], step_labels=40)
+    share = summed_loss(tiny_model, batch) / 40
+    torch.testing.assert_close(module.training_step(batch, 0), share * accumulate * ranks)
+    torch.testing.assert_close(module.step_loss.take(), share.detach())
 
 
 def mean_loss(model: torch.nn.Module, batches: list[Batch]) -> float:
