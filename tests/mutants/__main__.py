@@ -78,9 +78,9 @@ class Workplace:
         problem = f"INVALID: {result.invalid}" if result.invalid else ""
         if result == PytestResult():
             problem = "SURVIVED"
-        seconds = time.monotonic() - start
-        line = line_number(self.root, mutant)
-        return Outcome(mutant, line, result.failed, problem, seconds, tuple(sorted(self.broken)))
+        killer = "".join(result.failed[:1])
+        line, seconds = line_number(self.root, mutant), time.monotonic() - start
+        return Outcome(mutant, line, killer, problem, seconds, tuple(sorted(self.broken)))
 
     def _run(self, mutant: Mutant, tests: Sequence[str], limit: float) -> PytestResult:
         """Return the first test that fails with the fault and passes without it."""
@@ -91,15 +91,16 @@ class Workplace:
             while True:
                 path.write_text(faulty, encoding="utf-8")
                 deselected = [f"--deselect={test}" for test in sorted(self.broken)]
-                result = run_pytest(self.root, [*tests, *deselected], limit)
-                if not result.failed or result.failed in self.passing:
+                result = run_pytest(self.root, ["-x", *tests, *deselected], limit)
+                if not result.failed or result.failed[0] in self.passing:
                     return result
                 path.write_text(text, encoding="utf-8")
-                alone = run_pytest(self.root, [result.failed], limit)
-                if alone == PytestResult():
-                    self.passing.add(result.failed)
+                if run_pytest(self.root, result.failed, limit) == PytestResult():
+                    self.passing |= set(result.failed)
                     return result
-                self.broken.add(result.failed)
+                # There may be more of them, so all are looked for at once.
+                clean = run_pytest(self.root, [*tests, *deselected], limit)
+                self.broken |= {*result.failed, *clean.failed}
         finally:
             path.write_text(text, encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""One run of pytest in a forked process, and the first test that fails in it."""
+"""One run of pytest in a forked process, and the tests that fail in it."""
 
 import json
 import os
@@ -20,37 +20,36 @@ OWN_PACKAGES = ("tests", "lora", "data", "lit", "conftest")
 class PytestResult(NamedTuple):
     """What one run of pytest found."""
 
-    failed: str = ""
-    """Node id of the first test that failed; empty if all passed."""
+    failed: tuple[str, ...] = ()
+    """Node ids of the tests that failed, in their order."""
     invalid: str = ""
     """Why this run says nothing about a fault."""
 
 
-class FirstFailure:
-    """A plugin of pytest that notes the first failure."""
+class Failures:
+    """A plugin of pytest that notes which tests fail."""
 
     def __init__(self) -> None:
-        self.result = PytestResult()
+        self.failed: list[str] = []
+        self.invalid = ""
 
     def pytest_collectreport(self, report: Any) -> None:
         """Note a file whose tests cannot be collected."""
-        if report.failed and self.result == PytestResult():
-            self.result = PytestResult(invalid=f"{report.nodeid} cannot be collected")
+        if report.failed and not self.invalid:
+            self.invalid = f"{report.nodeid} cannot be collected"
 
     def pytest_runtest_makereport(self, item: Any, call: Any) -> None:
-        """Note a test that fails."""
+        """Note a test that fails, or whose fixtures fail."""
         if call.excinfo is None or call.excinfo.errisinstance(pytest.skip.Exception):
             return
-        if self.result == PytestResult():
-            if call.excinfo.errisinstance(BROKEN_CODE):
-                error = call.excinfo.exconly().splitlines()[0]
-                self.result = PytestResult(invalid=f"{item.nodeid}: {error}")
-            else:
-                self.result = PytestResult(failed=item.nodeid)
+        if call.excinfo.errisinstance(BROKEN_CODE):
+            self.invalid = self.invalid or f"{item.nodeid}: {call.excinfo.exconly()}"[:200]
+        if item.nodeid not in self.failed:
+            self.failed.append(item.nodeid)
 
 
 def run_pytest(root: Path, arguments: Sequence[str], limit: float) -> PytestResult:
-    """Run pytest in a folder until its first failure.
+    """Run pytest in a folder.
 
     The process is forked from this one, which has imported the libraries.
 
@@ -62,7 +61,7 @@ def run_pytest(root: Path, arguments: Sequence[str], limit: float) -> PytestResu
     answer, temporary = root.with_name("result.json"), root.with_name("tmp")
     answer.unlink(missing_ok=True)
     shutil.rmtree(temporary, ignore_errors=True)
-    flags = ["-x", "-q", "-p", "no:cacheprovider", "--basetemp", str(temporary)]
+    flags = ["-q", "-p", "no:cacheprovider", "--basetemp", str(temporary)]
     if not (pid := os.fork()):
         _run_in_child(root, [*flags, *arguments], answer)
     deadline = time.monotonic() + limit
@@ -74,7 +73,8 @@ def run_pytest(root: Path, arguments: Sequence[str], limit: float) -> PytestResu
         time.sleep(0.02)
     if not answer.is_file():
         return PytestResult(invalid=f"pytest ended early: {root.with_name('output')}")
-    return PytestResult(*json.loads(answer.read_text()))
+    failed, invalid = json.loads(answer.read_text())
+    return PytestResult(tuple(failed), invalid)
 
 
 def _run_in_child(root: Path, arguments: list[str], answer: Path) -> None:
@@ -89,11 +89,11 @@ def _run_in_child(root: Path, arguments: list[str], answer: Path) -> None:
         sys.path = [str(root), *(p for p in sys.path if Path(p).resolve() != source)]
         for name in [name for name in sys.modules if name.split(".")[0] in OWN_PACKAGES]:
             del sys.modules[name]
-        first = FirstFailure()
-        code = pytest.main(arguments, plugins=[first])
-        result = first.result
-        if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not result.invalid:
-            result = PytestResult(invalid=f"pytest ended with {code!r}")
-        answer.write_text(json.dumps(result))
+        failures = Failures()
+        code = pytest.main(arguments, plugins=[failures])
+        invalid = failures.invalid
+        if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            invalid = invalid or f"pytest ended with {code!r}"
+        answer.write_text(json.dumps([failures.failed, invalid]))
     finally:
         os._exit(0)

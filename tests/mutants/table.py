@@ -307,7 +307,7 @@ LAYERS = [
         "lora/layer.py",
         "return dense_weight(self.base) + self.config.scale * (B @ A).detach()",
         "return dense_weight(self.base) + (B @ A).detach()",
-        (LAYER,),
+        (LAYER, INJECT),
     ),
     Mutant(
         "layer",
