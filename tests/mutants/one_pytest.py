@@ -65,16 +65,27 @@ def run_pytest(root: Path, arguments: Sequence[str], limit: float) -> PytestResu
     if not (pid := os.fork()):
         _run_in_child(root, [*flags, *arguments], answer)
     deadline = time.monotonic() + limit
-    while not os.waitpid(pid, os.WNOHANG)[0]:
-        if time.monotonic() > deadline:
-            os.killpg(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            return PytestResult(invalid=f"not finished after {limit:.0f} s")
-        time.sleep(0.02)
+    try:
+        while not os.waitpid(pid, os.WNOHANG)[0]:
+            if time.monotonic() > deadline:
+                raise TimeoutError
+            time.sleep(0.02)
+    except TimeoutError:
+        _kill(pid)
+        return PytestResult(invalid=f"not finished after {limit:.0f} s")
+    except BaseException:
+        # It does not get Ctrl-C, because it leads a process group of its own.
+        _kill(pid)
+        raise
     if not answer.is_file():
         return PytestResult(invalid=f"pytest ended early: {root.with_name('output')}")
     failed, invalid = json.loads(answer.read_text())
     return PytestResult(tuple(failed), invalid)
+
+
+def _kill(pid: int) -> None:
+    os.killpg(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
 
 
 def _run_in_child(root: Path, arguments: list[str], answer: Path) -> None:
