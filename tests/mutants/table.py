@@ -5,16 +5,28 @@ The listed tests are the fastest that are known to find a fault.
 
 from tests.mutants.faults import Mutant
 
-TEMPLATE, PROPERTIES = "tests/data/test_template.py", "tests/data/test_properties.py"
+TEMPLATE = "tests/data/test_template.py"
 PLAN, BATCH, SPLIT = (f"tests/data/test_{name}.py" for name in ("plan", "batch", "split"))
 LOADER = "tests/data/test_loader.py"
 EPOCH_PLANS, STEP_MAP = "tests/data/test_epoch_plans.py", "tests/data/test_step_map.py"
 DUPLICATES, TOKENIZE = "tests/data/test_duplicates.py", "tests/data/test_tokenize.py"
-LAYER, FUNCTION, FAMILY = (
-    f"tests/lora/test_{name}.py" for name in ("layer", "lora_function", "family")
+LORA = "tests/lora"
+CONFIG, LAYER, FUNCTION, INJECT, OPTIMIZER, QUANTIZED = (
+    f"{LORA}/test_{name}.py"
+    for name in ("config", "layer", "lora_function", "inject", "optimizer", "quantized")
 )
-ADAPTER, INJECT, PARITY = (f"tests/lora/test_{name}.py" for name in ("adapter", "inject", "parity"))
-QUANTIZED, WRITING = "tests/lora/test_quantized.py", "tests/lora/test_files.py"
+ADAPTER, WRITING = (f"{LORA}/storage/test_{name}.py" for name in ("adapter", "files"))
+ADAPTERS_CONTRACT = f"{LORA}/test_contract.py"
+NEW_ADAPTER = f"{ADAPTERS_CONTRACT}::test_a_new_adapter_changes_no_bit_of_the_logits"
+MERGED = f"{ADAPTERS_CONTRACT}::test_a_merged_model_is_dense_and_computes_the_same"
+SAVED = (
+    f"{ADAPTERS_CONTRACT}::"
+    "test_a_saved_adapter_loads_to_the_same_logits_and_saves_to_the_same_bytes"
+)
+IN_PEFT = f"{ADAPTERS_CONTRACT}::test_peft_computes_the_same_from_a_saved_adapter"
+FROM_PEFT = f"{ADAPTERS_CONTRACT}::test_an_adapter_that_peft_saved_computes_the_same"
+TIED = f"{LORA}/test_full_layers.py::test_two_different_matrices_do_not_load_into_a_tied_one"
+GENERATION = "tests/lit/model/test_generation.py"
 LOSS, ATTENTION = "tests/lit/model/test_loss.py", "tests/lit/model/test_attention.py"
 MODULE, DATAMODULE = "tests/lit/train/test_module.py", "tests/lit/train/test_datamodule.py"
 BEST, STEP_LOSS = (f"tests/lit/train/test_{name}.py" for name in ("best_adapter", "step_loss"))
@@ -24,7 +36,9 @@ CHECKPOINT, MANIFEST = (
     "tests/lit/resume/test_manifest.py",
 )
 CONTRACT = "tests/lit/fast_layers/test_contract.py"
-RESUME_STATE = "tests/lit/resume/test_resume_state.py"
+RESUME_STATE, SETTINGS = (
+    f"tests/lit/resume/test_{name}.py" for name in ("resume_state", "settings_diff")
+)
 INTERVAL = "tests/lit/comparison/test_losses.py"
 FOLDER, OUTPUT = "tests/lit/run/test_folder.py", "tests/lit/run/test_output.py"
 FIT, FAULTS, DDP = (f"tests/runs/test_{name}.py" for name in ("fit", "faults", "ddp"))
@@ -286,28 +300,28 @@ LAYERS = [
         "lora/config.py",
         "return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)",
         "return self.lora_alpha * self.r",
-        (LAYER,),
+        (CONFIG,),
     ),
     Mutant(
         "layer",
         "lora/config.py",
         "return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)",
         "return self.lora_alpha / self.r",
-        (LAYER,),
+        (CONFIG,),
     ),
     Mutant(
         "layer",
         "lora/config.py",
         "alpha = next((alpha for name, alpha in alphas if ends_with(path, name)), self.lora_alpha)",
         "alpha = self.lora_alpha",
-        (FAMILY,),
+        (CONFIG,),
     ),
     Mutant(
         "layer",
         "lora/layer.py",
         "return dense_weight(self.base) + self.config.scale * (B @ A).detach()",
         "return dense_weight(self.base) + (B @ A).detach()",
-        (LAYER, INJECT),
+        (LAYER,),
     ),
     Mutant(
         "layer",
@@ -321,7 +335,7 @@ LAYERS = [
         "lora/lora_function.py",
         "return mask.mul_(x) / kept",
         "return mask.mul_(x)",
-        (FUNCTION, LAYER),
+        (LAYER,),
     ),
     Mutant(
         "layer",
@@ -349,21 +363,21 @@ LAYERS = [
         "lora/variants/dora.py",
         "return self.gain().detach()[:, None] * super().merged_weight()",
         "return super().merged_weight()",
-        (FAMILY,),
+        (MERGED,),
     ),
     Mutant(
         "layer",
         "lora/variants/dora.py",
-        "return y + (self.gain() - 1).to(y.dtype) * (y if bias is None else y - bias)",
-        "return y + (self.gain() - 1).to(y.dtype) * y",
-        (FAMILY,),
+        "product = y if bias is None else y - bias.to(y.dtype)",
+        "product = y",
+        (IN_PEFT,),
     ),
     Mutant(
         "layer",
         "lora/variants/pissa.py",
         "return A, torch.cat([self.lora_B - self.start_B, self.start_B], dim=1)",
         "return A, torch.cat([self.lora_B, self.start_B], dim=1)",
-        (FAMILY,),
+        (NEW_ADAPTER,),
     ),
     Mutant(
         "layer",
@@ -391,21 +405,21 @@ LAYERS = [
         "lora/optimizer.py",
         '"lr": lr * loraplus_lr_ratio if fast else lr,',
         '"lr": lr,',
-        (PARITY,),
+        (OPTIMIZER,),
     ),
     Mutant(
         "layer",
         "lora/optimizer.py",
         '"weight_decay": 0.0 if undecayed else weight_decay,',
         '"weight_decay": weight_decay,',
-        (FAMILY,),
+        (OPTIMIZER,),
     ),
     Mutant(
         "layer",
         "lit/model/embedding_noise.py",
         "if not embedding.training:",
         "if not embedding:",
-        (FAMILY,),
+        ("tests/lit/train/test_embedding_noise.py",),
     ),
 ]
 
@@ -422,7 +436,7 @@ ADAPTERS = [
         "lora/storage/peft_tensors.py",
         '"magnitude": "lora_magnitude_vector",',
         '"magnitude": "lora_magnitude",',
-        (FAMILY,),
+        (IN_PEFT,),
     ),
     Mutant(
         "adapter",
@@ -431,14 +445,14 @@ ADAPTERS = [
         "nn.functional.pad(A, (0, 0, 0, missing))",
         "tensors[f\"{PREFIX}{path}.{SUFFIX['lora_A']}\"] = "
         "nn.functional.pad(A, (0, 0, missing, 0))",
-        (FAMILY,),
+        (SAVED,),
     ),
     Mutant(
         "adapter",
         "lora/storage/peft_tensors.py",
         "B = B * (layers[path].config.scale / (lora_alpha / r))",
         "B = B * 1.0",
-        (FAMILY,),
+        (SAVED,),
     ),
     Mutant(
         "adapter",
@@ -452,7 +466,7 @@ ADAPTERS = [
         "lora/storage/peft_format.py",
         '"use_dora": isinstance(first, DoRALinear),',
         '"use_dora": False,',
-        (FAMILY,),
+        (IN_PEFT,),
     ),
     Mutant(
         "adapter",
@@ -466,14 +480,14 @@ ADAPTERS = [
         "lora/storage/peft_format.py",
         '"use_rslora": _value(peft, "use_rslora", (bool,)),',
         '"use_rslora": False,',
-        (FAMILY,),
+        (FROM_PEFT,),
     ),
     Mutant(
         "adapter",
         "lora/storage/peft_format.py",
         '"alpha_pattern": _pattern(peft, "alpha_pattern", NUMBER),',
         '"alpha_pattern": {},',
-        (FAMILY,),
+        (FROM_PEFT,),
     ),
     Mutant(
         "adapter",
@@ -522,7 +536,7 @@ ADAPTERS = [
         "lora/storage/adapter.py",
         "check_tied(model, config, weights)",
         "pass",
-        (FAMILY,),
+        (TIED,),
     ),
     Mutant(
         "adapter",
@@ -579,8 +593,8 @@ RESUMES = [
     Mutant(
         "resume",
         "data/planning/step_map.py",
-        "steps = -(-(self.micro_batches(epoch) - skipped) // segment.per_step)",
-        "steps = (self.micro_batches(epoch) - skipped) // segment.per_step",
+        "return last.step + last.steps",
+        "return last.step + last.steps - 1",
         (STEP_MAP,),
     ),
     Mutant(
@@ -616,16 +630,14 @@ RESUMES = [
         "lit/resume/settings_diff.py",
         "return [name for name in shared if old[name] != new[name]]",
         "return [name for name in shared if name not in old]",
-        (
-            f"{FAULTS}::test_resuming_with_a_fixed_setting_changed_exits_with_2_and_prints_both_values",
-        ),
+        (SETTINGS,),
     ),
     Mutant(
         "resume",
         "lit/resume/settings_diff.py",
         "for column in (store.content_hashes, store.lengths, store.label_counts):",
         "for column in (store.lengths, store.label_counts):",
-        (f"{FAULTS}::test_resuming_with_other_rows_exits_with_2",),
+        (SETTINGS,),
     ),
     Mutant(
         "resume",
@@ -809,7 +821,7 @@ INTERVALS = [
         "lit/comparison/losses.py",
         "sums[which][rows] = [float(part.sum()) for part in parts]",
         "sums[which][: len(rows)] = [float(part.sum()) for part in parts]",
-        (f"{COMPARE}::test_losses_equal_plain_cross_entropy_row_by_row",),
+        (INTERVAL,),
     ),
     Mutant(
         "interval",
@@ -851,7 +863,7 @@ INTERVALS = [
         "lit/model/generation.py",
         "tokens.append(stop_token(tokenizer))",
         "pass",
-        (COMPARE,),
+        (GENERATION,),
     ),
     Mutant(
         "interval",

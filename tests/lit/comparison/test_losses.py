@@ -1,10 +1,16 @@
-"""The mean, the interval and the verdict of a comparison, from losses that are given."""
+"""The losses of a comparison, their mean and interval, and the verdict."""
 
 import numpy as np
 import pytest
+import torch
+from transformers import PreTrainedModel
 
-from lit.comparison.losses import Losses
+from data.types import IGNORE, Example
+from lit.comparison import losses as losses_module
+from lit.comparison.losses import Losses, measure_losses
 from lit.comparison.result import Comparison, LossResult, verdict
+from lora.config import LoRAConfig
+from lora.inject import inject, lora_layers
 
 random = np.random.default_rng(1)
 
@@ -59,3 +65,25 @@ def test_the_verdict_is_one_that_the_interval_supports(
     loss = LossResult(3.0, 3.0 + (low + high) / 2, low, high, 10, 100, 5)
     result = Comparison("a", "b", "2026-01-01", 1.0, "", {}, loss, loss, None, [])
     assert verdict(result).startswith(expected)
+
+
+def test_the_losses_of_rows_do_not_depend_on_their_batches(
+    tiny_model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inject(tiny_model, LoRAConfig())
+    for _, layer in lora_layers(tiny_model):
+        torch.nn.init.normal_(layer.lora_B, std=0.1)
+    examples = []
+    for length in (9, 30, 5, 17, 12):
+        ids = random.integers(3, 300, length).tolist()
+        examples.append(Example(ids, [IGNORE] * 3 + ids[3:]))
+    progress: dict[int, list[int]] = {2048: [], 30: []}
+    measured = []
+    for max_tokens, rows in progress.items():
+        monkeypatch.setattr(losses_module, "MAX_TOKENS", max_tokens)
+        measured.append(measure_losses(tiny_model, examples, rows.append))
+    assert progress == {2048: [5, 5], 30: [1, 1, 1, 1, 2, 2, 1, 1]}
+    for which in ("base", "tuned", "labels"):
+        one, several = (getattr(losses, which) for losses in measured)
+        assert one == pytest.approx(several, rel=1e-5)
+    assert not np.isclose(measured[0].base, measured[0].tuned, rtol=1e-3).any()
