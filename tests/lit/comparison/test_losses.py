@@ -86,4 +86,4 @@ def test_the_losses_of_rows_do_not_depend_on_their_batches(
     for which in ("base", "tuned", "labels"):
         one, several = (getattr(losses, which) for losses in measured)
         assert one == pytest.approx(several, rel=1e-5)
-    assert not np.isclose(measured[0].base, measured[0].tuned, rtol=1e-3).any()
+    assert not np.isclose(measured[0].base, measured[0].tuned, rtol=1e-4).any()
