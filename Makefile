@@ -1,6 +1,7 @@
 # make quickstart   train an adapter on the embedded model
 # make test         ruff, mypy and pytest
 # make test-faults  kill runs and resume them; takes minutes
+# make mutants      plant faults in the code and report which test finds each; takes minutes
 # make bench        compare with PEFT, TRL and LitGPT, on two idle cores: benchmarks/RESULTS.md
 # Each sets up what it needs in .venv and models/, once.
 
@@ -11,7 +12,7 @@ RUN = runs/quickstart
 
 LITGPT = .venv-bench-litgpt/checkpoint/SmolLM2-135M-Instruct
 
-.PHONY: quickstart test test-faults bench lint format clean
+.PHONY: quickstart test test-faults mutants bench lint format clean
 
 quickstart: $(RUN)/comparison/report.html
 	@echo "adapter     $(RUN)/adapter"
@@ -25,6 +26,10 @@ test: lint $(MODEL)/config.json
 
 test-faults: .venv/test
 	.venv/bin/python -m pytest -m faults
+
+# MUTANTS="labels plan" plants the faults of two areas only.
+mutants: .venv/test $(MODEL)/config.json
+	.venv/bin/python -m tests.mutants --keep-going $(MUTANTS)
 
 # BENCH="--steps 2 --workloads a --parts speed" is a quick trial. Measurements in results.json are kept and
 # not repeated; add --fresh to measure all again, or --results FILE to write elsewhere.

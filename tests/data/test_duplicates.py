@@ -97,6 +97,21 @@ def test_a_higher_threshold_finds_fewer_near_duplicates() -> None:
     assert find_near_duplicates(rows, 0.95).tolist() == [0, 1]
 
 
+def test_near_duplicates_have_at_least_the_given_share_in_common() -> None:
+    """The index also returns texts that have less in common; there are some among so many."""
+    random = np.random.default_rng(0)
+    words = [f"word{i}" for i in random.integers(1000, 9999, 100)]
+    texts = [" ".join(words)]
+    for _ in range(300):
+        changed = [f"{i}" if random.random() < 0.12 else word for i, word in enumerate(words)]
+        texts.append(" ".join(changed))
+    found = find_near_duplicates([conversation(text) for text in texts], 0.8)
+    pieces = [{text[i : i + 5] for i in range(len(text) - 4)} for text in texts]
+    shares = [len(a & pieces[i]) / len(a | pieces[i]) for a, i in zip(pieces, found, strict=True)]
+    assert min(shares) > 0.7
+    assert any(share < 1 for share in shares)
+
+
 @pytest.mark.parametrize("threshold", [0, 1, -0.5, 80])
 def test_a_threshold_outside_zero_to_one_is_refused(threshold: float) -> None:
     with pytest.raises(DataError, match=r"`near_duplicates` is .*: choose a share between 0 and 1"):

@@ -8,7 +8,7 @@ import torch
 from conftest import make_model
 from torch import nn
 
-from lora.base import QUANTIZATIONS, dense_weight, is_quantized
+from lora.base import QUANTIZATIONS, dense_weight, is_quantized, quantized_layer
 from lora.config import ConfigError, LoRAConfig
 from lora.inject import count_parameters, inject, lora_layers, quantize_model
 from lora.storage.adapter import save_adapter
@@ -118,3 +118,11 @@ def test_peft_computes_the_same_on_the_same_4_bit_base(kind: str, tmp_path: Path
     with torch.inference_mode():
         assert type(theirs.base_model.model.model.layers[0].mlp.up_proj).__name__ == "Linear4bit"
         assert (ours(ids).logits - theirs(ids).logits).abs().max() <= 1e-5
+
+
+def test_int8_keeps_the_largest_value_of_each_row() -> None:
+    torch.manual_seed(0)
+    base = nn.Linear(64, 32)
+    quantized = dense_weight(quantized_layer(base, "int8", torch.float32))
+    largest = base.weight.detach().half().float().abs().amax(1)
+    torch.testing.assert_close(quantized.abs().amax(1), largest)

@@ -170,3 +170,16 @@ def test_batched_answers_equal_single_ones(run: Path) -> None:
     batched = dict(answers(model, tokenizer, prompts, sampling, batch_size=3))
     for index, prompt in enumerate(prompts):
         assert batched[index] == stream(model, tokenizer, prompt, sampling, lambda text: None)
+
+
+def test_each_answer_has_the_losses_of_its_own_row(run: Path, comparison: Path) -> None:
+    result = json.loads((comparison / "report.json").read_text("utf-8"))
+    losses = [(pair["base_loss"], pair["tuned_loss"]) for pair in result["answers"]]
+    assert len(losses) == len(set(losses)) == 6
+    improved = sum(tuned < base for base, tuned in losses)
+    assert result["loss"]["improved_rows"] == improved > 3
+    few = ["--answers", "3", "--max_new_tokens", "2", "--output_dir", str(run.parent / "few")]
+    assert main(["--adapter", str(run / "adapter"), *few]) == 0
+    result = json.loads((run.parent / "few" / "report.json").read_text("utf-8"))
+    for pair, expected in zip(result["answers"], losses[::2], strict=True):
+        assert (pair["base_loss"], pair["tuned_loss"]) == pytest.approx(expected, rel=1e-6)

@@ -1,0 +1,125 @@
+"""The loss that is logged for an optimizer step is the mean loss of its labeled tokens."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import PreTrainedModel
+
+from data.planning.batch import collate
+from data.types import IGNORE, Batch, Example
+from lit.model.embedding_noise import EmbeddingNoise
+from lit.model.loss import summed_loss
+from lit.train.datamodule import QADataModule
+from lit.train.module import LoRAModule
+from lit.train.step_loss import StepLoss, labels_of_step
+from lora.config import ConfigError, LoRAConfig
+
+ROWS = [(f"Question {i}?", " ".join(["word"] * (1 + 7 * (i % 4)))) for i in range(11)]
+
+
+def test_the_sum_of_a_step_does_not_contain_the_step_before() -> None:
+    step_loss = StepLoss()
+    for shares in ((1.0, 2.0), (4.0,), ()):
+        for share in shares:
+            step_loss.add(torch.tensor(share, requires_grad=True))
+        total = step_loss.take()
+        assert float(total) == sum(shares)
+        assert not total.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("accumulate", "ranks", "fits"), [(1, 1, True), (2, 1, False), (1, 2, False)]
+)
+def test_a_batch_without_step_labels_must_be_the_whole_step(
+    accumulate: int, ranks: int, fits: bool
+) -> None:
+    trainer: Any = SimpleNamespace(accumulate_grad_batches=accumulate, world_size=ranks)
+    examples = [Example([5, 6, 7], [IGNORE, 6, 7])]
+    assert labels_of_step(collate(examples, step_labels=9), trainer) == 9
+    if fits:
+        assert labels_of_step(collate(examples), trainer) == 2
+    else:
+        with pytest.raises(ConfigError, match="step_labels"):
+            labels_of_step(collate(examples), trainer)
+
+
+@pytest.mark.parametrize(("accumulate", "ranks"), [(1, 1), (4, 1), (1, 3), (4, 3)])
+def test_a_share_is_multiplied_by_what_lightning_and_ddp_divide_by(
+    accumulate: int, ranks: int, tiny_model: PreTrainedModel
+) -> None:
+    module = LoRAModule("unused", lora=LoRAConfig())
+    module.model = tiny_model
+    module._noise = EmbeddingNoise(tiny_model.get_input_embeddings(), 0.0)
+    trainer: Any = SimpleNamespace(accumulate_grad_batches=accumulate, world_size=ranks)
+    module.trainer = trainer
+    batch = collate([Example([5, 6, 7], [IGNORE, 6, 7])], step_labels=40)
+    share = summed_loss(tiny_model, batch) / 40
+    torch.testing.assert_close(module.training_step(batch, 0), share * accumulate * ranks)
+    torch.testing.assert_close(module.step_loss.take(), share.detach())
+
+
+def mean_loss(model: torch.nn.Module, batches: list[Batch]) -> float:
+    """Return the mean loss of the labeled tokens, by the model's own logits of each row alone."""
+    logits, labels = [], []
+    for batch in batches:
+        lengths = batch.cu_seqlens.diff().tolist()
+        rows = zip(batch.input_ids.split(lengths, 1), batch.labels.split(lengths, 1), strict=True)
+        for ids, targets in rows:
+            logits.append(model(input_ids=ids).logits[0, :-1])
+            labels.append(targets[0, 1:])
+    return float(F.cross_entropy(torch.cat(logits), torch.cat(labels)))
+
+
+class LoggedLosses(L.Callback):
+    """Keeps the logged loss of each optimizer step, and computes it in another way."""
+
+    def __init__(self) -> None:
+        self.logged: list[float] = []
+        self.expected: list[float] = []
+        self.batches: list[Batch] = []
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        self.batches.append(batch)
+        if trainer.global_step > len(self.logged):
+            self.logged.append(float(trainer.callback_metrics["train/loss"]))
+            model = pl_module.adapted_model
+            before = model.config._attn_implementation
+            model.set_attn_implementation("sdpa")
+            with torch.no_grad():
+                self.expected.append(mean_loss(model, self.batches))
+            model.set_attn_implementation(before)
+            self.batches.clear()
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_the_logged_loss_is_the_mean_over_the_labels_of_the_step(
+    accumulate: int, tiny_folder: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("question,answer\n" + "".join(f"{q},{a}\n" for q, a in ROWS), "utf-8")
+    # So small a learning rate that the adapter equals the base to the last digit compared here.
+    model = LoRAModule(str(tiny_folder), lora=LoRAConfig(r=4), lr=1e-9, warmup=0)
+    data = QADataModule(str(path), base=str(tiny_folder), val_fraction=0, batch_size=2)
+    losses = LoggedLosses()
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        accumulate_grad_batches=accumulate,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        reload_dataloaders_every_n_epochs=1,
+        callbacks=[losses],
+    )
+    trainer.fit(model, data)
+    assert len(losses.logged) == 2 * -(-6 // accumulate)
+    assert losses.logged == pytest.approx(losses.expected, rel=1e-5)

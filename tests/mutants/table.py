@@ -1,0 +1,1001 @@
+"""The faults that the tests must find: silent wrong numbers, and lost files.
+
+The listed tests are the fastest that are known to find a fault.
+"""
+
+from tests.mutants.faults import Mutant
+
+TEMPLATE = "tests/data/test_template.py"
+PLAN, BATCH, SPLIT = (f"tests/data/test_{name}.py" for name in ("plan", "batch", "split"))
+LOADER = "tests/data/test_loader.py"
+EPOCH_PLANS, STEP_MAP = "tests/data/test_epoch_plans.py", "tests/data/test_step_map.py"
+DUPLICATES, TOKENIZE = "tests/data/test_duplicates.py", "tests/data/test_tokenize.py"
+LORA = "tests/lora"
+CONFIG, LAYER, FUNCTION, INJECT, OPTIMIZER, QUANTIZED = (
+    f"{LORA}/test_{name}.py"
+    for name in ("config", "layer", "lora_function", "inject", "optimizer", "quantized")
+)
+ADAPTER, WRITING = (f"{LORA}/storage/test_{name}.py" for name in ("adapter", "files"))
+ADAPTERS_CONTRACT = f"{LORA}/test_contract.py"
+NEW_ADAPTER = f"{ADAPTERS_CONTRACT}::test_a_new_adapter_changes_no_bit_of_the_logits"
+MERGED = f"{ADAPTERS_CONTRACT}::test_a_merged_model_is_dense_and_computes_the_same"
+SAVED = (
+    f"{ADAPTERS_CONTRACT}::"
+    "test_a_saved_adapter_loads_to_the_same_logits_and_saves_to_the_same_bytes"
+)
+IN_PEFT = f"{ADAPTERS_CONTRACT}::test_peft_computes_the_same_from_a_saved_adapter"
+FROM_PEFT = f"{ADAPTERS_CONTRACT}::test_an_adapter_that_peft_saved_computes_the_same"
+TIED = f"{LORA}/test_full_layers.py::test_two_different_matrices_do_not_load_into_a_tied_one"
+GENERATION = "tests/lit/model/test_generation.py"
+LOSS, ATTENTION = "tests/lit/model/test_loss.py", "tests/lit/model/test_attention.py"
+MODULE, DATAMODULE = "tests/lit/train/test_module.py", "tests/lit/train/test_datamodule.py"
+BEST, STEP_LOSS = (f"tests/lit/train/test_{name}.py" for name in ("best_adapter", "step_loss"))
+COMPARE, MERGE = "tests/lit/comparison/test_compare.py", "tests/lit/exporting/test_merge.py"
+CHECKPOINT, MANIFEST = (
+    "tests/lit/resume/test_checkpoint.py",
+    "tests/lit/resume/test_manifest.py",
+)
+CONTRACT = "tests/lit/fast_layers/test_contract.py"
+RESUME_STATE, SETTINGS = (
+    f"tests/lit/resume/test_{name}.py" for name in ("resume_state", "settings_diff")
+)
+INTERVAL = "tests/lit/comparison/test_losses.py"
+FOLDER, OUTPUT = "tests/lit/run/test_folder.py", "tests/lit/run/test_output.py"
+FIT, FAULTS, DDP = (f"tests/runs/test_{name}.py" for name in ("fit", "faults", "ddp"))
+SIGNALED = (
+    f"{FAULTS}::test_a_signal_exits_with_its_code_and_the_resumed_run_equals_an_uninterrupted_one"
+)
+
+LABELS = [
+    Mutant(
+        "labels",
+        "data/encoder.py",
+        "labels[start:end] = ids[start:end]",
+        "labels[start + 1 : end] = ids[start + 1 : end]",
+        (TEMPLATE,),
+    ),
+    Mutant(
+        "labels",
+        "data/encoder.py",
+        "labels[start:end] = ids[start:end]",
+        "labels[start : end - 1] = ids[start : end - 1]",
+        (TEMPLATE,),
+    ),
+    Mutant(
+        "labels",
+        "data/encoder.py",
+        "labels[start:end] = ids[start:end]",
+        "labels[start - 1 : end] = ids[start - 1 : end]",
+        (TEMPLATE,),
+    ),
+    Mutant(
+        "labels",
+        "data/encoder.py",
+        "labels[start:end] = ids[start:end]",
+        "labels[:end] = ids[:end]",
+        (TEMPLATE,),
+    ),
+    Mutant("labels", "data/encoder.py", "end = stop + 1", "end = turn_end", (TEMPLATE,)),
+    Mutant(
+        "labels",
+        "data/encoder.py",
+        "prompt_length = next(i for i, label in enumerate(labels) if label != IGNORE)",
+        "prompt_length = len(ids)",
+        (TEMPLATE,),
+    ),
+    Mutant(
+        "labels",
+        "data/encoder.py",
+        'return [i for i, turn in enumerate(messages) if turn.role == "assistant" and turn.train]',
+        'return [i for i, turn in enumerate(messages) if turn.role == "assistant"]',
+        (TEMPLATE,),
+    ),
+    Mutant(
+        "labels",
+        "data/encoder.py",
+        "if ids[:start] != prompt:",
+        "if len(ids) < start:",
+        (TEMPLATE,),
+    ),
+    Mutant(
+        "labels",
+        "data/encoder.py",
+        "self.special.discard(tokenizer.unk_token_id)",
+        "pass",
+        (TEMPLATE,),
+    ),
+    Mutant(
+        "labels",
+        "data/encoder.py",
+        "sanitize_control_tokens=escape,",
+        "sanitize_control_tokens=False,",
+        (TEMPLATE,),
+    ),
+    Mutant(
+        "labels",
+        "data/template.py",
+        'tokenizer.chat_template = "{{ bos_token }}" + str(tokenizer.chat_template)',
+        "pass",
+        (TEMPLATE,),
+    ),
+]
+
+PLANS = [
+    Mutant(
+        "plan",
+        "data/planning/plan.py",
+        "order = np.append(order, full + last)",
+        "order = order.astype(np.int64)",
+        (PLAN,),
+    ),
+    Mutant(
+        "plan",
+        "data/planning/plan.py",
+        "return int(self.labels[micro_step // self.accumulate])",
+        "return int(self.labels[max(0, micro_step - 1) // self.accumulate])",
+        (PLAN,),
+    ),
+    Mutant(
+        "plan",
+        "data/planning/plan.py",
+        "labels = _segment_sums(label_counts[rows], step_starts)",
+        "labels = _segment_sums(label_counts, step_starts)",
+        (PLAN,),
+    ),
+    Mutant(
+        "plan",
+        "data/planning/plan.py",
+        "random = np.random.default_rng([seed, epoch]) if seed is not None else None",
+        "random = np.random.default_rng([seed, 0]) if seed is not None else None",
+        (PLAN,),
+    ),
+    Mutant(
+        "plan",
+        "data/planning/plan.py",
+        "i = micro_step * self.world_size + rank",
+        "i = rank * self.micro_steps + micro_step",
+        (PLAN,),
+    ),
+    Mutant(
+        "plan",
+        "data/planning/plan.py",
+        "starts = starts[min(skip, len(starts) - 1) :]",
+        "starts = starts[min(skip + 1, len(starts) - 1) :]",
+        (PLAN,),
+    ),
+    Mutant(
+        "plan",
+        "data/planning/plan.py",
+        "batch_ids = skip + np.arange(len(starts) - 1)",
+        "batch_ids = np.arange(len(starts) - 1)",
+        (LOADER,),
+    ),
+    Mutant(
+        "plan",
+        "data/planning/plan.py",
+        "end_from = np.minimum(end_from, np.arange(len(lengths)) + batch_size)",
+        "end_from = np.minimum(end_from, np.arange(len(lengths)) + batch_size + 1)",
+        (PLAN,),
+    ),
+    Mutant(
+        "plan",
+        "data/planning/loader.py",
+        "rng_key = hash((self.epoch, self.plan.batch_id(self.rank, micro_step)))",
+        "rng_key = hash((self.epoch, micro_step))",
+        (LOADER,),
+    ),
+    Mutant(
+        "plan",
+        "data/planning/loader.py",
+        "rng_key = hash((self.epoch, self.plan.batch_id(self.rank, micro_step)))",
+        "rng_key = self.plan.batch_id(self.rank, micro_step)",
+        (LOADER,),
+    ),
+    Mutant(
+        "plan",
+        "data/planning/loader.py",
+        "return collate([shortest._replace(labels=[IGNORE] * len(shortest.ids))], labels)",
+        "return collate([shortest], labels)",
+        (LOADER,),
+    ),
+    Mutant(
+        "plan",
+        "data/planning/batch.py",
+        "position_ids=torch.cat([torch.arange(length) for length in lengths])[None],",
+        "position_ids=torch.arange(sum(lengths))[None],",
+        (BATCH,),
+    ),
+]
+
+LOSSES = [
+    Mutant(
+        "loss",
+        "lit/train/module.py",
+        "return loss * self.trainer.accumulate_grad_batches * self.trainer.world_size",
+        "return loss * self.trainer.world_size",
+        (MODULE,),
+    ),
+    Mutant(
+        "loss",
+        "lit/train/module.py",
+        "return loss * self.trainer.accumulate_grad_batches * self.trainer.world_size",
+        "return loss * self.trainer.accumulate_grad_batches",
+        (STEP_LOSS,),
+    ),
+    Mutant(
+        "loss",
+        "lit/train/module.py",
+        "loss = self.call(summed_loss, batch) / labels_of_step(batch, self.trainer)",
+        "loss = self.call(summed_loss, batch) / (batch.labels >= 0).sum()",
+        (MODULE,),
+    ),
+    Mutant(
+        "loss",
+        "lit/train/module.py",
+        "self._val_loss.add(self.call(summed_loss, batch), (batch.labels >= 0).sum())",
+        "self._val_loss.add(self.call(summed_loss, batch), (batch.labels != 0).sum())",
+        (f"{COMPARE}::test_the_measured_loss_equals_the_one_of_training",),
+    ),
+    Mutant(
+        "loss",
+        "lit/train/mean_loss.py",
+        'loss, labels = strategy.reduce(self._sums, reduce_op="sum")',
+        "loss, labels = self._sums",
+        ("tests/lit/train/test_mean_loss.py",),
+    ),
+    Mutant(
+        "loss",
+        "lit/train/step_loss.py",
+        "return batch.step_labels",
+        "return batch.labels.numel()",
+        (MODULE,),
+    ),
+    Mutant(
+        "loss",
+        "lit/train/step_loss.py",
+        "total, self._sum = self._sum, None",
+        "total = self._sum",
+        (STEP_LOSS,),
+    ),
+    Mutant(
+        "loss",
+        "lit/model/loss.py",
+        'reduction = "sum" if hidden.dtype == torch.float32 else "none"',
+        'reduction = "mean" if hidden.dtype == torch.float32 else "none"',
+        (LOSS,),
+    ),
+    Mutant(
+        "loss",
+        "lit/model/loss.py",
+        "targets = batch.labels[0, 1:]",
+        "targets = batch.labels[0, :-1]",
+        (LOSS,),
+    ),
+    Mutant(
+        "loss",
+        "lit/model/loss.py",
+        'softcap = getattr(config, "final_logit_softcapping", None)',
+        "softcap = None",
+        (LOSS,),
+    ),
+    Mutant(
+        "loss",
+        "lit/model/loss.py",
+        'scale /= getattr(config, "logits_scaling", None) or 1',
+        "scale /= 1",
+        (LOSS,),
+    ),
+    Mutant(
+        "loss",
+        "lit/model/loss.py",
+        "MAX_LOSS_DIFFERENCE = 0.02",
+        "MAX_LOSS_DIFFERENCE = 20",
+        (LOSS,),
+    ),
+]
+
+LAYERS = [
+    Mutant(
+        "layer",
+        "lora/config.py",
+        "return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)",
+        "return self.lora_alpha * self.r",
+        (CONFIG,),
+    ),
+    Mutant(
+        "layer",
+        "lora/config.py",
+        "return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)",
+        "return self.lora_alpha / self.r",
+        (CONFIG,),
+    ),
+    Mutant(
+        "layer",
+        "lora/config.py",
+        "alpha = next((alpha for name, alpha in alphas if ends_with(path, name)), self.lora_alpha)",
+        "alpha = self.lora_alpha",
+        (CONFIG,),
+    ),
+    Mutant(
+        "layer",
+        "lora/layer.py",
+        "return dense_weight(self.base) + self.config.scale * (B @ A).detach()",
+        "return dense_weight(self.base) + (B @ A).detach()",
+        (LAYER,),
+    ),
+    Mutant(
+        "layer",
+        "lora/lora_function.py",
+        "dropped, scale = mask.mul_(dropped), scale / kept",
+        "dropped = mask.mul_(dropped)",
+        (FUNCTION,),
+    ),
+    Mutant(
+        "layer",
+        "lora/lora_function.py",
+        "return mask.mul_(x) / kept",
+        "return mask.mul_(x)",
+        (LAYER,),
+    ),
+    Mutant(
+        "layer",
+        "lora/lora_function.py",
+        "h = B.to(ctx.dtype).T @ rows.T * scale",
+        "h = B.to(ctx.dtype).T @ rows.T",
+        (FUNCTION,),
+    ),
+    Mutant(
+        "layer",
+        "lora/lora_function.py",
+        "grad_B = (z @ rows).T.to(B.dtype)",
+        "grad_B = (z @ rows).T.to(B.dtype) * ctx.scale",
+        (FUNCTION,),
+    ),
+    Mutant(
+        "layer",
+        "lora/lora_function.py",
+        "grad_x = (grad_x if mask is None else grad_x.mul_(mask)).to(x.dtype)",
+        "grad_x = grad_x.to(x.dtype)",
+        (FUNCTION,),
+    ),
+    Mutant(
+        "layer",
+        "lora/variants/dora.py",
+        "return self.gain().detach()[:, None] * super().merged_weight()",
+        "return super().merged_weight()",
+        (MERGED,),
+    ),
+    Mutant(
+        "layer",
+        "lora/variants/dora.py",
+        "product = y if bias is None else y - bias.to(y.dtype)",
+        "product = y",
+        (IN_PEFT,),
+    ),
+    Mutant(
+        "layer",
+        "lora/variants/pissa.py",
+        "return A, torch.cat([self.lora_B - self.start_B, self.start_B], dim=1)",
+        "return A, torch.cat([self.lora_B, self.start_B], dim=1)",
+        (NEW_ADAPTER,),
+    ),
+    Mutant(
+        "layer",
+        "lora/inject.py",
+        "adapter.enabled = enabled",
+        "adapter.enabled = False",
+        (INJECT,),
+    ),
+    Mutant(
+        "layer",
+        "lora/inject.py",
+        "replace_module(model, path, module.original())",
+        'replace_module(model, path, module.original() if hasattr(module, "lora_A") else module)',
+        (CONTRACT,),
+    ),
+    Mutant(
+        "layer",
+        "lora/base.py",
+        "return weight.float() * (scale.float() / 127)[:, None]",
+        "return weight.float() * (scale.float() / 128)[:, None]",
+        (QUANTIZED,),
+    ),
+    Mutant(
+        "layer",
+        "lora/optimizer.py",
+        '"lr": lr * loraplus_lr_ratio if fast else lr,',
+        '"lr": lr,',
+        (OPTIMIZER,),
+    ),
+    Mutant(
+        "layer",
+        "lora/optimizer.py",
+        '"weight_decay": 0.0 if undecayed else weight_decay,',
+        '"weight_decay": weight_decay,',
+        (OPTIMIZER,),
+    ),
+    Mutant(
+        "layer",
+        "lit/model/embedding_noise.py",
+        "if not embedding.training:",
+        "if not embedding:",
+        ("tests/lit/train/test_embedding_noise.py",),
+    ),
+]
+
+ADAPTERS = [
+    Mutant(
+        "adapter",
+        "lora/storage/peft_tensors.py",
+        'PREFIX = "base_model.model."',
+        'PREFIX = "base_model."',
+        (ADAPTER,),
+    ),
+    Mutant(
+        "adapter",
+        "lora/storage/peft_tensors.py",
+        '"magnitude": "lora_magnitude_vector",',
+        '"magnitude": "lora_magnitude",',
+        (IN_PEFT,),
+    ),
+    Mutant(
+        "adapter",
+        "lora/storage/peft_tensors.py",
+        "tensors[f\"{PREFIX}{path}.{SUFFIX['lora_A']}\"] = "
+        "nn.functional.pad(A, (0, 0, 0, missing))",
+        "tensors[f\"{PREFIX}{path}.{SUFFIX['lora_A']}\"] = "
+        "nn.functional.pad(A, (0, 0, missing, 0))",
+        (SAVED,),
+    ),
+    Mutant(
+        "adapter",
+        "lora/storage/peft_tensors.py",
+        "B = B * (layers[path].config.scale / (lora_alpha / r))",
+        "B = B * 1.0",
+        (SAVED,),
+    ),
+    Mutant(
+        "adapter",
+        "lora/storage/peft_tensors.py",
+        "if not (saved - expected).norm() <= tolerance * expected.norm():",
+        "if False:",
+        (ADAPTER,),
+    ),
+    Mutant(
+        "adapter",
+        "lora/storage/peft_format.py",
+        '"use_dora": isinstance(first, DoRALinear),',
+        '"use_dora": False,',
+        (IN_PEFT,),
+    ),
+    Mutant(
+        "adapter",
+        "lora/storage/peft_format.py",
+        '"fan_in_fan_out": any(is_transposed(layer.base) for layer in layers.values()),',
+        '"fan_in_fan_out": False,',
+        (ADAPTER,),
+    ),
+    Mutant(
+        "adapter",
+        "lora/storage/peft_format.py",
+        '"use_rslora": _value(peft, "use_rslora", (bool,)),',
+        '"use_rslora": False,',
+        (FROM_PEFT,),
+    ),
+    Mutant(
+        "adapter",
+        "lora/storage/peft_format.py",
+        '"alpha_pattern": _pattern(peft, "alpha_pattern", NUMBER),',
+        '"alpha_pattern": {},',
+        (FROM_PEFT,),
+    ),
+    Mutant(
+        "adapter",
+        "lora/storage/peft_format.py",
+        "if key in peft and not any(_same(peft[key], value) for value in unused):",
+        "if key not in peft and unused == ():",
+        (ADAPTER,),
+    ),
+    Mutant(
+        "adapter",
+        "lora/storage/peft_format.py",
+        "next(suffix for suffix in path_suffixes(path) if suffix not in others)",
+        'path.rpartition(".")[2]',
+        (ADAPTER,),
+    ),
+    Mutant(
+        "adapter",
+        "lora/storage/adapter.py",
+        'raise AdapterError(f"{key} holds NaN or infinity; nothing was saved")',
+        "pass",
+        (ADAPTER,),
+    ),
+    Mutant(
+        "adapter",
+        "lora/storage/adapter.py",
+        'raise AdapterError(f"{path}: {key} holds NaN or infinity")',
+        "pass",
+        (ADAPTER,),
+    ),
+    Mutant(
+        "adapter",
+        "lora/storage/adapter.py",
+        "if path.stat().st_size > header > 2**16 + HEADER_PER_TENSOR * len(shapes):",
+        "if False:",
+        (ADAPTER,),
+    ),
+    Mutant(
+        "adapter",
+        "lora/storage/adapter.py",
+        "if (actual := tuple(stored.get_shape())) != shape:",
+        "if len(actual := tuple(stored.get_shape())) != len(shape):",
+        (ADAPTER,),
+    ),
+    Mutant(
+        "adapter",
+        "lora/storage/adapter.py",
+        "check_tied(model, config, weights)",
+        "pass",
+        (TIED,),
+    ),
+    Mutant(
+        "adapter",
+        "lit/exporting/merging.py",
+        "if not difference < MAX_DIFFERENCE[dtype]:",
+        "if False:",
+        (MERGE,),
+    ),
+    Mutant(
+        "adapter",
+        "lit/model/tuned.py",
+        "source = str(adapter) if own.is_file() else base",
+        "source = base",
+        (MERGE,),
+    ),
+]
+
+RESUMES = [
+    Mutant(
+        "resume",
+        "lit/resume/resume_state.py",
+        '"record": self.record if self.recorded_step == step else step_record(trainer),',
+        '"record": {},',
+        (RESUME_STATE,),
+    ),
+    Mutant(
+        "resume",
+        "lit/resume/resume_state.py",
+        "if self.resume_point.validation_due:",
+        "if False:",
+        (RESUME_STATE,),
+    ),
+    Mutant(
+        "resume",
+        "lit/resume/resume_state.py",
+        '"step_map": [tuple(segment) for segment in self.data.plans.step_map.segments],',
+        '"step_map": [],',
+        (RESUME_STATE,),
+    ),
+    Mutant(
+        "resume",
+        "lit/resume/resume_state.py",
+        "micro_step = self.data.plans.micro_step(epoch, self.resume_point.step)",
+        "micro_step = done",
+        (RESUME_STATE,),
+    ),
+    Mutant(
+        "resume",
+        "data/planning/step_map.py",
+        "skipped = part.skipped + (step - part.step) * segments[-1].per_step",
+        "skipped = (step - part.step) * segments[-1].per_step",
+        (STEP_MAP,),
+    ),
+    Mutant(
+        "resume",
+        "data/planning/step_map.py",
+        "return last.step + last.steps",
+        "return last.step + last.steps - 1",
+        (STEP_MAP,),
+    ),
+    Mutant(
+        "resume",
+        "data/planning/epoch_plans.py",
+        "skip=self.step_map.of_epoch(epoch).skipped,",
+        "skip=0,",
+        (EPOCH_PLANS,),
+    ),
+    Mutant(
+        "resume",
+        "data/planning/epoch_plans.py",
+        "return max(step - part.step, 0) * planned.accumulate",
+        "return max(step - part.step, 0)",
+        (EPOCH_PLANS,),
+    ),
+    Mutant(
+        "resume",
+        "lit/resume/manifest.py",
+        "if digests and _sha256(path) not in digests:",
+        "if digests and not _sha256(path):",
+        (MANIFEST,),
+    ),
+    Mutant(
+        "resume",
+        "lit/resume/manifest.py",
+        "digests[path.name] = [*old, digest]",
+        "digests[path.name] = [digest]",
+        (MANIFEST,),
+    ),
+    Mutant(
+        "resume",
+        "lit/resume/settings_diff.py",
+        "return [name for name in shared if old[name] != new[name]]",
+        "return [name for name in shared if name not in old]",
+        (SETTINGS,),
+    ),
+    Mutant(
+        "resume",
+        "lit/resume/settings_diff.py",
+        "for column in (store.content_hashes, store.lengths, store.label_counts):",
+        "for column in (store.lengths, store.label_counts):",
+        (SETTINGS,),
+    ),
+    Mutant(
+        "resume",
+        "lit/resume/resume_point.py",
+        "newest = max(complete, key=lambda resume_point: resume_point.step)",
+        "newest = min(complete, key=lambda resume_point: resume_point.step)",
+        (f"{FAULTS}::test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used",),
+    ),
+    Mutant(
+        "resume",
+        "lit/resume/stopping.py",
+        "trainer.save_checkpoint(self.folder.last)",
+        "pass",
+        (SIGNALED,),
+    ),
+    Mutant(
+        "resume",
+        "lit/train/module.py",
+        "torch.manual_seed(hash((self.seed, batch.rng_key)))",
+        "pass",
+        (f"{FIT}::test_a_resumed_run_equals_one_that_never_stopped",),
+    ),
+    Mutant(
+        "resume",
+        "lit/train/best_adapter.py",
+        'STATE = ("base_loss", "loss", "step", "validated", "tensors")',
+        'STATE = ("base_loss", "step", "validated", "tensors")',
+        (BEST,),
+    ),
+    Mutant(
+        "resume",
+        "lit/train/best_adapter.py",
+        "elif loss < self.loss:",
+        "elif not loss < self.loss or self.loss == math.inf:",
+        (BEST,),
+    ),
+    Mutant(
+        "resume",
+        "lit/train/best_adapter.py",
+        "pl_module.load_state_dict(now)",
+        "pass",
+        (BEST,),
+    ),
+    Mutant(
+        "resume",
+        "lit/run/metrics.py",
+        'rows = [old for old in rows if int(old["step"]) < self.done + bool(old["val/loss"])]',
+        'rows = [old for old in rows if int(old["step"]) < self.done]',
+        (SIGNALED,),
+    ),
+]
+
+SPLITS = [
+    Mutant(
+        "split",
+        "data/split.py",
+        "in_val = np.isin(group_of_row, order[:held_out])",
+        "in_val = np.isin(rows, order[:held_out])",
+        (SPLIT,),
+    ),
+    Mutant(
+        "split",
+        "data/split.py",
+        "return rows[~in_val], rows[in_val]",
+        "return rows, rows[in_val]",
+        (SPLIT,),
+    ),
+    Mutant(
+        "split",
+        "data/split.py",
+        "order = np.random.default_rng(seed).permutation(len(unique))",
+        "order = np.random.default_rng(0).permutation(len(unique))",
+        (SPLIT,),
+    ),
+    Mutant(
+        "split",
+        "data/split.py",
+        "groups = joined_groups(hashes, near[0]) if near else hashes",
+        "groups = hashes",
+        (DATAMODULE,),
+    ),
+    Mutant(
+        "split",
+        "data/split.py",
+        "return TrainValSplit("
+        "train, other, train_rows, np.delete(val_rows, overlap.left_out), overlap)",
+        "return TrainValSplit(train, other, train_rows, val_rows, overlap)",
+        (DATAMODULE,),
+    ),
+    Mutant(
+        "split",
+        "data/duplicates.py",
+        "left_out = np.isin(val, train) | find_repeats(val)",
+        "left_out = np.isin(val, train)",
+        (DUPLICATES,),
+    ),
+    Mutant(
+        "split",
+        "data/duplicates.py",
+        "left_out = np.isin(val, train) | find_repeats(val)",
+        "left_out = find_repeats(val)",
+        (DUPLICATES,),
+    ),
+    Mutant(
+        "split",
+        "data/near_duplicates.py",
+        "first.append(min(close, default=row))",
+        "first.append(row)",
+        (DUPLICATES,),
+    ),
+    Mutant(
+        "split",
+        "data/near_duplicates.py",
+        "close = [i for i in index.query(sketch) if sketches[i].jaccard(sketch) >= threshold]",
+        "close = list(index.query(sketch))",
+        (DUPLICATES,),
+    ),
+    Mutant(
+        "split",
+        "data/tokenize.py",
+        "return _hash(first.casefold().split())",
+        "return _hash(first.split())",
+        (TOKENIZE,),
+    ),
+    Mutant(
+        "split",
+        "data/tokenize.py",
+        "return _hash([word for turn in messages "
+        'for word in (f"\\0{turn.role}", *turn.content.split())])',
+        "return _hash([word for turn in messages for word in turn.content.split()])",
+        (TOKENIZE,),
+    ),
+]
+
+INTERVALS = [
+    Mutant(
+        "interval",
+        "lit/comparison/losses.py",
+        "low, high = np.quantile(difference, [0.025, 0.975])",
+        "low, high = np.quantile(difference, [0.975, 0.025])",
+        (INTERVAL,),
+    ),
+    Mutant(
+        "interval",
+        "lit/comparison/losses.py",
+        "low, high = np.quantile(difference, [0.025, 0.975])",
+        "low, high = np.quantile(difference, [0.25, 0.75])",
+        (INTERVAL,),
+    ),
+    Mutant(
+        "interval",
+        "lit/comparison/losses.py",
+        "difference = (self.tuned - self.base)[drawn].sum(1) / self.labels[drawn].sum(1)",
+        "difference = self.tuned[drawn] - self.base[drawn[::-1]]; "
+        "difference = difference.sum(1) / self.labels[drawn].sum(1)",
+        (INTERVAL,),
+    ),
+    Mutant(
+        "interval",
+        "lit/comparison/losses.py",
+        "difference = (self.tuned - self.base)[drawn].sum(1) / self.labels[drawn].sum(1)",
+        "difference = (self.base - self.tuned)[drawn].sum(1) / self.labels[drawn].sum(1)",
+        (INTERVAL,),
+    ),
+    Mutant(
+        "interval",
+        "lit/comparison/losses.py",
+        "difference = (self.tuned - self.base)[drawn].sum(1) / self.labels[drawn].sum(1)",
+        "difference = ((self.tuned - self.base) / self.labels)[drawn].mean(1)",
+        (INTERVAL,),
+    ),
+    Mutant(
+        "interval",
+        "lit/comparison/losses.py",
+        "return float(getattr(self, which).sum() / self.labels.sum())",
+        "return float(self.rows(which).mean())",
+        (INTERVAL,),
+    ),
+    Mutant(
+        "interval",
+        "lit/comparison/losses.py",
+        "sums[which][rows] = [float(part.sum()) for part in parts]",
+        "sums[which][: len(rows)] = [float(part.sum()) for part in parts]",
+        (INTERVAL,),
+    ),
+    Mutant(
+        "interval",
+        "lit/comparison/comparison.py",
+        "improved_rows=int((losses.tuned < losses.base).sum()),",
+        "improved_rows=int((losses.tuned > losses.base).sum()),",
+        (f"{COMPARE}::test_each_answer_has_the_losses_of_its_own_row",),
+    ),
+    Mutant(
+        "interval",
+        "lit/comparison/comparison.py",
+        "return [(float(base[row]), float(tuned[row])) for row in rows]",
+        "return [(float(base[i]), float(tuned[i])) for i, _ in enumerate(rows)]",
+        (f"{COMPARE}::test_each_answer_has_the_losses_of_its_own_row",),
+    ),
+    Mutant(
+        "interval",
+        "lit/comparison/result.py",
+        "if loss.ci_high < 0:",
+        "if loss.tuned < loss.base:",
+        (INTERVAL,),
+    ),
+    Mutant(
+        "interval",
+        "lit/comparison/result.py",
+        "if loss.ci_low > 0:",
+        "if loss.tuned > loss.base:",
+        (INTERVAL,),
+    ),
+    Mutant(
+        "interval",
+        "lit/model/generation.py",
+        'with adapters_disabled(model) if which == "base" else nullcontext():',
+        'with adapters_disabled(model) if which == "tuned" else nullcontext():',
+        (f"{COMPARE}::test_losses_equal_plain_cross_entropy_row_by_row",),
+    ),
+    Mutant(
+        "interval",
+        "lit/model/generation.py",
+        "tokens.append(stop_token(tokenizer))",
+        "pass",
+        (GENERATION,),
+    ),
+    Mutant(
+        "interval",
+        "lit/model/generation.py",
+        "torch.manual_seed(sampling.seed)",
+        "pass",
+        (f"{COMPARE}::test_the_same_seed_gives_the_same_answer",),
+    ),
+]
+
+ATTENTIONS = [
+    Mutant(
+        "attention",
+        "lit/model/transformers_internals.py",
+        "module, query, key, value, mask, dropout=dropout, scaling=scaling, is_causal=True",
+        "module, query, key, value, mask, dropout=dropout, scaling=scaling, is_causal=False",
+        (ATTENTION,),
+    ),
+    Mutant(
+        "attention",
+        "lit/model/attention.py",
+        "lengths = cu_seq_lens_q.diff().tolist()",
+        "lengths = [int(cu_seq_lens_q[-1])]",
+        (ATTENTION,),
+    ),
+    Mutant(
+        "attention",
+        "lit/model/attention.py",
+        "return (distance >= 0) & (distance < (window or length))",
+        "return (distance >= 0) & (distance <= (window or length))",
+        (ATTENTION,),
+    ),
+    Mutant(
+        "attention",
+        "lit/model/attention.py",
+        "window = None if sliding_window is None or length <= sliding_window else sliding_window",
+        "window = None",
+        (ATTENTION,),
+    ),
+    Mutant(
+        "attention",
+        "lit/model/attention.py",
+        "position_ids=batch.position_ids,",
+        "position_ids=torch.arange(batch.input_ids.shape[1])[None],",
+        (ATTENTION,),
+    ),
+    Mutant(
+        "attention",
+        "lit/model/attention.py",
+        "scores = softcap * torch.tanh(scores / softcap)",
+        "scores = scores * 1.0",
+        (ATTENTION,),
+    ),
+    Mutant(
+        "attention",
+        "lit/model/attention.py",
+        "scores = q @ k.transpose(2, 3) * (q.shape[-1] ** -0.5 if scaling is None else scaling)",
+        "scores = q @ k.transpose(2, 3) * q.shape[-1] ** -0.5",
+        (ATTENTION,),
+    ),
+    Mutant(
+        "attention",
+        "lit/model/attention.py",
+        "MAX_DIFFERENCE = 0.02",
+        "MAX_DIFFERENCE = 2",
+        (ATTENTION,),
+    ),
+]
+
+FILES = [
+    Mutant("files", "lora/storage/files.py", "new.chmod(mode)", "pass", (WRITING,)),
+    Mutant("files", "lora/storage/files.py", "os.fsync(file.fileno())", "pass", (CHECKPOINT,)),
+    Mutant("files", "lora/storage/files.py", "new.unlink(missing_ok=True)", "pass", (WRITING,)),
+    Mutant(
+        "files",
+        "lit/resume/checkpoint.py",
+        'with manifest.replacing(path) as new, new.open("wb") as file:',
+        'with path.open("wb") as file:',
+        (CHECKPOINT,),
+    ),
+    Mutant(
+        "files",
+        "lit/resume/checkpoint.py",
+        "loaded = torch.load(path, map_location=map_location, weights_only=True)",
+        "loaded = torch.load(path, map_location=map_location, weights_only=False)",
+        (CHECKPOINT,),
+    ),
+    Mutant(
+        "files",
+        "lit/run/output.py",
+        'raise ConfigError(f"{path} already exists: choose another path, or remove it")',
+        "pass",
+        (OUTPUT,),
+    ),
+    Mutant(
+        "files",
+        "lit/run/folder.py",
+        "if present and not resume and not overwrite:",
+        "if present and resume and overwrite:",
+        (FOLDER,),
+    ),
+    Mutant(
+        "files",
+        "lit/run/folder.py",
+        'for path in folder.glob(f"{PREFIX}*"):',
+        'for path in folder.glob(".*"):',
+        (FOLDER,),
+    ),
+    Mutant(
+        "files",
+        "lit/run/command.py",
+        'return 1, f"{place}{error.strerror or error}"',
+        'return 0, f"{place}{error.strerror or error}"',
+        (f"{FAULTS}::test_a_read_only_folder_exits_with_1_before_training_and_is_unchanged",),
+    ),
+    Mutant(
+        "files",
+        "lit/run/command.py",
+        "return 2, name_arguments(str(error), names)",
+        "return 1, name_arguments(str(error), names)",
+        (f"{COMPARE}::test_a_wrong_input_is_named_and_exits_with_2",),
+    ),
+    Mutant(
+        "files",
+        "lit/train/step_guard.py",
+        "if torch.tensor([loss, norm]).isfinite().all():",
+        "if torch.tensor([loss]).isfinite().all():",
+        (MODULE,),
+    ),
+]
+
+MUTANTS = [
+    *(LABELS + PLANS + LOSSES + LAYERS + ADAPTERS),
+    *(RESUMES + SPLITS + INTERVALS + ATTENTIONS + FILES),
+]
