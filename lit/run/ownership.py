@@ -15,10 +15,13 @@ MARKER = "lit-lora.json"
 """The file that marks a folder as a run's; it is written first."""
 MARK = {"lit-lora": "run", "version": 1}
 TOKENIZER = (
-    *("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt"),
-    *("*.model", "*.tokenizer", "*.tiktoken", "tekken.json", "dict.txt", "emoji.json"),
-    *("byte_maps.json", "entity_vocab.json", "chat_template.jinja"),
-    "additional_chat_templates/*.jinja",
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("chat_template.jinja", "additional_chat_templates/*.jinja", "tokenizer.model"),
+    *("vocab.json", "vocab.txt", "vocab-src.json", "vocab-tgt.json", "target_vocab.json"),
+    *("entity_vocab.json", "merges.txt", "dict.txt", "bpe.codes", "prophetnet.tokenizer"),
+    *("spiece.model", "spm.model", "spm_char.model", "source.spm", "target.spm"),
+    *("sentencepiece.model", "sentencepiece.bpe.model", "tekken.json", "normalizer.json"),
+    *("byte_maps.json", "emoji.json", "word_pronunciation.json", "word_shape.json"),
 )
 """The files of any tokenizer of transformers."""
 ADAPTER = ("adapter_model.safetensors", "adapter_config.json", "README.md", *TOKENIZER)

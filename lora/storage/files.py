@@ -132,8 +132,9 @@ def _naming(path: Path, new: Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError):
             number, text = error.errno, error.strerror
-            unnamed = error.filename is None and number in DISK_ERRORS
-            if not (unnamed or str(error.filename).startswith(str(new))):
+            names = [name for name in (error.filename, error.filename2) if name is not None]
+            unnamed = not names and number in DISK_ERRORS
+            if not (unnamed or any(str(name).startswith(str(new)) for name in names)):
                 raise
         elif match := RUST_ERROR.search(str(error)):
             number, text = int(match[1]), os.strerror(int(match[1]))
