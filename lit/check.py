@@ -29,6 +29,8 @@ def main(args: list[str] | None = None) -> int:
         arguments = parse(sys.argv[1:] if args is None else args, "python -m lit.check", ABOUT)
         folder = RunFolder(arguments.config.output_dir)
         folder.check_inputs(arguments.inputs())
+        resume = arguments.config.ckpt_path
+        folder.check_owner(resume=bool(resume) and folder.has_checkpoint(resume))
         check_page(folder.path)
         checkup = examine(arguments)
         show_page(sections(checkup, None))

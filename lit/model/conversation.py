@@ -131,6 +131,6 @@ class Conversation:
         try:
             append_line(path, json.dumps({"messages": turns}, ensure_ascii=False))
         except OSError as error:
-            self.write(f"{path}: {error.strerror}\n")
+            self.write(f"{path}: {error.strerror or error}\n")
             return
         self.write(f"appended to {path}\n")

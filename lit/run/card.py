@@ -7,6 +7,7 @@ from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from lit.run.console import print_rank0
 from lora.storage.files import write_text
 
 CARD = """\
@@ -116,9 +117,6 @@ def write_plain_card(folder: Path, base: str) -> None:
 
 def _write(path: Path, card: str) -> None:
     if path.is_symlink() or (path.exists() and not _is_unchanged(path)):
-        # It loads lightning, which takes seconds and is needed by no other part of lit.export.
-        from lit.run.console import print_rank0
-
         print_rank0(f"card   {path} stays: it was changed by hand, or not written by this version")
         return
     text = str(ModelCard(card))

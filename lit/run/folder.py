@@ -131,21 +131,30 @@ class RunFolder:
         ]
         write_text(self.validation, "\n".join(rows) + "\n")
 
-    def _check(self, resume: bool, overwrite: bool) -> None:
+    def check_owner(self, resume: bool) -> None:
+        """Check that the folder holds no files that a run would replace and that no run wrote.
+
+        Args:
+            resume: As in ``claimed``.
+
+        Raises:
+            ConfigError: It holds such files.
+        """
         names = present(self.path)
-        if not names:
-            return
-        if not is_run(self.path):
-            # Checkpoints that were copied here alone can be resumed from.
-            if resume and names == [self.checkpoints.name]:
-                return
+        # Checkpoints that were copied here alone can be resumed from.
+        copied = resume and names == [self.checkpoints.name]
+        if names and not copied and not is_run(self.path):
             raise ConfigError(
                 f"{self.path} holds {', '.join(names)}, which a run would replace, but no run of "
                 f"lit-lora wrote this folder: it has no {MARKER}, and no metrics.csv or "
                 "checkpoints/manifest.json of an older version. Choose another --output_dir, or "
                 "move these files away"
             )
-        if resume:
+
+    def _check(self, resume: bool, overwrite: bool) -> None:
+        self.check_owner(resume)
+        names = present(self.path)
+        if not names or resume:
             return
         if not overwrite:
             raise ConfigError(

@@ -4,6 +4,7 @@ import fcntl
 import os
 from pathlib import Path
 
+from lit.run.console import print_rank0
 from lora.config import ConfigError
 
 
@@ -36,9 +37,6 @@ class FolderLock:
                 "--output_dir"
             ) from None
         except OSError as error:
-            # It loads lightning, which takes seconds and is not needed by every command.
-            from lit.run.console import print_rank0
-
             print_rank0(
                 f"run    {self.path} cannot be locked ({error.strerror}): do not start a second "
                 "run there"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lit.run.console import print_rank0
 from lit.run.lock import FolderLock
 from lora.config import ConfigError
 from lora.storage.files import PREFIX, follow_umask, temporary_folder
@@ -101,18 +102,22 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
         same = name is None or path.name[len(PREFIX) + DIGITS :] == f"-{name}"
         if not (temporary and same) or path.is_symlink() or _in_use(path):
             continue
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-        # It loads lightning, which takes seconds and is needed by no other part of lit.merge.
-        from lit.run.console import print_rank0
-
+        try:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        except OSError:
+            # Another user's, in a shared folder.
+            continue
         print_rank0(f"run    removed {path}, a temporary file of a killed run")
 
 
 def _in_use(path: Path) -> bool:
-    """Return whether a live process holds the lock of a temporary folder."""
+    """Return whether a live process holds the lock of a temporary folder, or may hold it."""
     if not path.is_dir():
         return False
-    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

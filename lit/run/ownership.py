@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from lit.run.metrics import COLUMNS
+from lit.run.metrics_file import COLUMNS
 from lora.storage.files import PREFIX, write_text
 
 MARKER = "lit-lora.json"
