@@ -49,11 +49,9 @@ def check_page(folder: Path) -> None:
     """Check that a folder has no check.html of a person.
 
     Raises:
-        ConfigError: It has one, or is a file.
+        ConfigError: It has one.
     """
     path = folder / PAGE
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"output_dir {folder} is a file: choose a folder")
     if os.path.lexists(path) and not is_our_page(path):
         raise ConfigError(
             f"{path} was not written by lit.check of this version: move it away, or choose "
