@@ -7,14 +7,14 @@ Exit codes: 0 the run works, perhaps with warnings; 2 it cannot work; 130 stoppe
 """
 
 import sys
-from pathlib import Path
 
 from lit.model import base as models
 from lit.preflight.checkup import examine
-from lit.preflight.sections import sections, write
+from lit.preflight.sections import check_page, sections, write
 from lit.report.page import show_page
 from lit.run import console
 from lit.run.command import run_command
+from lit.run.folder import RunFolder
 from lit.settings.arguments import parse, setting_names
 
 ABOUT = "Print what a run of lit.fit would do; no weights are loaded."
@@ -27,10 +27,15 @@ def main(args: list[str] | None = None) -> int:
 
     def check() -> int:
         arguments = parse(sys.argv[1:] if args is None else args, "python -m lit.check", ABOUT)
+        folder = RunFolder(arguments.config.output_dir)
+        folder.check_inputs(arguments.inputs())
+        resume = arguments.config.ckpt_path
+        folder.check_owner(resume=bool(resume) and folder.has_checkpoint(resume))
+        check_page(folder.path)
         checkup = examine(arguments)
         show_page(sections(checkup, None))
         try:
-            print(f"wrote  {write(checkup, Path(arguments.config.output_dir))}")
+            print(f"wrote  {write(checkup, folder.path)}")
         except OSError as error:
             print(f"the page is not written: {error}", file=sys.stderr)
         return 2 if checkup.fatal else 0

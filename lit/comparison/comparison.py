@@ -50,7 +50,7 @@ def compare(
         base: The base model, if it is not where the adapter says.
         data: Rows with reference answers; None for the run's held-out rows.
         questions_file: More questions, with or without reference answers.
-        folder: The folder for the pictures.
+        folder: The folder for the pictures; it exists.
         max_answers: Rows of ``data`` to answer, evenly spread.
         template: As in ``lit.model.tuned.load``.
         quantize: As in ``lit.model.base.load_base``.
@@ -86,7 +86,6 @@ def compare(
             batch_size,
             start_bar("answers", 2 * len(questions)),
         )
-    folder.mkdir(parents=True, exist_ok=True)
     return Comparison(
         adapter=str(adapter),
         base=loaded_from(model),

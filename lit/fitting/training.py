@@ -43,7 +43,9 @@ def fit(arguments: Arguments, ranks: Ranks) -> None:
     """
     folder = RunFolder(arguments.config.output_dir)
     resume = arguments.config.ckpt_path
-    with folder.claimed(resume=bool(resume), overwrite=arguments.config.overwrite):
+    in_place = bool(resume) and folder.has_checkpoint(resume)
+    folder.check_inputs(arguments.inputs())
+    with folder.claimed(resume=in_place, overwrite=arguments.config.overwrite):
         start = ResumePoint.find(folder, resume) if resume else ResumePoint()
         current = to_json(arguments.settings())
         changes = check_settings(start.settings, current)
@@ -75,6 +77,8 @@ class Training:
     ) -> None:
         self.arguments, self.ranks, self.folder = arguments, ranks, folder
         self.start, self.settings = start, settings
+        self.in_place = bool(start.path) and folder.has_checkpoint(str(start.path))
+        """Whether the run resumes in the folder of its checkpoint."""
         arguments.instantiate()
         self.model, self.data = arguments.model, arguments.datamodule
         self.best, self.throughput = BestAdapter(folder, self.data), Throughput()
@@ -129,7 +133,8 @@ class Training:
         check_settings(start.settings, self.settings)
         if start.path:
             data.plans.resume_from(start.step_map, start.step)
-        if start.step and start.step >= data.total_steps() and self.folder.picture.is_file():
+        complete = start.step and start.step >= data.total_steps() and self.folder.picture.is_file()
+        if complete and self.in_place:
             _print_complete(self.folder, start)
             return False
         self.model.total_steps = data.total_steps()
@@ -139,7 +144,7 @@ class Training:
         self.ranks.start_others(trainer)
         self.ranks.check_equal(rows | {"the checkpoint's step": str(start.step)})
         if trainer.is_global_zero:
-            self.folder.prepare(resume=bool(start.path))
+            self.folder.prepare(resume=self.in_place)
             self.arguments.save(self.folder.config)
             if len(data.val_rows):
                 self.folder.write_validation(data.held_out())
@@ -157,8 +162,6 @@ class Training:
 
     def _write_results(self) -> None:
         data, model, best = self.data, self.model, self.best
-        train, val = read_losses(self.folder.metrics)
-        loss_picture(train, val, self.folder.picture)
         write_card(
             self.folder.adapter,
             base=model.base,
@@ -173,6 +176,8 @@ class Training:
             targets=model.lora.target_modules,
             step=best.step,
         )
+        # The last file: a run without it is incomplete.
+        loss_picture(*read_losses(self.folder.metrics), self.folder.picture)
 
 
 def _print_complete(folder: RunFolder, start: ResumePoint) -> None:

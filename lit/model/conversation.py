@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from data.template import continuation_ids, prompt_ids
 from data.types import Message
 from lit.model.generation import Sampling, stream, use_model
+from lora.storage.files import append_line
 
 HELP = """\
 /base /tuned /both   choose who answers; with /both the tuned answer goes into the history
@@ -128,9 +129,8 @@ class Conversation:
             for turn in [*self._system_turn(), *self.turns]
         ]
         try:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"messages": turns}, ensure_ascii=False) + "\n")
+            append_line(path, json.dumps({"messages": turns}, ensure_ascii=False))
         except OSError as error:
-            self.write(f"{path}: {error.strerror}\n")
+            self.write(f"{path}: {error.strerror or error}\n")
             return
         self.write(f"appended to {path}\n")

@@ -3,6 +3,7 @@
 A new section is a function, and its line in SECTIONS.
 """
 
+import os
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -21,18 +22,41 @@ from lit.preflight.data_sections import (
     rows_section,
     special_tokens_section,
 )
-from lit.report.page import Section, write_page
+from lit.report.page import Section, is_our_page, write_page
 from lit.report.pictures import lengths_picture
+from lit.run.output import existing_folder
+from lora.config import ConfigError
+
+PAGE = "check.html"
 
 
 def write(checkup: Checkup, folder: Path) -> Path:
-    """Write check.html into a run's folder and return its path; other files stay untouched."""
-    path = folder / "check.html"
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as pictures:
+    """Write check.html into a run's folder and return its path; other files stay untouched.
+
+    Raises:
+        ConfigError: A check.html is there that this function did not write.
+        OSError: It cannot be written.
+    """
+    path = folder / PAGE
+    check_page(folder)
+    with existing_folder(folder), tempfile.TemporaryDirectory() as pictures:
         page = sections(checkup, Path(pictures))
         write_page(path, f"Check of {folder}", page, Path(pictures))
     return path
+
+
+def check_page(folder: Path) -> None:
+    """Check that a folder has no check.html of a person.
+
+    Raises:
+        ConfigError: It has one.
+    """
+    path = folder / PAGE
+    if os.path.lexists(path) and not is_our_page(path):
+        raise ConfigError(
+            f"{path} was not written by lit.check of this version: move it away, or choose "
+            "another --output_dir"
+        )
 
 
 def sections(checkup: Checkup, pictures: Path | None) -> list[Section]:

@@ -14,6 +14,9 @@ from rich.text import Text
 
 from lora.storage.files import write_text
 
+GENERATOR = b'<meta name="generator" content="lit-lora">'
+"""In the head of each HTML page."""
+
 
 @dataclass(frozen=True)
 class Section:
@@ -62,6 +65,14 @@ def write_page(path: Path, title: str, sections: Sequence[Section], pictures: Pa
     environment.globals["picture"] = lambda picture: _inline(pictures / picture)
     template = environment.get_template(f"page{path.suffix}.j2")
     write_text(path, template.render(sections=sections, title=title))
+
+
+def is_our_page(path: Path) -> bool:
+    """Return whether a file is an HTML page that ``write_page`` wrote."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return GENERATOR in file.read(200)
 
 
 def show_page(sections: Iterable[Section]) -> None:

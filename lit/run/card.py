@@ -1,10 +1,13 @@
 """The model card of an adapter: its losses, its settings, and how to use it."""
 
+import hashlib
 import math
+import re
 from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from lit.run.console import print_rank0
 from lora.storage.files import write_text
 
 CARD = """\
@@ -47,6 +50,8 @@ model = PeftModel.from_pretrained(model, "path/to/this/folder")
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 ```
 """
+SIGNATURE = "\n<!-- written by lit-lora; SHA-256 of the text above: {digest} -->\n"
+"""The end of a card; it tells whether a person has changed the card."""
 
 
 def write_card(
@@ -64,7 +69,7 @@ def write_card(
     targets: object,
     step: int,
 ) -> None:
-    """Write README.md into an adapter's folder.
+    """Write README.md into an adapter's folder; one that a person wrote or changed stays.
 
     Args:
         folder: The adapter's folder.
@@ -96,7 +101,7 @@ def write_card(
         targets=targets,
         step=step,
     )
-    write_text(folder / "README.md", str(ModelCard(text)))
+    _write(folder / "README.md", text)
 
 
 def write_plain_card(folder: Path, base: str) -> None:
@@ -107,7 +112,27 @@ def write_plain_card(folder: Path, base: str) -> None:
         base: The base model's name.
     """
     text = (CARD_WITHOUT_RUN + USE).format(card_data=_card_data(base), base=base)
-    write_text(folder / "README.md", str(ModelCard(text)))
+    _write(folder / "README.md", text)
+
+
+def _write(path: Path, card: str) -> None:
+    if path.is_symlink() or (path.exists() and not _is_unchanged(path)):
+        print_rank0(f"card   {path} stays: it was changed by hand, or not written by this version")
+        return
+    text = str(ModelCard(card))
+    write_text(path, text + SIGNATURE.format(digest=_digest(text)))
+
+
+def _is_unchanged(path: Path) -> bool:
+    """Return whether a card is as it was written here."""
+    signature = re.escape(SIGNATURE).replace(re.escape("{digest}"), "([0-9a-f]{64})")
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        match = re.fullmatch(f"(.*){signature}", file.read(2**20), re.DOTALL)
+    return match is not None and match[2] == _digest(match[1])
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _card_data(base: str) -> str:

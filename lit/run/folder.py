@@ -1,15 +1,25 @@
 """A run's folder: its paths, the lock that keeps it to one run, and what may be overwritten."""
 
 import json
-import shutil
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from data.types import Message
-from lit.run.console import is_rank0, print_rank0
+from lit.run.console import is_rank0
 from lit.run.lock import FolderLock
+from lit.run.output import existing_folder, remove_leftovers
+from lit.run.ownership import (
+    MARKER,
+    foreign_files,
+    is_run,
+    owner_of,
+    present,
+    remove_run,
+    write_marker,
+)
 from lora.config import ConfigError
 from lora.storage.files import PREFIX, write_text
 
@@ -39,9 +49,13 @@ class RunFolder:
 
         Only temporary files of a killed run are removed; everything else stays as it is.
 
+        Args:
+            resume: Whether the run resumes from a checkpoint of this folder.
+            overwrite: Whether it may replace the run that is in the folder.
+
         Raises:
-            ConfigError: The folder already holds a run, another run is writing to it, or the path
-                is a file.
+            ConfigError: The folder already holds a run, or files that no run wrote and this one
+                would replace; another run is writing to it; or the path is a file.
             OSError: The folder cannot be written to.
         """
         # Only rank 0 writes.
@@ -50,31 +64,57 @@ class RunFolder:
             return
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"output_dir {self.path} is a file: choose a folder")
-        created = not self.path.exists()
-        self.path.mkdir(parents=True, exist_ok=True)
-        try:
-            with FolderLock(self.path):
-                self._check(resume, overwrite)
-                self._remove_temporary_files()
-                # Fails now, before the work, without permission or on a read-only file system.
-                with tempfile.TemporaryFile(dir=self.path, prefix=PREFIX):
-                    pass
-                yield
-        finally:
-            if created and not any(self.path.iterdir()):
-                self.path.rmdir()
+        with existing_folder(self.path), FolderLock(self.path):
+            self._check(resume, overwrite)
+            for folder in (self.path, self.checkpoints, self.adapter):
+                remove_leftovers(folder)
+            # Fails now, before the work, without permission or on a read-only file system.
+            with tempfile.TemporaryFile(dir=self.path, prefix=PREFIX):
+                pass
+            yield
 
     def prepare(self, resume: bool) -> None:
-        """Remove the results of an earlier run, unless this run resumes it."""
+        """Mark the folder as a run's and, unless this run resumes it, remove the earlier run."""
         if not is_rank0():
             return
+        write_marker(self.path)
         if not resume:
-            # Other files in the folder are the user's.
-            for path in (self.adapter, self.checkpoints, self.tensorboard):
-                shutil.rmtree(path, ignore_errors=True)
-            for path in (self.config, self.metrics, self.validation):
-                path.unlink(missing_ok=True)
-        self.picture.unlink(missing_ok=True)
+            remove_run(self.path)
+        # A link is a person's.
+        elif not self.picture.is_symlink():
+            self.picture.unlink(missing_ok=True)
+
+    def has_checkpoint(self, path: str) -> bool:
+        """Return whether ``--ckpt_path`` names a checkpoint of this folder."""
+        return path == "last" or os.path.realpath(Path(path).parent) == os.path.realpath(
+            self.checkpoints
+        )
+
+    def check_inputs(self, inputs: Iterable[tuple[str, Path]]) -> None:
+        """Check that the run writes none of the files that it reads.
+
+        Args:
+            inputs: The setting and the path of each file or folder.
+
+        Raises:
+            ConfigError: The run would replace or remove one of them, or reads its own folder.
+        """
+        for setting, path in inputs:
+            # The config of a run, given again, is written with the same settings.
+            if setting == "--config" and is_run(self.path):
+                continue
+            if owner_of(path, self.path) is not None:
+                raise ConfigError(
+                    f"{setting} is {path}, which this run would replace: copy it to another "
+                    "folder, or choose another --output_dir"
+                )
+            if setting.startswith("data.") and os.path.realpath(path) == os.path.realpath(
+                self.path
+            ):
+                raise ConfigError(
+                    f"{setting} is {path}, the folder that this run writes to: name the files, "
+                    "or choose another --output_dir"
+                )
 
     def write_validation(self, held_out: Iterable[tuple[str, list[Message]]]) -> None:
         """Write the held-out rows as a data file.
@@ -91,18 +131,40 @@ class RunFolder:
         ]
         write_text(self.validation, "\n".join(rows) + "\n")
 
-    def _check(self, resume: bool, overwrite: bool) -> None:
-        results = (self.adapter, self.checkpoints, self.metrics)
-        present = [path.name for path in results if path.exists()]
-        if present and not resume and not overwrite:
+    def check_owner(self, resume: bool) -> None:
+        """Check that the folder holds no files that a run would replace and that no run wrote.
+
+        Args:
+            resume: As in ``claimed``.
+
+        Raises:
+            ConfigError: It holds such files.
+        """
+        names = present(self.path)
+        # Checkpoints that were copied here alone can be resumed from.
+        copied = resume and names == [self.checkpoints.name]
+        if names and not copied and not is_run(self.path):
             raise ConfigError(
-                f"{self.path} already holds a run ({', '.join(present)}). Resume it with "
+                f"{self.path} holds {', '.join(names)}, which a run would replace, but no run of "
+                f"lit-lora wrote this folder: it has no {MARKER}, and no metrics.csv or "
+                "checkpoints/manifest.json of an older version. Choose another --output_dir, or "
+                "move these files away"
+            )
+
+    def _check(self, resume: bool, overwrite: bool) -> None:
+        self.check_owner(resume)
+        names = present(self.path)
+        if not names or resume:
+            return
+        if not overwrite:
+            raise ConfigError(
+                f"{self.path} already holds a run ({', '.join(names)}). Resume it with "
                 "--ckpt_path last, replace it with --overwrite true, or choose another "
                 "--output_dir"
             )
-
-    def _remove_temporary_files(self) -> None:
-        for folder in (self.path, self.checkpoints, self.adapter):
-            for path in folder.glob(f"{PREFIX}*"):
-                print_rank0(f"run    removed {path}, a temporary file of a killed run")
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if foreign := [str(path) for path in foreign_files(self.path)]:
+            more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
+            raise ConfigError(
+                f"--overwrite true would remove {', '.join(foreign[:3])}{more}, which no run "
+                "wrote: move it away, or choose another --output_dir"
+            )

@@ -127,6 +127,16 @@ class Arguments(LightningCLI):
         config.ckpt_path, config.overwrite, config.force = None, False, False
         write_text(path, self.parser.dump(config, skip_unset=False))
 
+    def inputs(self) -> list[tuple[str, Path]]:
+        """Return the files and folders that the run reads, each with its setting."""
+        data, base = self.config.data, self.config.model.base
+        named: list[tuple[str, list[Any]]] = [("--config", [*_config_files(self.command)])]
+        for name in ("path", "val_path", "template"):
+            value = getattr(data, name) or []
+            named.append((f"data.{name}", [value] if isinstance(value, str | Path) else value))
+        named.append(("model.base", [base]))
+        return [(name, Path(path)) for name, paths in named for path in paths if _exists(path)]
+
     def settings(self) -> dict[str, Any]:
         """Return every setting by its dotted name."""
         return vars(self.config.as_flat())
@@ -139,6 +149,14 @@ def _config_files(args: list[str]) -> list[Path]:
         for value, follower in zip(args, followers, strict=True)
         if value == "--config" or value.startswith("--config=")
     ]
+
+
+def _exists(path: str | Path) -> bool:
+    """Return whether a setting is a file or folder, and not a name of the hub or a keyword."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _config_name(args: list[str]) -> str:

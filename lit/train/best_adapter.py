@@ -12,7 +12,7 @@ from lit.run.folder import RunFolder
 from lit.train.datamodule import QADataModule
 from lit.train.module import LoRAModule
 from lora.storage.adapter import save_adapter
-from lora.storage.files import temporary_folder
+from lora.storage.files import follow_umask, temporary_folder
 
 
 class BestAdapter(Callback):
@@ -78,6 +78,9 @@ class BestAdapter(Callback):
         # The tokenizer carries the template, so that the folder alone says how to talk to it.
         with temporary_folder(folder / "tokenizer") as new:
             self.data.tokenizer.save_pretrained(new)
-            for path in new.iterdir():
-                path.replace(folder / path.name)
+            follow_umask(new, new.stat().st_mode)
+            for path in (path for path in new.rglob("*") if path.is_file()):
+                target = folder / path.relative_to(new)
+                target.parent.mkdir(exist_ok=True)
+                path.replace(target)
         save_adapter(pl_module.adapted_model, folder, pl_module.base, pl_module.revision)

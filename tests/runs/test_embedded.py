@@ -49,7 +49,7 @@ def test_an_interrupted_fetch_leaves_nothing_and_the_next_starts_clean(
         embedded.fetch(folder)
     assert not folder.exists()
     # A kill -9 leaves its work folder behind.
-    (tmp_path / "models" / ".lit-lora-killed-smol").mkdir()
+    (tmp_path / "models" / ".lit-lora-0123abcd-smol").mkdir(parents=True)
     monkeypatch.setattr(embedded, "convert", convert)
     assert embedded.fetch(folder) == folder
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["smol"]

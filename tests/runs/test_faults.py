@@ -9,7 +9,6 @@ import os
 import random
 import shutil
 import signal
-import stat
 import subprocess
 import time
 from collections.abc import Iterator
@@ -462,24 +461,6 @@ def test_a_read_only_folder_exits_with_1_before_training_and_is_unchanged(
     assert "Permission denied" in ended.error
     assert "data " not in ended.out
     assert {path: path.read_bytes() for path in before} == before
-
-
-@pytest.mark.parametrize(("umask", "file_mode"), [(0o077, 0o600), (0o022, 0o644)])
-def test_the_files_of_a_run_follow_the_umask(
-    umask: int, file_mode: int, settings: list[str], tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
-    old = os.umask(umask)
-    try:
-        assert main([*settings, "--output_dir", str(run)]) == 0
-    finally:
-        os.umask(old)
-    paths = [run, *run.rglob("*")]
-    files = {path: stat.S_IMODE(path.stat().st_mode) for path in paths if path.is_file()}
-    folders = {path: stat.S_IMODE(path.stat().st_mode) for path in paths if path.is_dir()}
-    assert {"last.ckpt", "manifest.json", "metrics.csv"} <= {path.name for path in files}
-    assert files == dict.fromkeys(files, file_mode)
-    assert folders == dict.fromkeys(folders, 0o777 & ~umask)
 
 
 @pytest.mark.parametrize("mode", ["stop", "skip"])

@@ -163,7 +163,7 @@ def test_force_runs_anyway(
 def test_the_page_is_complete_and_escapes_the_rows_text(command: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    (run / "metrics.csv").write_text("a run")
+    (run / "metrics.csv").write_text("step,epoch,train/loss\n")
     assert main(command) == 0
     page = (run / "check.html").read_text("utf-8")
     assert "<script" not in page

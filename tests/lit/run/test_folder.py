@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 
 from lit.run.folder import RunFolder
+from lit.run.ownership import write_marker
 from lora.config import ConfigError
 from lora.storage.files import PREFIX, temporary_path
 
 
 def test_only_temporary_files_of_this_project_are_removed(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
+    write_marker(tmp_path)
     for path in (folder.checkpoints, folder.adapter):
         path.mkdir()
     kept = [
@@ -45,7 +47,11 @@ def test_a_refused_run_leaves_no_new_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("result", ["adapter", "checkpoints", "metrics.csv"])
 def test_a_folder_with_a_run_is_refused_by_default(result: str, tmp_path: Path) -> None:
-    (tmp_path / result).mkdir()
+    write_marker(tmp_path)
+    name = {"adapter": "adapter/README.md", "checkpoints": "checkpoints/last.ckpt"}.get(result)
+    path = tmp_path / (name or result)
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
     folder = RunFolder(tmp_path)
     message = rf"already holds a run \({result}\). Resume it with --ckpt_path last"
     with pytest.raises(ConfigError, match=message), folder.claimed(False, False):
@@ -53,7 +59,7 @@ def test_a_folder_with_a_run_is_refused_by_default(result: str, tmp_path: Path) 
     for resume, overwrite in ((True, False), (False, True)):
         with folder.claimed(resume, overwrite):
             pass
-    assert (tmp_path / result).exists()
+    assert path.exists()
 
 
 def test_a_file_as_folder_is_refused(tmp_path: Path) -> None:
