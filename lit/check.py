@@ -9,30 +9,33 @@ Exit codes: 0 the run works, perhaps with warnings; 2 it cannot work; 130 stoppe
 import sys
 from pathlib import Path
 
-from lit.model import base as models
-from lit.preflight.checkup import examine
-from lit.preflight.sections import sections, write
-from lit.report.page import show_page
-from lit.run import console
 from lit.run.command import run_command
-from lit.settings.arguments import parse, setting_names
 
 ABOUT = "Print what a run of lit.fit would do; no weights are loaded."
 
 
 def main(args: list[str] | None = None) -> int:
     """Run the command."""
+    # The outer one covers the imports of the inner one, which take seconds.
+    return run_command(lambda: _check(sys.argv[1:] if args is None else args), {})
+
+
+def _check(args: list[str]) -> int:
+    from lit.model import base as models
+    from lit.preflight.checkup import examine
+    from lit.preflight.sections import sections, write
+    from lit.report.page import show_page
+    from lit.run import console
+    from lit.settings.arguments import parse, setting_names
+
     console.quiet()
     models.quiet()
 
     def check() -> int:
-        arguments = parse(sys.argv[1:] if args is None else args, "python -m lit.check", ABOUT)
+        arguments = parse(args, "python -m lit.check", ABOUT)
         checkup = examine(arguments)
         show_page(sections(checkup, None))
-        try:
-            print(f"wrote  {write(checkup, Path(arguments.config.output_dir))}")
-        except OSError as error:
-            print(f"the page is not written: {error}", file=sys.stderr)
+        print(f"wrote  {write(checkup, Path(arguments.config.output_dir))}")
         return 2 if checkup.fatal else 0
 
     return run_command(check, setting_names())

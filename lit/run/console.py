@@ -6,6 +6,8 @@ import warnings
 
 from lightning.pytorch.utilities import rank_zero_only
 
+from data.text import clean
+
 # Warnings about something intended, or that no user can change.
 EXPECTED = (
     ".*in eval mode at the start of training.*",  # as transformers loads; on_train_start sets it
@@ -27,8 +29,12 @@ EXPECTED = (
 
 @rank_zero_only
 def print_rank0(line: str) -> None:
-    """Print a line, on the first rank only."""
-    print(line, flush=True)
+    """Print a line, on the first rank only; a closed or narrow stdout is no error."""
+    try:
+        print(clean(line), flush=True)
+    except (OSError, ValueError):
+        # Only where the stream is not the command's own, as in a notebook: see lit.run.streams.
+        return
 
 
 def quiet() -> None:
@@ -51,4 +57,4 @@ def print_error(rank: int, code: int, text: str) -> None:
     """
     if text:
         prefix = f"error (rank {rank}): " if rank else "error: "
-        print(f"{prefix if code <= 2 else ''}{text}", file=sys.stderr, flush=True)
+        print(clean(f"{prefix if code <= 2 else ''}{text}"), file=sys.stderr, flush=True)
