@@ -1,5 +1,6 @@
 """Atomic writing: a reader finds the old file or the new one, never a part of one."""
 
+import errno
 import os
 import secrets
 import shutil
@@ -10,6 +11,17 @@ from pathlib import Path
 
 PREFIX = ".lit-lora-"
 """Every temporary file and folder of this project begins with it, and nothing else does."""
+
+
+def check_regular_files(folder: Path) -> None:
+    """Check a stranger's folder before any library opens its files: a FIFO would never end.
+
+    Raises:
+        OSError: A file is a FIFO, a socket or a device, or a link to one.
+    """
+    for path in folder.iterdir():
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise OSError(errno.EINVAL, "not a regular file: remove it", str(path))
 
 
 def temporary_path(path: Path) -> Path:
