@@ -83,8 +83,8 @@ def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
     Raises:
         DataError: It takes more than ``PROBE_SECONDS`` or ``PROBE_BYTES``.
     """
-    template = tokenizer.chat_template
-    if not isinstance(template, str) or template in _checked or not hasattr(os, "fork"):
+    template = repr(tokenizer.chat_template)
+    if not tokenizer.chat_template or template in _checked or not hasattr(os, "fork"):
         return
     child = os.fork()
     if not child:
@@ -105,11 +105,10 @@ def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
 def _render_probe(tokenizer: PreTrainedTokenizerBase) -> int:
     """Render conversations under limits, in a child process; return its exit code."""
     try:
-        pages = (
-            int(Path("/proc/self/statm").read_text().split()[0]) if sys.platform == "linux" else 0
-        )
-        memory = pages * resource.getpagesize() + PROBE_BYTES if pages else resource.RLIM_INFINITY
-        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        if sys.platform == "linux":
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            memory = pages * resource.getpagesize() + PROBE_BYTES
+            resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
         resource.setrlimit(resource.RLIMIT_CPU, (PROBE_SECONDS, PROBE_SECONDS))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         for turns in PROBES:

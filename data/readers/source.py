@@ -108,13 +108,7 @@ class Source:
 
     def states(self) -> list[tuple[int, ...]]:
         """Return size, time of change and inode of every part; a hub data set has none."""
-        files = [() if part.startswith(PREFIX) else os.stat(part) for part in self.parts()]
-        return [
-            (file.st_size, file.st_ctime_ns, file.st_ino)
-            if isinstance(file, os.stat_result)
-            else ()
-            for file in files
-        ]
+        return [() if part.startswith(PREFIX) else _state(part) for part in self.parts()]
 
     def fingerprint(self) -> str:
         """Return a hash of the content of all parts and of how they are read."""
@@ -170,6 +164,16 @@ def _expand(name: str) -> list[str]:
             "followed by .gz"
         )
     return [name]
+
+
+def _state(path: str) -> tuple[int, ...]:
+    status = os.stat(path)
+    return status.st_size, status.st_ctime_ns, status.st_ino
+
+
+def _state(path: str) -> tuple[int, ...]:
+    status = os.stat(path)
+    return status.st_size, status.st_ctime_ns, status.st_ino
 
 
 def _is_data_file(path: Path) -> bool:

@@ -53,8 +53,8 @@ def locate(base: str, revision: str | None = None) -> dict[str, object]:
     """
     if len(base) > MAX_NAME or clean(base) != base:
         raise ConfigError(
-            f"{printable(base, 80)} is not a model's name: it is longer than {MAX_NAME} letters, or "
-            "has control characters"
+            f"{printable(base, 80)} is not a model's name: it is longer than {MAX_NAME} letters, "
+            "or has control characters"
         )
     folder = Path(base)
     if folder.is_dir():

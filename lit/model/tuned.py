@@ -112,7 +112,8 @@ def base_of(adapter: str | Path, base: str | None) -> tuple[str, str | None]:
         raise ConfigError(f"{adapter} does not name its base model: give it with --base")
     if base is None and ".." in Path(name).parts:
         raise ConfigError(
-            f"{adapter} names its base as {printable(name, 200)!r}, a path with ..: give it with --base"
+            f"{adapter} names its base as {printable(repr(name), 200)}, a path with ..: give it "
+            "with --base"
         )
     # A revision belongs to the base that the adapter names, not to another.
     revision = None if base else settings.get("revision")
