@@ -171,11 +171,6 @@ def _state(path: str) -> tuple[int, ...]:
     return status.st_size, status.st_ctime_ns, status.st_ino
 
 
-def _state(path: str) -> tuple[int, ...]:
-    status = os.stat(path)
-    return status.st_size, status.st_ctime_ns, status.st_ino
-
-
 def _is_data_file(path: Path) -> bool:
     return path.is_file() and bool(_file_type(path.name))
 
