@@ -12,7 +12,8 @@ UNSAFE = re.compile(
 )
 SURROGATE = re.compile("[\ud800-\udfff]")
 
-MARKUP = re.compile(r"[\\`*_\[\]<>|#&~]")
+# An underscore inside a word, as in snake_case, is no emphasis.
+MARKUP = re.compile(r"[\\`*\[\]<>|#&~]|(?<![^\W_])_|_(?![^\W_])")
 """What means something in Markdown wherever it is; in HTML and in tables too."""
 
 

@@ -43,6 +43,7 @@ class _Descriptor(io.FileIO):
 
     failure: OSError | ValueError | None = None
     """Why a write failed, if one did."""
+    reported = False
 
     def write(self, data: Any) -> int:
         """Write bytes, and return how many were taken."""
@@ -84,16 +85,22 @@ def check_stdout() -> None:
     Raises:
         OutputClosedError: A write has failed.
     """
-    if _stdout_failure():
+    if (raw := _stdout_descriptor()) and raw.failure:
         raise OutputClosedError
 
 
 def lost_output() -> str:
-    """Return why output was lost, if not because its reader ended; empty if nothing was lost."""
-    failure = _stdout_failure()
-    if failure is None or isinstance(failure, BrokenPipeError):
+    """Return why output was lost, if not because its reader ended; once, then it is empty."""
+    raw = _stdout_descriptor()
+    if (
+        raw is None
+        or raw.failure is None
+        or raw.reported
+        or isinstance(raw.failure, BrokenPipeError)
+    ):
         return ""
-    return str(getattr(failure, "strerror", None) or failure)
+    raw.reported = True
+    return str(getattr(raw.failure, "strerror", None) or raw.failure)
 
 
 def flush_streams() -> None:
@@ -104,9 +111,9 @@ def flush_streams() -> None:
             stream.flush()
 
 
-def _stdout_failure() -> OSError | ValueError | None:
+def _stdout_descriptor() -> _Descriptor | None:
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
-    return raw.failure if isinstance(raw, _Descriptor) else None
+    return raw if isinstance(raw, _Descriptor) else None
 
 
 def _forgiving(stream: TextIO | None, number: int, own: bool) -> TextIO:
