@@ -95,12 +95,13 @@ def build_store(
     check_columns(source.columns)
     cache = cache or Path(datasets.config.HF_DATASETS_CACHE) / "lit-lora"
     encoder = Encoder(tokenizer, max_length, truncation)
+    states = source.states()
     folder = cache / _fingerprint(source, encoder)
     cache.mkdir(parents=True, exist_ok=True)
     # All ranks of a node need the same rows: one tokenizes, the others wait for it.
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
-            _write(folder, source, TokenizeRows(source, encoder), processes)
+            _write(folder, source, TokenizeRows(source, encoder), processes, states)
         report = RowReport(**json.loads((folder / "row_report.json").read_text(encoding="utf-8")))
         report.table = datasets.Dataset.from_file(str(folder / "issues.arrow"))
         if report.unreadable:
@@ -114,8 +115,19 @@ def build_store(
     return Store(table, index, report)
 
 
-def _write(folder: Path, source: Source, tokenize: TokenizeRows, processes: int | None) -> None:
-    """Write the folder under another name and rename it, so that it is never incomplete."""
+def _write(
+    folder: Path,
+    source: Source,
+    tokenize: TokenizeRows,
+    processes: int | None,
+    states: list[tuple[int, ...]],
+) -> None:
+    """Write the folder under another name and rename it, so that it is never incomplete.
+
+    Raises:
+        DataError: A file has changed since ``states``, so the folder's name, a hash of the content
+            before, does not tell what was read.
+    """
     new = folder.with_suffix(".new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
@@ -136,6 +148,7 @@ def _write(folder: Path, source: Source, tokenize: TokenizeRows, processes: int 
                 issues.write(issue._asdict())
         for writer in (rows, index, issues):
             writer.finalize()
+        source.check_unchanged(states)
         text = json.dumps(asdict(report), ensure_ascii=False)
         (new / "row_report.json").write_text(text, encoding="utf-8")
         new.rename(folder)

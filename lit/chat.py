@@ -7,7 +7,9 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from data.text import clean
 from lit.run.command import flag_names, run_command
+from lit.run.streams import check_stdout
 
 if TYPE_CHECKING:
     from lit.model.conversation import Conversation
@@ -39,8 +41,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(args: list[str] | None = None) -> int:
     """Run the command."""
     parser = _parser()
-    options = parser.parse_args(args)
-    return run_command(lambda: _chat(options), flag_names(parser))
+    return run_command(lambda: _chat(parser.parse_args(args)), flag_names(parser))
 
 
 def _chat(options: argparse.Namespace) -> None:
@@ -73,12 +74,16 @@ def _open(options: argparse.Namespace) -> "Conversation":
 
 def _write(text: str) -> None:
     print(text, end="", flush=True)
+    check_stdout()
 
 
 def _talk(conversation: "Conversation") -> None:
     """Read questions from a terminal until /quit or the end of input."""
     from prompt_toolkit import PromptSession
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+    from data.types import DataError
+    from lora.config import ConfigError
 
     keys = KeyBindings()
 
@@ -95,8 +100,12 @@ def _talk(conversation: "Conversation") -> None:
             continue
         except EOFError:
             return
-        if text and not conversation.handle(text):
-            return
+        try:
+            if text and not conversation.handle(text):
+                return
+        except (ConfigError, DataError) as error:
+            # The conversation so far is worth more than one question.
+            _write(f"{clean(str(error))}\n")
 
 
 if __name__ == "__main__":

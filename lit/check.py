@@ -8,25 +8,31 @@ Exit codes: 0 the run works, perhaps with warnings; 2 it cannot work; 130 stoppe
 
 import sys
 
-from lit.model import base as models
-from lit.preflight.checkup import examine
-from lit.preflight.sections import check_page, sections, write
-from lit.report.page import show_page
-from lit.run import console
 from lit.run.command import run_command
-from lit.run.folder import RunFolder
-from lit.settings.arguments import parse, setting_names
 
 ABOUT = "Print what a run of lit.fit would do; no weights are loaded."
 
 
 def main(args: list[str] | None = None) -> int:
     """Run the command."""
+    # The outer one covers the imports of the inner one, which take seconds.
+    return run_command(lambda: _check(sys.argv[1:] if args is None else args), {})
+
+
+def _check(args: list[str]) -> int:
+    from lit.model import base as models
+    from lit.preflight.checkup import examine
+    from lit.preflight.sections import check_page, sections, write
+    from lit.report.page import show_page
+    from lit.run import console
+    from lit.run.folder import RunFolder
+    from lit.settings.arguments import parse, setting_names
+
     console.quiet()
     models.quiet()
 
     def check() -> int:
-        arguments = parse(sys.argv[1:] if args is None else args, "python -m lit.check", ABOUT)
+        arguments = parse(args, "python -m lit.check", ABOUT)
         folder = RunFolder(arguments.config.output_dir)
         folder.check_inputs(arguments.inputs())
         resume = arguments.config.ckpt_path

@@ -45,8 +45,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(args: list[str] | None = None) -> int:
     """Run the command."""
     parser = _parser()
-    options = parser.parse_args(args)
-    return run_command(lambda: _compare(options), flag_names(parser))
+    return run_command(lambda: _compare(parser.parse_args(args)), flag_names(parser))
 
 
 def _compare(options: argparse.Namespace) -> None:

@@ -96,9 +96,9 @@ def main(args: list[str] | None = None) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(description="Fetch the embedded model.")
     parser.add_argument("folder", nargs="?", type=Path, default=FOLDER)
-    folder = parser.parse_args(args).folder
 
     def run() -> None:
+        folder = parser.parse_args(args).folder
         fetch(folder)
         print(f"{folder}: SmolLM2-135M-Instruct; its weights were stored in 4 bits")
 

@@ -6,19 +6,25 @@ signal after saving.
 
 import sys
 
-from lit.distributed.ranks import Ranks, is_connection_error
-from lit.fitting.training import fit
-from lit.model import base as models
-from lit.run import console
 from lit.run.command import run_command
-from lit.run.memory import retain_heap
-from lit.settings.arguments import parse, setting_names
-from lit.train.longest_batch import LOWER_MEMORY, is_out_of_memory
-from lit.train.step_guard import TrainingError
 
 
 def main(args: list[str] | None = None) -> int:
     """Run the command."""
+    # The outer one covers the imports of the inner one, which take seconds.
+    return run_command(lambda: _fit(sys.argv[1:] if args is None else args), {})
+
+
+def _fit(args: list[str]) -> int:
+    from lit.distributed.ranks import Ranks, is_connection_error
+    from lit.fitting.training import fit
+    from lit.model import base as models
+    from lit.run import console
+    from lit.run.memory import retain_heap
+    from lit.settings.arguments import parse, setting_names
+    from lit.train.longest_batch import LOWER_MEMORY, is_out_of_memory
+    from lit.train.step_guard import TrainingError
+
     console.quiet()
     models.quiet()
     ranks = Ranks()
@@ -29,7 +35,7 @@ def main(args: list[str] | None = None) -> int:
         try:
             ranks.connect()
             retain_heap()
-            fit(parse(sys.argv[1:] if args is None else args), ranks)
+            fit(parse(args), ranks)
         except (MemoryError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise TrainingError(f"out of memory. {LOWER_MEMORY}") from None

@@ -36,8 +36,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(args: list[str] | None = None) -> int:
     """Run the command."""
     parser = _parser()
-    options = parser.parse_args(args)
-    return run_command(lambda: _merge(options), flag_names(parser))
+    return run_command(lambda: _merge(parser.parse_args(args)), flag_names(parser))
 
 
 def _merge(options: argparse.Namespace) -> None:

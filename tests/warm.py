@@ -117,6 +117,8 @@ if __name__ == "__main__":
 
     # Import what the command imports later.
     print(matplotlib.backends, transformers.LlamaForCausalLM)
+    # The command imports it when it runs.
+    importlib.import_module("lit.fitting.training")
     from lit.fit import main
     from lit.train.sample_answers import SampleAnswers
 

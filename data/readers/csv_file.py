@@ -1,14 +1,16 @@
 """Read CSV and TSV files; every field is text, also ``NA`` and ``null``."""
 
 import csv
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
-from data.readers.text_file import open_text
+from data.readers.text_file import MAX_ROW, TOO_LONG, bounded_lines, open_text
 from data.types import BadRow, DataError, Row
 
 # An answer can be longer than the csv module's default limit of 131,072 characters.
-csv.field_size_limit(1 << 30)
+csv.field_size_limit(MAX_ROW)
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -31,7 +33,7 @@ def find_separator(path: Path, encoding: str | None = None, separator: str | Non
     if ".tsv" in (suffix.lower() for suffix in path.suffixes):
         return "\t"
     with open_text(path, encoding, newline="") as file:
-        header = next((line for line in file if line.strip()), "")
+        header = next((line for line in bounded_lines(file) if line.strip()), "")
     return max(SEPARATORS, key=lambda candidate: _count_fields(header, candidate))
 
 
@@ -47,6 +49,18 @@ def separator_name(separator: str) -> str:
     return SEPARATORS.get(separator, repr(separator))
 
 
+def _lines(file: TextIO, path: Path) -> Iterator[str]:
+    """Yield the lines of a file.
+
+    Raises:
+        DataError: A line is too long; where its record ends is unknown.
+    """
+    for number, line in enumerate(bounded_lines(file), 1):
+        if len(line) > MAX_ROW:
+            raise DataError(f"{path}:{number}: this line is {TOO_LONG}: split its text")
+        yield line
+
+
 def read_csv(
     path: Path, encoding: str | None = None, separator: str | None = None
 ) -> Iterator[Row | BadRow]:
@@ -57,7 +71,7 @@ def read_csv(
     """
     separator = find_separator(path, encoding, separator)
     with open_text(path, encoding, newline="") as file:
-        reader = csv.reader(file, delimiter=separator, strict=True)
+        reader = csv.reader(_lines(file, path), delimiter=separator, strict=True)
         header: list[str] | None = None
         while True:
             line = reader.line_num + 1
@@ -75,7 +89,7 @@ def read_csv(
                 continue
             if header is None:
                 header = [name.strip() for name in values]
-                if repeated := {name for name in header if header.count(name) > 1}:
+                if repeated := [name for name, count in Counter(header).items() if count > 1]:
                     raise DataError(f"{path}:{line}: column {min(repeated)!r} appears twice")
             elif len(values) != len(header):
                 reason = f"{len(values)} fields, but the header has {len(header)}"

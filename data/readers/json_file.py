@@ -1,14 +1,17 @@
 """Read JSONL, one object per line, and JSON, a list of objects."""
 
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from data.readers.text_file import open_text
+from data.readers.text_file import MAX_ROW, TOO_LONG, bounded_lines, open_text
 from data.types import BadRow, DataError, Row
 
 BLOCK = 1 << 20
+SPACE = re.compile(r"[ \t\r\n]*")
 
 
 class ObjectDecoder(json.JSONDecoder):
@@ -21,8 +24,8 @@ class ObjectDecoder(json.JSONDecoder):
     def _build_object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         fields = dict(pairs)
         if len(fields) < len(pairs):
-            names = [name for name, _ in pairs]
-            self._repeated_key = next(name for name in names if names.count(name) > 1)
+            counts = Counter(name for name, _ in pairs)
+            self._repeated_key = next(name for name, count in counts.items() if count > 1)
         return fields
 
     def to_row(self, value: Any, path: Path, line: int) -> Row | BadRow:
@@ -40,7 +43,10 @@ def read_jsonl(path: Path, encoding: str | None = None) -> Iterator[Row | BadRow
     """Yield the objects of a JSONL file; a broken line is one bad row."""
     decoder = ObjectDecoder()
     with open_text(path, encoding) as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(bounded_lines(file), 1):
+            if len(line) > MAX_ROW:
+                yield BadRow(str(path), number, TOO_LONG)
+                continue
             text = line.strip()
             if not text:
                 continue
@@ -113,8 +119,8 @@ class _Window:
     def skip_space(self) -> str:
         """Move to the next character that is not white space and return it; empty at the end."""
         while True:
-            while self.position < len(self.text) and self.text[self.position] in " \t\r\n":
-                self.position += 1
+            if space := SPACE.match(self.text, self.position):
+                self.position = space.end()
             if self.position < len(self.text) or self.at_end:
                 break
             self._read_more()
@@ -137,6 +143,8 @@ class _Window:
                 if self.at_end or end < len(self.text):
                     self.position = end
                     return value
+            if len(self.text) - self.position > MAX_ROW:
+                raise ValueError(f"a row is {TOO_LONG}")
             self._read_more()
 
     def _read_more(self) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,7 +54,7 @@ class Source:
         parts = [part for path in self._paths for part in _expand(str(path))]
         if not parts:
             raise DataError("`path` is empty: give at least one file")
-        if repeated := {part for part in parts if parts.count(part) > 1}:
+        if repeated := [part for part, count in Counter(parts).items() if count > 1]:
             raise DataError(f"{min(repeated)} is listed twice: list every file once")
         return parts
 
@@ -91,6 +92,23 @@ class Source:
             return ""
         separator = find_separator(Path(part), self.encoding, self.separator)
         return f"{part}, separated by {separator_name(separator)}"
+
+    def check_unchanged(self, before: list[tuple[int, ...]]) -> None:
+        """Check that no file was written to since ``states`` returned ``before``.
+
+        Raises:
+            DataError: One was.
+        """
+        parts = self.parts()
+        for part, old, new in zip(parts, before, self.states(), strict=False):
+            if old != new:
+                raise DataError(f"{part} changed while it was read: wait until it is complete")
+        if len(parts) != len(before):
+            raise DataError(f"{self}: files were added or removed while they were read: try again")
+
+    def states(self) -> list[tuple[int, ...]]:
+        """Return size, time of change and inode of every part; a hub data set has none."""
+        return [() if part.startswith(PREFIX) else _state(part) for part in self.parts()]
 
     def fingerprint(self) -> str:
         """Return a hash of the content of all parts and of how they are read."""
@@ -146,6 +164,11 @@ def _expand(name: str) -> list[str]:
             "followed by .gz"
         )
     return [name]
+
+
+def _state(path: str) -> tuple[int, ...]:
+    status = os.stat(path)
+    return status.st_size, status.st_ctime_ns, status.st_ino
 
 
 def _is_data_file(path: Path) -> bool:

@@ -27,6 +27,9 @@ LIKELY_ENCODINGS = [
 ]
 """Common encodings other than UTF-8; a longer list gives worse guesses."""
 BLOCK = 1 << 16
+MAX_ROW = 1 << 24
+"""Characters of one row, about four million tokens; a longer one is bad and is never held whole."""
+TOO_LONG = f"longer than {MAX_ROW:,} characters"
 
 
 @contextmanager
@@ -53,6 +56,15 @@ def open_text(
         raise DataError(f"{path}: not a complete gzip file: {error}") from None
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from None
+
+
+def bounded_lines(file: TextIO) -> Iterator[str]:
+    """Yield the lines of a file; one longer than ``MAX_ROW`` is cut there, and has no newline."""
+    while line := file.readline(MAX_ROW + 1):
+        rest = line
+        while len(rest) > MAX_ROW and not rest.endswith("\n"):
+            rest = file.readline(MAX_ROW + 1)
+        yield line
 
 
 def _open_bytes(path: Path) -> BufferedReader:

@@ -12,6 +12,8 @@ from data.template import continuation_ids, encode, prompt_ids
 from data.types import IGNORE, BadRow, DataError, Example, Message, RowError
 
 GENERAL_TEXT = Path(data.__file__).parent / "corpora" / "general.ru-en.txt"
+MAX_BYTES = 1 << 26
+"""Bytes of a text file of questions; it is read whole."""
 
 
 class Question(NamedTuple):
@@ -49,6 +51,12 @@ def read_questions(path: Path) -> list[Question]:
 
 def _read_lines(path: Path) -> list[Question]:
     try:
+        if not path.is_file():
+            # A FIFO or a device may have no end.
+            kind = "is not a regular file" if path.exists() else "does not exist"
+            raise DataError(f"{path} {kind}: give a .txt file with one question per line")
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise DataError(f"{path} has {size} bytes; at most {MAX_BYTES} are read")
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+from data.text import clean, replace_surrogates
 from lit.comparison.losses import MODELS
 from lit.comparison.result import Comparison, verdict
 from lit.report.page import Section, show_page, write_page
@@ -19,14 +20,15 @@ def write(result: Comparison, folder: Path) -> None:
     """Write report.json, report.md, report.html and the answers as text files."""
     sections = [section(result) for section in SECTIONS]
     text = json.dumps(asdict(result), ensure_ascii=False, indent=2)
-    write_text(folder / "report.json", text + "\n")
+    write_text(folder / "report.json", replace_surrogates(text) + "\n")
     for name in ("report.md", "report.html"):
         write_page(folder / name, f"{result.adapter} compared with its base", sections, folder)
     for which in MODELS:
         texts = [
             f"{pair.question}\n\n{getattr(pair, f'{which}_answer')}\n" for pair in result.answers
         ]
-        write_text(folder / f"{which}_answers.txt", f"\n{'-' * 72}\n\n".join(texts))
+        text = f"\n{'-' * 72}\n\n".join(texts)
+        write_text(folder / f"{which}_answers.txt", clean(text))
 
 
 def show(result: Comparison) -> None:

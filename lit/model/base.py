@@ -20,8 +20,15 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from data.template import check_template
+from data.text import clean
 from lora.config import ConfigError
 from lora.inject import quantize_model
+from lora.storage.files import check_regular_files
+from lora.storage.peft_format import printable
+
+MAX_NAME = 1024
+"""Letters of a model's name or folder."""
 
 
 def quiet() -> None:
@@ -44,6 +51,11 @@ def locate(base: str, revision: str | None = None) -> dict[str, object]:
     Raises:
         ConfigError: It does not exist, or is not a base model.
     """
+    if len(base) > MAX_NAME or clean(base) != base:
+        raise ConfigError(
+            f"{printable(base, 80)} is not a model's name: it is longer than {MAX_NAME} letters, "
+            "or has control characters"
+        )
     folder = Path(base)
     if folder.is_dir():
         if (folder / "adapter_config.json").is_file():
@@ -52,6 +64,7 @@ def locate(base: str, revision: str | None = None) -> dict[str, object]:
             )
         if not (folder / "config.json").is_file():
             raise ConfigError(f"{base} has no config.json: it is not a model folder")
+        check_regular_files(folder)
         return {"local_files_only": True}
     if folder.is_absolute() or base.startswith(".") or base.count("/") != 1:
         raise ConfigError(
@@ -85,8 +98,37 @@ def locate(base: str, revision: str | None = None) -> dict[str, object]:
 
 
 def load_tokenizer(base: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a base model."""
-    return AutoTokenizer.from_pretrained(base, trust_remote_code=False, **locate(base, revision))
+    """Load the tokenizer of a base model.
+
+    Raises:
+        ConfigError: The model does not exist, or its tokenizer is broken.
+    """
+    return read_tokenizer(base, locate(base, revision))
+
+
+def read_tokenizer(source: str, where: dict[str, object]) -> PreTrainedTokenizerBase:
+    """Load a tokenizer, and check its chat template.
+
+    Args:
+        source: A hub name or a folder.
+        where: Arguments of ``from_pretrained`` that say where it is.
+
+    Raises:
+        ConfigError: It is broken.
+        DataError: Its template does not end.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **where)
+    except Exception as error:  # the libraries raise Exception itself, KeyError, TypeError, …
+        raise ConfigError(f"the tokenizer of {source} does not load: {summary(error)}") from None
+    check_template(tokenizer)
+    return tokenizer
+
+
+def summary(error: Exception) -> str:
+    """Return the type and the first line of a library's error about a stranger's file."""
+    lines = str(error).splitlines() or [""]
+    return printable(f"{type(error).__name__}: {lines[0]}")
 
 
 def load_base(
@@ -115,8 +157,10 @@ def load_base(
             model = AutoModelForCausalLM.from_pretrained(
                 base, dtype=dtype, trust_remote_code=False, **where
             )
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{base} does not load: {str(error).splitlines()[0]}") from None
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # the libraries raise KeyError, TypeError, … for a broken file
+        raise ConfigError(f"{base} does not load: {summary(error)}") from None
     model.to(device)  # type: ignore[arg-type]
     if quantize:
         quantize_model(model, quantize, dtype)

@@ -1,7 +1,6 @@
 """A conversation with a model and, if it has an adapter, with its base; one copy of the weights."""
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +8,10 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from data.template import continuation_ids, prompt_ids
+from data.text import clean, replace_surrogates
 from data.types import Message
 from lit.model.generation import Sampling, stream, use_model
+from lora.config import ConfigError
 from lora.storage.files import append_line
 
 HELP = """\
@@ -21,7 +22,6 @@ HELP = """\
 /save FILE           append the conversation to a .jsonl file, as a training row
 /help /quit
 Ctrl-C stops an answer. Pasted lines are one question; Alt-Enter starts a new line."""
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 ANSWERING = {"base": ("base",), "tuned": ("tuned",), "both": ("base", "tuned")}
 """The models that answer a question, by command."""
 
@@ -48,12 +48,13 @@ class Conversation:
         system: str = "",
     ) -> None:
         self.model, self.tokenizer, self.sampling = model, tokenizer, sampling
-        self.tuned, self.write, self.system = tuned, write, system
+        self.tuned, self.write, self.system = tuned, write, replace_surrogates(system)
         self.answering: Sequence[str] = ANSWERING["tuned" if tuned else "base"]
         self.turns: list[Message] = []
 
     def handle(self, text: str) -> bool:
         """Run what the person typed, a command or a question; return False to end."""
+        text = replace_surrogates(text)
         if not text.startswith("/"):
             self.ask(text)
             return True
@@ -66,23 +67,22 @@ class Conversation:
         elif name == "reset":
             self.turns = []
             self.write("history cleared\n")
-        elif name == "seed" and argument.isdigit():
-            self.sampling = replace(self.sampling, seed=int(argument))
-            self.write(f"seed {argument}\n")
+        elif name == "seed" and argument:
+            self._set_seed(argument)
         elif name == "system":
             self.system = argument
-            self.write(f"system: {argument or 'none'}\n")
+            self.write(f"system: {clean(argument) or 'none'}\n")
         elif name == "save" and argument:
             self._save(Path(argument))
         elif name == "help":
             self.write(HELP + "\n")
         else:
-            self.write(f"unknown command {text}; /help lists the commands\n")
+            self.write(f"unknown command {clean(text)}; /help lists the commands\n")
         return True
 
     def ask(self, question: str) -> None:
         """Answer a question with each chosen model; the last answer goes into the history."""
-        turn = Message("user", question)
+        turn = Message("user", replace_surrogates(question))
         answer = ""
         for which in self.answering:
             if len(self.answering) > 1:
@@ -101,7 +101,7 @@ class Conversation:
         def show(piece: str) -> None:
             pieces.append(piece)
             # A model can write escape sequences, which a terminal would obey.
-            self.write(CONTROL.sub("", piece))
+            self.write(clean(piece))
 
         try:
             with use_model(self.model, which):
@@ -120,6 +120,16 @@ class Conversation:
         self.answering = ANSWERING[name]
         self.write("both answer\n" if name == "both" else f"{name} answers\n")
 
+    def _set_seed(self, text: str) -> None:
+        try:
+            self.sampling = replace(self.sampling, seed=int(text))
+        except ConfigError as error:
+            self.write(f"{error}\n".replace("--seed", "the seed"))
+        except ValueError:
+            self.write(f"the seed is {clean(text[:40])}; it must be a whole number\n")
+        else:
+            self.write(f"seed {self.sampling.seed}\n")
+
     def _save(self, path: Path) -> None:
         if not any(turn.role == "assistant" and turn.content for turn in self.turns):
             self.write("there is no answer to save yet\n")
@@ -128,9 +138,16 @@ class Conversation:
             {"role": turn.role, "content": turn.content}
             for turn in [*self._system_turn(), *self.turns]
         ]
+        name = clean(str(path))
+        row = replace_surrogates(json.dumps({"messages": turns}, ensure_ascii=False))
         try:
-            append_line(path, json.dumps({"messages": turns}, ensure_ascii=False))
-        except OSError as error:
-            self.write(f"{path}: {error.strerror or error}\n")
+            if path.exists() and not path.is_file():
+                # A FIFO would wait for a reader.
+                self.write(f"{name} is not a file: choose another name\n")
+                return
+            append_line(path, row)
+        except (OSError, ValueError) as error:
+            # ValueError: the name contains NUL.
+            self.write(f"{name}: {getattr(error, 'strerror', None) or error}\n")
             return
-        self.write(f"appended to {path}\n")
+        self.write(f"appended to {name}\n")

@@ -5,16 +5,17 @@ from pathlib import Path
 import torch
 from transformers import (
     AutoConfig,
-    AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from data.template import choose_template, stop_token
-from lit.model.base import load_base, load_tokenizer, locate
+from lit.model.base import load_base, load_tokenizer, locate, read_tokenizer, summary
 from lora.config import ConfigError
 from lora.storage.adapter import load_adapter, read_config
+from lora.storage.files import check_regular_files
+from lora.storage.peft_format import printable
 
 
 def load(
@@ -67,15 +68,14 @@ def load_tuned(
         ConfigError: The adapter or its base does not exist, or they do not match.
     """
     base, revision = base_of(adapter, base)
+    check_regular_files(Path(adapter))
     model = load_base(base, revision, dtype, quantize)
     load_adapter(model, adapter)
     # The folder's tokenizer carries the template of training; other tools may not save it.
     own = Path(adapter) / "tokenizer_config.json"
-    source = str(adapter) if own.is_file() else base
-    tokenizer = AutoTokenizer.from_pretrained(
-        source, trust_remote_code=False, local_files_only=own.is_file()
-    )
-    return model.eval(), tokenizer
+    if own.is_file():
+        return model.eval(), read_tokenizer(str(adapter), {"local_files_only": True})
+    return model.eval(), load_tokenizer(base, revision)
 
 
 def stored_dtype(adapter: str | Path, base: str | None = None) -> torch.dtype:
@@ -87,7 +87,13 @@ def stored_dtype(adapter: str | Path, base: str | None = None) -> torch.dtype:
 def base_config(adapter: str | Path, base: str | None = None) -> PretrainedConfig:
     """Return the config of an adapter's base model; no weights are loaded."""
     base, revision = base_of(adapter, base)
-    return AutoConfig.from_pretrained(base, trust_remote_code=False, **locate(base, revision))
+    try:
+        where = locate(base, revision)
+        return AutoConfig.from_pretrained(base, trust_remote_code=False, **where)
+    except ConfigError:
+        raise
+    except Exception as error:  # as in read_tokenizer
+        raise ConfigError(f"the config of {base} does not load: {summary(error)}") from None
 
 
 def base_of(adapter: str | Path, base: str | None) -> tuple[str, str | None]:
@@ -106,10 +112,13 @@ def base_of(adapter: str | Path, base: str | None) -> tuple[str, str | None]:
         raise ConfigError(f"{adapter} does not name its base model: give it with --base")
     if base is None and ".." in Path(name).parts:
         raise ConfigError(
-            f"{adapter} names its base as {name!r}, a path with ..: give it with --base"
+            f"{adapter} names its base as {printable(repr(name), 200)}, a path with ..: give it "
+            "with --base"
         )
     # A revision belongs to the base that the adapter names, not to another.
     revision = None if base else settings.get("revision")
     if revision is not None and not isinstance(revision, str):
-        raise ConfigError(f"{adapter} names the revision {revision!r}, which is not a text")
+        raise ConfigError(
+            f"{adapter} names the revision {printable(repr(revision), 80)}, which is not a text"
+        )
     return name, revision

@@ -8,10 +8,10 @@ from typing import Literal
 
 import jinja2
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from data.text import clean, escape_markdown
 from lora.storage.files import write_text
 
 GENERATOR = b'<meta name="generator" content="lit-lora">'
@@ -60,8 +60,9 @@ def write_page(path: Path, title: str, sections: Sequence[Section], pictures: Pa
         autoescape=path.suffix == ".html",
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda value: clean(value) if isinstance(value, str) else value,
     )
-    environment.filters["cell"] = _cell
+    environment.filters["escape_markdown"] = escape_markdown
     environment.globals["picture"] = lambda picture: _inline(pictures / picture)
     template = environment.get_template(f"page{path.suffix}.j2")
     write_text(path, template.render(sections=sections, title=title))
@@ -79,33 +80,21 @@ def show_page(sections: Iterable[Section]) -> None:
     """Print sections to the terminal, without pictures."""
     console = Console()
     for section in sections:
-        console.print(f"[bold]{section.title}[/bold]")
+        console.print(Text(clean(section.title), style="bold"))
         if section.text:
-            console.print(escape(_printable(section.text)))
+            console.print(Text(clean(section.text)))
         if section.rows:
             table = Table()
             for name in section.headers:
                 table.add_column(name, overflow="fold")
             for row in section.rows:
-                table.add_row(*(escape(_printable(text)) for text in row))
+                table.add_row(*(Text(clean(text)) for text in row))
             console.print(table)
         if section.spans:
             styles = {True: "bold green", False: "dim"}
-            pieces = ((_printable(text), styles[labeled]) for text, labeled in section.spans)
+            pieces = ((clean(text), styles[labeled]) for text, labeled in section.spans)
             console.print(Text.assemble(*pieces))
         console.print()
-
-
-def _printable(text: str) -> str:
-    """Remove control characters, which a terminal would execute."""
-    return "".join(letter for letter in text if letter.isprintable() or letter == "\n")
-
-
-def _cell(text: str) -> str:
-    """Escape a text for one cell of a Markdown table."""
-    for mark in "\\`*_[]<>|#":
-        text = text.replace(mark, f"\\{mark}")
-    return "<br>".join(text.splitlines())
 
 
 def _inline(picture: Path) -> str:

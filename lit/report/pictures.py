@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
+from data.text import clean
 from lora.storage.files import replacing
 
 matplotlib.rcParams["text.parse_math"] = False  # answers contain dollar signs, not formulas
@@ -127,6 +128,7 @@ def _save(figure: Figure, path: Path) -> None:
 
 def _wrap(text: str, width: int, lines: int = 14) -> str:
     """Wrap a text to a number of lines; an ellipsis replaces the rest."""
+    text = clean(text)
     wrapped = [part for line in text.splitlines() for part in textwrap.wrap(line, width) or [""]]
     shown = wrapped[:lines] + (["…"] if len(wrapped) > lines else [])
     return "\n".join(shown)

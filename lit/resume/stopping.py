@@ -47,7 +47,7 @@ class StopOnSignal(Callback):
         self.folder = folder
         self.number: int | None = None
         """The signal that this process received."""
-        self.training = False
+        self.training = self.announced = False
 
     def __enter__(self) -> "StopOnSignal":
         self.old_handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
@@ -68,6 +68,7 @@ class StopOnSignal(Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
         """Stop at the end of an optimizer step."""
+        self._announce()
         if not step_ends(trainer):
             return
         if (number := self._signal_of_any_rank(trainer)) is not None:
@@ -79,6 +80,7 @@ class StopOnSignal(Callback):
 
     def on_validation_batch_end(self, trainer: L.Trainer, *_: object) -> None:
         """Stop in a validation, which may be long; a resumed run repeats it."""
+        self._announce()
         if self.training and (number := self._signal_of_any_rank(trainer)) is not None:
             self._stop(trainer, number)
 
@@ -105,5 +107,10 @@ class StopOnSignal(Callback):
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if not self.training or (self.number is not None and number == signal.SIGINT):
             raise StoppedError(number, saved=False)
+        # It may interrupt a print, or print to a closed pipe: the training loop prints instead.
         self.number = number
-        print_rank0("stopping after this optimizer step …")
+
+    def _announce(self) -> None:
+        if self.number is not None and not self.announced:
+            self.announced = True
+            print_rank0(f"{signal.Signals(self.number).name}: stopping after this optimizer step")

@@ -1,12 +1,14 @@
 """The model card of an adapter: its losses, its settings, and how to use it."""
 
 import hashlib
+import json
 import math
 import re
 from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from data.text import clean, escape_markdown, replace_surrogates
 from lit.run.console import print_rank0
 from lora.storage.files import write_text
 
@@ -15,9 +17,9 @@ CARD = """\
 {card_data}
 ---
 
-# LoRA adapter for {base}
+# LoRA adapter for {title}
 
-Trained with lit-lora on {rows} rows of `{data}`; {val_rows} rows were held out.
+Trained with lit-lora on {rows} rows of {data}; {val_rows} rows were held out.
 
 | | validation loss | perplexity |
 |---|---|---|
@@ -34,7 +36,7 @@ CARD_WITHOUT_RUN = """\
 {card_data}
 ---
 
-# LoRA adapter for {base}
+# LoRA adapter for {title}
 
 Written by lit-lora from an adapter without a model card.
 """
@@ -45,7 +47,7 @@ USE = """
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained("{base}")
+model = AutoModelForCausalLM.from_pretrained({base})
 model = PeftModel.from_pretrained(model, "path/to/this/folder")
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 ```
@@ -87,18 +89,19 @@ def write_card(
     """
     text = (CARD + USE).format(
         card_data=_card_data(base),
-        base=base,
+        base=_python(base),
+        title=escape_markdown(base),
         base_loss=base_loss,
         base_perplexity=math.exp(base_loss),
         loss=loss,
         perplexity=math.exp(loss),
-        data=data,
+        data=escape_markdown(data),
         rows=rows,
         val_rows=val_rows,
         r=r,
         lora_alpha=lora_alpha,
         lora_dropout=lora_dropout,
-        targets=targets,
+        targets=escape_markdown(str(targets)),
         step=step,
     )
     _write(folder / "README.md", text)
@@ -111,7 +114,9 @@ def write_plain_card(folder: Path, base: str) -> None:
         folder: The adapter's folder.
         base: The base model's name.
     """
-    text = (CARD_WITHOUT_RUN + USE).format(card_data=_card_data(base), base=base)
+    text = (CARD_WITHOUT_RUN + USE).format(
+        card_data=_card_data(base), base=_python(base), title=escape_markdown(base)
+    )
     _write(folder / "README.md", text)
 
 
@@ -135,7 +140,12 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _python(text: str) -> str:
+    """Return a text as Python source of one line; ASCII, so that it looks like what it is."""
+    return json.dumps(replace_surrogates(text))
+
+
 def _card_data(base: str) -> str:
     # The hub refuses a card whose base model is a local folder.
-    hub_name = None if Path(base).is_dir() else base
+    hub_name = None if Path(base).is_dir() else clean(base)
     return ModelCardData(base_model=hub_name, library_name="peft", tags=["lora"]).to_yaml()

@@ -1,11 +1,33 @@
-"""What every command shares: one line for an error, and its exit code."""
+"""What every command shares: its streams, its signals, one line for an error, and its exit code."""
 
 import argparse
+import os
 import re
+import signal
 import sys
-from collections.abc import Callable, Mapping
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from data.text import clean
+from lit.run.streams import flush_streams, lost_output, prepare_streams
 
 ARGUMENT = re.compile(r"`(\w+)`")
+
+
+class Terminated(BaseException):
+    """SIGTERM came. It is raised in the main thread, so that temporary files are removed.
+
+    Like KeyboardInterrupt it is no Exception: no handler of errors may swallow it.
+    """
+
+    exit_code = 128 + signal.SIGTERM
+
+    def __init__(self) -> None:
+        super().__init__("")
 
 
 def run_command(
@@ -27,15 +49,23 @@ def run_command(
         BaseException: Anything unexpected, after ``end`` was called with code 1.
     """
     end = end or _print_and_return
+    prepare_streams()
     try:
-        code = body() or 0
+        with _raising_on_sigterm():
+            code = body() or 0
+        text = ""
     except BaseException as error:
         explained = explain(error, names)
         if explained is None:
             end(1, "")
             raise
-        return end(*explained)
-    return end(code, "")
+        if sys.flags.dev_mode:
+            traceback.print_exc()
+        code, text = explained
+    flush_streams()
+    if reason := lost_output():
+        print(f"warning: stdout: {reason}; the rest of the output is lost", file=sys.stderr)
+    return end(code, text)
 
 
 def flag_names(parser: argparse.ArgumentParser) -> dict[str, str]:
@@ -49,7 +79,13 @@ def explain(error: BaseException, names: Mapping[str, str]) -> tuple[int, str] |
         return 130, ""
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
-        return 1, f"{place}{error.strerror or error}"
+        return 1, f"{place}{error.strerror or _first_line(error)}"
+    if isinstance(error, MemoryError):
+        return 1, "out of memory"
+    if (code := getattr(error, "exit_code", None)) is not None:
+        return code, str(error)
+    if not isinstance(error, ValueError):
+        return None
     # Loading these takes seconds, and whoever raised one has done so.
     from data.types import DataError
     from lora.config import ConfigError
@@ -60,8 +96,11 @@ def explain(error: BaseException, names: Mapping[str, str]) -> tuple[int, str] |
         return 2, name_arguments(str(error), {})
     if isinstance(error, (ConfigError, DataError)):
         return 2, name_arguments(str(error), names)
-    code = getattr(error, "exit_code", None)
-    return None if code is None else (code, str(error))
+    if isinstance(error, UnicodeEncodeError):
+        return 2, f"{error.object[:80]!r} is not Unicode text: type it in the terminal's encoding"
+    if "null byte" in str(error) or "null character" in str(error):
+        return 2, "a path contains the character NUL, which no path can: remove it"
+    return 1, f"{_first_line(error)} ({_place(error)}; python -X dev shows the traceback)"
 
 
 def name_arguments(text: str, names: Mapping[str, str]) -> str:
@@ -69,7 +108,44 @@ def name_arguments(text: str, names: Mapping[str, str]) -> str:
     return ARGUMENT.sub(lambda match: names.get(match[1], match[1]), text)
 
 
+@contextmanager
+def _raising_on_sigterm() -> Iterator[None]:
+    """Raise Terminated on SIGTERM in a ``with`` block, in the process that entered it."""
+    # Only the main thread may set handlers; a handler that was set before stays.
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    process = os.getpid()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != process:
+            # A forked worker ends as if there were no handler.
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        # The body may have set its own for the rest of the process.
+        if signal.getsignal(signal.SIGTERM) is handle:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line), type(error).__name__)
+
+
+def _place(error: BaseException) -> str:
+    """Return the type of an error and the line that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" in {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{where}"
+
+
 def _print_and_return(code: int, text: str) -> int:
     if text:
-        print(f"error: {text}" if code <= 2 else text, file=sys.stderr, flush=True)
+        print(clean(f"error: {text}" if code <= 2 else text), file=sys.stderr, flush=True)
     return code

@@ -7,6 +7,8 @@ import warnings
 # The same object as lightning.pytorch.utilities.rank_zero_only, which takes seconds to import.
 from lightning_utilities.core.rank_zero import rank_zero_only
 
+from data.text import clean
+
 # Warnings about something intended, or that no user can change.
 EXPECTED = (
     ".*in eval mode at the start of training.*",  # as transformers loads; on_train_start sets it
@@ -32,9 +34,14 @@ def is_rank0() -> bool:
 
 
 def print_rank0(line: str) -> None:
-    """Print a line, on the first rank only."""
-    if is_rank0():
-        print(line, flush=True)
+    """Print a line, on the first rank only; a closed or narrow stdout is no error."""
+    if not is_rank0():
+        return
+    try:
+        print(clean(line), flush=True)
+    except (OSError, ValueError):
+        # Only where the stream is not the command's own, as in a notebook: see lit.run.streams.
+        return
 
 
 def quiet() -> None:
@@ -57,4 +64,4 @@ def print_error(rank: int, code: int, text: str) -> None:
     """
     if text:
         prefix = f"error (rank {rank}): " if rank else "error: "
-        print(f"{prefix if code <= 2 else ''}{text}", file=sys.stderr, flush=True)
+        print(clean(f"{prefix if code <= 2 else ''}{text}"), file=sys.stderr, flush=True)

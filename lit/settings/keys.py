@@ -8,6 +8,8 @@ import yaml
 
 from lora.config import ConfigError
 
+MAX_BYTES = 1 << 20
+
 
 def check_keys(path: Path, known: list[str]) -> None:
     """Check that every key of a YAML file is known and appears once.
@@ -20,8 +22,16 @@ def check_keys(path: Path, known: list[str]) -> None:
         ConfigError: A key is wrong, with file, line and the nearest known name; or the file is not
             a YAML mapping.
     """
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path} is not a regular file: give a file of settings")
+    if path.is_file() and (size := path.stat().st_size) > MAX_BYTES:
+        raise ConfigError(f"{path} has {size} bytes; a config file has at most {MAX_BYTES}")
     try:
         root = yaml.compose(path.read_text(encoding="utf-8-sig"), yaml.SafeLoader)
+        if root is not None:
+            _check_aliases(path, root)
+    except RecursionError:
+        raise ConfigError(f"{path} is nested too deeply") from None
     except OSError:
         raise ConfigError(f"there is no config file {path}") from None
     except UnicodeDecodeError:
@@ -40,6 +50,26 @@ def check_keys(path: Path, known: list[str]) -> None:
         below = any(key.startswith(f"{name}.") for name in known)
         if not (key in known or below or any(name.startswith(f"{key}.") for name in known)):
             raise ConfigError(f"{path}:{line}: there is no setting {key}{nearest(key, known)}")
+
+
+def _check_aliases(path: Path, root: yaml.Node) -> None:
+    """Check that no block is used twice.
+
+    A few lines of aliases of aliases are a tree without an end, or with more leaves than atoms.
+    """
+    seen: set[int] = set()
+    nodes = [root]
+    while nodes:
+        node = nodes.pop()
+        if not isinstance(node, yaml.CollectionNode) or not node.value:
+            continue
+        if id(node) in seen:
+            raise ConfigError(
+                f"{path}:{node.start_mark.line + 1}: an alias repeats this block: write it out"
+            )
+        seen.add(id(node))
+        for child in node.value:
+            nodes += child if isinstance(child, tuple) else (child,)
 
 
 def _keys(node: yaml.MappingNode, prefix: str) -> Iterator[tuple[str, int]]:

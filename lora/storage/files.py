@@ -18,6 +18,17 @@ RUST_ERROR = re.compile(r"\(os error (\d+)\)")
 """How safetensors and tokenizers, which are written in Rust, report an error of a write."""
 
 
+def check_regular_files(folder: Path) -> None:
+    """Check a stranger's folder before any library opens its files: a FIFO would never end.
+
+    Raises:
+        OSError: A file is a FIFO, a socket or a device, or a link to one.
+    """
+    for path in folder.iterdir():
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise OSError(errno.EINVAL, "not a regular file: remove it", str(path))
+
+
 def temporary_path(path: Path) -> Path:
     """Return an unused path beside ``path``; it keeps the name's ending."""
     return path.with_name(f"{PREFIX}{secrets.token_hex(4)}-{path.name}")
