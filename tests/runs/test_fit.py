@@ -54,7 +54,7 @@ def test_a_run_leaves_the_folder_that_the_design_names(
     run = tmp_path / "run"
     names = {path.name for path in run.iterdir()}
     assert names == {
-        *("config.yaml", "adapter", "checkpoints", "tensorboard"),
+        *("config.yaml", "lit-lora.json", "adapter", "checkpoints", "tensorboard"),
         *("metrics.csv", "loss.png", "validation.jsonl"),
     }
     assert {path.name for path in (run / "adapter").iterdir()} == {
