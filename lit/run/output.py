@@ -107,7 +107,7 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
         except OSError:
             # Another user's, in a shared folder.
             continue
-        print_rank0(f"run    removed {path}, a temporary file of a killed run")
+        print_rank0(f"removed {path}, which a killed command left")
 
 
 def _in_use(path: Path) -> bool:
