@@ -88,10 +88,8 @@ def _loop_problems(trainer: L.Trainer) -> Iterator[str]:
         for kind, advice in REFUSED_CALLBACKS.items():
             if isinstance(callback, kind):
                 yield f"the callback {type(callback).__name__} is not supported: {advice}"
-    if trainer.accumulate_grad_batches < 1:
-        yield (
-            f"trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}: choose 1 or more"
-        )
+    if (accumulate := trainer.accumulate_grad_batches) < 1:
+        yield f"trainer.accumulate_grad_batches is {accumulate}: choose 1 or more"
     every = trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]
     if every != 1 and trainer.max_epochs != 1:
         yield (

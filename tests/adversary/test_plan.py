@@ -91,7 +91,12 @@ ARGUMENTS: dict[str, list[tuple[str, str]]] = {
     "enable_checkpointing": [("false", "cannot be resumed")],
     "enable_progress_bar": [("false", FREE)],
     "enable_model_summary": [("true", FREE)],
-    "accumulate_grad_batches": [("1", RUNS), ("3", RUNS), ("99", RUNS), ("0", "accumulate")],
+    "accumulate_grad_batches": [
+        ("1", RUNS),
+        ("3", RUNS),
+        ("99", RUNS),
+        ("0", "trainer.accumulate_grad_batches is 0"),
+    ],
     "gradient_clip_val": [
         ("0.01", RUNS),
         ("0", RUNS),
