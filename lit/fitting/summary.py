@@ -19,8 +19,8 @@ def print_rows_and_plan(arguments: Arguments) -> None:
     print_rank0(f"data   {data.source}: {data.store.report}")
     if data.val is not data.store:
         print_rank0(f"       {data.val_source}: {data.val.report}")
-    if duplicates := str(data.overlap):
-        print_rank0(f"       {duplicates}")
+    for line in filter(None, (str(data.overlap), data.share_note)):
+        print_rank0(f"       {line}")
     print_rank0(
         f"       {len(data.train_rows)} rows train, {len(data.val_rows)} validate; "
         f"template {data.template}"

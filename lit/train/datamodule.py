@@ -112,7 +112,7 @@ class QADataModule(L.LightningDataModule):
         train = self._build(self.source, self.tokenizer)
         val = self._build(self.val_source, self.tokenizer) if self.val_source else None
         split = self._split(train, val)
-        self.val, self.overlap = split.val, split.overlap
+        self.val, self.overlap, self.share_note = split.val, split.overlap, split.share_note
         self.train_rows, self.val_rows = split.train_rows, split.val_rows
         if not train.label_counts[self.train_rows].any():
             raise DataError(
