@@ -99,7 +99,7 @@ def test_a_turn_that_would_be_cut_to_almost_nothing_is_left_out(
 
 
 def chain(links: int) -> list[list[Message]]:
-    """Rows of which each shares most of its text with the next, and the first little with others."""
+    """Rows of which each shares most of its text with the next, and little with those beyond."""
     words = [f"{n * 7919 % 99991:05d}" for n in range(5 * links + 40)]
     texts = [" ".join(words[5 * link : 5 * link + 40]) for link in range(links)]
     return [[Message("user", "Which?"), Message("assistant", text)] for text in texts]
