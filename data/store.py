@@ -185,7 +185,7 @@ def _is_intact(folder: Path) -> bool:
 
 
 def _checksums(folder: Path) -> dict[str, int]:
-    """Return the CRC-32 of each file of a store; 100,000 rows of 300 tokens take 0.2 seconds."""
+    """Return the CRC-32 of each file of a store; 0.2 seconds for 100,000 rows of 300 tokens."""
     sums = {}
     for name in FILES:
         sums[name] = 0

@@ -136,7 +136,9 @@ CALLBACKS = {
 @pytest.fixture
 def command(tiny_folder: Path, tmp_path: Path) -> list[str]:
     """A run of 2 epochs of 9 rows in 5 micro-batches, 2 in a step; the last step is short."""
-    rows = [{"prompt": f"How warm is {i}?", "response": "So. " * (1 + i * i)} for i in range(12)]
+    rows = [
+        {"prompt": f"How warm is {i}?", "response": "So. " * (1 + i * i // 2)} for i in range(12)
+    ]
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return [
@@ -217,3 +219,37 @@ def test_another_argument_is_refused_before_training(
     assert main([*command, f"--trainer.{name}", value]) == 2
     assert text in capsys.readouterr().err
     assert not computed
+
+
+def shorter_epochs(command: list[str], run: Path, *more: str) -> list[str]:
+    return [*command, "--output_dir", str(run), "--trainer.limit_train_batches", "3", *more]
+
+
+def test_shorter_epochs_resume_exactly(command: list[str], tmp_path: Path) -> None:
+    """Two epochs of two steps; the run resumes after the first, third and second step."""
+    every = ["--checkpoint.every_n_train_steps", "1", "--checkpoint.save_top_k", "-1"]
+    assert main(shorter_epochs(command, tmp_path / "run", *every)) == 0
+    whole = (tmp_path / "run" / "adapter" / "adapter_model.safetensors").read_bytes()
+    for step in (1, 2, 3):
+        resumed = tmp_path / f"resumed-{step}"
+        start = str(tmp_path / "run" / "checkpoints" / f"step-{step}.ckpt")
+        assert main(shorter_epochs(command, resumed, "--ckpt_path", start)) == 0
+        assert (resumed / "adapter" / "adapter_model.safetensors").read_bytes() == whole
+
+
+def test_shorter_epochs_resume_with_steps_of_another_size(
+    command: list[str], computed: dict[int, Any], tmp_path: Path
+) -> None:
+    """A step of two of the three micro-batches, then one of one, then three of one."""
+    every = ["--checkpoint.every_n_train_steps", "1", "--checkpoint.save_top_k", "-1"]
+    assert main(shorter_epochs(command, tmp_path / "run", *every)) == 0
+    computed.clear()
+    start = ["--ckpt_path", str(tmp_path / "run" / "checkpoints" / "step-1.ckpt")]
+    smaller = ["--trainer.accumulate_grad_batches", "1"]
+    assert main(shorter_epochs(command, tmp_path / "resumed", *start, *smaller)) == 0
+    assert [len(parts) for parts in computed.values()] == [1, 1, 1, 1]
+    assert list(computed) == [1, 2, 3, 4]
+    with (tmp_path / "resumed" / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["train/loss"]]
+    exact = [loss / labels for parts in computed.values() for loss, labels in parts]
+    assert [float(row["train/loss"]) for row in rows][-4:] == pytest.approx(exact, rel=1e-4)
