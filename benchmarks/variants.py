@@ -22,7 +22,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from data.planning.batch import collate
-from data.types import Example
+from data.types import IGNORE, Example
 from lit.model.attention import hidden_states, pack
 from lora.config import PROJECTIONS, LoRAConfig
 from lora.inject import inject
@@ -111,7 +111,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     rounds = parser.parse_args().rounds
     torch.manual_seed(0)
-    rows = [Example(ids, ids) for n in LENGTHS for ids in [torch.randint(3, 320, (n,)).tolist()]]
+    texts = [torch.randint(3, 320, (n,)).tolist() for n in LENGTHS]
+    rows = [Example(ids, [IGNORE, *ids[1:]]) for ids in texts]
     print(
         f"{date.today()}, torch {torch.__version__}, peft {peft.__version__}, "
         f"{torch.get_num_threads()} threads, {rounds} rounds\n"

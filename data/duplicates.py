@@ -1,5 +1,6 @@
 """Find duplicates: repeated rows, and rows that validation shares with training."""
 
+import unicodedata
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +15,12 @@ class Overlap:
     """Duplicate rows within the training rows and between the training and validation rows.
 
     Shapes:
-        repeated: (n,) training rows that equal an earlier one, except for white space
+        repeated: (n,) training rows that equal an earlier one, except for white space and
+            the Unicode form
         left_out: (n,) validation rows to leave out: they equal a training row or an earlier
             validation row
         shared_questions: (n,) validation rows whose question is also a training question, except
-            for case and white space
+            for case, white space and the Unicode form
         near_duplicates: (n,) validation rows that are near-duplicates of a training row; empty
             without a search for them
     """
@@ -37,6 +39,19 @@ class Overlap:
             "validation rows are near-duplicates of a training row": self.near_duplicates,
         }
         return ", ".join(f"{len(rows)} {text}" for text, rows in descriptions.items() if len(rows))
+
+
+def normalize(text: str) -> str:
+    """Return a text in the Unicode normal form NFC: one encoding for each letter with its accents.
+
+    Not NFKC, which also makes characters of other meaning equal, such as x² and x2.
+    """
+    return unicodedata.normalize("NFC", text)
+
+
+def fold(text: str) -> str:
+    """Return a text without differences of case, in NFC, which folding alone can leave."""
+    return normalize(normalize(text).casefold())
 
 
 def find_repeats(hashes: np.ndarray) -> np.ndarray:

@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 from jinja2 import TemplateError, TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 
+from data.truncation import Span, differing_span, remove_spans, spans_to_remove
 from data.types import IGNORE, DataError, Example, Message, RowError, TooLongError
 
 TRUNCATIONS = ("middle", "drop", "error")
-MIN_PROMPT = 16
-"""Tokens that must remain of a cut prompt; with fewer, the row is left out."""
 
 
 class Prefix(NamedTuple):
@@ -29,7 +28,7 @@ class Encoder:
         tokenizer: A tokenizer with a template.
         max_length: The most tokens of a row; None for no limit.
         truncation: What to do with a longer row: ``middle`` removes tokens from the middle of the
-            part before the first answer; ``drop`` and ``error`` refuse the row.
+            longest turns before the first answer; ``drop`` and ``error`` refuse the row.
     """
 
     def __init__(
@@ -103,10 +102,15 @@ class Encoder:
             if stop == start:
                 return RowError(f"turn {turn + 1}: the template writes nothing of this answer")
             end = stop + 1
+            if start == 0:
+                return RowError(
+                    f"turn {turn + 1}: the template writes nothing before this answer, and a row's "
+                    "first token cannot be learned: give it a question, or set `template`"
+                )
             labels[start:end] = ids[start:end]
-        return self._fit(Example(ids[:end], labels[:end]))
+        return self._fit(Example(ids[:end], labels[:end]), messages)
 
-    def _fit(self, example: Example) -> Example | TooLongError:
+    def _fit(self, example: Example, messages: Sequence[Message]) -> Example | TooLongError:
         """Cut an example to ``max_length``."""
         ids, labels, _ = example
         if self.max_length is None or len(ids) <= self.max_length:
@@ -116,14 +120,26 @@ class Encoder:
         if self.truncation != "middle":
             return TooLongError(reason, cut)
         prompt_length = next(i for i, label in enumerate(labels) if label != IGNORE)
-        keep = prompt_length - cut
-        if keep < MIN_PROMPT:
+        removed = spans_to_remove(self._prompt_turns(messages, ids[:prompt_length]), cut)
+        if removed is None:
             reason = f"{reason}, and its prompt is too short to cut that much"
             return TooLongError(reason, cut)
-        # Keep both ends: the template's header comes first, the end of the question last.
-        head = keep // 2
-        tail = head + cut
-        return Example(ids[:head] + ids[tail:], labels[:head] + labels[tail:], cut)
+        return remove_spans(example, removed)
+
+    def _prompt_turns(self, messages: Sequence[Message], prompt: Sequence[int]) -> list[Span]:
+        """Return the content of each turn before the first answer that trains.
+
+        A turn is found by writing the prompt once more with another content in its place: what
+        stays the same is the template's. Tokens that cannot be told apart count as the template's.
+        """
+        turns = _trained_turns(messages)[0]
+        changed = [
+            [*messages[:i], _with_other_content(messages[i]), *messages[i + 1 :]]
+            for i in range(turns)
+        ]
+        rendered = self._render(changed, [[Prefix(turns, True)]] * turns)
+        spans = [differing_span(prompt, new[0]) for new in rendered if isinstance(new, list)]
+        return [span for span in spans if self.special.isdisjoint(prompt[span.start : span.end])]
 
     def _render(
         self, conversations: Sequence[Sequence[Message]], prefixes: Sequence[Sequence[Prefix]]
@@ -188,3 +204,9 @@ def _prefixes(messages: Sequence[Message]) -> list[Prefix]:
 def _trained_turns(messages: Sequence[Message]) -> list[int]:
     """Return the indices of the answers that train."""
     return [i for i, turn in enumerate(messages) if turn.role == "assistant" and turn.train]
+
+
+def _with_other_content(message: Message) -> Message:
+    """Return a turn whose content neither begins nor ends as this one's does."""
+    ends = (message.content[:1], message.content[-1:])
+    return message._replace(content=next(letter for letter in "012" if letter not in ends))

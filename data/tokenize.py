@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import datasets
 import pyarrow
 
+from data.duplicates import fold, normalize
 from data.encoder import Encoder
 from data.formats import to_messages
 from data.readers.source import Source
@@ -114,14 +115,15 @@ def _record(row: Row, messages: list[Message], example: Example) -> dict[str, An
 
 
 def question_hash(messages: Sequence[Message]) -> int:
-    """Return a hash of the first question that ignores case and white space."""
+    """Return a hash of the first question that ignores case, white space and the Unicode form."""
     first = next(message.content for message in messages if message.role == "user")
-    return _hash(first.casefold().split())
+    return _hash(fold(first).split())
 
 
 def content_hash(messages: Sequence[Message]) -> int:
-    """Return a hash of a conversation that ignores white space."""
-    return _hash([word for turn in messages for word in (f"\0{turn.role}", *turn.content.split())])
+    """Return a hash of a conversation that ignores white space and the Unicode form."""
+    texts = [(turn.role, normalize(turn.content)) for turn in messages]
+    return _hash([word for role, text in texts for word in (f"\0{role}", *text.split())])
 
 
 def _hash(words: Sequence[str]) -> int:

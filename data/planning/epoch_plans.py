@@ -21,6 +21,7 @@ class EpochPlans:
         batch_size, max_tokens, group_by_length, seed: As in ``data.planning.plan.plan_epoch``.
         accumulate: Micro-batches of an optimizer step on each rank.
         world_size: The number of ranks.
+        limit: The most micro-batches of an epoch, over all ranks; None for no limit.
     """
 
     lengths: np.ndarray
@@ -31,6 +32,7 @@ class EpochPlans:
     seed: int
     accumulate: int = 1
     world_size: int = 1
+    limit: int | None = None
     _counts: dict[int, int] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
@@ -58,6 +60,7 @@ class EpochPlans:
             accumulate=self.accumulate,
             world_size=self.world_size,
             skip=self.step_map.of_epoch(epoch).skipped,
+            limit=self.limit,
         )
 
     def micro_step(self, epoch: int, step: int) -> int:
@@ -107,5 +110,6 @@ class EpochPlans:
     def _count(self, epoch: int) -> int:
         if epoch not in self._counts:
             _, starts = micro_batches(self.lengths, **self._order(epoch))
-            self._counts[epoch] = len(starts) - 1
+            count = len(starts) - 1
+            self._counts[epoch] = count if self.limit is None else min(count, self.limit)
         return self._counts[epoch]

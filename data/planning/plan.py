@@ -68,6 +68,7 @@ def plan_epoch(
     seed: int | None = None,
     epoch: int = 0,
     skip: int = 0,
+    limit: int | None = None,
 ) -> Plan:
     """Plan an epoch: a pure function of its arguments.
 
@@ -83,6 +84,8 @@ def plan_epoch(
         epoch: The number of the epoch, from 0.
         skip: Micro-batches at the beginning of the epoch to leave out, because an earlier part of
             the run computed them.
+        limit: The most micro-batches of the epoch, those left out included; the others are not
+            computed. None for no limit.
 
     Raises:
         DataError: ``accumulate`` or ``batch_size`` is below 1, or a row is longer than
@@ -98,8 +101,9 @@ def plan_epoch(
         seed=seed,
         epoch=epoch,
     )
+    starts = starts if limit is None else starts[: limit + 1]
     starts = starts[min(skip, len(starts) - 1) :]
-    rows, starts = rows[starts[0] :], starts - starts[0]
+    rows, starts = rows[starts[0] : starts[-1]], starts - starts[0]
     batch_ids = skip + np.arange(len(starts) - 1)
     # Every rank needs a micro-batch in every micro-step: fill up the last with empty ones.
     starts = np.append(starts, np.repeat(starts[-1], -len(batch_ids) % world_size))

@@ -93,13 +93,18 @@ def check_strategy(strategy: Any, quantize: str | None) -> None:
         quantize: ``model.quantize``.
 
     Raises:
-        ConfigError: The strategy shards in an unsupported way, or the base cannot be sharded.
+        ConfigError: The strategy is not supported, or the base cannot be sharded.
     """
     name = str(getattr(strategy, "class_path", strategy)).rpartition(".")[2]
     if name not in (FSDP2, ShardedStrategy.__name__):
         if name.lower().startswith(UNSUPPORTED):
             raise ConfigError(
                 f"trainer.strategy is {name}: to shard the base, set trainer.strategy to {FSDP2}"
+            )
+        if any(start in name.lower() for start in ("spawn", "fork", "notebook")):
+            raise ConfigError(
+                f"trainer.strategy is {name}, and the adapter would stay in the processes that it "
+                "starts: set trainer.strategy to ddp"
             )
     elif quantize:
         raise ConfigError(

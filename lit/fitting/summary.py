@@ -15,11 +15,12 @@ def print_rows_and_plan(arguments: Arguments) -> None:
     """Print how many rows are used and why others are not, and how long the run is."""
     data, trainer = arguments.datamodule, arguments.trainer
     first = data.plans.epoch(0)
+    tokens = data.store.lengths[data.train_rows[first.order]].sum()
     print_rank0(f"data   {data.source}: {data.store.report}")
     if data.val is not data.store:
         print_rank0(f"       {data.val_source}: {data.val.report}")
-    if duplicates := str(data.overlap):
-        print_rank0(f"       {duplicates}")
+    for line in filter(None, (str(data.overlap), data.share_note)):
+        print_rank0(f"       {line}")
     print_rank0(
         f"       {len(data.train_rows)} rows train, {len(data.val_rows)} validate; "
         f"template {data.template}"
@@ -27,7 +28,7 @@ def print_rows_and_plan(arguments: Arguments) -> None:
     print_rank0(
         f"plan   {data.total_steps()} optimizer steps, {first.steps} in the first epoch of "
         f"{trainer.max_epochs}; {int(first.labels.sum())} of "
-        f"{int(data.store.lengths[data.train_rows].sum())} tokens have labels"
+        f"{int(tokens)} tokens have labels"
     )
 
 
@@ -42,6 +43,9 @@ def print_result(
         f"run    {trainer.global_step} optimizer steps, {throughput.tokens:,} tokens in "
         f"{_duration(throughput.seconds)}, {_peak_memory(device)}"
     )
+    planned = arguments.datamodule.total_steps()
+    if trainer.global_step < planned:
+        print_rank0(f"       ended before the last of {planned} planned optimizer steps")
     if arguments.datamodule.val_rows.size:
         change = best.loss / best.base_loss - 1
         print_rank0(

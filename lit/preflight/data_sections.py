@@ -28,6 +28,7 @@ def rows_section(checkup: Checkup) -> Section:
     text = (
         f"{len(data.train_rows)} rows train, {len(data.val_rows)} rows validate. "
         f"{f'Duplicates: {duplicates}.' if duplicates else 'There are no duplicate rows.'}"
+        f"{f' Of the rows, {data.share_note}.' if data.share_note else ''}"
     )
     headers = ["source", "read", "used", "used, but cut", "left out: too long", "left out: bad"]
     return Section("Rows", text, headers, rows)

@@ -35,15 +35,17 @@ def forecast(arguments: Arguments) -> Forecast:
         arguments: Started, with the data set up.
     """
     data, trainer = arguments.datamodule, arguments.trainer
-    steps = data.total_steps()
+    steps, first = data.total_steps(), data.plans.epoch(0)
+    # Not all rows: trainer.limit_train_batches shortens an epoch.
+    rows = data.train_rows[first.order]
     epochs_end_it = trainer.max_steps < 0 and (trainer.max_epochs or 0) > 0
     return Forecast(
         epochs=trainer.max_epochs if epochs_end_it else None,
         steps=steps,
         warmup=warmup_steps(arguments.model.warmup, steps),
-        first=data.plans.epoch(0),
-        tokens=int(data.store.lengths[data.train_rows].sum()),
-        labels=int(data.store.label_counts[data.train_rows].sum()),
+        first=first,
+        tokens=int(data.store.lengths[rows].sum()),
+        labels=int(data.store.label_counts[rows].sum()),
     )
 
 

@@ -61,11 +61,25 @@ def _check_steps(arguments: Arguments, forecast: Forecast) -> Iterator[Finding]:
             "0.03, or raise trainer.max_epochs",
             fatal=True,
         )
+    epochs, most = trainer.min_epochs or 0, trainer.max_epochs or -1
+    if (trainer.min_steps or 0) > steps >= 1 or epochs > most >= 0:
+        yield Finding(
+            f"trainer.min_steps is {trainer.min_steps} and trainer.min_epochs is "
+            f"{trainer.min_epochs}, but the run ends after {steps} steps: raise trainer.max_epochs",
+            fatal=True,
+        )
+    if arguments.config.trainer.max_time is not None:
+        yield Finding(
+            f"trainer.max_time may end the run before the last of its {steps} optimizer steps; the "
+            "learning rate is planned for all of them"
+        )
 
 
 def _check_validation(arguments: Arguments, forecast: Forecast) -> Iterator[Finding]:
     data, trainer = arguments.datamodule, arguments.trainer
-    rows, every = len(data.val_rows), trainer.val_check_interval
+    rows = len(data.val_rows)
+    # With an interval in time, Lightning does not set the attribute.
+    every = getattr(trainer, "val_check_interval", 1.0)
     # A run that resumes with another step size first finishes an epoch that is only partly left.
     next_epoch = data.plans.step_map.segments[-1].epoch
     micro_steps = min(forecast.first.micro_steps, data.plans.epoch(next_epoch).micro_steps)

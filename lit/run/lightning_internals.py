@@ -91,6 +91,12 @@ def cluster_environment(trainer: L.Trainer) -> ClusterEnvironment:
     return trainer._accelerator_connector.cluster_environment
 
 
+def splits_batches_over_ranks(trainer: L.Trainer) -> bool:
+    """Return whether Lightning replaces a loader's sampler by one that gives each rank a share."""
+    connector = trainer._accelerator_connector
+    return bool(connector.use_distributed_sampler) and trainer.world_size > 1
+
+
 def started_rank() -> int:
     """Return the rank that this process was started as, from its environment variables."""
     from lightning.fabric.utilities.rank_zero import _get_rank

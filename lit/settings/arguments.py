@@ -9,11 +9,13 @@ from typing import Any
 from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit.distributed.sharding import check_strategy
 from lit.resume.checkpoint import Checkpoints
 from lit.settings.defaults import CHECKPOINT_DEFAULTS, TRAINER_DEFAULTS, early_stopping
 from lit.settings.keys import check_keys, nearest
+from lit.settings.trainer_settings import check_trainer_settings
 from lit.train.datamodule import QADataModule
 from lit.train.module import LoRAModule
 from lora.config import ConfigError, LoRAConfig
@@ -112,11 +114,18 @@ class Arguments(LightningCLI):
         Args:
             callbacks: Added to those of the settings.
             trainer: Arguments of the Trainer that override the settings.
+
+        Raises:
+            ConfigError: A setting of the Trainer cannot be used.
         """
+        check_trainer_settings(self.config.trainer)
         stopping = early_stopping(**self.config.early_stopping.as_dict())
         own = self.config_init["trainer"].get("callbacks") or []
         callbacks = [*callbacks, *([stopping] if stopping else []), *own]
-        self.trainer = self.instantiate_trainer(callbacks=callbacks, **trainer)
+        try:
+            self.trainer = self.instantiate_trainer(callbacks=callbacks, **trainer)
+        except (MisconfigurationException, TypeError, ValueError) as error:
+            raise ConfigError(f"trainer: {' '.join(str(error).split())}") from None
         self.datamodule.trainer = self.trainer
         return self.trainer
 

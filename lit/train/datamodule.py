@@ -16,6 +16,7 @@ from data.planning.plan import plan_epoch
 from data.template import choose_template
 from data.types import IGNORE, Batch, DataError, Message
 from lit.model.base import load_tokenizer
+from lit.train.trainer_check import check_trainer, micro_batch_limit
 
 if TYPE_CHECKING:  # half a second to import, which --help and a wrong setting need not wait for
     from data.store import Store
@@ -100,8 +101,10 @@ class QADataModule(L.LightningDataModule):
         """Tokenize the rows, or find them tokenized in the cache, and split them.
 
         Raises:
-            DataError: A setting or a row cannot be used.
+            ConfigError, DataError: A setting, a row or the trainer cannot be used.
         """
+        if self.trainer is not None:
+            check_trainer(self.trainer)
         if self._train is not None:
             return
         self.tokenizer = load_tokenizer(self.base, self.revision)
@@ -109,7 +112,7 @@ class QADataModule(L.LightningDataModule):
         train = self._build(self.source, self.tokenizer)
         val = self._build(self.val_source, self.tokenizer) if self.val_source else None
         split = self._split(train, val)
-        self.val, self.overlap = split.val, split.overlap
+        self.val, self.overlap, self.share_note = split.val, split.overlap, split.share_note
         self.train_rows, self.val_rows = split.train_rows, split.val_rows
         if not train.label_counts[self.train_rows].any():
             raise DataError(
@@ -141,6 +144,7 @@ class QADataModule(L.LightningDataModule):
             seed=self.seed,
             accumulate=self._trainer.accumulate_grad_batches,
             world_size=self._trainer.world_size,
+            limit=micro_batch_limit(self._trainer),
         )
 
     def total_steps(self) -> int:

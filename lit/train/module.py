@@ -135,20 +135,21 @@ class LoRAModule(L.LightningModule):
         back, every labeled token of the step has the same weight, in a short last step too.
         """
         self._noise.lengths = batch.cu_seqlens.diff().tolist()
-        loss = self.call(summed_loss, batch) / labels_of_step(batch, self.trainer)
-        self.step_loss.add(loss)
+        labels = labels_of_step(batch, self.trainer)
+        loss = self.call(summed_loss, batch) / labels
+        self.step_loss.add(loss, batch, labels)
         return loss * self.trainer.accumulate_grad_batches * self.trainer.world_size
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Check and log the step; drop the gradients of a step that is skipped.
 
         Raises:
-            TrainingError: A layer has no gradient, or a number is not finite.
+            TrainingError: A layer has no gradient, a number is not finite, or labels are missing.
         """
         step = self.trainer.global_step
         if step == 0:
             check_gradients(self.adapted_model)
-        loss = self.trainer.strategy.reduce(self.step_loss.take(), reduce_op="sum")
+        loss = self.step_loss.reduce(self.trainer.strategy, step + 1)
         parameters = trainable_parameters(self.adapted_model).values()
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         lr = optimizer.param_groups[0]["lr"]
@@ -178,11 +179,10 @@ class LoRAModule(L.LightningModule):
         """Log the mean loss of a labeled token over all rows and ranks."""
         loss = self._val_loss.reduce(self.trainer.strategy)
         self.log("val/loss", loss.float(), prog_bar=True, logger=False)
-        values = loss_record(float(loss))
         # Lightning would log a validation under the number of the step before it, and, in a run
-        # that was resumed at the end of an epoch, under the next epoch.
-        values["epoch"] = self._last_epoch
-        for logger in self.trainer.loggers:
+        # resumed at the end of an epoch, under the next epoch. Its sanity check is no validation.
+        values = loss_record(float(loss)) | {"epoch": self._last_epoch}
+        for logger in [] if self.trainer.sanity_checking else self.trainer.loggers:
             logger.log_metrics(values, self.trainer.global_step)
 
     def configure_optimizers(self) -> Any:

@@ -24,9 +24,11 @@ def lr_factor(schedule: str, warmup: int, steps: int, step: int) -> float:
     Args:
         schedule: A key of ``SCHEDULES``.
         warmup: Steps in which the rate rises linearly from zero.
-        steps: Steps of the whole run.
+        steps: Steps of the whole run; below 1 for a run without end, whose rate does not fall.
         step: The optimizer step, from 0.
     """
+    if steps < 1:
+        return 1.0
     if step < warmup:
         return step / warmup
     return SCHEDULES[schedule]((step - warmup) / max(1, steps - warmup))

@@ -2,9 +2,11 @@
 
 import lightning as L
 import torch
+from lightning.pytorch.strategies import Strategy
 from torch import Tensor
 
 from data.types import Batch
+from lit.train.step_guard import TrainingError
 from lora.config import ConfigError
 
 
@@ -12,17 +14,48 @@ class StepLoss:
     """Sums the shares of the micro-batches of one optimizer step on this rank."""
 
     def __init__(self) -> None:
-        self._sum: Tensor | None = None
+        self._sums: Tensor | None = None
+        self.planned = 0
+        """Labeled tokens of the step, over all ranks, as its last micro-batch says."""
 
-    def add(self, share: Tensor) -> None:
-        """Add a micro-batch's share, a scalar; its gradient is dropped."""
-        share = share.detach()
-        self._sum = share if self._sum is None else self._sum + share
+    def add(self, share: Tensor, batch: Batch, planned: int) -> None:
+        """Add a micro-batch.
+
+        Args:
+            share: Its share of the step's loss, a scalar; its gradient is dropped.
+            batch: The micro-batch.
+            planned: Labeled tokens of the whole step, over all ranks.
+        """
+        labels = (batch.labels >= 0).sum()
+        sums = torch.stack([share.detach(), labels.to(share.dtype)])
+        self._sums = sums if self._sums is None else self._sums + sums
+        self.planned = planned
 
     def take(self) -> Tensor:
-        """Return the sum, and start the next step at zero."""
-        total, self._sum = self._sum, None
-        return torch.zeros(()) if total is None else total
+        """Return the sums of shares and of labels, (2,), and start the next step at zero."""
+        total, self._sums = self._sums, None
+        return torch.zeros(2) if total is None else total
+
+    def reduce(self, strategy: Strategy, step: int) -> Tensor:
+        """Return the step's loss over all ranks, a scalar, and start the next step at zero.
+
+        Args:
+            strategy: The strategy of the trainer.
+            step: The number of the optimizer step, from 1.
+
+        Raises:
+            TrainingError: The micro-batches had other labels than those the loss was divided by.
+        """
+        loss, label_sum = strategy.reduce(self.take(), reduce_op="sum")
+        labels = float(label_sum)  # float32 is exact up to 16 million
+        if abs(labels - self.planned) > 1e-6 * self.planned:
+            raise TrainingError(
+                f"step {step}: its micro-batches have {labels:.0f} labels, but its loss was "
+                f"divided by {self.planned}. The adapter was not updated. Something changed which "
+                "micro-batches form a step: remove your own callbacks from trainer.callbacks, and "
+                "use trainer.accumulate_grad_batches"
+            )
+        return loss
 
 
 def labels_of_step(batch: Batch, trainer: L.Trainer) -> int:

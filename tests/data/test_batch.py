@@ -13,8 +13,8 @@ LENGTHS = [(1,), (4,), (2, 5, 1), (3, 3), (1, 1, 1, 9)]
 
 def rows_of(lengths: tuple[int, ...]) -> list[Example]:
     return [
-        Example(list(range(100 * row, 100 * row + n)), [IGNORE] * (n - 1) + [100 * row + n - 1])
-        for row, n in enumerate(lengths)
+        Example(ids, [IGNORE, *ids[1:]])
+        for ids in (list(range(100 * row, 100 * row + n)) for row, n in enumerate(lengths))
     ]
 
 

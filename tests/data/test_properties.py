@@ -16,11 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from data.encoder import MIN_PROMPT, Encoder
+from data.encoder import Encoder
 from data.formats import to_messages
 from data.planning.plan import plan_epoch
 from data.readers.source import Source, read
 from data.template import choose_template
+from data.truncation import MIN_PROMPT
 from data.types import IGNORE, Example, Message, Row, TooLongError
 
 settings.register_profile("steady", deadline=None, derandomize=True, max_examples=60)
@@ -72,7 +73,7 @@ def test_exactly_the_answers_that_train_and_their_stop_tokens_are_labeled(
 
 
 @given(messages=conversations(), max_length=st.integers(1, 200))
-def test_a_cut_row_keeps_every_answer_and_both_ends_of_its_prompt(
+def test_a_cut_row_keeps_every_answer_and_border_and_both_ends_of_its_prompt(
     any_template: PreTrainedTokenizerFast, messages: list[Message], max_length: int
 ) -> None:
     (whole,) = Encoder(any_template).encode_all([messages])
@@ -81,16 +82,20 @@ def test_a_cut_row_keeps_every_answer_and_both_ends_of_its_prompt(
     first = next(i for i, label in enumerate(whole.labels) if label != IGNORE)
     if len(whole.ids) <= max_length:
         assert cut == whole
-    elif first - (len(whole.ids) - max_length) < MIN_PROMPT:
-        assert isinstance(cut, TooLongError)
+    elif isinstance(cut, TooLongError):
         assert cut.tokens == len(whole.ids) - max_length
+        # A turn keeps MIN_PROMPT tokens; the borders take a few more.
+        turns = next(i for i, m in enumerate(messages) if m.role == "assistant" and m.train)
+        assert first - cut.tokens < turns * (MIN_PROMPT + 20)
     else:
         assert isinstance(cut, Example)
         assert len(cut.ids) == max_length == len(whole.ids) - cut.cut
         assert learned_texts(cut, any_template) == learned_texts(whole, any_template)
-        kept = first - cut.cut
-        assert cut.ids[: kept // 2] == whole.ids[: kept // 2]
-        assert cut.ids[kept // 2 :] == whole.ids[len(whole.ids) - (max_length - kept // 2) :]
+        controls = set(any_template.all_special_ids)
+        assert [i for i in cut.ids if i in controls] == [i for i in whole.ids if i in controls]
+        ends = MIN_PROMPT // 2
+        assert cut.ids[:ends] == whole.ids[:ends]
+        assert cut.ids[first - cut.cut - ends :] == whole.ids[first - ends :]
 
 
 @given(messages=st.lists(conversations(), min_size=2, max_size=5))

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 import lit.fast_layers.onednn_linear
 from data.planning.batch import collate
-from data.types import Example
+from data.types import IGNORE, Example
 from lit.fast_layers.table import FAST_LAYERS, use_fast_layers
 from lit.model.attention import pack
 from lit.model.loss import summed_loss
@@ -182,7 +182,7 @@ def test_fast_layers_show_in_print_and_keep_every_name(kind: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_loss_and_gradients_of_every_family_stay(family: str) -> None:
-    batch = collate([Example(list(range(3, n)), list(range(3, n))) for n in (20, 12, 9)])
+    batch = collate([Example(list(range(3, n)), [IGNORE, *range(4, n)]) for n in (20, 12, 9)])
     results = []
     for kinds in ([], list(FAST_LAYERS)):
         model = adapted(family)
@@ -202,7 +202,7 @@ def test_a_norm_or_a_linear_layer_that_trains_is_never_replaced() -> None:
 
 def test_layers_with_a_full_copy_that_trains_are_left_alone() -> None:
     """gemma2 caps its logits, so its loss calls the head, where others read its weight."""
-    batch = collate([Example(list(range(3, 20)), list(range(3, 20)))])
+    batch = collate([Example(list(range(3, 20)), [IGNORE, *range(4, 20)])])
     gradients = []
     for kinds in ([], list(FAST_LAYERS)):
         model = make_model("gemma2", tie_word_embeddings=False)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from data.planning.batch import collate
-from data.types import Example
+from data.types import IGNORE, Example
 from lit.fast_layers.table import use_fast_layers
 from lit.model.attention import pack
 from lit.model.loss import summed_loss
@@ -33,7 +33,7 @@ SMOLLM2 = {
 
 def step(model: nn.Module) -> list[Tensor]:
     """The loss of three rows, and the gradient of all that trains."""
-    batch = collate([Example(list(range(3, n)), list(range(3, n))) for n in (20, 12, 9)])
+    batch = collate([Example(list(range(3, n)), [IGNORE, *range(4, n)]) for n in (20, 12, 9)])
     pack(model, batch)
     model.zero_grad()
     torch.manual_seed(5)

@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from data.planning.batch import collate
-from data.types import Batch, Example
+from data.types import IGNORE, Batch, Example
 from lit.model.attention import PACKED, hidden_states, pack, unpacked
 
 LENGTHS = (9, 3, 14, 1)
@@ -37,7 +37,7 @@ def make_rows(seed: int = 0) -> list[list[int]]:
 
 
 def flat(rows: list[list[int]]) -> Batch:
-    return collate([Example(row, row) for row in rows])
+    return collate([Example(row, [IGNORE, *row[1:]]) for row in rows])
 
 
 def one_by_one(model: PreTrainedModel, rows: list[list[int]]) -> Tensor:

@@ -13,7 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from data.planning.batch import collate
-from data.types import Example
+from data.types import IGNORE, Example
 from lit.check import main
 from lit.fast_layers.table import use_fast_layers
 from lit.fit import main as fit
@@ -216,7 +216,7 @@ def saved_bytes(family: str, config: LoRAConfig) -> int:
     """Return the bytes that autograd saves in a real forward pass, with its result."""
     model = make_model(family)
     inject(model, config)
-    batch = collate([Example(list(range(3, 3 + n)), list(range(3, 3 + n))) for n in LENGTHS])
+    batch = collate([Example(list(range(3, 3 + n)), [IGNORE, *range(4, 3 + n)]) for n in LENGTHS])
     pack(model, batch)
     use_fast_layers(model, ["gated MLP"])
     model.train()

@@ -199,14 +199,14 @@ def test_settings_out_of_range_are_refused_by_name(settings: dict, said: str) ->
 class TenLineData(L.LightningDataModule):
     """What somebody else's data module may look like: it yields batches, and nothing more."""
 
-    def __init__(self, step_labels: int | None = None) -> None:
+    def __init__(self, step_labels: tuple[int, ...] = (0, 0, 0, 0)) -> None:
         super().__init__()
         self.rows = [list(range(3, 3 + length)) for length in (9, 5, 12, 7)]
         self.step_labels = step_labels
 
     def train_dataloader(self) -> DataLoader:
         examples = [Example(ids, [IGNORE, *ids[1:]]) for ids in self.rows]
-        batches = [collate([x], step_labels=self.step_labels or 0) for x in examples]
+        batches = [collate([x], n) for x, n in zip(examples, self.step_labels, strict=True)]
         return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
 
     val_dataloader = train_dataloader
@@ -243,4 +243,10 @@ def test_a_batch_that_does_not_know_its_step_is_refused_under_accumulation(
     model = LoRAModule(str(tiny_folder), lora=LoRAConfig(r=4))
     with pytest.raises(ConfigError, match="step_labels"):
         plain_trainer(accumulate_grad_batches=2).fit(model, TenLineData())
-    plain_trainer(accumulate_grad_batches=2).fit(model, TenLineData(step_labels=12))
+    plain_trainer(accumulate_grad_batches=2).fit(model, TenLineData((12, 12, 17, 17)))
+
+
+def test_a_step_with_other_labels_than_its_batches_say_is_refused(tiny_folder: Path) -> None:
+    model = LoRAModule(str(tiny_folder), lora=LoRAConfig(r=4))
+    with pytest.raises(TrainingError, match="step 2: its micro-batches have 17 labels"):
+        plain_trainer(accumulate_grad_batches=2).fit(model, TenLineData((12,) * 4))

@@ -1,0 +1,42 @@
+"""Settings of the Trainer that a run sets itself, so that another value would be lost."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lora.config import ConfigError
+
+UNUSED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "logger": ((None, True), "a run logs to TensorBoard and metrics.csv in output_dir: remove it"),
+    "plugins": ((None,), "a run has its own checkpoint plugin: remove it; set trainer.precision"),
+    "default_root_dir": ((None,), "add --output_dir instead"),
+    "enable_checkpointing": (
+        (None, True),
+        "without checkpoints a run cannot be resumed: remove it; "
+        "checkpoint.every_n_train_steps sets how often they are written",
+    ),
+    "barebones": ((False,), "it logs nothing and saves nothing: remove it"),
+    "num_sanity_val_steps": (
+        (0,),
+        "all validation rows are measured before training anyway: remove it",
+    ),
+    "model_registry": ((None,), "upload output_dir/adapter after the run instead"),
+}
+"""For each setting: the values that can be given, and what to do with another one."""
+
+
+def check_trainer_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse settings of the Trainer that a run would not follow.
+
+    Args:
+        settings: The values below ``trainer`` by name.
+
+    Raises:
+        ConfigError: There are such settings; the message has a line for each.
+    """
+    problems = [
+        f"trainer.{name} is {settings[name]}: {advice}"
+        for name, (allowed, advice) in UNUSED.items()
+        if settings[name] not in allowed
+    ]
+    if problems:
+        raise ConfigError("\n".join(problems))

@@ -1,0 +1,111 @@
+"""The arguments of a Trainer that a plan cannot follow: refused before training."""
+
+import math
+from collections.abc import Iterator
+
+import lightning as L
+from lightning.pytorch.callbacks import (
+    BaseFinetuning,
+    BatchSizeFinder,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    ModelPruning,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
+
+from lit.run.lightning_internals import splits_batches_over_ranks
+from lora.config import ConfigError
+
+REFUSED_CALLBACKS = {
+    GradientAccumulationScheduler: "use trainer.accumulate_grad_batches, one value for the run",
+    BatchSizeFinder: "python -m lit.check estimates the memory that data.batch_size needs",
+    LearningRateFinder: "set model.lr",
+    StochasticWeightAveraging: "the saved adapter is the best of the run, not an average",
+    WeightAveraging: "the saved adapter is the best of the run, not an average",
+    ModelPruning: "lower model.lora.r for a smaller adapter",
+    BaseFinetuning: "model.lora.target_modules chooses what trains",
+}
+"""Lightning's callbacks that change the plan or the weights, and what to do without each."""
+
+
+def check_trainer(trainer: L.Trainer) -> None:
+    """Refuse a trainer that would compute other steps than those of the plan.
+
+    Raises:
+        ConfigError: It has such arguments; the message has a line for each.
+    """
+    if problems := [*_limit_problems(trainer), *_loop_problems(trainer)]:
+        raise ConfigError("\n".join(problems))
+
+
+def micro_batch_limit(trainer: L.Trainer) -> int | None:
+    """Return the most micro-batches of an epoch, over all ranks; None for no limit."""
+    limit = trainer.limit_train_batches
+    # 1 is one micro-batch, and 1.0 is all of them.
+    return limit * trainer.world_size if isinstance(limit, int) else None
+
+
+def _limit_problems(trainer: L.Trainer) -> Iterator[str]:
+    # mypy does not know the attributes that Lightning sets in another file.
+    values = vars(trainer)
+    if steps := int(values["fast_dev_run"]):
+        yield (
+            "trainer.fast_dev_run is set, and it writes no checkpoint and no log: for a trial, "
+            f"remove it and add --trainer.max_steps {steps}"
+        )
+        return  # it sets the limits below too
+    if share := values["overfit_batches"]:
+        yield (
+            f"trainer.overfit_batches is {share}: remove it, give the rows to "
+            "overfit as data.path, and add --data.val_fraction 0"
+        )
+        return
+    limit = trainer.limit_train_batches
+    if isinstance(limit, float) and limit != 1:
+        yield (
+            f"trainer.limit_train_batches is {limit}, a share: give the number of micro-batches of "
+            "an epoch, or remove it and set trainer.max_steps"
+        )
+    elif limit == 0:
+        yield "trainer.limit_train_batches is 0, so no row would train: remove it"
+    elif isinstance(limit, int) and trainer.world_size > 1:
+        yield (
+            f"trainer.limit_train_batches is {limit} on each of {trainer.world_size} processes, "
+            "which would be other rows with another number of them: remove it and set "
+            "trainer.max_steps, or train on a smaller file"
+        )
+    limit = trainer.limit_val_batches
+    if isinstance(limit, int) or limit != 1:
+        yield (
+            f"trainer.limit_val_batches is {limit}, and losses are compared on all validation "
+            "rows: remove it, and lower data.val_fraction (0 trains without validation)"
+        )
+
+
+def _loop_problems(trainer: L.Trainer) -> Iterator[str]:
+    for callback in getattr(trainer, "callbacks"):  # noqa: B009 (mypy does not know it)
+        for kind, advice in REFUSED_CALLBACKS.items():
+            if isinstance(callback, kind):
+                yield f"the callback {type(callback).__name__} is not supported: {advice}"
+    if (accumulate := trainer.accumulate_grad_batches) < 1:
+        yield f"trainer.accumulate_grad_batches is {accumulate}: choose 1 or more"
+    every = trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]
+    if every != 1 and trainer.max_epochs != 1:
+        yield (
+            f"trainer.reload_dataloaders_every_n_epochs is {every}, but each epoch has its own "
+            "plan: set it to 1"
+        )
+    if splits_batches_over_ranks(trainer):
+        yield (
+            "trainer.use_distributed_sampler is true, but the plan already assigns rows to "
+            "processes: set it to false"
+        )
+    clip = trainer.gradient_clip_val
+    if clip is not None and not (math.isfinite(clip) and clip >= 0):
+        yield f"trainer.gradient_clip_val is {clip}: choose a finite number, or 0 for no clipping"
+    # With an interval in time, Lightning does not set the attribute.
+    if getattr(trainer, "val_check_interval", 1.0) == 0:
+        yield "trainer.val_check_interval is 0: choose micro-batches, or a share of an epoch"
+    if trainer.check_val_every_n_epoch == 0:
+        yield "trainer.check_val_every_n_epoch is 0: choose 1 or more"
