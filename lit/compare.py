@@ -54,7 +54,7 @@ def _compare(options: argparse.Namespace) -> None:
     from lit.comparison import report
     from lit.comparison.comparison import compare
     from lit.model.base import quiet
-    from lit.model.generation import Sampling
+    from lit.model.sampling import Sampling
 
     quiet()
     folder = options.output_dir or options.adapter.absolute().parent / "comparison"

@@ -8,7 +8,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lit.comparison.losses import MODELS
 from lit.comparison.questions import Question, encode_prompt
 from lit.comparison.result import AnswerPair
-from lit.model.generation import Answer, Sampling, answers, use_model
+from lit.model.generation import Answer, answers, use_model
+from lit.model.sampling import Sampling
 
 
 def answer_all(

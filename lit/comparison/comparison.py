@@ -20,7 +20,7 @@ from lit.comparison.questions import (
     read_questions,
 )
 from lit.comparison.result import Comparison, LossResult
-from lit.model.generation import Sampling
+from lit.model.sampling import Sampling
 from lit.model.transformers_internals import loaded_from
 from lit.model.tuned import load
 from lit.run.folder import RunFolder

@@ -10,7 +10,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from data.template import continuation_ids, prompt_ids
 from data.types import Message
-from lit.model.generation import Sampling, stream, use_model
+from lit.model.generation import stream, use_model
+from lit.model.sampling import Sampling
 
 HELP = """\
 /base /tuned /both   choose who answers; with /both the tuned answer goes into the history

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from data.seeds import mix_seed
 from data.types import Batch
 from lit.distributed.sharding import ShardedRoot
 from lit.model.embedding_noise import EmbeddingNoise
@@ -125,7 +126,7 @@ class LoRAModule(L.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout by the batch: it draws the same on any rank and in a resumed run."""
-        torch.manual_seed(hash((self.seed, batch.rng_key)))
+        torch.manual_seed(mix_seed(self.seed, batch.rng_key))
         self._last_epoch = self.trainer.current_epoch
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
