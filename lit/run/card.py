@@ -1,10 +1,10 @@
 """The model card of an adapter: its losses, its settings, and how to use it."""
 
-import math
 from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from lit.run.metrics_file import perplexity
 from lora.storage.files import write_text
 
 CARD = """\
@@ -84,9 +84,9 @@ def write_card(
         card_data=_card_data(base),
         base=base,
         base_loss=base_loss,
-        base_perplexity=math.exp(base_loss),
+        base_perplexity=perplexity(base_loss),
         loss=loss,
-        perplexity=math.exp(loss),
+        perplexity=perplexity(loss),
         data=data,
         rows=rows,
         val_rows=val_rows,
