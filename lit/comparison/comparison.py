@@ -85,16 +85,16 @@ def compare(
         notes.append(f"The run trained on {own_base}; this comparison uses {base}.")
     if template != "auto":
         notes.append(f"The run trained with its own template; this comparison uses {template}.")
+    # Only the run's own rows in its own template are cut as the run cut them.
+    cut: tuple[int | None, str] = (None, "middle")
     if data is None and template == "auto":
-        # The run's own rows in the run's own template: cut them as the run did.
-        examples = encode_rows(rows, tokenizer, used.max_length, used.truncation)
+        cut = used.max_length, used.truncation
         notes += _measured_by(run)
-    else:
-        examples = encode_rows(rows, tokenizer)
+    examples = encode_rows(rows, tokenizer, *cut)
     general = general_text(tokenizer, context_length(model))
     answered = evenly_spread(len(rows), max_answers)
     questions = [rows[i] for i in answered] + more
-    prompts = [encode_prompt(question, tokenizer) for question in questions]
+    prompts = [encode_prompt(question, tokenizer, *cut) for question in questions]
     check_context(model, prompts, sampling.max_new_tokens)
     pairs, no_answers = [], ""
     with _progress() as start_bar:
@@ -110,6 +110,7 @@ def compare(
                     model,
                     tokenizer,
                     questions,
+                    prompts,
                     _row_losses(losses, answered),
                     sampling,
                     batch_size,

@@ -103,11 +103,29 @@ def _encode_continuation(question: Question, tokenizer: PreTrainedTokenizerBase)
     return Example(prompt + answer, [IGNORE] * len(prompt) + answer)
 
 
-def encode_prompt(question: Question, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the tokens after which a model writes its answer."""
-    if tokenizer.chat_template:
-        return prompt_ids(question.turns, tokenizer)
-    return continuation_ids(question.text, tokenizer)
+def encode_prompt(
+    question: Question,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int | None = None,
+    truncation: str = "middle",
+) -> list[int]:
+    """Return the tokens after which a model writes its answer.
+
+    Args:
+        question: The question.
+        tokenizer: Its template is used, if it has one.
+        max_length, truncation: A question that training would cut to fit with its reference answer
+            is cut in the same way.
+    """
+    if not tokenizer.chat_template:
+        return continuation_ids(question.text, tokenizer)
+    if max_length is not None and question.reference is not None:
+        untrained = [turn._replace(train=False) for turn in question.turns]
+        row = [*untrained, Message("assistant", question.reference)]
+        (example,) = Encoder(tokenizer, max_length, truncation).encode_all([row])
+        if isinstance(example, Example) and example.cut:
+            return example.ids[: [label == IGNORE for label in example.labels].index(False)]
+    return prompt_ids(question.turns, tokenizer)
 
 
 def general_text(tokenizer: PreTrainedTokenizerBase, limit: int | None = None) -> list[Example]:

@@ -16,11 +16,14 @@ from data.template import encode
 from data.types import IGNORE, Example, Row
 from lit.comparison.comparison import compare
 from lit.comparison.result import Comparison, verdict
+from lit.comparison.run_settings import LoadSettings, read_run_settings
 from lit.fit import main as fit
 from lit.model.base import load_base
 from lit.model.precision import PRECISIONS
 from lit.model.sampling import Sampling
+from lit.run.folder import RunFolder
 from lit.run.metrics_file import read_losses
+from lora.config import ConfigError
 
 MAX_LENGTH = 96
 
@@ -138,35 +141,43 @@ def test_fit_compare_and_plain_transformers_measure_the_same_loss(
     assert plain == pytest.approx(by_fit[: len(plain)], abs=setting.tolerance)
 
 
-@pytest.fixture(scope="module")
-def run(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run in bf16-mixed."""
-    return train(tmp_path_factory.mktemp("run"), tiny_folder, Setting("bf16-mixed", None, BF16))
+def test_a_report_names_other_settings_and_asks_the_last_question_of_each_row(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    run = train(tmp_path, tiny_folder, SETTINGS["B5: float32"])
+    result = measure(run, precision="bf16-true", max_answers=3)
+    assert {pair.question for pair in result.answers} == {"And then?"}
+    report = verdict(result) + " ".join(result.notes)
+    assert "The run trained with precision 32-true; this comparison uses bf16-true." in report
+    assert "The run measured" in report
 
 
 @pytest.mark.parametrize(
-    ("changes", "expected"),
+    ("given", "expected"),
     [
         ({}, []),
         ({"precision": "32-true"}, ["precision bf16-mixed; this comparison uses 32-true"]),
-        ({"quantize": "nf4"}, ["quantize none; this comparison uses nf4"]),
-        ({"quantize": "none", "precision": "bf16-mixed"}, []),
-        ({"template": "plain"}, ["its own template; this comparison uses plain"]),
+        ({"quantize": "none"}, ["quantize nf4; this comparison uses none"]),
+        ({"quantize": "nf4", "precision": "bf16-mixed"}, []),
     ],
 )
-def test_a_setting_that_differs_from_the_runs_is_in_the_report(
-    changes: dict, expected: list[str], run: Path
+def test_only_settings_that_differ_from_the_runs_are_named(
+    given: dict[str, str], expected: list[str]
 ) -> None:
-    notes = measure(run, **changes).notes
-    differences = [note for note in notes if "this comparison uses" in note]
+    trained = LoadSettings("bf16-mixed", "nf4", 96)
+    used = trained.changed(given.get("precision"), given.get("quantize"))
+    differences = used.differences(trained)
     assert len(differences) == len(expected)
     assert all(text in note for text, note in zip(expected, differences, strict=True))
 
 
-def test_the_question_asked_is_the_last_one_and_the_losses_are_of_every_trained_turn(
-    run: Path,
-) -> None:
-    result = measure(run, max_answers=3)
-    assert {pair.question for pair in result.answers} == {"And then?"}
-    assert any("The run measured" in note for note in result.notes)
-    assert "…" in verdict(result)
+@pytest.mark.parametrize(
+    "text", ["", "[1]", "model: {}", "a: &a [*a]", "\xff", "model: {quantize: 1}\ndata: 2"]
+)
+def test_a_config_that_no_run_wrote_is_refused_in_one_line(text: str, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    assert read_run_settings(run) is None
+    run.metrics.touch()
+    run.config.write_text(text, "latin-1")
+    with pytest.raises(ConfigError, match=r"config\.yaml does not hold the settings of a run"):
+        read_run_settings(run)
