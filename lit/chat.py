@@ -60,7 +60,7 @@ def _open(options: argparse.Namespace) -> "Conversation":
     # torch and transformers take seconds to load: --help and a wrong flag do not wait for them.
     from lit.model.base import quiet
     from lit.model.conversation import Conversation
-    from lit.model.generation import Sampling
+    from lit.model.sampling import Sampling
     from lit.model.tuned import load
     from lora.config import ConfigError
 

@@ -32,7 +32,12 @@ def _parser() -> argparse.ArgumentParser:
         help="as in lit.chat; none: the text of a question is continued",
     )
     parser.add_argument(
-        "--quantize", choices=("nf4", "fp4", "int8"), help="load the base's layers in 4 or 8 bits"
+        "--quantize",
+        choices=("nf4", "fp4", "int8", "none"),
+        help="load the base's layers in 4 or 8 bits; default: as the run did",
+    )
+    parser.add_argument(
+        "--precision", help="as trainer.precision of lit.fit; default: that of the run"
     )
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--temperature", type=float, default=0.0)
@@ -48,13 +53,14 @@ def main(args: list[str] | None = None) -> int:
     return run_command(lambda: _compare(parser.parse_args(args)), flag_names(parser))
 
 
-def _compare(options: argparse.Namespace) -> None:
+def _compare(options: argparse.Namespace) -> int:
     # torch and transformers take seconds to load: --help and a wrong flag do not wait for them.
     from lit.comparison import report
     from lit.comparison.comparison import compare
     from lit.comparison.folder import replacing_comparison
+    from lit.comparison.result import is_valid
     from lit.model.base import quiet
-    from lit.model.generation import Sampling
+    from lit.model.sampling import Sampling
 
     quiet()
     folder = options.output_dir or options.adapter.absolute().parent / "comparison"
@@ -69,12 +75,15 @@ def _compare(options: argparse.Namespace) -> None:
             max_answers=options.answers,
             template=options.template,
             quantize=options.quantize,
+            precision=options.precision,
             batch_size=options.batch_size,
             sampling=sampling,
         )
         report.write(result, new)
     report.show(result)
     print(f"wrote  {folder / 'report.html'}")
+    # A comparison of numbers that are not finite is a failure, and its report says so.
+    return 0 if is_valid(result) else 1
 
 
 if __name__ == "__main__":

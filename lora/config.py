@@ -72,12 +72,12 @@ class LoRAConfig:
                 f"`layers_to_transform` is {self.layers_to_transform}; list block numbers from 0, "
                 "or leave it out to adapt every block"
             )
-        if not (math.isfinite(self.loraplus_lr_ratio) and self.loraplus_lr_ratio > 0):
+        if not (_is_finite(self.loraplus_lr_ratio) and self.loraplus_lr_ratio > 0):
             raise ConfigError(
                 f"`loraplus_lr_ratio` is {self.loraplus_lr_ratio}; it must be above 0 "
                 "(1 is plain LoRA, 16 is usual for LoRA+)"
             )
-        if not (math.isfinite(self.neftune_alpha) and self.neftune_alpha >= 0):
+        if not (_is_finite(self.neftune_alpha) and self.neftune_alpha >= 0):
             raise ConfigError(
                 f"`neftune_alpha` is {self.neftune_alpha}; it must be 0 (no noise) or more"
             )

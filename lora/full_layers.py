@@ -23,7 +23,6 @@ class FullLayer(Adapter):
         super().__init__()
         self.base = base.requires_grad_(False)
         self.trained = nn.ParameterDict(trained)
-        self.enabled = True
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer with the trained values, or with the frozen ones while disabled."""

@@ -10,7 +10,7 @@ from torch import nn
 from lora.base import quantized_layer
 from lora.config import ConfigError, LoRAConfig
 from lora.full_layers import wrap_full_layers
-from lora.layer import Adapter, LoRALinear
+from lora.layer import DISABLED, Adapter, LoRALinear
 from lora.replacement import replace_module, replacements
 from lora.targets import linear_layers, select_layers
 from lora.variants.dora import DoRALinear
@@ -96,18 +96,21 @@ def eject(model: nn.Module) -> nn.Module:
 def adapters_disabled(model: nn.Module) -> Iterator[nn.Module]:
     """Disable the adapters, so that the model computes what its base computes; enable them after.
 
+    They are disabled in the current thread or asyncio task only. Other threads that use the model
+    at the same time, and threads that are started inside the block, compute with the adapters. On a
+    GPU the backward pass has a thread of its own: do not train with checkpointing inside the block.
+
     Yields:
         The model itself.
     """
+    # The list keeps the adapters alive, so that no other object gets one of the ids.
     adapters = [module for module in model.modules() if isinstance(module, Adapter)]
-    before = [(adapter, adapter.enabled) for adapter in adapters]
+    own = {id(adapter) for adapter in adapters} - DISABLED.get()
+    DISABLED.set(DISABLED.get() | own)
     try:
-        for adapter, _ in before:
-            adapter.enabled = False
         yield model
     finally:
-        for adapter, enabled in before:
-            adapter.enabled = enabled
+        DISABLED.set(DISABLED.get() - own)
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

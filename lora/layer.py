@@ -1,6 +1,7 @@
 """The LoRA layer: a frozen linear layer plus a trainable low-rank update."""
 
 import math
+from contextvars import ContextVar
 from functools import partial
 
 import torch
@@ -12,6 +13,9 @@ from lora.config import LoRAConfig
 from lora.lora_function import Recompute, drop, lean_sum
 from lora.replacement import Replacement
 
+DISABLED: ContextVar[frozenset[int]] = ContextVar("disabled adapters", default=frozenset())
+"""The ids of the adapters that are disabled in the current thread or asyncio task."""
+
 
 class Adapter(Replacement):
     """A replacement with parameters that train.
@@ -21,7 +25,11 @@ class Adapter(Replacement):
     """
 
     base: nn.Module
-    enabled: bool
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the adapter is part of the model, in the current thread."""
+        return id(self) not in DISABLED.get()
 
     def original(self) -> nn.Module:
         """Return the frozen layer that this one wraps."""
@@ -59,7 +67,6 @@ class LoRALinear(Adapter):
         super().__init__()
         self.base = base.requires_grad_(False)
         self.config = config
-        self.enabled = True
         self.in_features, self.out_features = features(base)
         empty = partial(torch.empty, device=base.weight.device, dtype=torch.float32)
         self.lora_A = nn.Parameter(empty(config.r, self.in_features))

@@ -134,7 +134,7 @@ def drop(x: Tensor, dropout: float) -> Tensor:
 def dropout_mask(
     shape: torch.Size, dropout: float, seed: int, like: Tensor
 ) -> tuple[Tensor, float]:
-    """Draw a dropout mask that depends on the seed alone.
+    """Draw a dropout mask that depends on the seed alone, in any thread.
 
     Args:
         shape: Shape of the mask.
@@ -162,7 +162,9 @@ def dropout_mask(
 
 def _draw_seed() -> int:
     # From torch's CPU generator on every device: it costs no synchronization, and checkpointing
-    # restores this generator before it recomputes, so the same mask returns.
+    # restores this generator before it recomputes, so the same mask returns. Threads share that
+    # generator: where two train at once, each mask is still valid, and which thread draws which
+    # seed depends on their timing. Processes have one generator each.
     return int(torch.randint(2**62, (), device="cpu"))
 
 

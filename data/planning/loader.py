@@ -8,6 +8,7 @@ from torch.utils.data import Dataset, Sampler
 
 from data.planning.batch import collate
 from data.planning.plan import Plan
+from data.seeds import mix_seed
 from data.types import IGNORE, Batch
 
 if TYPE_CHECKING:  # takes half a second to import
@@ -30,7 +31,7 @@ class MicroBatches(Dataset):
         rows = self.rows[self.plan.rows(self.rank, micro_step)]
         labels = self.plan.step_labels(micro_step)
         if len(rows):
-            rng_key = hash((self.epoch, self.plan.batch_id(self.rank, micro_step)))
+            rng_key = mix_seed(self.epoch, self.plan.batch_id(self.rank, micro_step))
             return collate([self.store.example(row) for row in rows], labels, rng_key)
         # A rank without rows in the last step still computes, because the others wait for it:
         # it takes the shortest row, without labels.

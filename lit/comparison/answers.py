@@ -6,15 +6,17 @@ from torchmetrics.text import CHRFScore
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lit.comparison.losses import MODELS
-from lit.comparison.questions import Question, encode_prompt
+from lit.comparison.questions import Question
 from lit.comparison.result import AnswerPair
-from lit.model.generation import Answer, Sampling, answers, use_model
+from lit.model.generation import Answer, answers, use_model
+from lit.model.sampling import Sampling
 
 
 def answer_all(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     questions: Sequence[Question],
+    prompts: Sequence[Sequence[int]],
     row_losses: Sequence[tuple[float, float]],
     sampling: Sampling,
     batch_size: int,
@@ -26,12 +28,12 @@ def answer_all(
         model: With an adapter, in eval mode.
         tokenizer: Its tokenizer.
         questions: The questions.
+        prompts: Their tokens.
         row_losses: (base, tuned) losses of the reference answers of the first questions.
         sampling: How both models draw tokens.
         batch_size: Answers generated at a time.
         on_progress: Called with 1 after each answer.
     """
-    prompts = [encode_prompt(question, tokenizer) for question in questions]
     by_model: dict[str, dict[int, Answer]] = {which: {} for which in MODELS}
     for which in MODELS:
         with use_model(model, which):

@@ -1,5 +1,6 @@
 """Compare a base model with its adapter, from one copy of the weights."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,16 +15,21 @@ from lit.comparison.answers import answer_all, chrf
 from lit.comparison.losses import MODELS, Losses, measure_losses
 from lit.comparison.pictures import draw_pictures
 from lit.comparison.questions import (
-    encode_reference,
+    encode_prompt,
+    encode_rows,
     evenly_spread,
     general_text,
     read_questions,
 )
 from lit.comparison.result import Comparison, LossResult
-from lit.model.generation import Sampling
+from lit.comparison.run_settings import LoadSettings, read_run_settings
+from lit.model.generation import check_context, context_length
+from lit.model.precision import base_dtype, computing_in
+from lit.model.sampling import NotFiniteError, Sampling
 from lit.model.transformers_internals import loaded_from
 from lit.model.tuned import load
 from lit.run.folder import RunFolder
+from lit.run.metrics_file import read_losses
 from lora.storage.adapter import read_config
 
 StartBar = Callable[[str, int], Callable[[int], None]]
@@ -39,6 +45,7 @@ def compare(
     max_answers: int,
     template: str,
     quantize: str | None,
+    precision: str | None,
     batch_size: int,
     sampling: Sampling,
 ) -> Comparison:
@@ -53,39 +60,64 @@ def compare(
         folder: The folder for the pictures; it exists.
         max_answers: Rows of ``data`` to answer, evenly spread.
         template: As in ``lit.model.tuned.load``.
-        quantize: As in ``lit.model.base.load_base``.
+        quantize: As in ``lit.model.base.load_base``, or ``none``; None for the run's.
+        precision: A key of ``lit.model.precision.PRECISIONS``; None for the run's.
         batch_size: Answers generated at a time.
         sampling: How both models draw tokens.
 
     Raises:
-        ConfigError, DataError: A file or the model does not exist or cannot be read.
+        ConfigError, DataError: A file or the model does not exist or cannot be read, or a question
+            and its answer do not fit into the model's context.
     """
     start = time.perf_counter()
-    read_config(adapter)  # report a folder without an adapter before anything else
+    # Reports a folder without an adapter before anything else.
+    own_base = read_config(adapter).get("base_model_name_or_path")
     run = RunFolder(adapter.absolute().parent)
     path, data_source = _data_source(run, data, needed=questions_file is None)
     rows = read_questions(path) if path else []
     more = read_questions(questions_file) if questions_file else []
-    model, tokenizer = load(adapter, base, template, quantize)
-    examples = [encode_reference(row, tokenizer) for row in rows]
-    general = general_text(tokenizer)
+    trained = read_run_settings(run) or LoadSettings()
+    used = trained.changed(precision, quantize)
+    dtype = base_dtype(used.precision)
+    model, tokenizer = load(adapter, base, template, used.quantize, dtype)
+    notes = used.differences(trained)
+    if base is not None and base != own_base:
+        notes.append(f"The run trained on {own_base}; this comparison uses {base}.")
+    if template != "auto":
+        notes.append(f"The run trained with its own template; this comparison uses {template}.")
+    # Only the run's own rows in its own template are cut as the run cut them.
+    cut: tuple[int | None, str] = (None, "middle")
+    if data is None and template == "auto":
+        cut = used.max_length, used.truncation
+        notes += _measured_by(run)
+    examples = encode_rows(rows, tokenizer, *cut)
+    general = general_text(tokenizer, context_length(model))
     answered = evenly_spread(len(rows), max_answers)
     questions = [rows[i] for i in answered] + more
+    prompts = [encode_prompt(question, tokenizer, *cut) for question in questions]
+    check_context(model, prompts, sampling.max_new_tokens)
+    pairs, no_answers = [], ""
     with _progress() as start_bar:
         losses = None
         if rows:
-            losses = measure_losses(model, examples, start_bar("losses", 2 * len(rows)))
+            bar = start_bar("losses", 2 * len(rows))
+            losses = measure_losses(model, examples, bar, used.precision)
         bar = start_bar("losses of general text", 2 * len(general))
-        forgetting = measure_losses(model, general, bar)
-        pairs = answer_all(
-            model,
-            tokenizer,
-            questions,
-            _row_losses(losses, answered),
-            sampling,
-            batch_size,
-            start_bar("answers", 2 * len(questions)),
-        )
+        forgetting = measure_losses(model, general, bar, used.precision)
+        try:
+            with computing_in(used.precision, model.device):
+                pairs = answer_all(
+                    model,
+                    tokenizer,
+                    questions,
+                    prompts,
+                    _row_losses(losses, answered),
+                    sampling,
+                    batch_size,
+                    start_bar("answers", 2 * len(questions)),
+                )
+        except NotFiniteError as error:
+            no_answers = str(error)
     return Comparison(
         adapter=str(adapter),
         base=loaded_from(model),
@@ -98,6 +130,8 @@ def compare(
         chrf=chrf(pairs),
         answers=pairs,
         pictures=draw_pictures(folder, run, pairs, examples, tokenizer),
+        notes=notes,
+        no_answers=no_answers,
     )
 
 
@@ -113,6 +147,18 @@ def _data_source(run: RunFolder, data: Path | None, needed: bool) -> tuple[Path 
             "--questions FILE"
         )
     return None, "Only questions were given."
+
+
+def _measured_by(run: RunFolder) -> list[str]:
+    """Return what the run itself measured on its held-out rows, as a sentence."""
+    if not run.metrics.is_file():
+        return []
+    _, losses = read_losses(run.metrics)
+    base = [loss for step, loss in losses if step == 0]
+    tuned = [loss for step, loss in losses if step > 0 and math.isfinite(loss)]
+    if not base or not tuned:
+        return []
+    return [f"The run measured {base[0]:.4f} → {min(tuned):.4f} on these rows."]
 
 
 def _row_losses(losses: Losses | None, rows: list[int]) -> list[tuple[float, float]]:
@@ -132,6 +178,7 @@ def _result(losses: Losses) -> LossResult:
         rows=len(losses.labels),
         tokens=int(losses.labels.sum()),
         improved_rows=int((losses.tuned < losses.base).sum()),
+        not_finite={which: losses.not_finite(which) for which in MODELS},
     )
 
 

@@ -13,6 +13,7 @@ from data.types import IGNORE, Example
 from lit.model.attention import pack, restored_attention
 from lit.model.generation import use_model
 from lit.model.loss import token_losses
+from lit.model.precision import computing_in
 
 MAX_TOKENS = 2048
 MODELS = ("base", "tuned")
@@ -38,6 +39,10 @@ class Losses:
         """Return the mean loss per labeled token of each row under one model, (rows,)."""
         return getattr(self, which) / self.labels
 
+    def not_finite(self, which: str) -> list[int]:
+        """Return the numbers, from 1, of the rows whose loss under a model is not finite."""
+        return [int(i) + 1 for i in np.flatnonzero(~np.isfinite(getattr(self, which)))]
+
     def interval(self, samples: int = 10_000, seed: int = 0) -> tuple[float, float]:
         """Return the 95% interval of tuned minus base, by a paired bootstrap over rows.
 
@@ -54,7 +59,10 @@ class Losses:
 
 @torch.inference_mode()
 def measure_losses(
-    model: PreTrainedModel, examples: Sequence[Example], on_progress: Callable[[int], None]
+    model: PreTrainedModel,
+    examples: Sequence[Example],
+    on_progress: Callable[[int], None],
+    precision: str = "32-true",
 ) -> Losses:
     """Measure the loss of each row under both models.
 
@@ -62,6 +70,7 @@ def measure_losses(
         model: With an adapter, in eval mode.
         examples: Rows with at least one label each.
         on_progress: Called after each batch with its number of rows, once for each model.
+        precision: The precision of the training whose loss is to be reproduced.
     """
     lengths = np.array([len(example.ids) for example in examples])
     labels = np.array([sum(x != IGNORE for x in example.labels) for example in examples])
@@ -69,7 +78,7 @@ def measure_losses(
         lengths, labels, batch_size=len(examples), max_tokens=max(MAX_TOKENS, int(lengths.max()))
     )
     sums = {which: np.zeros(len(examples)) for which in MODELS}
-    with restored_attention(model):
+    with restored_attention(model), computing_in(precision, model.device):
         pack(model, collate(examples[:3]).to(model.device))
         for micro_step in range(batches.micro_steps):
             rows = batches.rows(0, micro_step)

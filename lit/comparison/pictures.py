@@ -44,7 +44,8 @@ def draw_pictures(
         for i in evenly_spread(len(pairs), PICTURED_ANSWERS)
     ]
     # The report has these answers as text; the picture is for other documents.
-    answers_picture(rows, folder / "comparison_table.png")
+    if rows:
+        answers_picture(rows, folder / "comparison_table.png")
     if examples:
         tokens = zip(examples[0].ids, examples[0].labels, strict=True)
         spans = [

@@ -1,14 +1,16 @@
 """The questions and texts of a comparison: read from files and encoded into tokens."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
 import data
+from data.encoder import Encoder
 from data.formats import to_messages
 from data.readers.source import read
-from data.template import continuation_ids, encode, prompt_ids
+from data.template import continuation_ids, prompt_ids
 from data.types import IGNORE, BadRow, DataError, Example, Message, RowError
 
 GENERAL_TEXT = Path(data.__file__).parent / "corpora" / "general.ru-en.txt"
@@ -21,6 +23,8 @@ class Question(NamedTuple):
 
     turns: list[Message]
     reference: str | None
+    messages: list[Message] = []  # noqa: RUF012  a NamedTuple's default, never changed
+    """The whole row: every answer of it that trains has a loss, not only the reference."""
 
     @property
     def text(self) -> str:
@@ -45,7 +49,7 @@ def read_questions(path: Path) -> list[Question]:
         except RowError as error:
             raise DataError(f"{row.file}:{row.line}: {error}") from None
         last = max(i for i, message in enumerate(messages) if message.role == "assistant")
-        questions.append(Question(messages[:last], messages[last].content))
+        questions.append(Question(messages[:last], messages[last].content, messages))
     return questions
 
 
@@ -74,25 +78,71 @@ def evenly_spread(total: int, count: int) -> list[int]:
     return [i * total // count for i in range(count)]
 
 
-def encode_reference(question: Question, tokenizer: PreTrainedTokenizerBase) -> Example:
-    """Return a question and its reference answer in tokens; only the answer has labels."""
-    assert question.reference is not None
-    if tokenizer.chat_template:
-        return encode([*question.turns, Message("assistant", question.reference)], tokenizer)
+def encode_rows(
+    questions: Sequence[Question],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int | None = None,
+    truncation: str = "middle",
+) -> list[Example]:
+    """Return rows in tokens, with the labels that training gives them.
+
+    Args:
+        questions: Questions of a data file.
+        tokenizer: Without a template, only the reference answers have labels.
+        max_length, truncation: As in ``data.encoder.Encoder``.
+
+    Raises:
+        DataError: A row cannot be encoded; the message has its number.
+    """
+    if not tokenizer.chat_template:
+        return [_encode_continuation(question, tokenizer) for question in questions]
+    encoder = Encoder(tokenizer, max_length, truncation)
+    examples = []
+    for number, result in enumerate(encoder.encode_all([q.messages for q in questions]), 1):
+        if isinstance(result, RowError):
+            raise DataError(f"row {number}: {result}")
+        examples.append(result)
+    return examples
+
+
+def _encode_continuation(question: Question, tokenizer: PreTrainedTokenizerBase) -> Example:
     prompt = continuation_ids(question.text, tokenizer)
     answer = continuation_ids(f" {question.reference}", tokenizer)
     return Example(prompt + answer, [IGNORE] * len(prompt) + answer)
 
 
-def encode_prompt(question: Question, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the tokens after which a model writes its answer."""
-    if tokenizer.chat_template:
-        return prompt_ids(question.turns, tokenizer)
-    return continuation_ids(question.text, tokenizer)
+def encode_prompt(
+    question: Question,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int | None = None,
+    truncation: str = "middle",
+) -> list[int]:
+    """Return the tokens after which a model writes its answer.
+
+    Args:
+        question: The question.
+        tokenizer: Its template is used, if it has one.
+        max_length, truncation: A question that training would cut to fit with its reference answer
+            is cut in the same way.
+    """
+    if not tokenizer.chat_template:
+        return continuation_ids(question.text, tokenizer)
+    if max_length is not None and question.reference is not None:
+        untrained = [turn._replace(train=False) for turn in question.turns]
+        row = [*untrained, Message("assistant", question.reference)]
+        (example,) = Encoder(tokenizer, max_length, truncation).encode_all([row])
+        if isinstance(example, Example) and example.cut:
+            return example.ids[: [label == IGNORE for label in example.labels].index(False)]
+    return prompt_ids(question.turns, tokenizer)
 
 
-def general_text(tokenizer: PreTrainedTokenizerBase) -> list[Example]:
-    """Return the paragraphs of the general text; all tokens but the first have labels."""
+def general_text(tokenizer: PreTrainedTokenizerBase, limit: int | None = None) -> list[Example]:
+    """Return the paragraphs of the general text; all tokens but the first have labels.
+
+    Args:
+        tokenizer: The tokenizer.
+        limit: The most tokens of a paragraph; the rest is dropped.
+    """
     paragraphs = GENERAL_TEXT.read_text("utf-8").split("\n\n")
-    tokens = [continuation_ids(text.strip(), tokenizer) for text in paragraphs]
+    tokens = [continuation_ids(text.strip(), tokenizer)[:limit] for text in paragraphs]
     return [Example(ids, [IGNORE, *ids[1:]]) for ids in tokens]

@@ -8,18 +8,20 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from data.text import clean, replace_surrogates
 from lit.comparison.losses import MODELS
-from lit.comparison.result import Comparison, verdict
+from lit.comparison.result import AnswerPair, Comparison, verdict
 from lit.report.page import Section, show_page, write_page
+from lit.run.metrics_file import perplexity
 from lora.storage.files import write_text
 
 
 def write(result: Comparison, folder: Path) -> None:
     """Write report.json, report.md, report.html and the answers as text files."""
     sections = [section(result) for section in SECTIONS]
-    text = json.dumps(asdict(result), ensure_ascii=False, indent=2)
+    text = json.dumps(_json(asdict(result)), ensure_ascii=False, indent=2, allow_nan=False)
     write_text(folder / "report.json", replace_surrogates(text) + "\n")
     for name in ("report.md", "report.html"):
         write_page(folder / name, f"{result.adapter} compared with its base", sections, folder)
@@ -31,13 +33,22 @@ def write(result: Comparison, folder: Path) -> None:
         write_text(folder / f"{which}_answers.txt", clean(text))
 
 
+def _json(value: Any) -> Any:
+    """Return the value with null for each number that is not finite: JSON has no word for it."""
+    if isinstance(value, dict):
+        return {key: _json(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_json(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def show(result: Comparison) -> None:
     """Print the report's short sections."""
     show_page(section(result) for section in SECTIONS if section not in (_answers, _pictures))
 
 
 def _verdict(result: Comparison) -> Section:
-    return Section("Verdict", f"{verdict(result)} {result.data_source}")
+    return Section("Verdict", " ".join([verdict(result), result.data_source, *result.notes]))
 
 
 def _losses(result: Comparison) -> Section:
@@ -53,7 +64,7 @@ def _losses(result: Comparison) -> Section:
                     f"{loss.base:.4f}",
                     f"{loss.tuned:.4f}",
                     f"{loss.ci_low:+.4f} … {loss.ci_high:+.4f}",
-                    f"{math.exp(loss.base):.2f} → {math.exp(loss.tuned):.2f}",
+                    f"{perplexity(loss.base):.2f} → {perplexity(loss.tuned):.2f}",
                     f"{loss.improved_rows} of {loss.rows}",
                 ]
             )
@@ -87,18 +98,25 @@ def _answers(result: Comparison) -> Section:
     for pair in result.answers:
         question = pair.question
         if pair.base_loss is not None and pair.tuned_loss is not None:
-            better = "tuned" if pair.tuned_loss < pair.base_loss else "base"
-            question += f"\n\n[{pair.base_loss:.2f} → {pair.tuned_loss:.2f}, {better} better]"
+            question += f"\n\n[{pair.base_loss:.2f} → {pair.tuned_loss:.2f}{_better(pair)}]"
         rows.append([question, pair.base_answer, pair.tuned_answer, pair.reference or "–"])
     settings = ", ".join(f"{name} {value:g}" for name, value in result.sampling.items())
     return Section(
         "Answers",
         f"Both models answer the same questions with the same settings: {settings}. Brackets show "
-        "the loss of the reference answer, base → tuned.",
+        "the loss of the row's answers, base → tuned.",
         ["question", "base", "tuned", "reference"],
         rows,
         wide=True,
     )
+
+
+def _better(pair: AnswerPair) -> str:
+    """Return which model has the lower loss; nothing if they are equal or one is NaN."""
+    base, tuned = pair.base_loss or 0.0, pair.tuned_loss or 0.0
+    if base == tuned or not math.isfinite(base - tuned):
+        return ""
+    return f", {'tuned' if tuned < base else 'base'} better"
 
 
 def _pictures(result: Comparison) -> Section:

@@ -1,6 +1,12 @@
 """The result of a comparison: what report.json holds."""
 
+import math
 from dataclasses import dataclass, field
+
+from lit.run.metrics_file import relative_change
+
+LISTED_ROWS = 8
+"""Row numbers that a verdict lists."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class LossResult:
         rows: Rows that were measured.
         tokens: Labeled tokens of these rows.
         improved_rows: Rows with a lower loss under the tuned model.
+        not_finite: The numbers of the rows whose loss is NaN or infinite, by model.
     """
 
     base: float
@@ -47,6 +54,13 @@ class LossResult:
     rows: int
     tokens: int
     improved_rows: int
+    not_finite: dict[str, list[int]] = field(default_factory=dict)
+
+    @property
+    def finite(self) -> bool:
+        """Whether every number here is finite, so that a verdict has a meaning."""
+        numbers = (self.base, self.tuned, self.ci_low, self.ci_high)
+        return not any(self.not_finite.values()) and all(map(math.isfinite, numbers))
 
 
 @dataclass(frozen=True)
@@ -65,6 +79,8 @@ class Comparison:
         chrf: The chrF score of each model's answers (0-100); None without reference answers.
         answers: The questions with both answers.
         pictures: File names of the pictures.
+        notes: Sentences about how the rows were measured, and what differs from the run.
+        no_answers: Why there are no answers, if a model cannot answer.
     """
 
     adapter: str
@@ -78,19 +94,51 @@ class Comparison:
     chrf: dict[str, float] | None
     answers: list[AnswerPair]
     pictures: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    no_answers: str = ""
+
+
+def is_valid(result: Comparison) -> bool:
+    """Return whether every measured number is finite and both models could answer."""
+    losses = [loss for loss in (result.loss, result.forgetting) if loss is not None]
+    return not result.no_answers and all(loss.finite for loss in losses)
 
 
 def verdict(result: Comparison) -> str:
     """Return whether the adapter helped, as one sentence that the interval supports."""
+    if not is_valid(result):
+        return f"No verdict: {'; '.join(_invalid(result))}."
     if result.loss is None:
         return "There are no reference answers and so no losses: read the answers in the report."
     loss = result.loss
     change = (
-        f"loss {loss.base:.3f} → {loss.tuned:.3f} ({loss.tuned / loss.base - 1:+.1%}), difference "
-        f"{loss.tuned - loss.base:+.3f}, 95% interval {loss.ci_low:+.3f} … {loss.ci_high:+.3f}"
+        f"loss {loss.base:.3f} → {loss.tuned:.3f} ({relative_change(loss.base, loss.tuned):+.1%}), "
+        f"difference {loss.tuned - loss.base:+.3f}, "
+        f"95% interval {loss.ci_low:+.3f} … {loss.ci_high:+.3f}"
     )
     if loss.ci_high < 0:
         return f"The adapter is better: {change}."
     if loss.ci_low > 0:
         return f"The adapter is worse: {change}."
     return f"No difference was found: {change}, which includes zero. More rows narrow the interval."
+
+
+def _invalid(result: Comparison) -> list[str]:
+    """Return what is not finite, with the numbers of the rows."""
+    reasons = []
+    for name, loss in (("reference answers", result.loss), ("general text", result.forgetting)):
+        if loss is None or loss.finite:
+            continue
+        rows = [
+            f"{len(numbers)} of {loss.rows} rows under the {which} model ({_listed(numbers)})"
+            for which, numbers in loss.not_finite.items()
+            if numbers
+        ]
+        where = " and ".join(rows) or "the whole, though each row's loss is finite"
+        reasons.append(f"the loss of the {name} is not finite for {where}")
+    return [*reasons, *([result.no_answers] if result.no_answers else [])]
+
+
+def _listed(numbers: list[int]) -> str:
+    more = f" and {len(numbers) - LISTED_ROWS} more" if len(numbers) > LISTED_ROWS else ""
+    return f"rows {', '.join(map(str, numbers[:LISTED_ROWS]))}{more}"

@@ -5,6 +5,7 @@ import torch
 from lit.run.console import print_rank0
 from lit.run.folder import RunFolder
 from lit.run.memory import peak_memory
+from lit.run.metrics_file import relative_change
 from lit.settings.arguments import Arguments
 from lit.train.best_adapter import BestAdapter
 from lit.train.progress import Throughput
@@ -47,12 +48,12 @@ def print_result(
     if trainer.global_step < planned:
         print_rank0(f"       ended before the last of {planned} planned optimizer steps")
     if arguments.datamodule.val_rows.size:
-        change = best.loss / best.base_loss - 1
+        change = relative_change(best.base_loss, best.loss)
         print_rank0(
             f"loss   {best.base_loss:.4f} -> {best.loss:.4f} on held-out rows ({change:+.1%}), "
             f"best at step {best.step}"
         )
-        if change >= 0:
+        if not best.loss < best.base_loss:
             print_rank0("       the adapter is not better than the base on held-out rows")
     size_in_bytes = sum(path.stat().st_size for path in folder.adapter.iterdir())
     print_rank0(f"wrote  {folder.adapter} ({size_in_bytes / 1e6:.1f} MB), {folder.picture}")

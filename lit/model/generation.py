@@ -1,57 +1,25 @@
 """Answers of a model: one streamed, or many in batches."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from copy import copy
 from typing import NamedTuple
 
 import torch
 from transformers import (
     GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     TextStreamer,
 )
 
+from data.seeds import mix_seed
 from data.template import stop_token
+from lit.model.sampling import RefuseNaN, RowSampler, Sampling
 from lora.config import ConfigError
 from lora.inject import adapters_disabled
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is chosen.
-
-    Args:
-        seed: Set before each answer, so that the same question gives the same answer.
-        temperature: 0 takes the most likely token each time.
-        top_p: Draw from the most likely tokens that together have this probability.
-        max_new_tokens: Tokens that an answer may have.
-
-    Raises:
-        ConfigError: A value is out of range.
-    """
-
-    seed: int = 42
-    temperature: float = 0.0
-    top_p: float = 1.0
-    max_new_tokens: int = 256
-
-    def __post_init__(self) -> None:
-        for name, value, valid, allowed in (
-            ("seed", self.seed, 0 <= self.seed < 2**63, "from 0 to 2**63 - 1"),
-            (
-                "temperature",
-                self.temperature,
-                self.temperature == 0 or 1e-3 <= self.temperature < math.inf,
-                "0, or 0.001 or more",
-            ),
-            ("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1"),
-            ("max_new_tokens", self.max_new_tokens, self.max_new_tokens >= 1, "1 or more"),
-        ):
-            if not valid:
-                raise ConfigError(f"--{name} is {value}; it must be {allowed}")
 
 
 class Answer(NamedTuple):
@@ -92,6 +60,29 @@ def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> l
     return sorted({token for token in tokens if token is not None})
 
 
+def context_length(model: PreTrainedModel) -> int | None:
+    """Return how many tokens a model was made for, or None if it does not say."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
+def check_context(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], max_new_tokens: int
+) -> None:
+    """Check that prompts and answers fit into a model's context.
+
+    Raises:
+        ConfigError: They do not.
+    """
+    limit, longest = context_length(model), max(map(len, prompts), default=0)
+    if limit is None or longest + max_new_tokens <= limit:
+        return
+    lower = f"lower --max_new_tokens to {limit - longest}, or " if longest < limit else ""
+    raise ConfigError(
+        f"the question has {longest} tokens with its conversation and --max_new_tokens is "
+        f"{max_new_tokens}, but the model's context has {limit}: {lower}ask a shorter question"
+    )
+
+
 def stream(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -107,6 +98,10 @@ def stream(
         prompt: Its tokens.
         sampling: How tokens are chosen.
         write: Called with each piece of text; may raise to stop the answer.
+
+    Raises:
+        ConfigError: The prompt and the answer do not fit into the model's context.
+        NotFiniteError: The model computes NaN.
     """
     return _generate(model, tokenizer, [prompt], sampling, _Writer(tokenizer, write))[0]
 
@@ -131,6 +126,10 @@ def answers(
 
     Yields:
         (index in prompts, answer), in the order of generation.
+
+    Raises:
+        ConfigError: A prompt and its answer do not fit into the model's context.
+        NotFiniteError: The model computes NaN.
     """
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     for first in range(0, len(order), batch_size):
@@ -149,32 +148,44 @@ def _generate(
     streamer: TextStreamer | None = None,
     synced: bool = False,
 ) -> list[Answer]:
+    check_context(model, prompts, sampling.max_new_tokens)
     stops = stop_tokens(model, tokenizer)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stops[0]
     width = max(len(prompt) for prompt in prompts)
     # Padding is on the left, so that every answer starts at the same position.
     ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts])
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    sampled = sampling.temperature > 0
-    # A new config, so that the same flags mean the same for every model.
-    config = GenerationConfig(
-        do_sample=sampled,
-        temperature=sampling.temperature if sampled else None,
-        top_p=sampling.top_p if sampled else None,
-        top_k=0 if sampled else None,
-        max_new_tokens=sampling.max_new_tokens,
-        eos_token_id=stops,
-        pad_token_id=pad,
-    )
-    torch.manual_seed(sampling.seed)
-    output = model.generate(  # type: ignore[operator]
+    choosing: list[LogitsProcessor] = [RefuseNaN()]
+    if sampling.temperature > 0:
+        seeds = [mix_seed(sampling.seed, *prompt) for prompt in prompts]
+        sampler = RowSampler(sampling.temperature, sampling.top_p, seeds, model.device)
+        choosing.append(sampler)
+    output = _without_defaults(model).generate(  # type: ignore[operator]
         ids.to(model.device),
         attention_mask=mask.to(model.device),
-        generation_config=config,
+        generation_config=GenerationConfig(
+            do_sample=False,
+            max_new_tokens=sampling.max_new_tokens,
+            eos_token_id=stops,
+            pad_token_id=pad,
+        ),
+        logits_processor=LogitsProcessorList(choosing),
         streamer=streamer,
         synced_gpus=synced,
     )
     return [_answer(row[width:].tolist(), stops, tokenizer) for row in output]
+
+
+def _without_defaults(model: PreTrainedModel) -> PreTrainedModel:
+    """Return the same model without the settings of its generation_config.json.
+
+    transformers fills every field that a config leaves out from there: a repetition penalty, beams.
+    """
+    # The copy is shallow: both have the same layers. The model itself stays unchanged, as another
+    # thread may use it, or save it.
+    plain = copy(model)
+    plain.generation_config = GenerationConfig()
+    return plain
 
 
 def _answer(ids: list[int], stops: list[int], tokenizer: PreTrainedTokenizerBase) -> Answer:

@@ -23,6 +23,7 @@ def load(
     base: str | None = None,
     template: str = "auto",
     quantize: str | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load an adapter on its base, or a base alone.
 
@@ -31,14 +32,15 @@ def load(
         base: The base model; required without an adapter.
         template: As ``data.template.choose`` takes it, or ``none``: the tokenizer then has none.
         quantize: As in ``lit.model.base.load_base``.
+        dtype: Dtype of the base's weights.
 
     Raises:
         ConfigError, DataError: Something does not exist, or does not match.
     """
     if adapter is not None:
-        model, tokenizer = load_tuned(adapter, base, quantize=quantize)
+        model, tokenizer = load_tuned(adapter, base, dtype, quantize)
     elif base:
-        model, tokenizer = load_base(base, quantize=quantize), load_tokenizer(base)
+        model, tokenizer = load_base(base, None, dtype, quantize), load_tokenizer(base)
     else:
         raise ConfigError("give --adapter D, or --base NAME")
     if template == "none":

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import re
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from data.text import clean, escape_markdown, replace_surrogates
 from lit.run.console import print_rank0
+from lit.run.metrics_file import perplexity
 from lora.storage.files import write_text
 
 CARD = """\
@@ -92,9 +92,9 @@ def write_card(
         base=_python(base),
         title=escape_markdown(base),
         base_loss=base_loss,
-        base_perplexity=math.exp(base_loss),
+        base_perplexity=perplexity(base_loss),
         loss=loss,
-        perplexity=math.exp(loss),
+        perplexity=perplexity(loss),
         data=escape_markdown(data),
         rows=rows,
         val_rows=val_rows,

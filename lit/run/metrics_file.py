@@ -1,6 +1,7 @@
 """metrics.csv: every logged number of a run as one table. Reading it needs no Lightning."""
 
 import csv
+import math
 from pathlib import Path
 
 COLUMNS = (
@@ -15,6 +16,16 @@ COLUMNS = (
 )
 Points = list[tuple[int, float]]
 """(step, loss) pairs."""
+
+
+def perplexity(loss: float) -> float:
+    """Return exp(loss); infinity where that is too large for a float, and NaN for NaN."""
+    return math.inf if loss > 700 else math.exp(loss)
+
+
+def relative_change(before: float, after: float) -> float:
+    """Return after / before - 1; NaN where ``before`` is zero."""
+    return after / before - 1 if before else math.nan
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

@@ -1,6 +1,10 @@
 """Settings of Lightning's own classes that have another default here."""
 
+import math
+
 from lightning.pytorch.callbacks import EarlyStopping
+
+from lora.config import ConfigError
 
 TRAINER_DEFAULTS = {
     "max_epochs": 3,
@@ -32,10 +36,20 @@ def early_stopping(patience: int | None = None, min_delta: float = 0.0) -> Early
     Args:
         patience: Validations without progress before stopping; None never stops.
         min_delta: A smaller decrease does not count as progress.
+
+    Raises:
+        ConfigError: ``min_delta`` is negative or not finite.
     """
     if patience is None:
         return None
+    if not 0 <= min_delta < math.inf:
+        raise ConfigError(f"early_stopping.min_delta is {min_delta}; it must be 0 or more")
+    # A loss of NaN is the step guard's: where it lets the run continue, NaN is no progress.
     # Checked at the end of a validation, which a resumed run repeats, not at the end of an epoch.
     return EarlyStopping(
-        "val/loss", patience=patience, min_delta=min_delta, check_on_train_epoch_end=False
+        "val/loss",
+        patience=patience,
+        min_delta=min_delta,
+        check_on_train_epoch_end=False,
+        check_finite=False,
     )

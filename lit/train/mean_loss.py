@@ -1,10 +1,10 @@
 """The mean loss of a labeled token over many batches and ranks."""
 
-import math
-
 import torch
 from lightning.pytorch.strategies import Strategy
 from torch import Tensor
+
+from lit.run.metrics_file import perplexity
 
 
 class MeanLoss:
@@ -29,4 +29,4 @@ class MeanLoss:
 
 def loss_record(loss: float) -> dict[str, float]:
     """Return what a validation logs: the mean loss in nats, and its perplexity."""
-    return {"val/loss": loss, "val/perplexity": math.exp(loss) if loss < 700 else math.inf}
+    return {"val/loss": loss, "val/perplexity": perplexity(loss)}

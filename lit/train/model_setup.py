@@ -10,29 +10,11 @@ import torch
 from transformers import PreTrainedModel
 
 from lit.distributed.sharding import FSDP2, ShardedRoot, ShardedStrategy, shard
+from lit.model.precision import base_dtype
 from lit.model.preparation import ModelSpec, check_model
-from lora.config import ConfigError
 from lora.inject import trainable_parameters
 
-PRECISIONS = {
-    "32-true": torch.float32,
-    "16-mixed": torch.float16,
-    "bf16-mixed": torch.bfloat16,
-    "bf16-true": torch.bfloat16,
-}
-"""The dtype of the base for each trainer.precision; A and B are float32 in all of them."""
 T = TypeVar("T")
-
-
-def base_dtype(precision: str) -> torch.dtype:
-    """Return the dtype of the base for a precision.
-
-    Raises:
-        ConfigError: The precision is unknown.
-    """
-    if precision not in PRECISIONS:
-        raise ConfigError(f"trainer.precision is {precision}; choose {', '.join(PRECISIONS)}")
-    return PRECISIONS[precision]
 
 
 def set_up_model(spec: ModelSpec, trainer: L.Trainer) -> tuple[PreTrainedModel, ShardedRoot | None]:

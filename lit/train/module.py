@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from data.seeds import mix_seed
 from data.types import Batch
 from lit.distributed.sharding import ShardedRoot
 from lit.model.embedding_noise import EmbeddingNoise
@@ -74,7 +75,7 @@ class LoRAModule(L.LightningModule):
         super().__init__()
         if not 0 < lr < 1:
             raise ConfigError(f"model.lr is {lr}; it must be above 0 and below 1 (2e-4 is usual)")
-        if warmup < 0:
+        if not 0 <= warmup < float("inf"):
             raise ConfigError(f"model.warmup is {warmup}; give steps, or a share below 1")
         self.base, self.revision, self.lora, self.quantize = base, revision, lora, quantize
         self.spec = ModelSpec(
@@ -82,9 +83,8 @@ class LoRAModule(L.LightningModule):
         )
         self.optimizer, self.lr, self.weight_decay = optimizer, lr, weight_decay
         self.scheduler, self.warmup = scheduler, warmup
-        self.gradient_checkpointing = gradient_checkpointing
+        self.gradient_checkpointing, self.seed = gradient_checkpointing, seed
         self.step_guard = StepGuard(skip=on_nonfinite == "skip")
-        self.seed = seed
         self.total_steps: int | None = None
         """Optimizer steps of the run, for the schedule; None takes Lightning's own estimate."""
         self.model = self.root = None
@@ -125,7 +125,7 @@ class LoRAModule(L.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout by the batch: it draws the same on any rank and in a resumed run."""
-        torch.manual_seed(hash((self.seed, batch.rng_key)))
+        torch.manual_seed(mix_seed(self.seed, batch.rng_key))
         self._last_epoch = self.trainer.current_epoch
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -1,12 +1,15 @@
 """Sampled answers in TensorBoard."""
 
+from dataclasses import replace
+
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from transformers import PreTrainedModel
 
 from lit.model.attention import unpacked
-from lit.model.generation import Answer, Sampling, answers
+from lit.model.generation import Answer, answers, context_length
+from lit.model.sampling import NotFiniteError, Sampling
 from lit.train.datamodule import QADataModule
 from lit.train.module import LoRAModule
 
@@ -33,9 +36,19 @@ class SampleAnswers(Callback):
         if not boards or not (trainer.is_global_zero or sharded):
             return
         tokenizer, prompts = self.data.tokenizer, self.data.held_out_prompts(self.rows)
+        limit, sampling = context_length(pl_module.adapted_model), self.sampling
+        if limit is not None:
+            # A row may fill the context; then there is no room for an answer.
+            prompts = [prompt for prompt in prompts if len(prompt) < limit]
+            room = limit - max(map(len, prompts), default=0)
+            sampling = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room))
 
         def answer_all(model: PreTrainedModel) -> list[tuple[int, Answer]]:
-            return list(answers(model, tokenizer, prompts, self.sampling, self.rows, sharded))
+            try:
+                return list(answers(model, tokenizer, prompts, sampling, self.rows, sharded))
+            except NotFiniteError:
+                # The validation loss is NaN too, and the step guard decides what follows.
+                return []
 
         with unpacked(pl_module.adapted_model):
             generated = pl_module.call(answer_all)

@@ -20,6 +20,7 @@ from lora.storage.peft_tensors import (
     expected_shapes,
     to_portable,
 )
+from lora.storage.sizes import check_sizes
 
 __all__ = ["AdapterError", "load_adapter", "read_config", "save_adapter"]
 
@@ -83,7 +84,8 @@ def load_adapter(model: nn.Module, directory: str | Path) -> LoRAConfig:
         The adapter's settings.
 
     Raises:
-        AdapterError: A file is missing or broken, or a name, shape, dtype or value is wrong.
+        AdapterError: A file is missing or broken, or a name, shape, dtype or value is wrong, or the
+            update is far larger than the weight it changes.
     """
     directory = Path(directory)
     settings = read_config(directory)
@@ -94,6 +96,7 @@ def load_adapter(model: nn.Module, directory: str | Path) -> LoRAConfig:
         raise AdapterError(f"{directory / CONFIG}: {error}") from None
     weights = _read_weights(directory / WEIGHTS, shapes)
     check_tied(model, config, weights)
+    check_sizes(model, config, weights)
     inject(model, config)
     with torch.no_grad():
         for key, parameter in adapter_parameters(model).items():

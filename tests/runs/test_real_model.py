@@ -17,7 +17,8 @@ from lit.fit import main as fit
 from lit.merge import main as merge
 from lit.model.attention import hidden_states, pack
 from lit.model.base import load_base
-from lit.model.generation import Sampling, stream
+from lit.model.generation import stream
+from lit.model.sampling import Sampling
 from lit.model.tuned import load
 from lora.inject import adapters_disabled, count_parameters
 

@@ -13,7 +13,8 @@ from data.types import IGNORE, Example
 from lit.compare import main
 from lit.comparison.losses import Losses, measure_losses
 from lit.fit import main as fit
-from lit.model.generation import Sampling, answers, stream
+from lit.model.generation import answers, stream
+from lit.model.sampling import Sampling
 from lit.model.tuned import load
 from lora.inject import adapters_disabled
 

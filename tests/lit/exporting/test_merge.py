@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lit.merge import main
 from lit.model.base import load_base
-from lit.model.generation import Sampling, stream
+from lit.model.generation import stream
+from lit.model.sampling import Sampling
 from lit.model.tuned import load_tuned
 from lora.config import LoRAConfig
 from lora.inject import eject, inject, lora_layers

@@ -12,7 +12,7 @@ import lit.model.conversation
 from data.template import choose_template, encode, prompt_ids
 from data.types import IGNORE, DataError, Message
 from lit.model.conversation import Conversation
-from lit.model.generation import Sampling
+from lit.model.sampling import Sampling
 
 TEXT = [
     "How warm must the bed be for PLA? Sixty degrees is enough.\n\nWhy? 1. It sticks.",

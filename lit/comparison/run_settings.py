@@ -1,0 +1,99 @@
+"""How a run encoded its rows and loaded its model, so that a comparison measures the same."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import yaml
+
+from lit.model.precision import PRECISIONS
+from lit.run.folder import RunFolder
+from lora.config import ConfigError
+
+SHORT_PRECISIONS = {
+    **dict.fromkeys(("None", "32"), "32-true"),
+    "16": "16-mixed",
+    "bf16": "bf16-mixed",
+}
+"""Other names of a precision that Lightning accepts."""
+NOT_QUANTIZED = "none"
+"""What a person gives to load a base without quantization that was trained with it."""
+MAX_CONFIG = 2**20
+"""Bytes; the settings of a run are a few thousand."""
+
+
+@dataclass(frozen=True)
+class LoadSettings:
+    """What a held-out loss depends on besides the weights and the rows.
+
+    Args:
+        precision: A key of ``lit.model.precision.PRECISIONS``.
+        quantize: One of ``lora.base.QUANTIZATIONS``, or None.
+        max_length: The most tokens of a row; None for no limit.
+        truncation: What happens to a longer row.
+    """
+
+    precision: str = "32-true"
+    quantize: str | None = None
+    max_length: int | None = None
+    truncation: str = "middle"
+
+    def changed(self, precision: str | None, quantize: str | None) -> "LoadSettings":
+        """Return the settings with those that a person gave; None keeps a setting.
+
+        Raises:
+            ConfigError: The precision is unknown.
+        """
+        precision = self.precision if precision is None else precision
+        if precision not in PRECISIONS:
+            raise ConfigError(f"--precision is {precision}; choose {', '.join(PRECISIONS)}")
+        if quantize is None:
+            quantize = self.quantize
+        return replace(
+            self, precision=precision, quantize=None if quantize == NOT_QUANTIZED else quantize
+        )
+
+    def differences(self, run: "LoadSettings") -> list[str]:
+        """Return a sentence for each setting of the model that differs from the run's."""
+        pairs = {
+            "precision": (run.precision, self.precision),
+            "quantize": (run.quantize or NOT_QUANTIZED, self.quantize or NOT_QUANTIZED),
+        }
+        return [
+            f"The run trained with {name} {trained}; this comparison uses {used}."
+            for name, (trained, used) in pairs.items()
+            if trained != used
+        ]
+
+
+def read_run_settings(run: RunFolder) -> LoadSettings | None:
+    """Return the settings in a run's config.yaml, or None in a folder that holds no run.
+
+    Raises:
+        ConfigError: The file is not one that a run writes.
+    """
+    if not (run.config.is_file() and run.metrics.is_file()):
+        return None
+    if run.config.stat().st_size > MAX_CONFIG:
+        raise ConfigError(f"{run.config} is too large for the settings of a run")
+    try:
+        config = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+        model, data, trainer = (_mapping(config, name) for name in ("model", "data", "trainer"))
+        precision = str(trainer.get("precision"))
+        return LoadSettings(
+            precision=SHORT_PRECISIONS.get(precision, precision),
+            quantize=model.get("quantize"),
+            max_length=data["max_length"],
+            truncation=data["truncation"],
+        ).changed(None, None)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, TypeError, KeyError) as error:
+        raise ConfigError(
+            f"{run.config} does not hold the settings of a run ({type(error).__name__}), so it is "
+            "unknown how the rows were measured: copy the adapter's folder elsewhere and give "
+            "--data FILE"
+        ) from None
+
+
+def _mapping(config: Any, name: str) -> dict[str, Any]:
+    if not isinstance(config[name], dict):
+        raise TypeError
+    return config[name]
