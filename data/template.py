@@ -96,8 +96,8 @@ def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
         time.sleep(0.002)
     if os.waitstatus_to_exitcode(ended[1]):
         raise DataError(
-            f"the chat template takes more than {PROBE_SECONDS} s or {PROBE_BYTES >> 20} MB for a "
-            "short conversation: set `template` to plain or to a Jinja file"
+            f"the template takes more than {PROBE_SECONDS} s or {PROBE_BYTES >> 20} MB for a short "
+            "conversation: set `template` to plain or to a Jinja file"
         )
     _checked.add(template)
 
@@ -162,6 +162,7 @@ def continuation_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]
 
 def stop_token(tokenizer: PreTrainedTokenizerBase) -> int:
     """Return the token that ends an answer in the tokenizer's template."""
+    check_template(tokenizer)
     return encode(SAMPLE, tokenizer).ids[-1]
 
 
