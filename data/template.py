@@ -88,7 +88,11 @@ def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
         return
     child = os.fork()
     if not child:
-        os._exit(_render_probe(tokenizer))
+        code = 1
+        try:
+            code = _render_probe(tokenizer)
+        finally:
+            os._exit(code)
     deadline = time.monotonic() + 4 * PROBE_SECONDS
     while not (ended := os.waitpid(child, os.WNOHANG))[0]:
         if time.monotonic() > deadline:
@@ -96,8 +100,8 @@ def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
         time.sleep(0.002)
     if os.waitstatus_to_exitcode(ended[1]):
         raise DataError(
-            f"the chat template takes more than {PROBE_SECONDS} s or {PROBE_BYTES >> 20} MB for a "
-            "short conversation: set `template` to plain or to a Jinja file"
+            f"the template takes more than {PROBE_SECONDS} s or {PROBE_BYTES >> 20} MB for a short "
+            "conversation: set `template` to plain or to a Jinja file"
         )
     _checked.add(template)
 
@@ -107,10 +111,9 @@ def _render_probe(tokenizer: PreTrainedTokenizerBase) -> int:
     try:
         if sys.platform == "linux":
             pages = int(Path("/proc/self/statm").read_text().split()[0])
-            memory = pages * resource.getpagesize() + PROBE_BYTES
-            resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-        resource.setrlimit(resource.RLIMIT_CPU, (PROBE_SECONDS, PROBE_SECONDS))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            _limit(resource.RLIMIT_AS, pages * resource.getpagesize() + PROBE_BYTES)
+        _limit(resource.RLIMIT_CPU, PROBE_SECONDS)
+        _limit(resource.RLIMIT_CORE, 0)
         for turns in PROBES:
             with contextlib.suppress(TemplateError):  # whoever renders it next reports it
                 text = tokenizer.apply_chat_template(turns, tokenize=False)
@@ -121,6 +124,12 @@ def _render_probe(tokenizer: PreTrainedTokenizerBase) -> int:
     except Exception:
         return 0
     return 0
+
+
+def _limit(kind: int, value: int) -> None:
+    hard = resource.getrlimit(kind)[1]
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(kind, (value, value))
 
 
 def encode(
@@ -162,6 +171,7 @@ def continuation_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]
 
 def stop_token(tokenizer: PreTrainedTokenizerBase) -> int:
     """Return the token that ends an answer in the tokenizer's template."""
+    check_template(tokenizer)
     return encode(SAMPLE, tokenizer).ids[-1]
 
 

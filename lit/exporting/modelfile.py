@@ -4,7 +4,7 @@ import re
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from data.template import continuation_ids
+from data.template import check_template, continuation_ids
 from lit.model.generation import stop_tokens
 from lora.config import ConfigError
 
@@ -19,8 +19,10 @@ def modelfile(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str
 
     Raises:
         ConfigError: A stop token cannot be written in a Modelfile.
+        DataError: The template does not end.
     """
     lines = ["FROM ."]
+    check_template(tokenizer)
     if tokenizer.chat_template:
         user = {"role": "user", "content": PROMPT}
         system = {"role": "system", "content": SYSTEM}

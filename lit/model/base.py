@@ -20,7 +20,6 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from data.template import check_template
 from data.text import clean
 from lora.config import ConfigError
 from lora.inject import quantize_model
@@ -107,7 +106,7 @@ def load_tokenizer(base: str, revision: str | None = None) -> PreTrainedTokenize
 
 
 def read_tokenizer(source: str, where: dict[str, object]) -> PreTrainedTokenizerBase:
-    """Load a tokenizer, and check its chat template.
+    """Load a tokenizer; its chat template is checked where it is first used.
 
     Args:
         source: A hub name or a folder.
@@ -115,14 +114,11 @@ def read_tokenizer(source: str, where: dict[str, object]) -> PreTrainedTokenizer
 
     Raises:
         ConfigError: It is broken.
-        DataError: Its template does not end.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **where)
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False, **where)
     except Exception as error:  # the libraries raise Exception itself, KeyError, TypeError, …
         raise ConfigError(f"the tokenizer of {source} does not load: {summary(error)}") from None
-    check_template(tokenizer)
-    return tokenizer
 
 
 def summary(error: Exception) -> str:
