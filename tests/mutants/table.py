@@ -370,7 +370,7 @@ LAYERS = [
         "lora/variants/dora.py",
         "product = y if bias is None else y - bias.to(y.dtype)",
         "product = y",
-        (IN_PEFT,),
+        (LAYER,),
     ),
     Mutant(
         "layer",
