@@ -38,7 +38,9 @@ RESUME_STATE, SETTINGS = (
 )
 INTERVAL = "tests/lit/comparison/test_losses.py"
 USER_FILES = "tests/adversary/test_user_files.py"
-FOLDER, OUTPUT = "tests/lit/run/test_folder.py", "tests/lit/run/test_output.py"
+FOLDER, OUTPUT, METRICS, COMMAND = (
+    f"tests/lit/run/test_{name}.py" for name in ("folder", "output", "metrics", "command")
+)
 FIT, FAULTS, DDP = (f"tests/runs/test_{name}.py" for name in ("fit", "faults", "ddp"))
 SIGNALED = (
     f"{FAULTS}::test_a_signal_exits_with_its_code_and_the_resumed_run_equals_an_uninterrupted_one"
@@ -684,7 +686,7 @@ RESUMES = [
         "lit/run/metrics.py",
         'rows = [old for old in rows if int(old["step"]) < self.done + bool(old["val/loss"])]',
         'rows = [old for old in rows if int(old["step"]) < self.done]',
-        (SIGNALED,),
+        (METRICS,),
     ),
 ]
 
@@ -984,20 +986,20 @@ FILES = [
         "yield path, True",
         (USER_FILES,),
     ),
-    Mutant("files", "lit/run/folder.py", "if not resume:", "if not resume or True:", (USER_FILES,)),
+    Mutant("files", "lit/run/folder.py", "if not resume:", "if not resume or True:", (FOLDER,)),
     Mutant(
         "files",
         "lit/run/command.py",
         'return 1, f"{place}{error.strerror or _first_line(error)}"',
         'return 0, f"{place}{error.strerror or _first_line(error)}"',
-        (f"{FAULTS}::test_a_read_only_folder_exits_with_1_before_training_and_is_unchanged",),
+        (COMMAND,),
     ),
     Mutant(
         "files",
         "lit/run/command.py",
         "return 2, name_arguments(str(error), names)",
         "return 1, name_arguments(str(error), names)",
-        (f"{COMPARE}::test_a_wrong_input_is_named_and_exits_with_2",),
+        (COMMAND,),
     ),
     Mutant(
         "files",
