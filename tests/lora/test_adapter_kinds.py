@@ -35,6 +35,9 @@ over_bases = pytest.mark.parametrize("base", BASES)
 def make_base(kind: str, base: str = "dense") -> PreTrainedModel:
     """Return a small model without adapters in train mode, quantized if ``base`` says so."""
     model = make_model(**WIDE, **(ADAPTERS[kind].model or {}))
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):  # transformers sets them to zero
+            nn.init.normal_(parameter, std=0.1)
     if BASES[base]:
         quantize_model(model, BASES[base], torch.float32)
     # In eval mode on a CPU, bitsandbytes' int8 also rounds the input.

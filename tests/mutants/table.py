@@ -16,15 +16,12 @@ CONFIG, LAYER, FUNCTION, INJECT, OPTIMIZER, QUANTIZED = (
     for name in ("config", "layer", "lora_function", "inject", "optimizer", "quantized")
 )
 ADAPTER, WRITING = (f"{LORA}/storage/test_{name}.py" for name in ("adapter", "files"))
-ADAPTERS_CONTRACT = f"{LORA}/test_contract.py"
-NEW_ADAPTER = f"{ADAPTERS_CONTRACT}::test_a_new_adapter_changes_no_bit_of_the_logits"
-MERGED = f"{ADAPTERS_CONTRACT}::test_a_merged_model_is_dense_and_computes_the_same"
-SAVED = (
-    f"{ADAPTERS_CONTRACT}::"
-    "test_a_saved_adapter_loads_to_the_same_logits_and_saves_to_the_same_bytes"
-)
-IN_PEFT = f"{ADAPTERS_CONTRACT}::test_peft_computes_the_same_from_a_saved_adapter"
-FROM_PEFT = f"{ADAPTERS_CONTRACT}::test_an_adapter_that_peft_saved_computes_the_same"
+KINDS = f"{LORA}/test_adapter_kinds.py"
+NEW_ADAPTER = f"{KINDS}::test_a_new_adapter_changes_no_bit_of_the_logits"
+MERGED = f"{KINDS}::test_a_merged_model_is_dense_and_computes_the_same"
+SAVED = f"{KINDS}::test_a_saved_adapter_loads_to_the_same_logits_and_saves_to_the_same_bytes"
+IN_PEFT = f"{KINDS}::test_peft_computes_the_same_from_a_saved_adapter"
+FROM_PEFT = f"{KINDS}::test_an_adapter_that_peft_saved_computes_the_same"
 TIED = f"{LORA}/test_full_layers.py::test_two_different_matrices_do_not_load_into_a_tied_one"
 GENERATION = "tests/lit/model/test_generation.py"
 LOSS, ATTENTION = "tests/lit/model/test_loss.py", "tests/lit/model/test_attention.py"
@@ -40,7 +37,10 @@ RESUME_STATE, SETTINGS = (
     f"tests/lit/resume/test_{name}.py" for name in ("resume_state", "settings_diff")
 )
 INTERVAL = "tests/lit/comparison/test_losses.py"
-FOLDER, OUTPUT = "tests/lit/run/test_folder.py", "tests/lit/run/test_output.py"
+USER_FILES = "tests/adversary/test_user_files.py"
+FOLDER, OUTPUT, METRICS, COMMAND = (
+    f"tests/lit/run/test_{name}.py" for name in ("folder", "output", "metrics", "command")
+)
 FIT, FAULTS, DDP = (f"tests/runs/test_{name}.py" for name in ("fit", "faults", "ddp"))
 SIGNALED = (
     f"{FAULTS}::test_a_signal_exits_with_its_code_and_the_resumed_run_equals_an_uninterrupted_one"
@@ -370,7 +370,7 @@ LAYERS = [
         "lora/variants/dora.py",
         "product = y if bias is None else y - bias.to(y.dtype)",
         "product = y",
-        (IN_PEFT,),
+        (LAYER,),
     ),
     Mutant(
         "layer",
@@ -419,7 +419,7 @@ LAYERS = [
         "lit/model/embedding_noise.py",
         "if not embedding.training:",
         "if not embedding:",
-        ("tests/lit/train/test_embedding_noise.py",),
+        ("tests/lit/model/test_embedding_noise.py",),
     ),
 ]
 
@@ -548,8 +548,8 @@ ADAPTERS = [
     Mutant(
         "adapter",
         "lit/model/tuned.py",
-        "source = str(adapter) if own.is_file() else base",
-        "source = base",
+        "if own.is_file():",
+        "if not own:",
         (MERGE,),
     ),
 ]
@@ -686,7 +686,7 @@ RESUMES = [
         "lit/run/metrics.py",
         'rows = [old for old in rows if int(old["step"]) < self.done + bool(old["val/loss"])]',
         'rows = [old for old in rows if int(old["step"]) < self.done]',
-        (SIGNALED,),
+        (METRICS,),
     ),
 ]
 
@@ -961,30 +961,45 @@ FILES = [
     Mutant(
         "files",
         "lit/run/folder.py",
-        "if present and not resume and not overwrite:",
-        "if present and resume and overwrite:",
+        "if not overwrite:",
+        "if resume and overwrite:",
         (FOLDER,),
     ),
     Mutant(
         "files",
-        "lit/run/folder.py",
-        'for path in folder.glob(f"{PREFIX}*"):',
-        'for path in folder.glob(".*"):',
+        "lit/run/output.py",
+        "temporary = path.name.startswith(PREFIX)",
+        'temporary = path.name.startswith(".")',
         (FOLDER,),
     ),
+    Mutant(
+        "files",
+        "lit/run/output.py",
+        "if not (temporary and same) or path.is_symlink() or _in_use(path):",
+        "if not (temporary and same) or path.is_symlink():",
+        (USER_FILES,),
+    ),
+    Mutant(
+        "files",
+        "lit/run/ownership.py",
+        "yield path, any(_matches(relative, pattern) for pattern in patterns)",
+        "yield path, True",
+        (USER_FILES,),
+    ),
+    Mutant("files", "lit/run/folder.py", "if not resume:", "if not resume or True:", (FOLDER,)),
     Mutant(
         "files",
         "lit/run/command.py",
-        'return 1, f"{place}{error.strerror or error}"',
-        'return 0, f"{place}{error.strerror or error}"',
-        (f"{FAULTS}::test_a_read_only_folder_exits_with_1_before_training_and_is_unchanged",),
+        'return 1, f"{place}{error.strerror or _first_line(error)}"',
+        'return 0, f"{place}{error.strerror or _first_line(error)}"',
+        (COMMAND,),
     ),
     Mutant(
         "files",
         "lit/run/command.py",
         "return 2, name_arguments(str(error), names)",
         "return 1, name_arguments(str(error), names)",
-        (f"{COMPARE}::test_a_wrong_input_is_named_and_exits_with_2",),
+        (COMMAND,),
     ),
     Mutant(
         "files",

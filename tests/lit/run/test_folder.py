@@ -67,3 +67,15 @@ def test_a_file_as_folder_is_refused(tmp_path: Path) -> None:
     path.touch()
     with pytest.raises(ConfigError, match="is a file"), RunFolder(path).claimed(False, False):
         pass
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_only_a_new_run_removes_the_results_of_the_one_before(resume: bool, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    results = (folder.config, folder.last, folder.adapter / "adapter_model.safetensors")
+    for path in (*results, folder.picture):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("{}")
+    folder.prepare(resume=resume)
+    assert [path.exists() for path in results] == [resume] * 3
+    assert not folder.picture.exists()
