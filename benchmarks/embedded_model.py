@@ -11,7 +11,7 @@ from lit.fast_layers.table import use_fast_layers
 from lit.model.attention import pack
 from lit.model.base import load_base
 from lora.config import LoRAConfig
-from lora.inject import inject
+from lora.injection import inject
 
 MODEL = "models/SmolLM2-135M-Instruct"
 

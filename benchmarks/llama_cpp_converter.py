@@ -23,7 +23,7 @@ from lit.exporting.gguf_lora import write_lora
 from lit.exporting.gguf_targets import ARCHITECTURES
 from lit.model.base import quiet
 from lora.config import LoRAConfig
-from lora.inject import inject, lora_layers
+from lora.injection import inject, lora_layers
 from lora.storage.adapter import save_adapter
 
 SIZES = {

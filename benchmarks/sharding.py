@@ -27,7 +27,7 @@ from lit.distributed.sharding import average_gradients, shard
 from lit.model.loss import summed_loss
 from lit.run.memory import trim_heap
 from lora.config import LoRAConfig
-from lora.inject import trainable_parameters
+from lora.injection import trainable_parameters
 
 LENGTHS, STEPS = (100, 100), 3
 

@@ -23,7 +23,7 @@ from benchmarks.embedded_model import load_adapted, random_batch
 from data.types import Batch
 from lit.model.loss import summed_loss
 from lora.config import LoRAConfig
-from lora.inject import trainable_parameters
+from lora.injection import trainable_parameters
 
 ROW = 128
 TOKENS = {1: ((256,), (512,)), 2: ((256, 256), (384, 128))}

@@ -25,7 +25,7 @@ from data.planning.batch import collate
 from data.types import IGNORE, Example
 from lit.model.attention import hidden_states, pack
 from lora.config import PROJECTIONS, LoRAConfig
-from lora.inject import inject
+from lora.injection import inject
 
 LENGTHS = (196, 150, 130, 114)
 LAYERS, LAYERS_OF_MODEL = 2, 30

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from data.planning.batch import collate
     from data.planning.plan import Plan, plan_epoch
     from data.readers.source import Source, read
-    from data.split import split_train_val
+    from data.splitting.split import split_train_val
     from data.store import Store, build_store
     from data.template import choose_template, encode
     from data.types import Batch, DataError, Example, Message
@@ -39,7 +39,7 @@ _MODULES = {
     "data.formats": ("to_messages",),
     "data.planning.plan": ("Plan", "plan_epoch"),
     "data.readers.source": ("Source", "read"),
-    "data.split": ("split_train_val",),
+    "data.splitting.split": ("split_train_val",),
     "data.store": ("Store", "build_store"),
     "data.template": ("choose_template", "encode"),
     "data.types": ("Batch", "DataError", "Example", "Message"),

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import datasets
 import pyarrow
 
-from data.duplicates import fold, normalize
 from data.encoder import Encoder
 from data.formats import to_messages
 from data.readers.source import Source
 from data.row_report import BAD, CUT, TOO_LONG, RowIssue
+from data.splitting.duplicates import fold, normalize
 from data.types import IGNORE, BadRow, Example, Message, Row, RowError, TooLongError
 
 CHUNK_ROWS = 2048

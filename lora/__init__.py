@@ -1,13 +1,11 @@
 """LoRA adapters for any torch model: inject, train, save, load, merge, eject."""
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lora.config import ConfigError, LoRAConfig
-    from lora.inject import (
+    from lora.injection import (
         VARIANTS,
         adapters_disabled,
         count_parameters,
@@ -27,17 +25,17 @@ _MODULES = {
     "ConfigError": "config",
     "LoRAConfig": "config",
     "LoRALinear": "layer",
-    "VARIANTS": "inject",
-    "adapters_disabled": "inject",
-    "count_parameters": "inject",
-    "eject": "inject",
-    "inject": "inject",
+    "VARIANTS": "injection",
+    "adapters_disabled": "injection",
+    "count_parameters": "injection",
+    "eject": "injection",
+    "inject": "injection",
     "load_adapter": "storage.adapter",
-    "lora_layers": "inject",
-    "merge": "inject",
-    "quantize_model": "inject",
+    "lora_layers": "injection",
+    "merge": "injection",
+    "quantize_model": "injection",
     "save_adapter": "storage.adapter",
-    "trainable_parameters": "inject",
+    "trainable_parameters": "injection",
 }
 __all__ = [
     "VARIANTS",
@@ -63,14 +61,3 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'lora' has no attribute {name!r}")
     return getattr(import_module(f"lora.{_MODULES[name]}"), name)
-
-
-class _Package(ModuleType):
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Python sets the module lora.inject as the attribute ``inject`` of this package, which
-        # would hide the function of that name.
-        if not (name in _MODULES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -27,7 +27,7 @@ class LoRAConfig:
             ``attention``, ``mlp``, or the last names of layers.
         use_rslora: Scale by ``lora_alpha / sqrt(r)`` (arXiv:2312.03732) instead of
             ``lora_alpha / r``.
-        variant: A key of ``lora.inject.VARIANTS``: ``lora``, ``dora`` or ``pissa``.
+        variant: A key of ``lora.injection.VARIANTS``: ``lora``, ``dora`` or ``pissa``.
         rank_pattern: Ranks of single layers, by the end of their path, such as ``up_proj`` or
             ``mlp.up_proj``; the first one that matches counts.
         alpha_pattern: Alphas of single layers, by the end of their path.

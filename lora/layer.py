@@ -21,7 +21,7 @@ class Adapter(Replacement):
     """A replacement with parameters that train.
 
     While ``enabled`` is false, it computes what its base computes.
-    ``lora.inject.adapters_disabled`` sets it.
+    ``lora.injection.adapters_disabled`` sets it.
     """
 
     base: nn.Module

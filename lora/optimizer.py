@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lora.config import ConfigError
-from lora.inject import lora_layers, trainable_parameters
+from lora.injection import lora_layers, trainable_parameters
 
 
 def _adamw_8bit(paged: bool) -> Callable[..., Optimizer]:

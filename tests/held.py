@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import Callback
 from torch.distributed.tensor import DTensor
 
 from lit.train.module import LoRAModule
-from lora.inject import trainable_parameters
+from lora.injection import trainable_parameters
 
 
 class Held(Callback):

@@ -21,8 +21,8 @@ FORBIDDEN = {
 EXECUTING = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 LAYERS: dict[str, list[set[str]]] = {
-    "lora": [{"lora"}, {"lora.variants"}, {"lora.inject"}, {"lora.optimizer"}, {"lora.storage"}],
-    "data": [{"data.types"}, {"data.readers"}, {"data"}, {"data.planning"}],
+    "lora": [{"lora"}, {"lora.variants"}, {"lora.injection"}, {"lora.optimizer"}, {"lora.storage"}],
+    "data": [{"data.types"}, {"data.readers"}, {"data"}, {"data.splitting", "data.planning"}],
     "lit": [
         {"lit.report", "lit.run"},
         {"lit.distributed", "lit.fast_layers"},

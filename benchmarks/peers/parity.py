@@ -11,7 +11,7 @@ from benchmarks.peers.rows import Step
 from benchmarks.peers.settings import PROJECTIONS, SEED
 from lit.model.base import load_base
 from lora.config import LoRAConfig
-from lora.inject import inject
+from lora.injection import inject
 from lora.storage.adapter import save_adapter
 
 STEPS = 20

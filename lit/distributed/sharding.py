@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from lit.run.lightning_internals import join_one_mesh, use_command_launcher
 from lora.config import ConfigError
-from lora.inject import trainable_parameters
+from lora.injection import trainable_parameters
 
 FSDP2 = "fsdp2"
 """The value of trainer.strategy that shards the base."""

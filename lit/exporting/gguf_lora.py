@@ -19,7 +19,7 @@ from lit.exporting.gguf_targets import MERGE, architecture_of, target_tensors
 from lit.model.tuned import base_config, base_of, load_tuned, stored_dtype
 from lit.run.output import check_free, creating
 from lora.config import ConfigError
-from lora.inject import lora_layers
+from lora.injection import lora_layers
 from lora.storage.adapter import read_config
 from lora.storage.peft_format import AdapterError, from_peft
 from lora.storage.peft_tensors import PREFIX, SUFFIX, check_portable, to_portable

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
 from lora.config import ConfigError
-from lora.inject import lora_layers
+from lora.injection import lora_layers
 
 MERGE = "use --format merged, and convert that folder with llama.cpp's convert_hf_to_gguf.py"
 """The way to GGUF for adapters that a LoRA GGUF cannot hold."""

@@ -10,7 +10,7 @@ from lit.exporting.probe import probe_logits, relative_difference
 from lit.model.tuned import load_tuned, stored_dtype
 from lit.run.output import check_free, creating
 from lora.config import ConfigError
-from lora.inject import merge
+from lora.injection import merge
 
 MAX_DIFFERENCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.25}
 """The largest relative difference of logits that rounding the weights to a dtype may cause.

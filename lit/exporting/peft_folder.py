@@ -8,7 +8,7 @@ from lit.model.tuned import base_of, load_tuned
 from lit.run.card import write_plain_card
 from lit.run.output import check_free, creating
 from lora.config import ConfigError
-from lora.inject import eject
+from lora.injection import eject
 from lora.storage.adapter import load_adapter, save_adapter
 
 MAX_DIFFERENCE = 1e-4

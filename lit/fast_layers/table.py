@@ -27,7 +27,7 @@ def use_fast_layers(
 ) -> dict[str, int]:
     """Replace layers of a model by faster ones that compute the same, in place.
 
-    ``lora.inject.eject`` puts the original layers back, and so does ``merge``.
+    ``lora.injection.eject`` puts the original layers back, and so does ``merge``.
 
     Args:
         model: With adapters or without. Layers that train in full are left as they are.

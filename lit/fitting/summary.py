@@ -9,7 +9,7 @@ from lit.run.metrics_file import relative_change
 from lit.settings.arguments import Arguments
 from lit.train.best_adapter import BestAdapter
 from lit.train.progress import Throughput
-from lora.inject import count_parameters
+from lora.injection import count_parameters
 
 
 def print_rows_and_plan(arguments: Arguments) -> None:

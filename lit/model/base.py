@@ -22,7 +22,7 @@ from transformers.utils import logging
 
 from data.text import clean
 from lora.config import ConfigError
-from lora.inject import quantize_model
+from lora.injection import quantize_model
 from lora.storage.files import check_regular_files
 from lora.storage.peft_format import printable
 

@@ -19,7 +19,7 @@ from data.seeds import mix_seed
 from data.template import stop_token
 from lit.model.sampling import RefuseNaN, RowSampler, Sampling
 from lora.config import ConfigError
-from lora.inject import adapters_disabled
+from lora.injection import adapters_disabled
 
 
 class Answer(NamedTuple):

@@ -16,7 +16,7 @@ from lit.model.loss import check_loss
 from lit.run.console import print_rank0
 from lora.config import ConfigError, LoRAConfig
 from lora.full_layers import tied_groups
-from lora.inject import inject
+from lora.injection import inject
 
 PROBE_LENGTHS = (16, 8)
 """Tokens of the rows on which a model is checked: few, since every run waits for it."""

@@ -14,7 +14,13 @@ from lit.preflight.meta_step import trace_step
 from lit.run.memory import peak_memory
 from lit.train.module import LoRAModule
 from lora.config import ConfigError
-from lora.inject import ParameterCount, count_parameters, inject, lora_layers, trainable_parameters
+from lora.injection import (
+    ParameterCount,
+    count_parameters,
+    inject,
+    lora_layers,
+    trainable_parameters,
+)
 from lora.targets import linear_layers
 
 STATE_BLOCK = 256

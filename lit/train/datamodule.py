@@ -76,7 +76,7 @@ class QADataModule(L.LightningDataModule):
     ) -> None:
         super().__init__()
         from data.readers.source import Source
-        from data.split import split_train_val
+        from data.splitting.split import split_train_val
         from data.store import build_store
 
         self.source = Source(path, encoding, separator, columns or {})

@@ -12,7 +12,7 @@ from lit.run.lightning_internals import step_ends
 from lit.run.memory import memory_is_tight, trim_heap
 from lit.train.module import LoRAModule
 from lit.train.step_guard import TrainingError
-from lora.inject import trainable_parameters
+from lora.injection import trainable_parameters
 
 LOWER_MEMORY = (
     "Lower data.batch_size, data.max_tokens or data.max_length, set model.gradient_checkpointing "

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from lit.distributed.sharding import FSDP2, ShardedRoot, ShardedStrategy, shard
 from lit.model.precision import base_dtype
 from lit.model.preparation import ModelSpec, check_model
-from lora.inject import trainable_parameters
+from lora.injection import trainable_parameters
 
 T = TypeVar("T")
 

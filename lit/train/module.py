@@ -21,7 +21,7 @@ from lit.train.schedule import make_schedule
 from lit.train.step_guard import StepGuard, check_gradients
 from lit.train.step_loss import StepLoss, labels_of_step
 from lora.config import ConfigError, LoRAConfig
-from lora.inject import trainable_parameters
+from lora.injection import trainable_parameters
 from lora.optimizer import make_optimizer
 from lora.storage.state import adapter_state, load_adapter_state
 

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from lit.run.console import print_rank0
-from lora.inject import lora_layers
+from lora.injection import lora_layers
 
 LISTED_ROWS = 8
 """Rows of a step that one message lists."""

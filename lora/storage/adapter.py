@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lora.config import LoRAConfig
-from lora.inject import inject, lora_layers
+from lora.injection import inject, lora_layers
 from lora.storage.files import replacing, write_text
 from lora.storage.peft_format import AdapterError, from_peft, printable, to_peft
 from lora.storage.peft_tensors import (

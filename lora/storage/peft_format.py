@@ -8,7 +8,7 @@ from torch import nn
 from lora.base import is_transposed
 from lora.config import ConfigError, LoRAConfig
 from lora.full_layers import full_layers
-from lora.inject import lora_layers
+from lora.injection import lora_layers
 from lora.paths import ends_with, path_suffixes
 from lora.variants.dora import DoRALinear
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from lora.base import features
 from lora.config import ConfigError, LoRAConfig
 from lora.full_layers import full_layers
-from lora.inject import lora_layers
+from lora.injection import lora_layers
 from lora.storage.peft_format import AdapterError, printable
 from lora.targets import select_layers
 

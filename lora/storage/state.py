@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lora.config import ConfigError
-from lora.inject import trainable_parameters
+from lora.injection import trainable_parameters
 
 
 def adapter_state(model: nn.Module) -> dict[str, Tensor]:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from data.near_duplicates import find_near_duplicates
 from data.planning.batch import collate
-from data.split import split_by_group, split_train_val
+from data.splitting.near_duplicates import find_near_duplicates
+from data.splitting.split import split_by_group, split_train_val
 from data.store import build_store
 from data.template import encode
 from data.tokenize import content_hash, question_hash

@@ -26,7 +26,7 @@ from lit.run.metrics_file import COLUMNS
 from lit.run.output import creating, remove_leftovers
 from lit.run.ownership import MARKER, OWNED, TOKENIZER, foreign_files, is_run, write_marker
 from lora.config import ConfigError, LoRAConfig
-from lora.inject import inject, lora_layers
+from lora.injection import inject, lora_layers
 from lora.storage.adapter import save_adapter
 from lora.storage.files import append_line, temporary_path
 

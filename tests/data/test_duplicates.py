@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from data.duplicates import find_overlap, find_repeats
-from data.near_duplicates import find_near_duplicates, joined_groups
+from data.splitting.duplicates import find_overlap, find_repeats
+from data.splitting.near_duplicates import find_near_duplicates, joined_groups
 from data.types import DataError, Message
 
 TEXT = "The bed should be at sixty degrees for PLA, and the nozzle at two hundred and ten."

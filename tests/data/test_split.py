@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data.split import split_by_group
+from data.splitting.split import split_by_group
 from data.types import DataError
 
 GROUPS = {

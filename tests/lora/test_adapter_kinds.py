@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from lora.config import PROJECTIONS, LoRAConfig
 from lora.full_layers import full_layers
-from lora.inject import (
+from lora.injection import (
     VARIANTS,
     adapters_disabled,
     count_parameters,

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from lora.config import ConfigError, LoRAConfig
 from lora.full_layers import full_layers, tied_groups
-from lora.inject import inject, lora_layers, merge, quantize_model
+from lora.injection import inject, lora_layers, merge, quantize_model
 from lora.storage.adapter import load_adapter
 
 WIDE = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 16}

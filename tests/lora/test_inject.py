@@ -7,7 +7,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from lora.config import PROJECTIONS, ConfigError, LoRAConfig
-from lora.inject import (
+from lora.injection import (
     adapters_disabled,
     count_parameters,
     eject,

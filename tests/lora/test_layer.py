@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from lora.config import LoRAConfig
-from lora.inject import VARIANTS
+from lora.injection import VARIANTS
 from lora.layer import LoRALinear
 from lora.lora_function import Recompute, drop
 

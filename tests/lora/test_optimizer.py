@@ -6,7 +6,7 @@ from conftest import ADAPTERS, make_model
 from torch import nn
 
 from lora.config import ConfigError, LoRAConfig
-from lora.inject import inject, trainable_parameters
+from lora.injection import inject, trainable_parameters
 from lora.optimizer import OPTIMIZERS, make_optimizer, parameter_groups
 
 

@@ -32,11 +32,11 @@ def test_a_public_name_is_the_object_of_its_module_and_never_a_module(name: str)
 
 def test_a_function_is_not_hidden_by_the_module_of_its_name() -> None:
     run(
-        "import lora.inject\n"
+        "import lora.injection\n"
         "from lora import merge, inject\n"
         "from lora import inject as again\n"
-        "from lora.inject import inject as original\n"
-        "assert inject is again is lora.inject is original\n"
+        "from lora.injection import inject as original\n"
+        "assert inject is again is lora.injection is original\n"
     )
 
 

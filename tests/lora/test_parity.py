@@ -14,7 +14,7 @@ from data.types import IGNORE, Example
 from lit.model.attention import pack
 from lit.model.loss import summed_loss
 from lora.config import PROJECTIONS, LoRAConfig
-from lora.inject import count_parameters, inject, trainable_parameters
+from lora.injection import count_parameters, inject, trainable_parameters
 from lora.optimizer import parameter_groups
 
 STEPS = 10

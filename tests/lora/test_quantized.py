@@ -10,7 +10,7 @@ from torch import nn
 
 from lora.base import QUANTIZATIONS, dense_weight, is_quantized, quantized_layer
 from lora.config import ConfigError, LoRAConfig
-from lora.inject import count_parameters, inject, lora_layers, quantize_model
+from lora.injection import count_parameters, inject, lora_layers, quantize_model
 from lora.storage.adapter import save_adapter
 
 IDS = torch.randint(3, 300, (1, 12), generator=torch.Generator().manual_seed(0))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lora.config import LoRAConfig
-from lora.inject import eject, inject, lora_layers, merge
+from lora.injection import eject, inject, lora_layers, merge
 from lora.replacement import Replacement, replace_module, replacements
 
 

@@ -17,7 +17,7 @@ from data.types import Message
 from lit.chat import main
 from lit.model.tuned import load
 from lora.config import LoRAConfig
-from lora.inject import inject, lora_layers
+from lora.injection import inject, lora_layers
 from lora.storage.adapter import save_adapter
 
 COMMAND = [sys.executable, "-m", "lit.chat"]

@@ -20,7 +20,7 @@ from lit.model.base import load_base
 from lit.model.generation import stream
 from lit.model.sampling import Sampling
 from lit.model.tuned import load
-from lora.inject import adapters_disabled, count_parameters
+from lora.injection import adapters_disabled, count_parameters
 
 QUESTION = [Message("user", "Why does PLA stick badly to a cold bed?")]
 CORPUS = Path("data/corpora/printing3d.en.jsonl")

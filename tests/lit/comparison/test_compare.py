@@ -16,7 +16,7 @@ from lit.fit import main as fit
 from lit.model.generation import answers, stream
 from lit.model.sampling import Sampling
 from lit.model.tuned import load
-from lora.inject import adapters_disabled
+from lora.injection import adapters_disabled
 
 HOSTILE = '<script>alert(1)</script> | **bold** $x_1$ & "quotes"'
 

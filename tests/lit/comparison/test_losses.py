@@ -10,7 +10,7 @@ from lit.comparison import losses as losses_module
 from lit.comparison.losses import Losses, measure_losses
 from lit.comparison.result import Comparison, LossResult, verdict
 from lora.config import LoRAConfig
-from lora.inject import inject, lora_layers
+from lora.injection import inject, lora_layers
 
 random = np.random.default_rng(1)
 

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from lit.fit import main
 from lit.model.base import load_base
 from lit.model.tuned import load_tuned
-from lora.inject import VARIANTS
+from lora.injection import VARIANTS
 
 TOLERANCE = {"atol": 1e-5, "rtol": 0}
 ROWS = [

@@ -16,7 +16,7 @@ from lit.export import SUFFIXES, main
 from lit.exporting.gguf_targets import ARCHITECTURES
 from lit.model.tuned import load_tuned
 from lora.config import PROJECTIONS, LoRAConfig
-from lora.inject import inject, lora_layers, trainable_parameters
+from lora.injection import inject, lora_layers, trainable_parameters
 from lora.storage.adapter import save_adapter
 from lora.storage.peft_tensors import to_portable
 

@@ -14,7 +14,7 @@ from lit.model.generation import stream
 from lit.model.sampling import Sampling
 from lit.model.tuned import load_tuned
 from lora.config import LoRAConfig
-from lora.inject import eject, inject, lora_layers
+from lora.injection import eject, inject, lora_layers
 from lora.storage.adapter import save_adapter
 
 QUESTION = "Почему деталь отклеилась от стола?"

@@ -18,7 +18,7 @@ from lit.fast_layers.table import FAST_LAYERS, use_fast_layers
 from lit.model.attention import pack
 from lit.model.loss import summed_loss
 from lora.config import LoRAConfig
-from lora.inject import adapters_disabled, eject, inject, merge, trainable_parameters
+from lora.injection import adapters_disabled, eject, inject, merge, trainable_parameters
 from lora.replacement import replacements
 
 IDS = torch.arange(3, 23)[None]

@@ -15,7 +15,7 @@ from lit.model.attention import pack
 from lit.model.loss import summed_loss
 from lit.preflight.meta_step import trace_step
 from lora.config import LoRAConfig
-from lora.inject import VARIANTS, inject, trainable_parameters
+from lora.injection import VARIANTS, inject, trainable_parameters
 
 GATED = ["gated MLP"]
 UNGATED = {"phi3", "starcoder2", "gpt2", "gpt_neox", "opt"}

@@ -14,7 +14,7 @@ from data.types import IGNORE, Example
 from lit.model.attention import pack
 from lit.model.loss import CHUNK, check_loss, summed_loss, token_losses
 from lora.config import ConfigError, LoRAConfig
-from lora.inject import inject, lora_layers, trainable_parameters
+from lora.injection import inject, lora_layers, trainable_parameters
 
 # Changes that make what a family does to its logits large enough to be missed if left out.
 HEADS = {

@@ -23,7 +23,7 @@ from lit.preflight.estimate import meta_model
 from lit.preflight.meta_step import trace_step
 from lit.settings.arguments import parse
 from lora.config import LoRAConfig
-from lora.inject import count_parameters, inject
+from lora.injection import count_parameters, inject
 
 HOSTILE = "<script>alert(1)</script> <|im_end|> \x1b[31m [bold]"
 ROWS = [

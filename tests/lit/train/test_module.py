@@ -14,7 +14,7 @@ from lit.train.datamodule import QADataModule
 from lit.train.module import LoRAModule
 from lit.train.step_guard import TrainingError
 from lora.config import ConfigError, LoRAConfig
-from lora.inject import lora_layers, trainable_parameters
+from lora.injection import lora_layers, trainable_parameters
 
 ROWS = [(f"Question {i}?", " ".join(["word"] * (1 + 7 * (i % 4)))) for i in range(11)]
 

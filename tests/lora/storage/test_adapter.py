@@ -20,7 +20,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lora.config import LoRAConfig
-from lora.inject import inject, lora_layers, trainable_parameters
+from lora.injection import inject, lora_layers, trainable_parameters
 from lora.storage.adapter import CONFIG, WEIGHTS, AdapterError, load_adapter, save_adapter
 from lora.storage.peft_format import UNSUPPORTED, from_peft
 

@@ -6,7 +6,7 @@ from conftest import ADAPTERS, make_model
 from torch import Tensor, nn
 
 from lora.config import ConfigError, LoRAConfig
-from lora.inject import inject, trainable_parameters
+from lora.injection import inject, trainable_parameters
 from lora.storage.state import adapter_state, load_adapter_state
 
 IDS = torch.arange(3, 14)[None]

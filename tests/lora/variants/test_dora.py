@@ -6,7 +6,7 @@ from conftest import make_model
 from torch import nn
 
 from lora.config import LoRAConfig
-from lora.inject import inject, quantize_model
+from lora.injection import inject, quantize_model
 from lora.variants.dora import DoRALinear
 
 

@@ -6,7 +6,7 @@ from conftest import make_model
 from torch import nn
 
 from lora.config import ConfigError, LoRAConfig
-from lora.inject import inject, lora_layers
+from lora.injection import inject, lora_layers
 from lora.variants.pissa import PiSSALinear
 
 

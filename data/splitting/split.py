@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.duplicates import Overlap, find_overlap
-from data.near_duplicates import find_near_duplicates, joined_groups
+from data.splitting.duplicates import Overlap, find_overlap
+from data.splitting.near_duplicates import find_near_duplicates, joined_groups
 from data.store import Store
 from data.types import DataError
 
