@@ -644,14 +644,14 @@ RESUMES = [
         "lit/resume/resume_point.py",
         "newest = max(complete, key=lambda resume_point: resume_point.step)",
         "newest = min(complete, key=lambda resume_point: resume_point.step)",
-        (f"{FAULTS}::test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used",),
+        ("tests/lit/resume/test_resume_point.py",),
     ),
     Mutant(
         "resume",
         "lit/resume/stopping.py",
         "trainer.save_checkpoint(self.folder.last)",
         "pass",
-        (SIGNALED,),
+        ("tests/lit/resume/test_stopping.py",),
     ),
     Mutant(
         "resume",
