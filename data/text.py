@@ -1,6 +1,7 @@
 """Texts of strangers: a model, a data file or an adapter's settings may contain any character."""
 
 import re
+import unicodedata
 
 UNSAFE = re.compile(
     # Control characters except tab and newline; a terminal obeys many of them.
@@ -40,3 +41,16 @@ def escape_markdown(text: str) -> str:
     # These start a list, a rule or a heading; only the first line starts a line of the file.
     lines[:1] = [re.sub(r"^(\d{0,9})([-+=.)])", r"\1\\\2", line) for line in lines[:1]]
     return "<br>".join(lines)
+
+
+def normalize(text: str) -> str:
+    """Return a text in the Unicode normal form NFC: one encoding for each letter with its accents.
+
+    Not NFKC, which also makes characters of other meaning equal, such as x² and x2.
+    """
+    return unicodedata.normalize("NFC", text)
+
+
+def fold(text: str) -> str:
+    """Return a text without differences of case, in NFC, which folding alone can leave."""
+    return normalize(normalize(text).casefold())

@@ -20,7 +20,7 @@ from data.encoder import Encoder
 from data.formats import to_messages
 from data.readers.source import Source
 from data.row_report import BAD, CUT, TOO_LONG, RowIssue
-from data.splitting.duplicates import fold, normalize
+from data.text import fold, normalize
 from data.types import IGNORE, BadRow, Example, Message, Row, RowError, TooLongError
 
 CHUNK_ROWS = 2048

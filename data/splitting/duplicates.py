@@ -1,6 +1,5 @@
 """Find duplicates: repeated rows, and rows that validation shares with training."""
 
-import unicodedata
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,19 +38,6 @@ class Overlap:
             "validation rows are near-duplicates of a training row": self.near_duplicates,
         }
         return ", ".join(f"{len(rows)} {text}" for text, rows in descriptions.items() if len(rows))
-
-
-def normalize(text: str) -> str:
-    """Return a text in the Unicode normal form NFC: one encoding for each letter with its accents.
-
-    Not NFKC, which also makes characters of other meaning equal, such as x² and x2.
-    """
-    return unicodedata.normalize("NFC", text)
-
-
-def fold(text: str) -> str:
-    """Return a text without differences of case, in NFC, which folding alone can leave."""
-    return normalize(normalize(text).casefold())
 
 
 def find_repeats(hashes: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from data.splitting.duplicates import fold
+from data.text import fold
 from data.types import DataError, Message
 
 SHINGLE_CHARS = 5

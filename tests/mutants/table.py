@@ -180,15 +180,15 @@ PLANS = [
     Mutant(
         "plan",
         "data/planning/loader.py",
-        "rng_key = hash((self.epoch, self.plan.batch_id(self.rank, micro_step)))",
-        "rng_key = hash((self.epoch, micro_step))",
+        "rng_key = mix_seed(self.epoch, self.plan.batch_id(self.rank, micro_step))",
+        "rng_key = mix_seed(self.epoch, micro_step)",
         (LOADER,),
     ),
     Mutant(
         "plan",
         "data/planning/loader.py",
-        "rng_key = hash((self.epoch, self.plan.batch_id(self.rank, micro_step)))",
-        "rng_key = self.plan.batch_id(self.rank, micro_step)",
+        "rng_key = mix_seed(self.epoch, self.plan.batch_id(self.rank, micro_step))",
+        "rng_key = mix_seed(0, self.plan.batch_id(self.rank, micro_step))",
         (LOADER,),
     ),
     Mutant(
@@ -225,7 +225,7 @@ LOSSES = [
     Mutant(
         "loss",
         "lit/train/module.py",
-        "loss = self.call(summed_loss, batch) / labels_of_step(batch, self.trainer)",
+        "loss = self.call(summed_loss, batch) / labels",
         "loss = self.call(summed_loss, batch) / (batch.labels >= 0).sum()",
         (MODULE,),
     ),
@@ -253,9 +253,16 @@ LOSSES = [
     Mutant(
         "loss",
         "lit/train/step_loss.py",
-        "total, self._sum = self._sum, None",
-        "total = self._sum",
+        "total, self._sums = self._sums, None",
+        "total = self._sums",
         (STEP_LOSS,),
+    ),
+    Mutant(
+        "loss",
+        "lit/train/step_loss.py",
+        "if abs(labels - self.planned) > 1e-6 * self.planned:",
+        "if labels == 0 and self.planned == 0:",
+        (MODULE, STEP_LOSS),
     ),
     Mutant(
         "loss",
@@ -382,8 +389,8 @@ LAYERS = [
     Mutant(
         "layer",
         "lora/injection.py",
-        "adapter.enabled = enabled",
-        "adapter.enabled = False",
+        "DISABLED.set(DISABLED.get() - own)",
+        "pass",
         (INJECT,),
     ),
     Mutant(
@@ -644,19 +651,19 @@ RESUMES = [
         "lit/resume/resume_point.py",
         "newest = max(complete, key=lambda resume_point: resume_point.step)",
         "newest = min(complete, key=lambda resume_point: resume_point.step)",
-        (f"{FAULTS}::test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used",),
+        ("tests/lit/resume/test_resume_point.py",),
     ),
     Mutant(
         "resume",
         "lit/resume/stopping.py",
         "trainer.save_checkpoint(self.folder.last)",
         "pass",
-        (SIGNALED,),
+        ("tests/lit/resume/test_stopping.py",),
     ),
     Mutant(
         "resume",
         "lit/train/module.py",
-        "torch.manual_seed(hash((self.seed, batch.rng_key)))",
+        "torch.manual_seed(mix_seed(self.seed, batch.rng_key))",
         "pass",
         (f"{FIT}::test_a_resumed_run_equals_one_that_never_stopped",),
     ),
@@ -694,8 +701,8 @@ SPLITS = [
     Mutant(
         "split",
         "data/splitting/split.py",
-        "in_val = np.isin(group_of_row, order[:held_out])",
-        "in_val = np.isin(rows, order[:held_out])",
+        "in_val = np.isin(group_of_row, order[held_out])",
+        "in_val = np.isin(rows, order[held_out])",
         (SPLIT,),
     ),
     Mutant(
@@ -722,9 +729,8 @@ SPLITS = [
     Mutant(
         "split",
         "data/splitting/split.py",
-        "return TrainValSplit("
-        "train, other, train_rows, np.delete(val_rows, overlap.left_out), overlap)",
-        "return TrainValSplit(train, other, train_rows, val_rows, overlap)",
+        "val_rows = np.delete(val_rows, overlap.left_out)",
+        "pass",
         (DATAMODULE,),
     ),
     Mutant(
@@ -744,30 +750,29 @@ SPLITS = [
     Mutant(
         "split",
         "data/splitting/near_duplicates.py",
-        "first.append(min(close, default=row))",
-        "first.append(row)",
+        "if not groups.joined(row, other) and sketches[other].jaccard(sketch) >= threshold:",
+        "if False:",
         (DUPLICATES,),
     ),
     Mutant(
         "split",
         "data/splitting/near_duplicates.py",
-        "close = [i for i in index.query(sketch) if sketches[i].jaccard(sketch) >= threshold]",
-        "close = list(index.query(sketch))",
+        "if not groups.joined(row, other) and sketches[other].jaccard(sketch) >= threshold:",
+        "if not groups.joined(row, other):",
         (DUPLICATES,),
     ),
     Mutant(
         "split",
         "data/tokenize.py",
-        "return _hash(first.casefold().split())",
+        "return _hash(fold(first).split())",
         "return _hash(first.split())",
         (TOKENIZE,),
     ),
     Mutant(
         "split",
         "data/tokenize.py",
-        "return _hash([word for turn in messages "
-        'for word in (f"\\0{turn.role}", *turn.content.split())])',
-        "return _hash([word for turn in messages for word in turn.content.split()])",
+        'return _hash([word for role, text in texts for word in (f"\\0{role}", *text.split())])',
+        "return _hash([word for role, text in texts for word in text.split()])",
         (TOKENIZE,),
     ),
 ]
@@ -868,8 +873,8 @@ INTERVALS = [
     Mutant(
         "interval",
         "lit/model/generation.py",
-        "torch.manual_seed(sampling.seed)",
-        "pass",
+        "seeds = [mix_seed(sampling.seed, *prompt) for prompt in prompts]",
+        "seeds = [mix_seed(0, *prompt) for prompt in prompts]",
         (f"{COMPARE}::test_the_same_seed_gives_the_same_answer",),
     ),
 ]
