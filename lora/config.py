@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from lora.paths import ends_with
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+MAX_RANK = 2**16
+"""No layer of a language model is wider, and a higher rank than the width adds nothing."""
 
 
 class ConfigError(ValueError):
@@ -57,6 +59,8 @@ class LoRAConfig:
         for name, r in {"`r`": self.r, **_named("rank_pattern", self.rank_pattern)}.items():
             if r < 1:
                 raise ConfigError(f"{name} is {r}; it must be 1 or more (8 and 16 are usual)")
+            if r > MAX_RANK:
+                raise ConfigError(f"{name} is {r}; it must be at most {MAX_RANK}")
         alphas = {"`lora_alpha`": self.lora_alpha, **_named("alpha_pattern", self.alpha_pattern)}
         for name, alpha in alphas.items():
             if not _is_finite(alpha) or alpha <= 0:

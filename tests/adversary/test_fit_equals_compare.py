@@ -1,6 +1,8 @@
 """B5: fit, compare and a plain loop in transformers measure the same held-out loss."""
 
 import json
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,6 +82,19 @@ def train(folder: Path, base: Path, setting: Setting) -> Path:
     return folder / "run"
 
 
+@pytest.fixture(scope="module")
+def run_with(
+    tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Setting], Path]:
+    """Return a function from a setting to a finished run with it."""
+
+    @cache
+    def make(setting: Setting) -> Path:
+        return train(tmp_path_factory.mktemp("run"), tiny_folder, setting)
+
+    return make
+
+
 def measure(run: Path, **changes: object) -> Comparison:
     """Compare a run's adapter with its base, without answers."""
     arguments: dict = {
@@ -113,10 +128,10 @@ def plain_loss(model: PreTrainedModel, examples: list[Example], setting: Setting
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_fit_compare_and_plain_transformers_measure_the_same_loss(
-    name: str, tiny_folder: Path, tmp_path: Path
+    name: str, tiny_folder: Path, run_with: Callable[[Setting], Path]
 ) -> None:
     setting = SETTINGS[name]
-    run = train(tmp_path, tiny_folder, setting)
+    run = run_with(setting)
     _, measured = read_losses(run / "metrics.csv")
     by_fit = [measured[0][1], min(loss for step, loss in measured if step)]
     result = measure(run)
@@ -142,9 +157,9 @@ def test_fit_compare_and_plain_transformers_measure_the_same_loss(
 
 
 def test_a_report_names_other_settings_and_asks_the_last_question_of_each_row(
-    tiny_folder: Path, tmp_path: Path
+    run_with: Callable[[Setting], Path],
 ) -> None:
-    run = train(tmp_path, tiny_folder, SETTINGS["B5: float32"])
+    run = run_with(SETTINGS["B5: float32"])
     result = measure(run, precision="bf16-true", max_answers=3)
     assert {pair.question for pair in result.answers} == {"And then?"}
     report = verdict(result) + " ".join(result.notes)
