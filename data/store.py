@@ -100,7 +100,13 @@ def build_store(
     encoder = Encoder(tokenizer, max_length, truncation)
     states = source.states()
     folder = cache / _fingerprint(source, encoder)
-    cache.mkdir(parents=True, exist_ok=True)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"the folder of tokenized rows, {cache}, cannot be made ({error.strerror}): set the "
+            "environment variable HF_DATASETS_CACHE to a folder that can be written to"
+        ) from None
     # All ranks of a node need the same rows: one tokenizes, the others wait for it.
     with FileLock(f"{folder}.lock"):
         damaged = folder.is_dir() and not _is_intact(folder)

@@ -116,7 +116,7 @@ class Source:
             repr([self.encoding, self.separator, sorted(self.columns.items())]).encode()
         )
         for part in self.parts():
-            digest.update(part.encode())
+            digest.update(os.fsencode(part))
             if part.startswith(PREFIX):
                 digest.update(load_hub(part)._fingerprint.encode())
                 continue
