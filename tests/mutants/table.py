@@ -262,7 +262,7 @@ LOSSES = [
         "lit/train/step_loss.py",
         "if abs(labels - self.planned) > 1e-6 * self.planned:",
         "if labels == 0 and self.planned == 0:",
-        (MODULE, STEP_LOSS),
+        (STEP_LOSS,),
     ),
     Mutant(
         "loss",
@@ -557,7 +557,7 @@ ADAPTERS = [
         "lit/model/tuned.py",
         "if own.is_file():",
         "if not own:",
-        (MERGE,),
+        ("tests/lit/model/test_tuned.py",),
     ),
 ]
 

@@ -8,6 +8,7 @@ import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from data.planning.batch import collate
@@ -16,20 +17,54 @@ from lit.model.embedding_noise import EmbeddingNoise
 from lit.model.loss import summed_loss
 from lit.train.datamodule import QADataModule
 from lit.train.module import LoRAModule
+from lit.train.step_guard import TrainingError
 from lit.train.step_loss import StepLoss, labels_of_step
 from lora.config import ConfigError, LoRAConfig
 
 ROWS = [(f"Question {i}?", " ".join(["word"] * (1 + 7 * (i % 4)))) for i in range(11)]
 
 
-def test_the_sum_of_a_step_does_not_contain_the_step_before() -> None:
+def batch_of(labels: int, step_labels: int = 0) -> Batch:
+    """Return a batch of one row."""
+    ids = list(range(5, 6 + labels))
+    return collate([Example(ids, [IGNORE, *ids[1:]])], step_labels)
+
+
+class OtherRank:
+    """A strategy that adds the sums of one other rank."""
+
+    def __init__(self, loss: float = 0.0, labels: int = 0) -> None:
+        self.sums = torch.tensor([loss, labels])
+
+    def reduce(self, tensor: Tensor, reduce_op: str) -> Tensor:
+        assert reduce_op == "sum"
+        return tensor + self.sums
+
+
+def test_the_loss_of_a_step_does_not_contain_the_step_before() -> None:
     step_loss = StepLoss()
-    for shares in ((1.0, 2.0), (4.0,), ()):
+    alone: Any = OtherRank()
+    for shares in ((1.0, 2.0), (4.0,)):
         for share in shares:
-            step_loss.add(torch.tensor(share, requires_grad=True))
-        total = step_loss.take()
-        assert float(total) == sum(shares)
-        assert not total.requires_grad
+            step_loss.add(torch.tensor(share, requires_grad=True), batch_of(3), 3 * len(shares))
+        loss = step_loss.reduce(alone, step=1)
+        assert float(loss) == sum(shares)
+        assert not loss.requires_grad
+    assert step_loss.take().tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(("labels", "fits"), [(5, True), (4, False), (0, False)])
+def test_the_labels_of_all_ranks_are_those_that_the_loss_was_divided_by(
+    labels: int, fits: bool
+) -> None:
+    step_loss = StepLoss()
+    step_loss.add(torch.tensor(1.0), batch_of(3), planned=8)
+    other: Any = OtherRank(0.5, labels)
+    if fits:
+        assert float(step_loss.reduce(other, step=7)) == 1.5
+    else:
+        with pytest.raises(TrainingError, match=f"step 7: its micro-batches have {3 + labels} lab"):
+            step_loss.reduce(other, step=7)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +95,8 @@ def test_a_share_is_multiplied_by_what_lightning_and_ddp_divide_by(
     batch = collate([Example([5, 6, 7], [IGNORE, 6, 7])], step_labels=40)
     share = summed_loss(tiny_model, batch) / 40
     torch.testing.assert_close(module.training_step(batch, 0), share * accumulate * ranks)
-    torch.testing.assert_close(module.step_loss.take(), share.detach())
+    assert module.step_loss.take().tolist() == [float(share), 2]
+    assert module.step_loss.planned == 40
 
 
 def mean_loss(model: torch.nn.Module, batches: list[Batch]) -> float:
