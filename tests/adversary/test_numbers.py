@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lora.inject import adapters_disabled, inject, lora_layers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
@@ -29,6 +28,7 @@ from lit.model.tuned import load
 from lit.run.metrics_file import perplexity, relative_change
 from lit.settings.defaults import early_stopping
 from lora.config import ConfigError, LoRAConfig
+from lora.injection import adapters_disabled, inject, lora_layers
 from lora.lora_function import dropout_mask
 from lora.storage.adapter import load_adapter, save_adapter
 from lora.storage.peft_format import AdapterError

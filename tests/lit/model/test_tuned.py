@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 from lit.model.base import load_base
 from lit.model.tuned import load_tuned
 from lora.config import LoRAConfig
-from lora.inject import inject, lora_layers
+from lora.injection import inject, lora_layers
 from lora.storage.adapter import save_adapter
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}<|im_end|>{% endfor %}"
