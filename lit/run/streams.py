@@ -74,7 +74,9 @@ def prepare_streams() -> None:
     if sys.stdin is None:
         sys.stdin = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     elif isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="replace")
+        # A caller that has read from it keeps its way of decoding.
+        with contextlib.suppress(io.UnsupportedOperation):
+            sys.stdin.reconfigure(errors="replace")
     sys.stdout = _forgiving(sys.stdout, 1, sys.stdout is sys.__stdout__)
     sys.stderr = _forgiving(sys.stderr, 2, sys.stderr is sys.__stderr__)
 
