@@ -16,20 +16,34 @@ from lit.model.embedding_noise import EmbeddingNoise
 from lit.model.loss import summed_loss
 from lit.train.datamodule import QADataModule
 from lit.train.module import LoRAModule
+from lit.train.step_guard import TrainingError
 from lit.train.step_loss import StepLoss, labels_of_step
 from lora.config import ConfigError, LoRAConfig
 
 ROWS = [(f"Question {i}?", " ".join(["word"] * (1 + 7 * (i % 4)))) for i in range(11)]
 
 
-def test_the_sum_of_a_step_does_not_contain_the_step_before() -> None:
-    step_loss = StepLoss()
+def test_the_sums_of_a_step_do_not_contain_the_step_before() -> None:
+    step_loss, batch = StepLoss(), collate([Example([5, 6, 7], [IGNORE, 6, 7])])
     for shares in ((1.0, 2.0), (4.0,), ()):
         for share in shares:
-            step_loss.add(torch.tensor(share, requires_grad=True))
-        total = step_loss.take()
-        assert float(total) == sum(shares)
-        assert not total.requires_grad
+            step_loss.add(torch.tensor(share, requires_grad=True), batch, planned=4)
+        totals = step_loss.take()
+        assert totals.tolist() == [sum(shares), 2 * len(shares)]
+        assert not totals.requires_grad
+
+
+@pytest.mark.parametrize("batches", [1, 2, 3])
+def test_a_step_with_other_labels_than_planned_is_refused(batches: int) -> None:
+    step_loss, batch = StepLoss(), collate([Example([5, 6, 7], [IGNORE, 6, 7])])
+    strategy: Any = SimpleNamespace(reduce=lambda sums, reduce_op: sums)
+    for _ in range(batches):
+        step_loss.add(torch.tensor(0.5), batch, planned=4)
+    if batches == 2:
+        assert step_loss.reduce(strategy, 7) == 1.0
+    else:
+        with pytest.raises(TrainingError, match=f"step 7: .* {2 * batches} labels.* divided by 4"):
+            step_loss.reduce(strategy, 7)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +74,8 @@ def test_a_share_is_multiplied_by_what_lightning_and_ddp_divide_by(
     batch = collate([Example([5, 6, 7], [IGNORE, 6, 7])], step_labels=40)
     share = summed_loss(tiny_model, batch) / 40
     torch.testing.assert_close(module.training_step(batch, 0), share * accumulate * ranks)
-    torch.testing.assert_close(module.step_loss.take(), share.detach())
+    expected = torch.stack([share.detach(), torch.tensor(2.0)])
+    torch.testing.assert_close(module.step_loss.take(), expected)
 
 
 def mean_loss(model: torch.nn.Module, batches: list[Batch]) -> float:
