@@ -80,6 +80,8 @@ def _talk(conversation: "Conversation") -> None:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
+    from lora.config import ConfigError
+
     keys = KeyBindings()
 
     @keys.add("escape", "enter")
@@ -95,8 +97,11 @@ def _talk(conversation: "Conversation") -> None:
             continue
         except EOFError:
             return
-        if text and not conversation.handle(text):
-            return
+        try:
+            if text and not conversation.handle(text):
+                return
+        except ConfigError as error:  # the question does not fit into the model's context
+            _write(f"{error}\n")
 
 
 if __name__ == "__main__":

@@ -33,12 +33,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for name, value, valid, allowed in (
-            (
-                "temperature",
-                self.temperature,
-                0 <= self.temperature < math.inf,
-                "finite and 0 or more",
-            ),
+            ("temperature", self.temperature, 0 <= self.temperature < math.inf, "0 or more"),
             ("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1"),
             ("max_new_tokens", self.max_new_tokens, self.max_new_tokens >= 1, "1 or more"),
         ):
