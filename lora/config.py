@@ -7,7 +7,7 @@ from lora.paths import ends_with
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 MAX_RANK = 2**16
-"""No layer of a language model is wider, and a higher rank than the width adds nothing."""
+"""Far above any useful rank: one above the width of a layer adds nothing."""
 
 
 class ConfigError(ValueError):

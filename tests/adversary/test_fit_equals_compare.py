@@ -50,7 +50,7 @@ SETTINGS = {
 
 
 def conversations() -> list[dict]:
-    """Rows with an untrained turn, and questions of which every third is too long."""
+    """Rows of which one turn does not train, and of which every third is too long."""
     rows = []
     for i in range(18):
         long = " ".join(f"word {n}" for n in range(40)) if i % 3 == 0 else ""
@@ -60,7 +60,7 @@ def conversations() -> list[dict]:
                     {"role": "user", "content": f"Question {i}? {long}"},
                     {"role": "assistant", "content": f"Untrained {i}.", "train": i % 2 == 0},
                     {"role": "user", "content": "And then?"},
-                    {"role": "assistant", "content": f"Answer {i} is here."},
+                    {"role": "assistant", "content": f"Answer {i} is here.", "train": i % 4 != 2},
                 ]
             }
         )

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -126,8 +127,15 @@ def test_pasted_lines_are_one_question(terminal: pexpect.spawn, tmp_path: Path) 
     assert len(row["messages"]) == 2
 
 
-def test_control_c_stops_an_answer_and_not_the_program(adapter: Path) -> None:
+def test_control_c_stops_an_answer_and_not_the_program(
+    adapter: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    base = shutil.copytree(tiny_folder, tmp_path / "base")
+    config = json.loads((base / "config.json").read_text("utf-8"))
+    config["max_position_embeddings"] = 200_000  # an answer has to fit into the context
+    (base / "config.json").write_text(json.dumps(config), "utf-8")
     arguments = ["-m", "lit.chat", "--adapter", str(adapter), "--max_new_tokens", "100000"]
+    arguments += ["--base", str(base)]
     arguments += ["--temperature", "3"]  # words are shown whole: at random, a space comes soon
     environment = os.environ | {"PROMPT_TOOLKIT_NO_CPR": "1", "TERM": "xterm"}
     child = pexpect.spawn(sys.executable, arguments, env=environment, encoding="utf-8", timeout=60)
