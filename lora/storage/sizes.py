@@ -27,10 +27,16 @@ def check_sizes(model: nn.Module, config: LoRAConfig, tensors: dict[str, Tensor]
         tensors: The adapter's tensors by their names in a file.
 
     Raises:
-        AdapterError: A norm is more than MAX_RATIO times that of the weight, or not finite.
+        AdapterError: A norm is more than MAX_RATIO times that of the weight, or not finite; or a
+            weight of the base is not finite.
     """
     targets, full = select_layers(model, config)
     norms = {path: _weight_norm(layer) for path, layer in targets.items()}
+    if broken := [path for path, norm in norms.items() if not math.isfinite(norm)]:
+        raise AdapterError(
+            f"the base model's {broken[0]}.weight is not finite: the base model is damaged. "
+            "Download it again, or choose another one"
+        )
     # A single weight may be zero, so each update is also compared with the mean weight.
     mean = sum(norms.values()) / len(norms)
     for path, norm in norms.items():
