@@ -86,7 +86,7 @@ def show_page(sections: Iterable[Section]) -> None:
         if section.rows:
             table = Table()
             for name in section.headers:
-                table.add_column(name, overflow="fold")
+                table.add_column(Text(clean(name)), overflow="fold")
             for row in section.rows:
                 table.add_row(*(Text(clean(text)) for text in row))
             console.print(table)

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from data.template import encode, prompt_ids
+from data.text import clean
 from data.types import Message
 from lit.chat import main
 from lit.model.tuned import load
@@ -175,10 +176,8 @@ def test_raw_text_is_continued_without_a_template(
 
 
 def test_escape_sequences_of_a_model_do_not_reach_the_terminal() -> None:
-    from lit.model.conversation import CONTROL
-
     said = "a\x1b[2J\x1b]0;title\x07b\x9b31mc\td\ne"
-    shown = CONTROL.sub("", said)
+    shown = clean(said)
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", shown)
     assert shown.endswith("c\td\ne")
 
