@@ -20,7 +20,7 @@ from data.encoder import Encoder
 from data.formats import to_messages
 from data.readers.source import Source
 from data.row_report import BAD, CUT, TOO_LONG, RowIssue
-from data.text import fold, normalize
+from data.text import fold, normalize, replace_surrogates
 from data.types import IGNORE, BadRow, Example, Message, Row, RowError, TooLongError
 
 CHUNK_ROWS = 2048
@@ -97,7 +97,7 @@ def _issue(kind: str, row: Row | BadRow, reason: str, tokens: int = 0) -> RowIss
     # A reason can quote the row's keys, which may be of any length and hold any character.
     short = reason if len(reason) <= MAX_REASON_CHARS else f"{reason[:MAX_REASON_CHARS]} …"
     printable = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in short)
-    return RowIssue(kind, row.file, row.line, printable, tokens)
+    return RowIssue(kind, replace_surrogates(row.file), row.line, printable, tokens)
 
 
 def _record(row: Row, messages: list[Message], example: Example) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def _record(row: Row, messages: list[Message], example: Example) -> dict[str, An
         "question_hash": question_hash(messages),
         "content_hash": content_hash(messages),
         "messages": json.dumps(messages, ensure_ascii=False),
-        "file": row.file,
+        "file": replace_surrogates(row.file),  # a name in another encoding than the system's
         "line": row.line,
     }
 
