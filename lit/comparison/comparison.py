@@ -76,7 +76,8 @@ def compare(
     path, data_source = _data_source(run, data, needed=questions_file is None)
     rows = read_questions(path) if path else []
     more = read_questions(questions_file) if questions_file else []
-    trained = read_run_settings(run) or LoadSettings()
+    found = read_run_settings(run)
+    trained = found or LoadSettings()
     used = trained.changed(precision, quantize)
     dtype = base_dtype(used.precision)
     model, tokenizer = load(adapter, base, template, used.quantize, dtype)
@@ -85,6 +86,8 @@ def compare(
         notes.append(f"The run trained on {own_base}; this comparison uses {base}.")
     if template != "auto":
         notes.append(f"The run trained with its own template; this comparison uses {template}.")
+    if found is None and data is None and rows:
+        notes.append(f"{run.config} is missing, so the run's settings are unknown.")
     # Only the run's own rows in its own template are cut as the run cut them.
     cut: tuple[int | None, str] = (None, "middle")
     if data is None and template == "auto":

@@ -97,6 +97,7 @@ def run_with(
 
 def measure(run: Path, **changes: object) -> Comparison:
     """Compare a run's adapter with its base, without answers."""
+    (run / "comparison").mkdir(exist_ok=True)
     arguments: dict = {
         "adapter": run / "adapter",
         "base": None,
@@ -165,6 +166,12 @@ def test_a_report_names_other_settings_and_asks_the_last_question_of_each_row(
     report = verdict(result) + " ".join(result.notes)
     assert "The run trained with precision 32-true; this comparison uses bf16-true." in report
     assert "The run measured" in report
+    config = (run / "config.yaml").rename(run / "away")
+    try:
+        notes = measure(run).notes
+    finally:
+        config.rename(run / "config.yaml")
+    assert any("config.yaml is missing" in note for note in notes)
 
 
 @pytest.mark.parametrize(
