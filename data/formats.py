@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from data.types import DataError, Message, Row, RowError
+from data.types import DataError, Message, Row, RowError, kind_of
 
 ROLES = {"system", "user", "assistant"}
 SHAREGPT_ROLES = {
@@ -115,7 +115,7 @@ def _parse_sharegpt(fields: dict[str, Any]) -> list[Message]:
 
 def _message(turn: Any, path: str, role_key: str, text_key: str, roles: dict[str, str]) -> Message:
     if not isinstance(turn, dict):
-        raise RowError(f"{path}: not an object but a {type(turn).__name__}")
+        raise RowError(f"{path}: not an object but {kind_of(turn)}")
     role = turn.get(role_key)
     if not isinstance(role, str) or role not in roles:
         raise RowError(f"{path}.{role_key}: {role!r} is not one of {', '.join(sorted(roles))}")
@@ -130,7 +130,7 @@ def _text(fields: dict[str, Any], key: str, path: str = "") -> str:
         raise RowError(f"{path}{key}: missing")
     value = fields[key]
     if not isinstance(value, str):
-        kind = "null" if value is None else f"not text but a {type(value).__name__}"
+        kind = "null" if value is None else f"not text but {kind_of(value)}"
         raise RowError(f"{path}{key}: {kind}")
     # White space at the ends would merge with the template's tokens next to it.
     text = value.strip()

@@ -43,6 +43,16 @@ def check_choice(argument: str, value: str, choices: Sequence[str]) -> None:
         raise DataError(f"`{argument}` is {value!r}: choose {', '.join(first)} or {last}")
 
 
+def kind_of(value: object) -> str:
+    """Return what a person calls a value of JSON: text, a number, a list."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true or false"
+    kinds = {str: "text", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    return kinds.get(type(value), f"of type {type(value).__name__}")
+
+
 class Row(NamedTuple):
     """One record of a data file, unchanged."""
 

@@ -1,6 +1,7 @@
 """Small models and a small tokenizer, made on the spot."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -150,6 +151,31 @@ def tiny_folder(
     make_model().save_pretrained(folder)
     PreTrainedTokenizerFast.from_pretrained(tokenizer_file).save_pretrained(folder)
     return folder
+
+
+def make_trainer(**settings: Any) -> Any:
+    """Lightning's Trainer on the CPU, without files and output."""
+    import lightning as L
+
+    quiet = {
+        **dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False),
+        "enable_model_summary": False,
+        "accelerator": "cpu",
+    }
+    return L.Trainer(**(quiet | settings))
+
+
+PLANNED = {"use_distributed_sampler": False, "reload_dataloaders_every_n_epochs": 1}
+"""What QADataModule needs of a Trainer: the plan assigns rows to ranks, anew each epoch."""
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """lit.fit in processes that can be killed."""
+    from command import Command
+
+    with Command(tmp_path_factory.mktemp("command")) as command:
+        yield command
 
 
 @pytest.fixture(scope="session")

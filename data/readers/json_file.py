@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from data.readers.text_file import MAX_ROW, TOO_LONG, bounded_lines, open_text
-from data.types import BadRow, DataError, Row
+from data.types import BadRow, DataError, Row, kind_of
 
 BLOCK = 1 << 20
 SPACE = re.compile(r"[ \t\r\n]*")
@@ -33,7 +33,7 @@ class ObjectDecoder(json.JSONDecoder):
         # Python's decoder silently keeps the last of two equal keys.
         repeated_key, self._repeated_key = self._repeated_key, None
         if not isinstance(value, dict):
-            return BadRow(str(path), line, f"not an object but a {type(value).__name__}")
+            return BadRow(str(path), line, f"not an object but {kind_of(value)}")
         if repeated_key is not None:
             return BadRow(str(path), line, f"{repeated_key}: this key appears twice")
         return Row(value, str(path), line)

@@ -77,9 +77,9 @@ ROWS = {
     "tab in a text": lines('{"prompt": "a\tb"}', "not JSON: Invalid control character"),
     "raw NUL": lines('{"prompt": "a\0b"}', "not JSON: Invalid control character"),
     "list": lines('["a", "b"]', "not an object but a list"),
-    "text": lines('"a"', "not an object but a str"),
-    "number": lines("7", "not an object but a int"),
-    "null": lines("null", "not an object but a NoneType"),
+    "text": lines('"a"', "not an object but text"),
+    "number": lines("7", "not an object but a number"),
+    "null": lines("null", "not an object but null"),
     "key twice": lines(
         '{"prompt": "a", "prompt": "b", "response": "c"}', "prompt: this key appears twice"
     ),
@@ -96,10 +96,10 @@ ROWS = {
     "null answer": row("response: null", prompt="a", response=None),
     "blank answer": row("response: blank", prompt="a", response=" \n\t "),
     "invisible answer": row("response: blank", prompt="a", response="\u200b \ufeff"),
-    "number as answer": row("response: not text but a int", prompt="a", response=4),
+    "number as answer": row("response: not text but a number", prompt="a", response=4),
     "list as answer": row("response: not text but a list", prompt="a", response=["b"]),
-    "object as answer": row("response: not text but a dict", prompt="a", response={"b": 1}),
-    "true as answer": row("response: not text but a bool", prompt="a", response=True),
+    "object as answer": row("response: not text but an object", prompt="a", response={"b": 1}),
+    "true as answer": row("response: not text but true or false", prompt="a", response=True),
     "blank question": row("question: blank", question="", answer="b"),
     "null instruction": row("instruction: null", instruction=None, output="b"),
     "list as input": row("input: not text", instruction="a", input=["x"], output="b"),
@@ -121,7 +121,7 @@ ROWS = {
     "null content": chat("messages[1].content: null", ASK, ("assistant", None)),
     "no turns": row("messages: not a list of turns", messages=[]),
     "messages in a text": row("messages: not a list of turns", messages="user: a"),
-    "turn in a text": row("messages[0]: not an object but a str", messages=["a", "b"]),
+    "turn in a text": row("messages[0]: not an object but text", messages=["a", "b"]),
     "unknown speaker": row(
         "conversations[0].from: 'bot' is not one of", conversations=[{"from": "bot", "value": "a"}]
     ),
@@ -131,7 +131,9 @@ ROWS = {
     "quote inside": table('"a"b,c\n', 3, "not CSV: "),
     "empty field": table("Why?,\n", 3, "response: blank"),
     "tab too many": table("a,b,c\n", 3, "3 fields, but the header has 2", ".tsv"),
-    "number in a list": BadFile(listed(LINE, "7", LINE), 3, "not an object but a int", 2, ".json"),
+    "number in a list": BadFile(
+        listed(LINE, "7", LINE), 3, "not an object but a number", 2, ".json"
+    ),
     "key twice in a list": BadFile(
         listed(LINE, '{"prompt": "a", "prompt": "b"}', LINE), 3, "prompt: this key", 2, ".json"
     ),

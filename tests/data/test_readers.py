@@ -54,14 +54,14 @@ GOOD: dict[str, tuple[str, str, list[tuple[int, dict]]]] = {
 FAULTS = {
     "jsonl, cut short": ("f.jsonl", '{"q": "1"}\n\n{"q": "2\n{"q": "3"}\n', 3, "not JSON"),
     "jsonl, a list": ("f.jsonl", '{"q": "1"}\n["2"]\n{"q": "3"}\n', 2, "not an object but a list"),
-    "jsonl, a text": ("f.jsonl", '{"q": "1"}\n"2"\n{"q": "3"}\n', 2, "not an object but a str"),
+    "jsonl, a text": ("f.jsonl", '{"q": "1"}\n"2"\n{"q": "3"}\n', 2, "not an object but text"),
     "jsonl, a huge number": (
         "f.jsonl",
         f'{{"q": "1"}}\n{"2" * 5000}\n{{"q": "3"}}\n',
         2,
         "not JSON",
     ),
-    "json, a number": ("f.json", '[{"q": "1"},\n2,\n{"q": "3"}]', 2, "not an object but a int"),
+    "json, a number": ("f.json", '[{"q": "1"},\n2,\n{"q": "3"}]', 2, "not an object but a number"),
     "csv, a field too few": ("f.csv", "q,a\n1,1\n2\n3,3\n", 3, "1 fields, but the header has 2"),
     "csv, a field too many": (
         "f.csv",

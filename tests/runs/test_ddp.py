@@ -39,13 +39,6 @@ ROWS = [
 
 
 @pytest.fixture(scope="module")
-def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
-    """lit.fit in processes that can be killed."""
-    with Command(tmp_path_factory.mktemp("command")) as command:
-        yield command
-
-
-@pytest.fixture(scope="module")
 def settings(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """5 epochs of 3 steps of 6 micro-batches and a last step of one micro-batch."""
     path = tmp_path_factory.mktemp("data") / "rows.jsonl"

@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,13 +36,6 @@ class Canary:
 
     def __reduce__(self) -> tuple:
         return os.mkdir, (str(self.path),)
-
-
-@pytest.fixture(scope="module")
-def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
-    """lit.fit in processes that can be killed."""
-    with Command(tmp_path_factory.mktemp("command")) as command:
-        yield command
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
+from conftest import PLANNED, make_trainer
 from torch.utils.data import DataLoader
 
 from data.planning.batch import collate
@@ -41,17 +42,8 @@ def train(
     lora = settings.pop("lora", LoRAConfig(r=4))
     model = LoRAModule(str(folder), lora=lora, **settings)  # type: ignore[arg-type]
     data = QADataModule(str(data_file), base=str(folder), val_fraction=0, batch_size=batch_size)
-    trainer = L.Trainer(
-        accelerator="cpu",
-        max_epochs=2,
-        accumulate_grad_batches=accumulate,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        reload_dataloaders_every_n_epochs=1,
-        callbacks=callbacks,
+    trainer = make_trainer(
+        max_epochs=2, accumulate_grad_batches=accumulate, callbacks=callbacks, **PLANNED
     )
     trainer.fit(model, data)
     return model
@@ -212,23 +204,9 @@ class TenLineData(L.LightningDataModule):
     val_dataloader = train_dataloader
 
 
-def plain_trainer(**settings: object) -> L.Trainer:
-    return L.Trainer(
-        **{
-            "accelerator": "cpu",
-            "max_epochs": 3,
-            "logger": False,
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            **settings,
-        }
-    )
-
-
 def test_a_plain_trainer_and_any_data_module_of_batches_train(tiny_folder: Path) -> None:
     model = LoRAModule(str(tiny_folder), lora=LoRAConfig(r=4), lr=1e-2)
-    trainer = plain_trainer()
+    trainer = make_trainer(max_epochs=3)
     trainer.validate(model, TenLineData(), verbose=False)
     before = trainer.callback_metrics["val/loss"]
     trainer.fit(model, TenLineData())
@@ -242,11 +220,11 @@ def test_a_batch_that_does_not_know_its_step_is_refused_under_accumulation(
 ) -> None:
     model = LoRAModule(str(tiny_folder), lora=LoRAConfig(r=4))
     with pytest.raises(ConfigError, match="step_labels"):
-        plain_trainer(accumulate_grad_batches=2).fit(model, TenLineData())
-    plain_trainer(accumulate_grad_batches=2).fit(model, TenLineData((12, 12, 17, 17)))
+        make_trainer(max_epochs=3, accumulate_grad_batches=2).fit(model, TenLineData())
+    make_trainer(max_epochs=3, accumulate_grad_batches=2).fit(model, TenLineData((12, 12, 17, 17)))
 
 
 def test_a_step_with_other_labels_than_its_batches_say_is_refused(tiny_folder: Path) -> None:
     model = LoRAModule(str(tiny_folder), lora=LoRAConfig(r=4))
     with pytest.raises(TrainingError, match="step 2: its micro-batches have 17 labels"):
-        plain_trainer(accumulate_grad_batches=2).fit(model, TenLineData((12,) * 4))
+        make_trainer(max_epochs=3, accumulate_grad_batches=2).fit(model, TenLineData((12,) * 4))

@@ -8,6 +8,7 @@ import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import PLANNED, make_trainer
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -144,17 +145,8 @@ def test_the_logged_loss_is_the_mean_over_the_labels_of_the_step(
     model = LoRAModule(str(tiny_folder), lora=LoRAConfig(r=4), lr=1e-9, warmup=0)
     data = QADataModule(str(path), base=str(tiny_folder), val_fraction=0, batch_size=2)
     losses = LoggedLosses()
-    trainer = L.Trainer(
-        accelerator="cpu",
-        max_epochs=2,
-        accumulate_grad_batches=accumulate,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        reload_dataloaders_every_n_epochs=1,
-        callbacks=[losses],
+    trainer = make_trainer(
+        max_epochs=2, accumulate_grad_batches=accumulate, callbacks=[losses], **PLANNED
     )
     trainer.fit(model, data)
     assert len(losses.logged) == 2 * -(-6 // accumulate)
