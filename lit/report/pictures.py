@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
 from data.text import clean
@@ -40,7 +41,7 @@ def loss_picture(train: Points, val: Points, path: Path) -> None:
             axes.annotate(
                 f"{loss:.2f}", (step, loss), (0, 7), textcoords="offset points", ha="center"
             )
-    axes.set(xlabel="optimizer step", ylabel="loss (nats a token)")
+    axes.set(xlabel="optimizer step", ylabel="loss (nats per token)")
     axes.grid(alpha=0.3)
     axes.legend()
     _save(figure, path)
@@ -117,6 +118,8 @@ def lengths_picture(lengths: np.ndarray, path: Path) -> None:
     axes = figure.subplots()
     axes.hist(lengths, bins=min(40, len(np.unique(lengths))), color="#2171b5")
     axes.set(xlabel="tokens", ylabel="rows")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     _save(figure, path)
 
