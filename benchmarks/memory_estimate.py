@@ -36,7 +36,7 @@ print(examine(parse(sys.argv[1:])).estimate.peak)
 TRAIN = """
 import sys
 from lit.fit import main
-from lit.run.memory import peak_memory
+from lit.device.memory import peak_memory
 assert main(sys.argv[1:]) == 0
 print(peak_memory())
 """

@@ -23,9 +23,9 @@ from transformers import PreTrainedModel
 
 from benchmarks.embedded_model import load_adapted, random_batch
 from data.types import Batch
+from lit.device.memory import trim_heap
 from lit.distributed.sharding import average_gradients, shard
 from lit.model.loss import summed_loss
-from lit.run.memory import trim_heap
 from lora.config import LoRAConfig
 from lora.injection import trainable_parameters
 

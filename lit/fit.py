@@ -16,11 +16,11 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _fit(args: list[str]) -> int:
+    from lit.device.memory import retain_heap
     from lit.distributed.ranks import Ranks, is_connection_error
     from lit.fitting.training import fit
     from lit.model import base as models
     from lit.run import console
-    from lit.run.memory import retain_heap
     from lit.settings.arguments import parse, setting_names
     from lit.train.longest_batch import LOWER_MEMORY, is_out_of_memory
     from lit.train.step_guard import TrainingError

@@ -24,7 +24,7 @@ LAYERS: dict[str, list[set[str]]] = {
     "lora": [{"lora"}, {"lora.variants"}, {"lora.injection"}, {"lora.optimizer"}, {"lora.storage"}],
     "data": [{"data.types"}, {"data.readers"}, {"data"}, {"data.splitting", "data.planning"}],
     "lit": [
-        {"lit.report", "lit.run"},
+        {"lit.device", "lit.report", "lit.run"},
         {"lit.distributed", "lit.fast_layers"},
         {"lit.model"},
         {"lit.train"},

@@ -23,8 +23,8 @@ from lit.comparison.questions import (
 )
 from lit.comparison.result import Comparison, LossResult
 from lit.comparison.run_settings import LoadSettings, read_run_settings
+from lit.device.precision import base_dtype, computing_in
 from lit.model.generation import check_context, context_length
-from lit.model.precision import base_dtype, computing_in
 from lit.model.sampling import NotFiniteError, Sampling
 from lit.model.transformers_internals import loaded_from
 from lit.model.tuned import load
@@ -61,7 +61,7 @@ def compare(
         max_answers: Rows of ``data`` to answer, evenly spread.
         template: As in ``lit.model.tuned.load``.
         quantize: As in ``lit.model.base.load_base``, or ``none``; None for the run's.
-        precision: A key of ``lit.model.precision.PRECISIONS``; None for the run's.
+        precision: A key of ``lit.device.precision.PRECISIONS``; None for the run's.
         batch_size: Answers generated at a time.
         sampling: How both models draw tokens.
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from lit.model.precision import PRECISIONS
+from lit.device.precision import PRECISIONS
 from lit.run.folder import RunFolder
 from lora.config import ConfigError
 
@@ -26,7 +26,7 @@ class LoadSettings:
     """What a held-out loss depends on besides the weights and the rows.
 
     Args:
-        precision: A key of ``lit.model.precision.PRECISIONS``.
+        precision: A key of ``lit.device.precision.PRECISIONS``.
         quantize: One of ``lora.base.QUANTIZATIONS``, or None.
         max_length: The most tokens of a row; None for no limit.
         truncation: What happens to a longer row.

@@ -2,9 +2,9 @@
 
 import torch
 
+from lit.device.memory import peak_memory
 from lit.run.console import print_rank0
 from lit.run.folder import RunFolder
-from lit.run.memory import peak_memory
 from lit.run.metrics_file import relative_change
 from lit.settings.arguments import Arguments
 from lit.train.best_adapter import BestAdapter

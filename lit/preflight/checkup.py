@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from lit.device.memory import total_memory
 from lit.distributed.sharding import ShardedStrategy
 from lit.preflight.estimate import MemoryEstimate, estimate_memory
 from lit.preflight.finding import Finding
 from lit.preflight.forecast import Forecast, forecast, largest_micro_batch
 from lit.preflight.verdict import judge
-from lit.run.memory import total_memory
 from lit.settings.arguments import Arguments
 
 

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from lit.device.memory import peak_memory
+from lit.device.precision import base_dtype
 from lit.model.base import locate
 from lit.model.loss import CHUNK
-from lit.model.precision import base_dtype
 from lit.preflight.meta_step import trace_step
-from lit.run.memory import peak_memory
 from lit.train.module import LoRAModule
 from lora.config import ConfigError
 from lora.injection import (
@@ -59,7 +59,7 @@ def estimate_memory(
 
     Args:
         module: The run's settings.
-        precision: A key of ``lit.model.precision.PRECISIONS``.
+        precision: A key of ``lit.device.precision.PRECISIONS``.
         lengths: Tokens of each row of the largest micro-batch.
         labels: Labeled tokens of that micro-batch.
         device: The device that trains. On a CPU the estimate includes the libraries of this

@@ -7,9 +7,9 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from data.types import Batch
+from lit.device.memory import memory_is_tight, trim_heap
 from lit.run.console import print_rank0
 from lit.run.lightning_internals import step_ends
-from lit.run.memory import memory_is_tight, trim_heap
 from lit.train.module import LoRAModule
 from lit.train.step_guard import TrainingError
 from lora.injection import trainable_parameters

@@ -9,8 +9,8 @@ import lightning as L
 import torch
 from transformers import PreTrainedModel
 
+from lit.device.precision import base_dtype
 from lit.distributed.sharding import FSDP2, ShardedRoot, ShardedStrategy, shard
-from lit.model.precision import base_dtype
 from lit.model.preparation import ModelSpec, check_model
 from lora.injection import trainable_parameters
 

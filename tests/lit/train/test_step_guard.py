@@ -7,7 +7,7 @@ import lightning as L
 import pytest
 import torch
 
-import lit.run.memory
+import lit.device.memory
 import lit.train.longest_batch
 from data.types import Batch
 from lit.fit import main
@@ -99,7 +99,7 @@ def test_the_longest_micro_batch_is_tried_after_the_first_step_and_changes_no_we
         try_batch(trainer, module, batch)
 
     monkeypatch.setattr(lit.train.longest_batch, "try_batch", noted)
-    monkeypatch.setattr(lit.run.memory, "total_memory", lambda device: 1)
+    monkeypatch.setattr(lit.device.memory, "total_memory", lambda device: 1)
     command += ["--force", "true", "--trainer.accumulate_grad_batches", str(accumulate)]
     assert main(command) == 0
     [(step, batch, data)] = seen
@@ -108,7 +108,7 @@ def test_the_longest_micro_batch_is_tried_after_the_first_step_and_changes_no_we
     lengths = data.store.lengths[data.train_rows]
     tokens = [int(lengths[planned.rows(0, i)].sum()) for i in range(planned.micro_steps)]
     assert batch.input_ids.numel() == max(tokens)
-    monkeypatch.setattr(lit.run.memory, "total_memory", lambda device: 10**15)
+    monkeypatch.setattr(lit.device.memory, "total_memory", lambda device: 10**15)
     assert main([*command, "--output_dir", str(tmp_path / "without")]) == 0
     assert len(seen) == 1
     with_it, without = (
@@ -130,7 +130,7 @@ def test_too_little_memory_for_the_longest_micro_batch_ends_the_run_after_the_fi
         return step(module, *args)
 
     monkeypatch.setattr(LoRAModule, "training_step", lacking)
-    monkeypatch.setattr(lit.run.memory, "total_memory", lambda device: 1)
+    monkeypatch.setattr(lit.device.memory, "total_memory", lambda device: 1)
     assert main([*command, "--force", "true"]) == 1
     said = capsys.readouterr().err
     assert "out of memory in the longest micro-batch, 2 rows of " in said
@@ -142,7 +142,7 @@ def test_freed_memory_is_returned_only_where_memory_is_scarce(
     memory: int, command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     returned = []
-    monkeypatch.setattr(lit.run.memory, "total_memory", lambda device: memory)
+    monkeypatch.setattr(lit.device.memory, "total_memory", lambda device: memory)
     monkeypatch.setattr(lit.train.longest_batch, "trim_heap", lambda: returned.append(True))
     assert main([*command, "--force", "true"]) == 0
     assert bool(returned) == (memory == 1)

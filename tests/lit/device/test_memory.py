@@ -10,7 +10,7 @@ CODE = """
 import resource
 from pathlib import Path
 import torch
-from lit.run.memory import retain_heap, trim_heap
+from lit.device.memory import retain_heap, trim_heap
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
