@@ -88,7 +88,15 @@ def stored_dtype(adapter: str | Path, base: str | None = None) -> torch.dtype:
 
 def base_config(adapter: str | Path, base: str | None = None) -> PretrainedConfig:
     """Return the config of an adapter's base model; no weights are loaded."""
-    base, revision = base_of(adapter, base)
+    return read_base_config(*base_of(adapter, base))
+
+
+def read_base_config(base: str, revision: str | None) -> PretrainedConfig:
+    """Return the config of a base model; no weights are loaded.
+
+    Raises:
+        ConfigError: The model does not exist, or its config does not load.
+    """
     try:
         where = locate(base, revision)
         return AutoConfig.from_pretrained(base, trust_remote_code=False, **where)
