@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--precision", help="as trainer.precision of lit.fit; default: that of the run"
     )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--top_p", type=float, default=1.0)
@@ -76,6 +77,7 @@ def _compare(options: argparse.Namespace) -> int:
             template=options.template,
             quantize=options.quantize,
             precision=options.precision,
+            device=options.device,
             batch_size=options.batch_size,
             sampling=sampling,
         )

@@ -5,7 +5,8 @@ from typing import Any
 
 import yaml
 
-from lit.device.precision import PRECISIONS
+from lit.device.device import Traits
+from lit.device.precision import PRECISIONS, check_precision, choose_precision
 from lit.run.folder import RunFolder
 from lora.config import ConfigError
 
@@ -51,6 +52,23 @@ class LoadSettings:
         return replace(
             self, precision=precision, quantize=None if quantize == NOT_QUANTIZED else quantize
         )
+
+    def fitted_to(self, device: Traits, model_type: str, known: bool) -> "LoadSettings":
+        """Return settings with a precision that a device computes in: the run's, if it does.
+
+        Args:
+            device: The device.
+            model_type: The base's ``model_type``.
+            known: Whether these are a run's settings, and no defaults.
+        """
+        if known:
+            try:
+                check_precision(self.precision, device, model_type)
+                return self
+            except ConfigError:
+                pass  # the caller says that the precision differs from the run's
+        chosen = choose_precision(device, model_type, bool(self.quantize))
+        return replace(self, precision=chosen.value)
 
     def differences(self, run: "LoadSettings") -> list[str]:
         """Return a sentence for each setting of the model that differs from the run's."""

@@ -24,6 +24,7 @@ def load(
     template: str = "auto",
     quantize: str | None = None,
     dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load an adapter on its base, or a base alone.
 
@@ -33,14 +34,15 @@ def load(
         template: As ``data.template.choose`` takes it, or ``none``: the tokenizer then has none.
         quantize: As in ``lit.model.base.load_base``.
         dtype: Dtype of the base's weights.
+        device: The device to load onto.
 
     Raises:
         ConfigError, DataError: Something does not exist, or does not match.
     """
     if adapter is not None:
-        model, tokenizer = load_tuned(adapter, base, dtype, quantize)
+        model, tokenizer = load_tuned(adapter, base, dtype, quantize, device)
     elif base:
-        model, tokenizer = load_base(base, None, dtype, quantize), load_tokenizer(base)
+        model, tokenizer = load_base(base, None, dtype, quantize, device), load_tokenizer(base)
     else:
         raise ConfigError("give --adapter D, or --base NAME")
     if template == "none":
@@ -57,6 +59,7 @@ def load_tuned(
     base: str | None = None,
     dtype: torch.dtype = torch.float32,
     quantize: str | None = None,
+    device: torch.device | str = "cpu",
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a base model with an adapter on it, and the tokenizer that it was trained with.
 
@@ -65,13 +68,14 @@ def load_tuned(
         base: The base model, if the adapter's config names another place.
         dtype: Dtype of the base's weights.
         quantize: As in ``lit.model.base.load_base``.
+        device: The device to load onto.
 
     Raises:
         ConfigError: The adapter or its base does not exist, or they do not match.
     """
     base, revision = base_of(adapter, base)
     check_regular_files(Path(adapter))
-    model = load_base(base, revision, dtype, quantize)
+    model = load_base(base, revision, dtype, quantize, device)
     load_adapter(model, adapter)
     # The folder's tokenizer carries the template of training; other tools may not save it.
     own = Path(adapter) / "tokenizer_config.json"

@@ -124,7 +124,7 @@ class Arguments(LightningCLI):
         config = (
             read_base_config(model.base, model.revision) if self.device.kind == "cuda" else None
         )
-        model_type = config.model_type if config else ""
+        model_type = config.get_text_config().model_type if config else ""
         quantized = model.quantize or getattr(config, "quantization_config", None)
         self.precision = Choice(trainer.precision, "as set")
         if trainer.precision == AUTO:

@@ -109,6 +109,7 @@ def measure(run: Path, **changes: object) -> Comparison:
         "batch_size": 4,
         "quantize": None,
         "precision": None,
+        "device": "cpu",
         "sampling": Sampling(max_new_tokens=4),
     }
     return compare(**arguments | changes)
