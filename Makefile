@@ -2,17 +2,18 @@
 # make test         ruff, mypy and pytest
 # make test-faults  kill runs and resume them; takes minutes
 # make mutants      plant faults in the code and report which test finds each; takes minutes
+# make wheels       check that pip can install constraints.txt on each system; takes minutes
 # make bench        compare with PEFT, TRL and LitGPT, on two idle cores: benchmarks/RESULTS.md
 # Each sets up what it needs in .venv and models/, once.
 
 PYTHON ?= python3
-PIP = .venv/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+PIP = .venv/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt
 MODEL = models/SmolLM2-135M-Instruct
 RUN = runs/quickstart
 
 LITGPT = .venv-bench-litgpt/checkpoint/SmolLM2-135M-Instruct
 
-.PHONY: quickstart test test-faults mutants bench lint format clean
+.PHONY: quickstart test test-faults mutants wheels bench lint format clean
 
 quickstart: $(RUN)/comparison/report.html
 	@echo "adapter     $(RUN)/adapter"
@@ -30,6 +31,9 @@ test-faults: .venv/test
 # MUTANTS="labels plan" plants the faults of two areas only.
 mutants: .venv/test $(MODEL)/config.json
 	.venv/bin/python -m tests.mutants --keep-going $(MUTANTS)
+
+wheels: .venv/test
+	.venv/bin/python tests/wheels.py
 
 # BENCH="--steps 2 --workloads a --parts speed" is a quick trial. Measurements in results.json are kept and
 # not repeated; add --fresh to measure all again, or --results FILE to write elsewhere.
