@@ -75,13 +75,13 @@ $(MODEL)/config.json: | .venv/quickstart
 
 .venv-bench/stamp: setup.cfg constraints.txt benchmarks/peers/requirements.txt
 	$(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/python -m pip install --disable-pip-version-check --quiet \
+	.venv-bench/bin/python -m pip install --disable-pip-version-check \
 		--constraint constraints.txt --editable .[quickstart] -r benchmarks/peers/requirements.txt
 	touch $@
 
 .venv-bench-litgpt/stamp: benchmarks/peers/requirements-litgpt.txt
 	$(PYTHON) -m venv .venv-bench-litgpt
-	.venv-bench-litgpt/bin/python -m pip install --disable-pip-version-check --quiet -r $<
+	.venv-bench-litgpt/bin/python -m pip install --disable-pip-version-check -r $<
 	touch $@
 
 $(LITGPT)/lit_model.pth: .venv-bench-litgpt/stamp | .venv-bench/stamp
