@@ -32,6 +32,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"lit.settings"},
         {"lit.preflight"},
         {"lit.comparison", "lit.exporting", "lit.fitting"},
+        {"lit.diagnosis"},
         {"lit"},
     ],
 }

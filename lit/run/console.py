@@ -21,7 +21,6 @@ EXPECTED = (
     ".*Checkpoint directory .* exists and is not empty.*",
     ".*The dirpath has changed from.*",  # a moved folder: its older checkpoints stay there
     ".*callbacks used to create the checkpoint need to be provided.*",
-    ".*AMP with fp16 is not supported on CPU.*",  # lit.preflight.verdict reports and refuses it
     ".*Total length of `list` across ranks is zero.*",  # a run without validation
     ".*when logging on epoch level in distributed setting.*",  # the loss is summed over all ranks
     ".*`torch.jit.script_method` is deprecated.*",
