@@ -3,15 +3,11 @@
 from pathlib import Path
 
 import torch
-from transformers import (
-    AutoConfig,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from data.template import choose_template, stop_token
-from lit.model.base import load_base, load_tokenizer, locate, read_tokenizer, summary
+from lit.model.base import load_base, load_tokenizer, locate, read_tokenizer
+from lit.model.loading import load_config
 from lora.config import ConfigError
 from lora.storage.adapter import load_adapter, read_config
 from lora.storage.files import check_regular_files
@@ -101,13 +97,7 @@ def read_base_config(base: str, revision: str | None) -> PretrainedConfig:
     Raises:
         ConfigError: The model does not exist, or its config does not load.
     """
-    try:
-        where = locate(base, revision)
-        return AutoConfig.from_pretrained(base, trust_remote_code=False, **where)
-    except ConfigError:
-        raise
-    except Exception as error:  # as in read_tokenizer
-        raise ConfigError(f"the config of {base} does not load: {summary(error)}") from None
+    return load_config(base, locate(base, revision))
 
 
 def base_of(adapter: str | Path, base: str | None) -> tuple[str, str | None]:

@@ -548,7 +548,7 @@ ADAPTERS = [
     Mutant(
         "adapter",
         "lit/exporting/merging.py",
-        "if not difference < MAX_DIFFERENCE[dtype]:",
+        "if not difference < allowed:",
         "if False:",
         (MERGE,),
     ),
