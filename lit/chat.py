@@ -12,7 +12,7 @@ from lit.run.command import flag_names, run_command
 from lit.run.streams import check_stdout
 
 if TYPE_CHECKING:
-    from lit.model.conversation import Conversation
+    from lit.answering.conversation import Conversation
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,10 +61,10 @@ def _open(options: argparse.Namespace) -> "Conversation":
     # torch and transformers take seconds to load: --help and a wrong flag do not wait for them.
     import torch
 
+    from lit.answering.conversation import Conversation
+    from lit.answering.sampling import Sampling
     from lit.model.base import quiet
-    from lit.model.conversation import Conversation
     from lit.model.placement import place
-    from lit.model.sampling import Sampling
     from lit.model.tuned import base_config, load, read_base_config
     from lora.config import ConfigError
 

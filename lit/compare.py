@@ -56,12 +56,12 @@ def main(args: list[str] | None = None) -> int:
 
 def _compare(options: argparse.Namespace) -> int:
     # torch and transformers take seconds to load: --help and a wrong flag do not wait for them.
+    from lit.answering.sampling import Sampling
     from lit.comparison import report
     from lit.comparison.comparison import compare
     from lit.comparison.folder import replacing_comparison
     from lit.comparison.result import is_valid
     from lit.model.base import quiet
-    from lit.model.sampling import Sampling
 
     quiet()
     folder = options.output_dir or options.adapter.absolute().parent / "comparison"

@@ -11,6 +11,8 @@ from pathlib import Path
 from rich.progress import Progress
 
 from data.types import DataError
+from lit.answering.generation import check_context, context_length
+from lit.answering.sampling import NotFiniteError, Sampling
 from lit.comparison.answers import answer_all, chrf
 from lit.comparison.losses import MODELS, Losses, measure_losses
 from lit.comparison.pictures import draw_pictures
@@ -25,8 +27,6 @@ from lit.comparison.result import Comparison, LossResult
 from lit.comparison.run_settings import LoadSettings, read_run_settings
 from lit.device.device import check_quantization, choose_device, traits
 from lit.device.precision import base_dtype, check_precision, computing_in
-from lit.model.generation import check_context, context_length
-from lit.model.sampling import NotFiniteError, Sampling
 from lit.model.transformers_internals import loaded_from
 from lit.model.tuned import base_config, load
 from lit.run.folder import RunFolder

@@ -23,7 +23,7 @@ SAVED = f"{KINDS}::test_a_saved_adapter_loads_to_the_same_logits_and_saves_to_th
 IN_PEFT = f"{KINDS}::test_peft_computes_the_same_from_a_saved_adapter"
 FROM_PEFT = f"{KINDS}::test_an_adapter_that_peft_saved_computes_the_same"
 TIED = f"{LORA}/test_full_layers.py::test_two_different_matrices_do_not_load_into_a_tied_one"
-GENERATION = "tests/lit/model/test_generation.py"
+GENERATION = "tests/lit/answering/test_generation.py"
 LOSS, ATTENTION = "tests/lit/model/test_loss.py", "tests/lit/model/test_attention.py"
 MODULE, DATAMODULE = "tests/lit/train/test_module.py", "tests/lit/train/test_datamodule.py"
 BEST, STEP_LOSS = (f"tests/lit/train/test_{name}.py" for name in ("best_adapter", "step_loss"))
@@ -858,21 +858,21 @@ INTERVALS = [
     ),
     Mutant(
         "interval",
-        "lit/model/generation.py",
+        "lit/answering/generation.py",
         'with adapters_disabled(model) if which == "base" else nullcontext():',
         'with adapters_disabled(model) if which == "tuned" else nullcontext():',
         (f"{COMPARE}::test_losses_equal_plain_cross_entropy_row_by_row",),
     ),
     Mutant(
         "interval",
-        "lit/model/generation.py",
+        "lit/answering/generation.py",
         "tokens.append(stop_token(tokenizer))",
         "pass",
         (GENERATION,),
     ),
     Mutant(
         "interval",
-        "lit/model/generation.py",
+        "lit/answering/generation.py",
         "seeds = [mix_seed(sampling.seed, *prompt) for prompt in prompts]",
         "seeds = [mix_seed(0, *prompt) for prompt in prompts]",
         (f"{COMPARE}::test_the_same_seed_gives_the_same_answer",),

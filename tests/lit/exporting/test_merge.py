@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lit.answering.generation import stream
+from lit.answering.sampling import Sampling
 from lit.merge import main
 from lit.model.base import load_base
-from lit.model.generation import stream
-from lit.model.sampling import Sampling
 from lit.model.tuned import load_tuned
 from lora.base import dense_weight
 from lora.config import LoRAConfig
