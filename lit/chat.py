@@ -22,7 +22,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--prompt", help="answer this question and exit")
     parser.add_argument("--system", default="", help="the system text")
     parser.add_argument(
-        "--quantize", choices=("nf4", "fp4", "int8"), help="load the base's layers in 4 or 8 bits"
+        "--quantize",
+        choices=("nf4", "fp4", "int8", "none"),
+        help="load the base's layers in 4 or 8 bits; default: as the adapter was trained",
     )
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument(
@@ -61,14 +63,15 @@ def _open(options: argparse.Namespace) -> "Conversation":
     from lit.model.base import quiet
     from lit.model.conversation import Conversation
     from lit.model.sampling import Sampling
-    from lit.model.tuned import load
+    from lit.model.tuned import chosen_quantization, load
     from lora.config import ConfigError
 
     quiet()
     sampling = Sampling(options.seed, options.temperature, options.top_p, options.max_new_tokens)
     if not (options.adapter or options.base):
         raise ConfigError("give --adapter D, or --base NAME")
-    model, tokenizer = load(options.adapter, options.base, options.template, options.quantize)
+    quantize = chosen_quantization(options.adapter, options.quantize)
+    model, tokenizer = load(options.adapter, options.base, options.template, quantize)
     return Conversation(model, tokenizer, sampling, bool(options.adapter), _write, options.system)
 
 

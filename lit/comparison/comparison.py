@@ -30,7 +30,7 @@ from lit.model.transformers_internals import loaded_from
 from lit.model.tuned import load
 from lit.run.folder import RunFolder
 from lit.run.metrics_file import read_losses
-from lora.storage.adapter import read_config
+from lora.storage.adapter import read_config, read_quantization
 
 StartBar = Callable[[str, int], Callable[[int], None]]
 """Starts a progress bar from its name and total; the result advances it."""
@@ -77,11 +77,13 @@ def compare(
     rows = read_questions(path) if path else []
     more = read_questions(questions_file) if questions_file else []
     found = read_run_settings(run)
-    trained = found or LoadSettings()
+    trained = found or LoadSettings(quantize=read_quantization(adapter))
     used = trained.changed(precision, quantize)
     dtype = base_dtype(used.precision)
     model, tokenizer = load(adapter, base, template, used.quantize, dtype)
     notes = used.differences(trained)
+    if found is None and used.quantize and quantize is None:
+        notes.append(f"The base is loaded in {used.quantize}, as when the adapter was trained.")
     if base is not None and base != own_base:
         notes.append(f"The run trained on {own_base}; this comparison uses {base}.")
     if template != "auto":

@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from lit.device.precision import PRECISIONS
+from lit.model.tuned import NOT_QUANTIZED
 from lit.run.folder import RunFolder
 from lora.config import ConfigError
 
@@ -15,8 +16,6 @@ SHORT_PRECISIONS = {
     "bf16": "bf16-mixed",
 }
 """Other names of a precision that Lightning accepts."""
-NOT_QUANTIZED = "none"
-"""What a person gives to load a base without quantization that was trained with it."""
 MAX_CONFIG = 2**20
 """Bytes; the settings of a run are a few thousand."""
 
