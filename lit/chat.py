@@ -22,7 +22,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--prompt", help="answer this question and exit")
     parser.add_argument("--system", default="", help="the system text")
     parser.add_argument(
-        "--quantize", choices=("nf4", "fp4", "int8"), help="load the base's layers in 4 or 8 bits"
+        "--quantize",
+        choices=("nf4", "fp4", "int8", "none"),
+        help="load the base's layers in 4 or 8 bits; default: as the adapter was trained",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--seed", type=int, default=42)
@@ -65,7 +67,7 @@ def _open(options: argparse.Namespace) -> "Conversation":
     from lit.answering.sampling import Sampling
     from lit.model.base import quiet
     from lit.model.placement import place
-    from lit.model.tuned import base_config, load, read_base_config
+    from lit.model.tuned import base_config, chosen_quantization, load, read_base_config
     from lora.config import ConfigError
 
     quiet()
@@ -73,11 +75,12 @@ def _open(options: argparse.Namespace) -> "Conversation":
     if not (options.adapter or options.base):
         raise ConfigError("give --adapter D, or --base NAME")
     adapter, base = options.adapter, options.base
+    quantize = chosen_quantization(adapter, options.quantize)
     config = base_config(adapter, base) if adapter else read_base_config(base, None)
-    device, dtype, note = place(config, options.device, options.quantize)
+    device, dtype, note = place(config, options.device, quantize)
     if (device.type, dtype) != ("cpu", torch.float32):
         print(f"model  {note}", file=sys.stderr)
-    model, tokenizer = load(adapter, base, options.template, options.quantize, dtype, device)
+    model, tokenizer = load(adapter, base, options.template, quantize, dtype, device)
     return Conversation(model, tokenizer, sampling, bool(options.adapter), _write, options.system)
 
 

@@ -24,7 +24,7 @@ from lit.comparison.questions import (
     read_questions,
 )
 from lit.comparison.result import Comparison, LossResult
-from lit.comparison.run_settings import LoadSettings, read_run_settings
+from lit.comparison.run_settings import read_run_settings, unknown_settings
 from lit.device.device import check_quantization, choose_device, traits
 from lit.device.precision import base_dtype, check_precision, computing_in
 from lit.model.transformers_internals import loaded_from
@@ -81,17 +81,19 @@ def compare(
     rows = read_questions(path) if path else []
     more = read_questions(questions_file) if questions_file else []
     found = read_run_settings(run)
-    trained = found or LoadSettings()
     chosen = choose_device(device)
     model_type = base_config(adapter, base).get_text_config().model_type
+    trained = found or unknown_settings(adapter, traits(chosen), model_type)
     used = trained.changed(precision, quantize)
     if precision is None:
-        used = used.fitted_to(traits(chosen), model_type, known=found is not None)
+        used = used.fitted_to(traits(chosen), model_type)
     check_precision(used.precision, traits(chosen), model_type)
     check_quantization(used.quantize, traits(chosen))
     dtype = base_dtype(used.precision)
     model, tokenizer = load(adapter, base, template, used.quantize, dtype, chosen)
-    notes = used.differences(trained) if found else []
+    notes = used.differences(trained)
+    if found is None and used.quantize and quantize is None:
+        notes.append(f"The base is loaded in {used.quantize}, as when the adapter was trained.")
     if base is not None and base != own_base:
         notes.append(f"The run trained on {own_base}; this comparison uses {base}.")
     if template != "auto":

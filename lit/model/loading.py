@@ -135,5 +135,6 @@ def _check_complete(base: str, model: PreTrainedModel, info: dict[str, Any]) -> 
     if unexpected := info["unexpected_keys"]:
         print_rank0(
             f"model  {base} has {counted(unexpected, 'weight')} that {type(model).__name__} does "
-            f"not use: {listed(unexpected)}"
+            f"not use: {listed(unexpected)}",
+            note=True,
         )

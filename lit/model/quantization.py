@@ -135,7 +135,7 @@ def finish(model: Any, base: str, dtype: torch.dtype) -> None:
         set_compute_dtype(head, dtype)
         # The loss reads its weight.
         model.set_output_embeddings(dense_copy(head, dense_weight(head)))
-        print_rank0("model  the output head is stored quantized and is used dense")
+        print_rank0("model  the output head is stored quantized and is used dense", note=True)
     for path, layer in linear_layers(model).items():
         if is_quantized(layer):
             set_compute_dtype(layer, dtype)
@@ -147,7 +147,8 @@ def finish(model: Any, base: str, dtype: torch.dtype) -> None:
         else:
             dense.append(path)
     if dense:
-        print_rank0(f"model  not quantized: {counted(dense, 'linear layer')}: {listed(dense)}")
+        line = f"model  not quantized: {counted(dense, 'linear layer')}: {listed(dense)}"
+        print_rank0(line, note=True)
 
 
 def dense_parameters(model: PreTrainedModel) -> Iterator[nn.Parameter]:

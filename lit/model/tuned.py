@@ -8,10 +8,14 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from data.template import choose_template, stop_token
 from lit.model.base import load_base, load_tokenizer, locate, read_tokenizer
 from lit.model.loading import load_config
+from lit.run.console import print_rank0
 from lora.config import ConfigError
-from lora.storage.adapter import load_adapter, read_config
+from lora.storage.adapter import load_adapter, read_config, read_quantization
 from lora.storage.files import check_regular_files
 from lora.storage.peft_format import printable
+
+NOT_QUANTIZED = "none"
+"""What a person gives to load a base dense that was quantized in training."""
 
 
 def load(
@@ -48,6 +52,27 @@ def load(
         # Raises if the template writes a question differently from training.
         stop_token(tokenizer)
     return model, tokenizer
+
+
+def chosen_quantization(adapter: str | Path | None, quantize: str | None) -> str | None:
+    """Return how to quantize a base: as a person asks, else as when its adapter was trained.
+
+    Args:
+        adapter: An adapter's folder, or None.
+        quantize: One of ``lora.base.QUANTIZATIONS``; ``none`` for a dense base; None for no wish.
+
+    Raises:
+        AdapterError: The adapter's file names an unknown kind.
+    """
+    if quantize is not None or adapter is None:
+        return None if quantize == NOT_QUANTIZED else quantize
+    if kind := read_quantization(adapter):
+        print_rank0(
+            f"model  the base is loaded in {kind}, as when the adapter was trained; --quantize "
+            f"{NOT_QUANTIZED} loads it dense",
+            note=True,
+        )
+    return kind
 
 
 def load_tuned(

@@ -13,7 +13,9 @@ from lit.preflight.forecast import Forecast, forecast, largest_micro_batch
 from lit.preflight.verdict import judge
 from lit.settings.arguments import Arguments
 
-LESS = "lower data.batch_size or data.max_length, or add --model.gradient_checkpointing true"
+LESS_ON_DEVICE = (
+    "lower data.batch_size or data.max_length, or add --model.gradient_checkpointing true"
+)
 LESS_ON_HOST = (
     "close other programs, or use fewer trainer.devices: a base passes through it to a GPU"
 )
@@ -57,11 +59,12 @@ def examine(arguments: Arguments) -> Checkup:
     estimate = estimate_memory(
         arguments.model, str(trainer.precision), lengths, labels, trainer.strategy.root_device
     )
-    findings = judge(arguments, planned) + _memory_findings(arguments, estimate)
+    findings = judge(arguments, planned) + memory_findings(arguments, estimate)
     return Checkup(arguments, planned, estimate, findings)
 
 
-def _memory_findings(arguments: Arguments, estimate: MemoryEstimate) -> list[Finding]:
+def memory_findings(arguments: Arguments, estimate: MemoryEstimate) -> list[Finding]:
+    """Return what is wrong with a run's memory: that of its device, and on a GPU the machine's."""
     trainer = arguments.trainer
     device: torch.device = trainer.strategy.root_device
     # The estimate is of one process with the whole base; a sharded process needs less.
@@ -69,7 +72,9 @@ def _memory_findings(arguments: Arguments, estimate: MemoryEstimate) -> list[Fin
         return []
     cpu = device.type == "cpu"
     # Processes share the memory of their machine, and each has a GPU of its own.
-    needs = [(estimate.peak, device, trainer.num_devices if cpu else 1, "the device", LESS)]
+    needs = [
+        (estimate.peak, device, trainer.num_devices if cpu else 1, "the device", LESS_ON_DEVICE)
+    ]
     if not cpu:
         needs.append(
             (estimate.host, torch.device("cpu"), trainer.num_devices, "this machine", LESS_ON_HOST)

@@ -117,6 +117,8 @@ def _memory(checkup: Checkup) -> Section:
         f"{estimate.peak / 1e9:.1f} GB of {device.type.upper()} memory at its peak"
         f"{', plus what CUDA itself takes' if device.type == 'cuda' else ''}."
     )
+    if estimate.host:
+        text += f" Loading needs about {estimate.host / 1e9:.1f} GB of this machine's own memory."
     if isinstance(trainer.strategy, ShardedStrategy):
         text += (
             " This estimate is for one process that holds the whole base model. Here each of "

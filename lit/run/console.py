@@ -32,12 +32,17 @@ def is_rank0() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
-def print_rank0(line: str) -> None:
-    """Print a line, on the first rank only; a closed or narrow stdout is no error."""
+def print_rank0(line: str, note: bool = False) -> None:
+    """Print a line, on the first rank only; a closed or narrow stream is no error.
+
+    Args:
+        line: The line.
+        note: Whether it goes to stderr, since stdout may hold a model's answers.
+    """
     if not is_rank0():
         return
     try:
-        print(clean(line), flush=True)
+        print(clean(line), file=sys.stderr if note else sys.stdout, flush=True)
     except (OSError, ValueError):
         # Only where the stream is not the command's own, as in a notebook: see lit.run.streams.
         return

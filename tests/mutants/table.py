@@ -28,6 +28,7 @@ LOSS, ATTENTION = "tests/lit/model/test_loss.py", "tests/lit/model/test_attentio
 MODULE, DATAMODULE = "tests/lit/train/test_module.py", "tests/lit/train/test_datamodule.py"
 BEST, STEP_LOSS = (f"tests/lit/train/test_{name}.py" for name in ("best_adapter", "step_loss"))
 COMPARE, MERGE = "tests/lit/comparison/test_compare.py", "tests/lit/exporting/test_merge.py"
+LOADING, SHARDS = "tests/lit/model/test_loading.py", "tests/lit/exporting/test_shards.py"
 CHECKPOINT, MANIFEST = (
     "tests/lit/resume/test_checkpoint.py",
     "tests/lit/resume/test_manifest.py",
@@ -558,6 +559,27 @@ ADAPTERS = [
         "if own.is_file():",
         "if not own:",
         ("tests/lit/model/test_tuned.py",),
+    ),
+    Mutant(
+        "adapter",
+        "lit/model/loading.py",
+        'if missing := info["missing_keys"]:',
+        "if missing := set():",
+        (LOADING,),
+    ),
+    Mutant(
+        "adapter",
+        "lit/exporting/shards.py",
+        "if stored.shape != parameter.shape or not stored.to(parameter).equal(parameter):",
+        "if stored.shape != parameter.shape:",
+        (SHARDS,),
+    ),
+    Mutant(
+        "adapter",
+        "lit/exporting/shards.py",
+        "layer.to(finer)",
+        "pass",
+        (SHARDS,),
     ),
 ]
 

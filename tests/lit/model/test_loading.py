@@ -146,7 +146,7 @@ def test_a_folder_that_transformers_quantized_loads_as_it_is(
     for quantize in (None, kind):
         model = load_base(base, None, torch.bfloat16, quantize)
         assert torch.equal(logits(model.train()), expected)
-    assert "not quantized: 1 linear layer: model.layers.0.mlp.up_proj" in capsys.readouterr().out
+    assert "not quantized: 1 linear layer: model.layers.0.mlp.up_proj" in capsys.readouterr().err
     # Computed in float32, it differs by rounding.
     model = load_base(base, None, torch.float32)
     assert model.dtype == logits(model).dtype == torch.float32
@@ -217,7 +217,7 @@ def test_unused_weights_are_said_in_a_line_and_known_harmless_ones_are_not(
     harmless = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(8)}
     base = changed(lambda weights: weights.update(more | harmless))
     load_base(base)
-    (line,) = capsys.readouterr().out.splitlines()
+    line = next(line for line in capsys.readouterr().err.splitlines() if "model  " in line)
     assert line.startswith(f"model  {base} has 4 weights that Qwen2ForCausalLM does not use: model")
     assert line.endswith("layers.2.extra, model.layers.3.extra, model.layers.4.extra, …")
 
