@@ -339,7 +339,7 @@ LAYERS = [
     ),
     Mutant(
         "layer",
-        "lora/lora_function.py",
+        "lora/dropout.py",
         "return mask.mul_(x) / kept",
         "return mask.mul_(x)",
         (LAYER,),
