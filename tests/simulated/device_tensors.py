@@ -21,7 +21,7 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
     unset_fake_temporarily,
 )
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -76,12 +76,22 @@ class Watch(TorchDispatchMode):
     def __init__(self, device_type: str) -> None:
         super().__init__()
         self.device_type = device_type
-        self.phase = "made"
         self.counts: dict[str, Counter[str]] = {}
+        self.phase = "made"
         self.operations: set[str] = set()
         """Operations of torch that ran on the device."""
         self._values = WeakIdKeyDictionary()
         self._pinned = WeakIdKeyDictionary()
+
+    @property
+    def phase(self) -> str:
+        """The name under which events are counted now."""
+        return self._phase
+
+    @phase.setter
+    def phase(self, name: str) -> None:
+        self._phase = name
+        self.counts.setdefault(name, Counter())
 
     @contextmanager
     def during(self, phase: str) -> Iterator[None]:
@@ -94,7 +104,7 @@ class Watch(TorchDispatchMode):
 
     def note(self, kind: str) -> None:
         """Count an event at the place of the product that caused it."""
-        self.counts.setdefault(self.phase, Counter())[f"{kind} @ {place()}"] += 1
+        self.counts[self.phase][f"{kind} @ {place()}"] += 1
 
     def value(self, x: Tensor) -> Tensor | None:
         """Return the real values of a tensor where they are known."""
@@ -112,6 +122,8 @@ class Watch(TorchDispatchMode):
         """Count the operation, run it on known values, and run it on fake tensors."""
         kwargs = kwargs or {}
         tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        if any(is_traceable_wrapper_subclass(x) for x in tensors):
+            return NotImplemented  # a nested tensor: what it calls on its parts is counted
         self._count(func, tensors, args, kwargs)
         known = self._run(func, tensors, args, kwargs)
         if func is aten._local_scalar_dense.default:

@@ -11,12 +11,14 @@ from unittest.mock import patch
 import bitsandbytes  # noqa: F401 - before torch.cuda seems to be there, so without its kernels
 import lightning as L
 import torch
+import torch.nested._internal.sdpa as nested_sdpa
 import torch.nn.functional as F
 import transformers
 from device_kernels import without_mps_kernel
 from device_tensors import UNKNOWN, AnyDevice, Watch, methods
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils.data import DataLoader
 
 from data.planning.batch import collate
@@ -182,6 +184,8 @@ def believed(watch: Watch, capability: tuple[int, int]) -> Iterator[None]:
         (torch, {"Generator": generator}),
         (torch.cuda.amp.common, {"amp_definitely_not_available": lambda: False}),
         (torch.utils, {"swap_tensors": stay}),
+        # A CPU build has no kernel for nested tensors, and says so.
+        (nested_sdpa, {"can_use_efficient_attention": lambda params, debug=False: True}),
         # Lightning knows a Mac by its processor.
         (platform, {"processor": lambda: "arm"}),
     ]
@@ -228,7 +232,7 @@ def run(device: str, row: Row) -> dict[str, Any]:
     trial.watch = watch
     with (
         believed(watch, row.capability),
-        AnyDevice(),
+        AnyDevice(shape_env=ShapeEnv()),  # nested tensors have a symbolic length
         watch,
         methods(watch),
         patch("lit.model.preparation.load_base", base_of(row, torch.device(device, 0))),
