@@ -11,6 +11,18 @@ import pytest
 from device_shim import compile_shim, compiler
 
 FOLDER = Path(__file__).parent
+PLANTED = sorted(
+    [
+        "copy to",
+        "blocking copy from",
+        "blocking pageable copy to",
+        "float64",
+        "generator",
+        "random numbers of 64 bits",
+        *["read"] * 4,
+    ]
+)
+"""What ``device_training.plant`` does; the watch must see each once."""
 
 
 def simulate(device: str, rows: dict[str, dict], config: pytest.Config) -> dict[str, Any]:
@@ -29,8 +41,9 @@ def simulate(device: str, rows: dict[str, dict], config: pytest.Config) -> dict[
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     results = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
-    assert len(results) == len(rows), run.stderr[-3000:]
-    return dict(zip(rows, results, strict=True))
+    assert len(results) == 1 + len(rows), run.stderr[-3000:]
+    assert results[0]["planted"] == PLANTED
+    return dict(zip(rows, results[1:], strict=True))
 
 
 def counted(result: dict[str, Any], phase: str, *kinds: str) -> dict[str, int]:

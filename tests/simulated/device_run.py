@@ -17,6 +17,7 @@ load_shim(Path(sys.argv[2]))
 
 import device_training  # noqa: E402 - it imports torch
 
+print(json.dumps({"planted": device_training.plant(sys.argv[1])}), flush=True)
 for text in sys.argv[3:]:
     try:
         result = device_training.run(sys.argv[1], device_training.Row(**json.loads(text)))

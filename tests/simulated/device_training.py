@@ -267,3 +267,22 @@ def run(device: str, row: Row) -> dict[str, Any]:
         "counts": {phase: dict(count) for phase, count in watch.counts.items()},
         "no MPS kernel": without_mps_kernel(watch.operations) if device == "mps" else [],
     }
+
+
+def plant(device: str) -> list[str]:
+    """Do each thing that is counted, and return the kinds that were: a blind watch shows here."""
+    watch, there = Watch(device), torch.device(device, 0)
+    with believed(watch, (8, 0)), AnyDevice(), watch, methods(watch):
+        pinned = torch.tensor([3, 0, 2]).pin_memory()
+        x = pinned.to(there, non_blocking=True)
+        assert x.tolist() == [3, 0, 2]
+        assert x.nonzero()[:, 0].cpu().tolist() == [0, 2]
+        assert x[x > 2].shape == (1,)
+        assert torch.arange(3, device=there).repeat_interleave(x).shape == (5,)
+        torch.ones(3, device=there, dtype=torch.float64)
+        torch.tensor(1.0, device=there)
+        torch.Generator(there)
+        torch.empty(3, device=there, dtype=torch.int64).random_(-(2**63), None)
+    return sorted(
+        key.split(" @ ")[0] for key, count in watch.counts["made"].items() for _ in range(count)
+    )
