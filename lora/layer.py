@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from lora.base import dense_copy, dense_weight, features
 from lora.config import LoRAConfig
-from lora.lora_function import Recompute, drop, lean_sum
+from lora.dropout import drop
+from lora.lora_function import Recompute, lean_sum
 from lora.replacement import Replacement
 
 DISABLED: ContextVar[frozenset[int]] = ContextVar("disabled adapters", default=frozenset())

@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-RARE = 0.03
-"""Dropout draws 8 random bits for each element and meets its probability to within 1 / 512. Below
-RARE, and above 1 - RARE, it draws 16 bits and meets the probability to within 1 / 131072."""
+from lora.dropout import draw_seed, dropout_mask
 
 
 class Recompute(NamedTuple):
@@ -81,7 +79,7 @@ class LoRAFunction(torch.autograd.Function):
         *inputs: Tensor,
     ) -> Tensor:
         """Add scale * B A dropout(x) to y in place."""
-        ctx.seed = _draw_seed() if dropout else 0
+        ctx.seed = draw_seed() if dropout else 0
         ctx.scale, ctx.dropout, ctx.dtype = scale, dropout, _compute_dtype(x)
         with _without_autocast(x):
             dropped = x.to(ctx.dtype)
@@ -121,51 +119,6 @@ class LoRAFunction(torch.autograd.Function):
             if ctx.needs_input_grad[3]:
                 grad_B = (z @ rows).T.to(B.dtype)
         return g, grad_x, grad_A, grad_B, None, None, None, *(None for _ in inputs if ctx.function)
-
-
-def drop(x: Tensor, dropout: float) -> Tensor:
-    """Return dropout(x), with the mask that ``LoRAFunction`` draws in the same random state."""
-    if not dropout:
-        return x
-    mask, kept = dropout_mask(x.shape, dropout, _draw_seed(), x)
-    return mask.mul_(x) / kept
-
-
-def dropout_mask(
-    shape: torch.Size, dropout: float, seed: int, like: Tensor
-) -> tuple[Tensor, float]:
-    """Draw a dropout mask that depends on the seed alone, in any thread.
-
-    Args:
-        shape: Shape of the mask.
-        dropout: Probability of a zero, in (0, 1).
-        seed: Seed of a new generator; no other random state is read or changed.
-        like: A tensor with the mask's device and dtype.
-
-    Returns:
-        The mask of ones and zeros, and the exact probability of a one. Dividing by that probability
-        keeps the expected value.
-    """
-    dtype = torch.int8 if RARE < dropout < 1 - RARE else torch.int16
-    levels = 2 ** (8 * dtype.itemsize)
-    zeros = min(max(round(dropout * levels), 1), levels - 1)
-    # The meta device has shapes and no numbers, so it has no generator.
-    generator = None if like.is_meta else torch.Generator(like.device).manual_seed(seed)
-    # One 64-bit number serves eight elements: twelve times faster on a CPU than bernoulli_.
-    count = -(-shape.numel() * dtype.itemsize // 8)
-    numbers = torch.empty(count, dtype=torch.int64, device=like.device)
-    bits = numbers.random_(-(2**63), None, generator=generator).view(dtype)
-    mask = torch.empty(shape, dtype=like.dtype, device=like.device)
-    torch.ge(bits[: shape.numel()].view(shape), zeros - levels // 2, out=mask)
-    return mask, 1 - zeros / levels
-
-
-def _draw_seed() -> int:
-    # From torch's CPU generator on every device: it costs no synchronization, and checkpointing
-    # restores this generator before it recomputes, so the same mask returns. Threads share that
-    # generator: where two train at once, each mask is still valid, and which thread draws which
-    # seed depends on their timing. Processes have one generator each.
-    return int(torch.randint(2**62, (), device="cpu"))
 
 
 def _without_autocast(x: Tensor) -> AbstractContextManager:

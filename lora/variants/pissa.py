@@ -62,7 +62,11 @@ def _principal_factors(weight: Tensor, r: int) -> tuple[Tensor, Tensor]:
     tall = weight.shape[0] >= weight.shape[1]
     weight = weight if tall else weight.T
     # The eigenvectors of WᵀW are the singular vectors of W, in a third of the time of an SVD.
-    directions = torch.linalg.eigh(weight.T @ weight).eigenvectors[:, -r:].flip(1)
+    squares = weight.T @ weight
+    # MPS has no kernel for eigenvectors.
+    squares = squares.cpu() if squares.device.type == "mps" else squares
+    vectors = torch.linalg.eigh(squares).eigenvectors.to(weight.device)
+    directions = vectors[:, -r:].flip(1)
     projected = weight @ directions
     lengths = projected.norm(dim=0).sqrt().clamp_min(torch.finfo(weight.dtype).tiny)
     left, right = projected / lengths, (directions * lengths).T

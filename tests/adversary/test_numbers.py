@@ -28,8 +28,8 @@ from lit.model.tuned import load
 from lit.run.metrics_file import perplexity, relative_change
 from lit.settings.defaults import early_stopping
 from lora.config import ConfigError, LoRAConfig
+from lora.dropout import dropout_mask
 from lora.injection import adapters_disabled, inject, lora_layers
-from lora.lora_function import dropout_mask
 from lora.storage.adapter import load_adapter, save_adapter
 from lora.storage.peft_format import AdapterError
 from tests.conftest import make_model

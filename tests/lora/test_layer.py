@@ -7,9 +7,10 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from lora.config import LoRAConfig
+from lora.dropout import drop
 from lora.injection import VARIANTS
 from lora.layer import LoRALinear
-from lora.lora_function import Recompute, drop
+from lora.lora_function import Recompute
 
 BASES = {
     "linear": lambda: nn.Linear(6, 10),

@@ -11,9 +11,9 @@ LOADER = "tests/data/test_loader.py"
 EPOCH_PLANS, STEP_MAP = "tests/data/test_epoch_plans.py", "tests/data/test_step_map.py"
 DUPLICATES, TOKENIZE = "tests/data/test_duplicates.py", "tests/data/test_tokenize.py"
 LORA = "tests/lora"
-CONFIG, LAYER, FUNCTION, INJECT, OPTIMIZER, QUANTIZED = (
+CONFIG, DROPOUT, LAYER, FUNCTION, INJECT, OPTIMIZER, QUANTIZED = (
     f"{LORA}/test_{name}.py"
-    for name in ("config", "layer", "lora_function", "inject", "optimizer", "quantized")
+    for name in ("config", "dropout", "layer", "lora_function", "inject", "optimizer", "quantized")
 )
 ADAPTER, WRITING = (f"{LORA}/storage/test_{name}.py" for name in ("adapter", "files"))
 KINDS = f"{LORA}/test_adapter_kinds.py"
@@ -340,10 +340,24 @@ LAYERS = [
     ),
     Mutant(
         "layer",
-        "lora/lora_function.py",
+        "lora/dropout.py",
         "return mask.mul_(x) / kept",
         "return mask.mul_(x)",
         (LAYER,),
+    ),
+    Mutant(
+        "layer",
+        "lora/dropout.py",
+        "return self.by_device[device].manual_seed(seed)",
+        "return self.by_device[device]",
+        (DROPOUT,),
+    ),
+    Mutant(
+        "layer",
+        "lora/dropout.py",
+        "return x.bitwise_xor_((x >> shift).bitwise_and_(2 ** (32 - shift) - 1))",
+        "return x.bitwise_xor_(x >> shift)",
+        (DROPOUT,),
     ),
     Mutant(
         "layer",
