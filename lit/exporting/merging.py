@@ -11,6 +11,7 @@ from lit.model.tuned import load_tuned, stored_dtype
 from lit.run.output import check_free, creating
 from lora.config import ConfigError
 from lora.injection import merge
+from lora.storage.files import write_text
 
 MAX_DIFFERENCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.25}
 """The largest relative difference of logits that rounding the weights to a dtype may cause.
@@ -61,7 +62,7 @@ def merge_into(
         model.save_pretrained(new)
         tokenizer.save_pretrained(new)
         if ollama:
-            (new / "Modelfile").write_text(modelfile(model, tokenizer), encoding="utf-8")
+            write_text(new / "Modelfile", modelfile(model, tokenizer))
         written = AutoModelForCausalLM.from_pretrained(
             new, dtype=dtype, trust_remote_code=False, local_files_only=True
         )
@@ -75,4 +76,6 @@ def merge_into(
         if quantize:
             trained, _ = load_tuned(adapter, base, quantize=quantize)
             difference = relative_difference(logits, probe_logits(trained, tokenizer))
+        # Its files are mapped, and Windows moves no folder with a mapped file.
+        del written
     return difference
