@@ -7,15 +7,18 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
 import pytest
+import torch
 from transformers import PreTrainedTokenizerFast
 
 from data.planning.loader import MicroBatches
 from data.planning.plan import plan_epoch
 from data.store import build_store
+from lit.distributed import rank_store
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -94,6 +97,25 @@ def test_every_command_runs_on_another_system_and_writes_the_same(
     for name in EQUAL:
         written = (tmp_path / name).read_bytes().replace(bytes(tmp_path), bytes(here))
         assert written == (here / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("system", ["linux", "win32"])
+def test_ranks_meet_in_a_store_that_the_system_has(
+    system: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, object] = {}
+    store = torch.distributed.HashStore()
+
+    def make(*_: object, **options: object) -> torch.distributed.Store:
+        given.update(options)
+        return store
+
+    monkeypatch.setattr(rank_store, "TCPStore", make)
+    monkeypatch.setattr(rank_store, "sys", SimpleNamespace(platform=system))
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("MASTER_PORT", "1")
+    rank_store.RankStore(0, 2)
+    assert given["use_libuv"] == (system == "linux")
 
 
 @pytest.mark.parametrize("system", ["linux", "windows"])
