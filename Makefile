@@ -9,17 +9,13 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt
 MODEL = models/SmolLM2-135M-Instruct
-RUN = runs/quickstart
 
 LITGPT = .venv-bench-litgpt/checkpoint/SmolLM2-135M-Instruct
 
 .PHONY: quickstart test test-faults mutants wheels bench lint format clean
 
-quickstart: $(RUN)/comparison/report.html
-	@echo "adapter     $(RUN)/adapter"
-	@echo "comparison  $(RUN)/comparison/report.html"
-	@echo "losses      .venv/bin/tensorboard --logdir $(RUN)"
-	@echo "talk to it  .venv/bin/python -m lit.chat --adapter $(RUN)/adapter"
+quickstart: .venv/quickstart
+	.venv/bin/python -m lit.quickstart
 
 # Two files at a time; tests of one file share what they make.
 test: lint $(MODEL)/config.json
@@ -50,13 +46,6 @@ lint: .venv/test
 format: .venv/test
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
-
-$(RUN)/comparison/report.html: $(RUN)/loss.png
-	.venv/bin/python -m lit.compare --adapter $(RUN)/adapter
-
-# The picture is a run's last file: without it, the run did not come to its end.
-$(RUN)/loss.png: | .venv/quickstart $(MODEL)/config.json
-	.venv/bin/python -m lit.fit --config configs/quickstart.yaml --overwrite true
 
 $(MODEL)/config.json: | .venv/quickstart
 	.venv/bin/python -m lit.embedded $(MODEL)

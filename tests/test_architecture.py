@@ -230,7 +230,7 @@ def test_a_command_defines_main_and_private_names_only() -> None:
 @pytest.mark.parametrize(
     ("modules", "library"),
     [
-        ("lit.chat lit.compare lit.embedded lit.export lit.merge", "torch"),
+        ("lit.chat lit.compare lit.embedded lit.export lit.merge lit.quickstart", "torch"),
         ("lit.comparison.comparison lit.comparison.report", "lightning"),
         ("lit.answering.conversation lit.exporting.merging lit.exporting.peft_folder", "lightning"),
     ],

@@ -14,7 +14,8 @@ from lit.diagnosis.machine import Machine, WrongError
 from lit.diagnosis.sample import SMALL, VOCABULARY, make_model
 from lit.model.attention import hidden_states, pack, unpacked
 from lit.model.loss import summed_loss
-from lora.lora_function import drop, lean_sum
+from lora.dropout import drop
+from lora.lora_function import lean_sum
 
 LENGTHS = (9, 300, 2, 40, 17)
 FAMILIES: dict[str, dict[str, object]] = {"llama": {}, "mistral": {"sliding_window": 16}}

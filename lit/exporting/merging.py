@@ -14,6 +14,7 @@ from lit.run.console import print_rank0
 from lit.run.output import check_free, creating
 from lora.config import ConfigError
 from lora.injection import merge
+from lora.storage.files import write_text
 
 MAX_DIFFERENCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.25}
 """The largest relative difference of logits that weights of a dtype may cause by rounding.
@@ -73,7 +74,7 @@ def merge_into(
             new, dtype=dtype, trust_remote_code=False, local_files_only=True
         )
         if ollama:
-            (new / "Modelfile").write_text(modelfile(written, tokenizer), encoding="utf-8")
+            write_text(new / "Modelfile", modelfile(written, tokenizer))
         logits = probe_logits(written, tokenizer)
         difference = relative_difference(logits, expected)
         allowed = max(MAX_DIFFERENCE[dtype], MAX_DIFFERENCE[stored])
@@ -85,6 +86,8 @@ def merge_into(
         if quantize:
             trained, _ = load_tuned(adapter, base, quantize=quantize)
             difference = relative_difference(logits, probe_logits(trained, tokenizer))
+        # Its files are mapped, and Windows moves no folder with a mapped file.
+        del written
     return difference
 
 

@@ -4,7 +4,8 @@ import re
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from data.template import check_template, continuation_ids
+from data.sandbox import check_template
+from data.template import continuation_ids
 from lit.answering.generation import stop_tokens
 from lora.config import ConfigError
 

@@ -192,7 +192,9 @@ def _read_weights(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, t
                     raise AdapterError(
                         f"{path}: {key} is stored as {stored.get_dtype()}; F32, F16 and BF16 load"
                     )
-            weights = {key: file.get_tensor(key) for key in shapes}
+            # Copies: the file stays mapped while a tensor of it lives, and Windows neither moves
+            # nor replaces a mapped file.
+            weights = {key: file.get_tensor(key).clone() for key in shapes}
     except SafetensorError as error:
         raise AdapterError(f"{path} is not a complete safetensors file: {error}") from None
     for key, value in weights.items():

@@ -24,7 +24,7 @@ from lit.run.folder import RunFolder
 from lora.config import ConfigError
 from lora.storage.files import PREFIX
 
-COMMANDS = ("fit", "check", "chat", "compare", "merge", "export", "embedded")
+COMMANDS = ("fit", "check", "chat", "compare", "merge", "export", "embedded", "quickstart")
 PROGRAM = """
 import os, signal, sys, time
 from pathlib import Path

@@ -1009,14 +1009,14 @@ FILES = [
     Mutant(
         "files",
         "lit/run/output.py",
-        "temporary = path.name.startswith(PREFIX)",
+        "temporary = path.name.startswith(PREFIX) and path.name != LOCK",
         'temporary = path.name.startswith(".")',
         (FOLDER,),
     ),
     Mutant(
         "files",
         "lit/run/output.py",
-        "if not (temporary and same) or path.is_symlink() or _in_use(path):",
+        "if not (temporary and same) or path.is_symlink() or (path.is_dir() and is_locked(path)):",
         "if not (temporary and same) or path.is_symlink():",
         (USER_FILES,),
     ),
