@@ -30,7 +30,8 @@ from lit.model.transformers_internals import loaded_from
 from lit.model.tuned import load
 from lit.run.folder import RunFolder
 from lit.run.metrics_file import read_losses
-from lora.storage.adapter import read_config, read_quantization
+from lora.storage.adapter import read_config
+from lora.storage.metadata import read_quantization
 
 StartBar = Callable[[str, int], Callable[[int], None]]
 """Starts a progress bar from its name and total; the result advances it."""

@@ -13,7 +13,7 @@ from lit.check import main as check
 from lit.compare import main as compare
 from lit.fit import main as fit
 from lit.merge import main as merge
-from lora.storage.adapter import read_quantization
+from lora.storage.metadata import read_quantization
 
 
 @pytest.mark.parametrize(("kind", "optimizer"), [("nf4", "paged_adamw_8bit"), ("int8", "adamw")])

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from lit.model.base import load_base
+from lit.model.preparation import ModelSpec
 from lora.base import QUANTIZATIONS, quantization
 from lora.config import ConfigError, LoRAConfig
 from lora.injection import inject, quantize_model
@@ -175,6 +176,9 @@ def test_a_folder_that_transformers_quantized_loads_as_it_is(
         model = load_base(base, None, torch.bfloat16, quantize)
         assert torch.equal(logits(model.train()), expected)
     assert "not quantized: 1 linear layer: model.layers.0.mlp.up_proj" in capsys.readouterr().err
+    spec = ModelSpec(base, None, None, LoRAConfig(r=2), False, False, 0)
+    with pytest.raises(ConfigError, match="is stored quantized, and this trainer"):
+        spec.make(torch.bfloat16, torch.device("cpu"), sharded=True)
     # Computed in float32, it differs by rounding.
     model = load_base(base, None, torch.float32)
     assert model.dtype == logits(model).dtype == torch.float32
