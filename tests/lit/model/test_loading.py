@@ -125,6 +125,17 @@ def test_what_cannot_be_quantized_is_refused_before_weights_are_read(
         load_base(base, None, torch.float32, kind, device)
 
 
+def test_too_little_memory_to_quantize_a_weight_is_named_as_a_reason(
+    folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*values: object, **settings: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr("bitsandbytes.functional.quantize_4bit", full)
+    with pytest.raises(ConfigError, match="cannot be converted or quantized: cpu has too little"):
+        load_base(str(folders("qwen2")), None, torch.float32, "nf4")
+
+
 class DenseWeights(TorchDispatchMode):
     """Holds, at each call that quantizes a weight, how many earlier dense weights still live."""
 
