@@ -11,7 +11,7 @@ from lit.device.precision import PRECISIONS, check_precision, choose_precision
 from lit.model.tuned import NOT_QUANTIZED
 from lit.run.folder import RunFolder
 from lora.config import ConfigError
-from lora.storage.adapter import read_quantization
+from lora.storage.metadata import read_quantization
 
 SHORT_PRECISIONS = {
     **dict.fromkeys(("None", "32"), "32-true"),

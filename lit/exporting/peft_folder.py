@@ -9,7 +9,8 @@ from lit.run.card import write_plain_card
 from lit.run.output import check_free, creating
 from lora.config import ConfigError
 from lora.injection import eject
-from lora.storage.adapter import load_adapter, read_quantization, save_adapter
+from lora.storage.adapter import load_adapter, save_adapter
+from lora.storage.metadata import read_quantization
 
 MAX_DIFFERENCE = 1e-4
 """The largest relative difference of logits that rounding in float32 may cause."""

@@ -125,7 +125,7 @@ def write_merged(
     for name, path in checkpoint.shards.items():
         size += _write(path, folder / name, dtype, merged)
     if checkpoint.index is not None:
-        metadata = checkpoint.index.get("metadata", {}) | {"total_size": size}
+        metadata = (checkpoint.index.get("metadata") or {}) | {"total_size": size}
         _write_json(folder / INDEX, checkpoint.index | {"metadata": metadata})
     config = json.loads(checkpoint.config.read_text(encoding="utf-8"))
     config.setdefault("dtype", config.pop("torch_dtype", ""))

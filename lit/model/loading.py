@@ -84,14 +84,8 @@ def load_weights(
             )
     except (ConfigError, torch.OutOfMemoryError, MemoryError):
         raise
-    except NotImplementedError:
-        # transformers draws random values for missing weights, which it cannot in 8-bit integers.
-        raise ConfigError(
-            f"{base} lacks weights of its quantized layers. Download the model again, or take one "
-            "that is complete"
-        ) from None
     except Exception as error:  # as above
-        raise ConfigError(f"{base} does not load: {summary(error)}") from None
+        raise ConfigError(_why(base, error, stored, device)) from None
     model: PreTrainedModel = loaded[0]
     _check_complete(base, model, loaded[1])
     if kind is None:
@@ -105,6 +99,22 @@ def load_weights(
             # A tensor that is still mapped keeps its file in memory, quantized weights included.
             tensor.data = tensor.data.clone()
     return model
+
+
+def _why(base: str, error: Exception, stored: str | None, device: torch.device) -> str:
+    if stored and isinstance(error, NotImplementedError):
+        # transformers draws random values for missing weights, which it cannot in 8-bit integers.
+        return (
+            f"{base} lacks weights of its quantized layers. Download the model again, or take one "
+            "that is complete"
+        )
+    if "automatic conversion" in str(error):
+        # transformers reports the reason to its log only, running out of memory included.
+        return (
+            f"a weight of {base} cannot be converted or quantized: {device.type} has too little "
+            "memory for it, or the file is damaged"
+        )
+    return f"{base} does not load: {summary(error)}"
 
 
 def _check_complete(base: str, model: PreTrainedModel, info: dict[str, Any]) -> None:

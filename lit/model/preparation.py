@@ -14,9 +14,11 @@ from lit.model.attention import pack
 from lit.model.base import load_base
 from lit.model.loss import check_loss
 from lit.run.console import print_rank0
+from lora.base import is_quantized
 from lora.config import ConfigError, LoRAConfig
 from lora.full_layers import tied_groups
 from lora.injection import inject
+from lora.targets import linear_layers
 
 PROBE_LENGTHS = (16, 8)
 """Tokens of the rows on which a model is checked: few, since every run waits for it."""
@@ -41,8 +43,17 @@ class ModelSpec:
             dtype: The dtype of the base.
             device: The device to load it on.
             sharded: Whether its weights will be sharded among ranks.
+
+        Raises:
+            ConfigError: It does not load, does not suit the adapter, or is quantized and sharded.
         """
         model = load_base(self.base, self.revision, dtype, self.quantize, device)
+        if sharded and any(is_quantized(layer) for layer in linear_layers(model).values()):
+            raise ConfigError(
+                f"{self.base} is stored quantized, and this trainer.strategy shards only dense "
+                "weights: set trainer.strategy to ddp, or give the 16-bit model that it was made "
+                "from"
+            )
         # A is drawn from the seed alone, whatever was drawn before.
         torch.manual_seed(self.seed)
         inject(model, self.lora)

@@ -10,8 +10,9 @@ from lit.model.base import load_base, load_tokenizer, locate, read_tokenizer
 from lit.model.loading import load_config
 from lit.run.console import print_rank0
 from lora.config import ConfigError
-from lora.storage.adapter import load_adapter, read_config, read_quantization
+from lora.storage.adapter import load_adapter, read_config
 from lora.storage.files import check_regular_files
+from lora.storage.metadata import read_quantization
 from lora.storage.peft_format import printable
 
 NOT_QUANTIZED = "none"

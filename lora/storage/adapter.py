@@ -9,10 +9,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from lora.base import QUANTIZATIONS, quantization
 from lora.config import LoRAConfig
 from lora.injection import inject, lora_layers
 from lora.storage.files import replacing, write_text
+from lora.storage.metadata import WEIGHTS, file_metadata, sort_metadata
 from lora.storage.peft_format import AdapterError, from_peft, printable, to_peft
 from lora.storage.peft_tensors import (
     adapter_parameters,
@@ -23,12 +23,9 @@ from lora.storage.peft_tensors import (
 )
 from lora.storage.sizes import check_sizes
 
-__all__ = ["AdapterError", "load_adapter", "read_config", "read_quantization", "save_adapter"]
+__all__ = ["AdapterError", "load_adapter", "read_config", "save_adapter"]
 
-WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
-QUANTIZE = "quantize"
-"""The key of the file's metadata, which other programs do not read, for the base's quantization."""
 MAX_CONFIG = 2**20
 """Bytes; the names of twenty thousand layers fit."""
 HEADER_PER_TENSOR = 512
@@ -73,7 +70,8 @@ def save_adapter(
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     with replacing(directory / WEIGHTS) as new:
-        save_file(weights, new, metadata=_metadata(model, quantize))
+        save_file(weights, new, metadata=file_metadata(model, quantize))
+        sort_metadata(new)
         written = _read_weights(new, {key: tuple(value.shape) for key, value in weights.items()})
         check_portable(model, r, lora_alpha, written)
     text = json.dumps(settings, indent=2, ensure_ascii=False)
@@ -135,37 +133,6 @@ def read_config(directory: str | Path) -> dict[str, Any]:
         kind = printable(repr(config.get("peft_type")), 80)
         raise AdapterError(f"{path}: peft_type is {kind}; only LORA loads")
     return config
-
-
-def read_quantization(directory: str | Path) -> str | None:
-    """Return in which of ``lora.base.QUANTIZATIONS`` an adapter's base was when it was saved.
-
-    Returns:
-        None if it was dense, or another program wrote the file.
-
-    Raises:
-        AdapterError: The file names an unknown kind.
-    """
-    path = Path(directory) / WEIGHTS
-    try:
-        if not path.is_file():
-            return None
-        with safe_open(path, framework="pt") as file:
-            kind = (file.metadata() or {}).get(QUANTIZE)
-    except SafetensorError:
-        return None  # load_adapter tells what is wrong with it
-    if kind is not None and kind not in QUANTIZATIONS:
-        raise AdapterError(
-            f"{path} names the quantization {printable(repr(kind), 80)}; known are "
-            f"{', '.join(QUANTIZATIONS)}"
-        )
-    return kind
-
-
-def _metadata(model: nn.Module, quantize: str | None) -> dict[str, str]:
-    kinds = [quantize, *(quantization(layer.base) for _, layer in lora_layers(model))]
-    kind = next((kind for kind in kinds if kind), None)
-    return {"format": "pt"} | ({QUANTIZE: kind} if kind else {})
 
 
 def _read_weights(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:

@@ -12,7 +12,8 @@ from torch import nn
 from lora.base import QUANTIZATIONS, dense_weight, is_quantized, quantized_layer
 from lora.config import ConfigError, LoRAConfig
 from lora.injection import count_parameters, inject, lora_layers, quantize_model
-from lora.storage.adapter import WEIGHTS, AdapterError, read_quantization, save_adapter
+from lora.storage.adapter import WEIGHTS, AdapterError, save_adapter
+from lora.storage.metadata import read_quantization
 
 IDS = torch.randint(3, 300, (1, 12), generator=torch.Generator().manual_seed(0))
 LARGEST_ERROR = {"nf4": 0.15, "fp4": 0.2, "int8": 0.02}

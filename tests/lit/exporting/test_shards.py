@@ -134,3 +134,21 @@ def test_a_weight_that_is_loaded_with_other_values_is_not_merged_into_files(
     model.model.layers[0].self_attn.q_proj.weight.mul_(2)
     name = "model.layers.0.self_attn.q_proj.weight"
     assert why_not(model, checkpoint) == f"transformers converts {name} when it loads it"
+
+
+def test_the_files_of_a_hub_model_are_found_in_the_cache_and_odd_names_are_not_followed(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_adapter(tmp_path, tokenizer)
+    base = tmp_path / "base"
+
+    def cached(name: str, file: str, revision: str | None) -> str | object:
+        assert (name, revision) == ("owner/name", "v2")
+        return str(base / file) if (base / file).is_file() else object()
+
+    monkeypatch.setattr("lit.exporting.shards.try_to_load_from_cache", cached)
+    assert find_checkpoint("owner/name", "v2") == find_checkpoint(str(base), None)
+    index = json.loads((base / INDEX).read_text())
+    index["weight_map"]["model.norm.weight"] = "../base/model-00001-of-00001.safetensors"
+    (base / INDEX).write_text(json.dumps(index))
+    assert find_checkpoint("owner/name", "v2") is None
