@@ -128,6 +128,8 @@ class Watch(TorchDispatchMode):
         known = self._run(func, tensors, args, kwargs)
         if func is aten._local_scalar_dense.default:
             return self._scalar(tensors[0], known)
+        if func is aten.is_pinned.default:
+            return tensors[0] in self._pinned
         if func is aten.equal.default:
             return True if known is None else known
         if func in VALUE_SHAPED and known is not None:
@@ -235,9 +237,12 @@ def methods(watch: Watch) -> Iterator[None]:
         if self.device.type == watch.device_type:
             watch.note("read")
         known = watch.value(self)
-        assert known is not None, "a list of numbers that the simulation does not know"
+        whole = not self.is_floating_point() and self.dtype != torch.bool
+        assert known is not None or not whole, "whole numbers that the simulation does not know"
         with unset_fake_temporarily():
-            return known.tolist()
+            if known is None:
+                known = torch.full(self.shape, UNKNOWN, dtype=self.dtype)
+            return (known.nan_to_num(UNKNOWN) if known.is_floating_point() else known).tolist()
 
     def copied(self: Tensor, memo: dict) -> Tensor:
         return self.detach().clone() if isinstance(self, FakeTensor) else deepcopy(self, memo)

@@ -274,6 +274,8 @@ def plant(device: str) -> list[str]:
     watch, there = Watch(device), torch.device(device, 0)
     with believed(watch, (8, 0)), AnyDevice(), watch, methods(watch):
         pinned = torch.tensor([3, 0, 2]).pin_memory()
+        assert pinned.is_pinned()
+        assert not torch.ones(3).is_pinned()
         x = pinned.to(there, non_blocking=True)
         assert x.tolist() == [3, 0, 2]
         assert x.nonzero()[:, 0].cpu().tolist() == [0, 2]
