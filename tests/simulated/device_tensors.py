@@ -51,6 +51,15 @@ FACTORIES = {
     aten.scalar_tensor.default,
     aten.zeros.default,
 }
+FILLS = {
+    aten.new_full.default,
+    aten.new_ones.default,
+    aten.new_zeros.default,
+    aten.full_like.default,
+    aten.ones_like.default,
+    aten.zeros_like.default,
+}
+"""Operations whose result does not depend on the values of their input."""
 PINNING = {aten.pin_memory.default, aten._pin_memory.default}
 FULL_RANGE = getattr(aten.random_, "from")
 UNKNOWN = 1.0
@@ -138,6 +147,9 @@ class Watch(TorchDispatchMode):
         elif func in PINNING:
             out = aten.clone.default(args[0])
             self._pinned[out] = True
+        elif func is aten._efficient_attention_backward.default:
+            # torch's own formula for fake tensors lacks an argument of this operation.
+            out = (*map(torch.empty_like, args[1:4]), args[1].new_empty(0))
         else:
             out = func(*args, **kwargs)
         reals = tree_leaves(known) if known is not None else []
@@ -148,8 +160,7 @@ class Watch(TorchDispatchMode):
 
     def _remember(self, func: Any, made: FakeTensor, real: Tensor | None) -> None:
         if made.device.type == self.device_type:
-            if func.namespace == "aten":
-                self.operations.add(func.__name__)
+            self.operations.add(f"{func.namespace}::{func.__name__}")
             if made.dtype == torch.float64:
                 self.note("float64")
         self._values.pop(made, None)  # an operation in place has changed them
@@ -166,7 +177,7 @@ class Watch(TorchDispatchMode):
         if any(value is None for value in values.values()):
             return None
         fakes = [x for x in tensors if isinstance(x, FakeTensor)]
-        if fakes and not any(x in self._values for x in fakes):
+        if fakes and func not in FILLS and not any(x in self._values for x in fakes):
             return None  # nothing but small floats that are not known
 
         def real(x: Any) -> Any:
@@ -183,7 +194,7 @@ class Watch(TorchDispatchMode):
             isinstance(x, Tensor) and not x.is_floating_point() for x in tree_leaves(result)
         )
         # Whether a number that is not known is finite, or above another, is not known either.
-        return None if unknown and whole else result
+        return None if unknown and whole and func not in FILLS else result
 
     @staticmethod
     def _scalar(x: Tensor, known: Any) -> Any:

@@ -265,6 +265,7 @@ def run(device: str, row: Row) -> dict[str, Any]:
     return {
         "steps": steps,
         "counts": {phase: dict(count) for phase, count in watch.counts.items()},
+        "attention": sorted(name for name in watch.operations if "att" in name),
         "no MPS kernel": without_mps_kernel(watch.operations) if device == "mps" else [],
     }
 
