@@ -2,23 +2,20 @@
 # make test         ruff, mypy and pytest
 # make test-faults  kill runs and resume them; takes minutes
 # make mutants      plant faults in the code and report which test finds each; takes minutes
+# make wheels       check that pip can install constraints.txt on each system; takes minutes
 # make bench        compare with PEFT, TRL and LitGPT, on two idle cores: benchmarks/RESULTS.md
 # Each sets up what it needs in .venv and models/, once.
 
 PYTHON ?= python3
-PIP = .venv/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+PIP = .venv/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt
 MODEL = models/SmolLM2-135M-Instruct
-RUN = runs/quickstart
 
 LITGPT = .venv-bench-litgpt/checkpoint/SmolLM2-135M-Instruct
 
-.PHONY: quickstart test test-faults mutants bench lint format clean
+.PHONY: quickstart test test-faults mutants wheels bench lint format clean
 
-quickstart: $(RUN)/comparison/report.html
-	@echo "adapter     $(RUN)/adapter"
-	@echo "comparison  $(RUN)/comparison/report.html"
-	@echo "losses      .venv/bin/tensorboard --logdir $(RUN)"
-	@echo "talk to it  .venv/bin/python -m lit.chat --adapter $(RUN)/adapter"
+quickstart: .venv/quickstart
+	.venv/bin/python -m lit.quickstart
 
 # Two files at a time; tests of one file share what they make.
 test: lint $(MODEL)/config.json
@@ -30,6 +27,9 @@ test-faults: .venv/test
 # MUTANTS="labels plan" plants the faults of two areas only.
 mutants: .venv/test $(MODEL)/config.json
 	.venv/bin/python -m tests.mutants --keep-going $(MUTANTS)
+
+wheels: .venv/test
+	.venv/bin/python tests/wheels.py
 
 # BENCH="--steps 2 --workloads a --parts speed" is a quick trial. Measurements in results.json are kept and
 # not repeated; add --fresh to measure all again, or --results FILE to write elsewhere.
@@ -46,13 +46,6 @@ lint: .venv/test
 format: .venv/test
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
-
-$(RUN)/comparison/report.html: $(RUN)/loss.png
-	.venv/bin/python -m lit.compare --adapter $(RUN)/adapter
-
-# The picture is a run's last file: without it, the run did not come to its end.
-$(RUN)/loss.png: | .venv/quickstart $(MODEL)/config.json
-	.venv/bin/python -m lit.fit --config configs/quickstart.yaml --overwrite true
 
 $(MODEL)/config.json: | .venv/quickstart
 	.venv/bin/python -m lit.embedded $(MODEL)
@@ -71,13 +64,13 @@ $(MODEL)/config.json: | .venv/quickstart
 
 .venv-bench/stamp: setup.cfg constraints.txt benchmarks/peers/requirements.txt
 	$(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/python -m pip install --disable-pip-version-check --quiet \
+	.venv-bench/bin/python -m pip install --disable-pip-version-check \
 		--constraint constraints.txt --editable .[quickstart] -r benchmarks/peers/requirements.txt
 	touch $@
 
 .venv-bench-litgpt/stamp: benchmarks/peers/requirements-litgpt.txt
 	$(PYTHON) -m venv .venv-bench-litgpt
-	.venv-bench-litgpt/bin/python -m pip install --disable-pip-version-check --quiet -r $<
+	.venv-bench-litgpt/bin/python -m pip install --disable-pip-version-check -r $<
 	touch $@
 
 $(LITGPT)/lit_model.pth: .venv-bench-litgpt/stamp | .venv-bench/stamp

@@ -162,10 +162,10 @@ def main(args: list[str] | None = None) -> int:
     sys.path.insert(0, str(ROOT))
     from data.template import prompt_ids
     from data.types import Message
+    from lit.answering.generation import stop_tokens
     from lit.embedded import download
     from lit.export import main as export
     from lit.model.base import quiet
-    from lit.model.generation import stop_tokens
     from lit.model.tuned import base_of, load_tuned
 
     python = make_environment(options.environment)

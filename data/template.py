@@ -1,31 +1,15 @@
 """The template that writes a conversation as text, the same in training and in chat."""
 
-import contextlib
-import os
-import resource
-import signal
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from data.encoder import Encoder
+from data.sandbox import check_template
 from data.types import DataError, Example, Message, RowError
 
 PLAIN = "{% for message in messages %}{{ message['content'] + eos_token }}{% endfor %}"
-PROBE_SECONDS, PROBE_BYTES = 5, 1 << 29
-PROBES = [
-    [{"role": role, "content": content} for role, content in turns]
-    for turns in (
-        (("user", "?"), ("assistant", "!")),
-        (("system", "Be brief."), *(("user", "Why? " * 200), ("assistant", "So. " * 200)) * 4),
-    )
-]
-_checked: set[str] = set()
-"""Templates that this process has checked."""
 SAMPLE = (Message("user", "?"), Message("assistant", "!"))
 
 
@@ -71,65 +55,6 @@ def choose_template(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
     check_template(tokenizer)
     _ensure_one_start_token(tokenizer)  # also finds an unusable template before any row is read
     return template
-
-
-def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Check that a tokenizer's template ends, in bounded time and memory.
-
-    A child process renders a conversation first, under the kernel's limits: a sandbox stops code,
-    but not loops, powers or texts of gigabytes. It costs about 20 ms for each new template.
-    macOS has no limit of memory, and a template may still be slow for some other conversation.
-
-    Raises:
-        DataError: It takes more than ``PROBE_SECONDS`` or ``PROBE_BYTES``.
-    """
-    template = repr(tokenizer.chat_template)
-    if not tokenizer.chat_template or template in _checked or not hasattr(os, "fork"):
-        return
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            code = _render_probe(tokenizer)
-        finally:
-            os._exit(code)
-    deadline = time.monotonic() + 4 * PROBE_SECONDS
-    while not (ended := os.waitpid(child, os.WNOHANG))[0]:
-        if time.monotonic() > deadline:
-            os.kill(child, signal.SIGKILL)
-        time.sleep(0.002)
-    if os.waitstatus_to_exitcode(ended[1]):
-        raise DataError(
-            f"the template takes more than {PROBE_SECONDS} s or {PROBE_BYTES >> 20} MB for a short "
-            "conversation: set `template` to plain or to a Jinja file"
-        )
-    _checked.add(template)
-
-
-def _render_probe(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Render conversations under limits, in a child process; return its exit code."""
-    try:
-        if sys.platform == "linux":
-            pages = int(Path("/proc/self/statm").read_text().split()[0])
-            _limit(resource.RLIMIT_AS, pages * resource.getpagesize() + PROBE_BYTES)
-        _limit(resource.RLIMIT_CPU, PROBE_SECONDS)
-        _limit(resource.RLIMIT_CORE, 0)
-        for turns in PROBES:
-            with contextlib.suppress(TemplateError):  # whoever renders it next reports it
-                text = tokenizer.apply_chat_template(turns, tokenize=False)
-                if len(str(text)) > PROBE_BYTES >> 5:
-                    return 1
-    except MemoryError:
-        return 1
-    except Exception:
-        return 0
-    return 0
-
-
-def _limit(kind: int, value: int) -> None:
-    hard = resource.getrlimit(kind)[1]
-    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    resource.setrlimit(kind, (value, value))
 
 
 def encode(

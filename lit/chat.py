@@ -12,7 +12,7 @@ from lit.run.command import flag_names, run_command
 from lit.run.streams import check_stdout
 
 if TYPE_CHECKING:
-    from lit.model.conversation import Conversation
+    from lit.answering.conversation import Conversation
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -22,8 +22,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--prompt", help="answer this question and exit")
     parser.add_argument("--system", default="", help="the system text")
     parser.add_argument(
-        "--quantize", choices=("nf4", "fp4", "int8"), help="load the base's layers in 4 or 8 bits"
+        "--quantize",
+        choices=("nf4", "fp4", "int8", "none"),
+        help="load the base's layers in 4 or 8 bits; default: as the adapter was trained",
     )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument(
         "--temperature", type=float, default=0.0, help="0 (the default) takes the most likely token"
@@ -58,17 +61,26 @@ def _chat(options: argparse.Namespace) -> None:
 
 def _open(options: argparse.Namespace) -> "Conversation":
     # torch and transformers take seconds to load: --help and a wrong flag do not wait for them.
+    import torch
+
+    from lit.answering.conversation import Conversation
+    from lit.answering.sampling import Sampling
     from lit.model.base import quiet
-    from lit.model.conversation import Conversation
-    from lit.model.sampling import Sampling
-    from lit.model.tuned import load
+    from lit.model.placement import place
+    from lit.model.tuned import base_config, chosen_quantization, load, read_base_config
     from lora.config import ConfigError
 
     quiet()
     sampling = Sampling(options.seed, options.temperature, options.top_p, options.max_new_tokens)
     if not (options.adapter or options.base):
         raise ConfigError("give --adapter D, or --base NAME")
-    model, tokenizer = load(options.adapter, options.base, options.template, options.quantize)
+    adapter, base = options.adapter, options.base
+    quantize = chosen_quantization(adapter, options.quantize)
+    config = base_config(adapter, base) if adapter else read_base_config(base, None)
+    device, dtype, note = place(config, options.device, quantize)
+    if (device.type, dtype) != ("cpu", torch.float32):
+        print(f"model  {note}", file=sys.stderr)
+    model, tokenizer = load(adapter, base, options.template, quantize, dtype, device)
     return Conversation(model, tokenizer, sampling, bool(options.adapter), _write, options.system)
 
 

@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--precision", help="as trainer.precision of lit.fit; default: that of the run"
     )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--top_p", type=float, default=1.0)
@@ -55,12 +56,12 @@ def main(args: list[str] | None = None) -> int:
 
 def _compare(options: argparse.Namespace) -> int:
     # torch and transformers take seconds to load: --help and a wrong flag do not wait for them.
+    from lit.answering.sampling import Sampling
     from lit.comparison import report
     from lit.comparison.comparison import compare
     from lit.comparison.folder import replacing_comparison
     from lit.comparison.result import is_valid
     from lit.model.base import quiet
-    from lit.model.sampling import Sampling
 
     quiet()
     folder = options.output_dir or options.adapter.absolute().parent / "comparison"
@@ -76,6 +77,7 @@ def _compare(options: argparse.Namespace) -> int:
             template=options.template,
             quantize=options.quantize,
             precision=options.precision,
+            device=options.device,
             batch_size=options.batch_size,
             sampling=sampling,
         )

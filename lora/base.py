@@ -5,6 +5,7 @@ Only this file and ``lora.optimizer`` use bitsandbytes. Both import it when they
 
 import copy
 import logging
+from collections.abc import Iterable
 from typing import Any, TypeGuard
 
 import torch
@@ -55,32 +56,32 @@ def is_quantized(base: nn.Linear) -> bool:
     return quant_state(base) is not None or int8_scale(base) is not None
 
 
-def quantized_layer(base: nn.Linear, kind: str, dtype: torch.dtype) -> nn.Linear:
-    """Return the layer with its weight in 4 or 8 bits.
+def quantization(base: nn.Linear) -> str | None:
+    """Return which of ``QUANTIZATIONS`` the weight is stored in, or None for a dense weight."""
+    if state := quant_state(base):
+        return state.quant_type
+    return None if int8_scale(base) is None else "int8"
 
-    A 4-bit weight is quantized when the layer is moved to its device.
+
+def check_quantization(kind: str, device: torch.device, layers: Iterable[nn.Linear] = ()) -> None:
+    """Check that layers can be quantized and computed on a device.
 
     Args:
-        base: A dense layer; its weight is not copied.
-        kind: ``nf4`` or ``fp4``, both with double quantization, or ``int8``. On a GPU, and in eval
-            mode on a CPU, ``int8`` also rounds the layer's input to 8 bits, outliers excepted.
-        dtype: The dtype to compute in.
+        kind: What should be one of ``QUANTIZATIONS``.
+        device: The device of the quantized layers.
+        layers: Dense layers.
 
     Raises:
-        ConfigError: The kind is unknown, bitsandbytes cannot compute it on the layer's device, or
-            the layer stores its weight transposed.
-
-    Reference:
-        Dettmers et al., QLoRA, 2023, arXiv:2305.14314; LLM.int8(), 2022, arXiv:2208.07339.
+        ConfigError: The kind is unknown, bitsandbytes cannot compute it on the device, or a layer
+            stores its weight transposed.
     """
     if kind not in QUANTIZATIONS:
         raise ConfigError(f"`quantize` is {kind!r}; choose {', '.join(QUANTIZATIONS)}")
-    if is_transposed(base):
+    if any(is_transposed(layer) for layer in layers):
         raise ConfigError(
             f"`quantize` is {kind}, and models with transposed layers, like GPT-2, cannot be "
             "quantized: leave `quantize` out"
         )
-    device = base.weight.device
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(
             f"`quantize` is {kind}, which is not known to work on {device.type}: use a CPU or an "
@@ -95,24 +96,54 @@ def quantized_layer(base: nn.Linear, kind: str, dtype: torch.dtype) -> nn.Linear
             f"`quantize` is int8, and {torch.cuda.get_device_name(device)} has no 8-bit matrix "
             "product (compute capability 7.5 has): set `quantize` to nf4"
         )
-    # bitsandbytes warns in every call that it casts the input, which is intended.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    layer = _int8_layer(base) if kind == "int8" else _4_bit_layer(base, kind, dtype)
+
+
+def quantized_layer(base: nn.Linear, kind: str, dtype: torch.dtype) -> nn.Linear:
+    """Return the layer with its weight in 4 or 8 bits.
+
+    A 4-bit weight is quantized when the layer is moved to its device.
+
+    Args:
+        base: A dense layer; its weight is not copied.
+        kind: ``nf4`` or ``fp4``, both with double quantization, or ``int8``. On a GPU, and in eval
+            mode on a CPU, ``int8`` also rounds the layer's input to 8 bits, outliers excepted.
+        dtype: The dtype to compute in.
+
+    Raises:
+        ConfigError: As ``check_quantization``.
+
+    Reference:
+        Dettmers et al., QLoRA, 2023, arXiv:2305.14314; LLM.int8(), 2022, arXiv:2208.07339.
+    """
+    check_quantization(kind, base.weight.device, [base])
+    layer = _int8_layer(base) if kind == "int8" else _4_bit_layer(base, kind)
     layer.bias = base.bias
-    layer.compute_dtype = dtype
+    set_compute_dtype(layer, dtype)
     return layer
 
 
-def _4_bit_layer(base: nn.Linear, kind: str, dtype: torch.dtype) -> Any:
-    from bitsandbytes.nn import Linear4bit, Params4bit
+def set_compute_dtype(layer: Any, dtype: torch.dtype) -> None:
+    """Let a quantized layer compute in a dtype, as this package expects of bitsandbytes' layers.
 
-    layer = Linear4bit(
-        *features(base), bias=False, compute_dtype=dtype, quant_type=kind, device="meta"
-    )
-    layer.weight = Params4bit(base.weight.detach(), requires_grad=False, quant_type=kind)
+    Args:
+        layer: A layer of bitsandbytes, made by ``quantized_layer`` or by transformers.
+        dtype: The dtype to compute in.
+    """
+    # bitsandbytes warns in every call that it casts the input, which is intended.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    layer.compute_dtype, layer.compute_type_is_set = dtype, True
+    # A cycle of layer and weight, which transformers makes, would free a model late.
+    layer.weight.module = None
     # On a CPU with AVX512-BF16, bitsandbytes would repack the weight in place in eval mode: scales
     # rounded to bfloat16, widths not divisible by 64 refused, and no gradient from then on.
     layer.support_avx512bf16_for_cpu = False
+
+
+def _4_bit_layer(base: nn.Linear, kind: str) -> Any:
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    layer = Linear4bit(*features(base), bias=False, quant_type=kind, device="meta")
+    layer.weight = Params4bit(base.weight.detach(), requires_grad=False, quant_type=kind)
     return layer
 
 

@@ -66,9 +66,11 @@ def quantize_model(model: nn.Module, kind: str, dtype: torch.dtype) -> None:
         kind: One of ``lora.base.QUANTIZATIONS``.
         dtype: The dtype the layers compute in.
     """
-    for path, layer in linear_layers(model).items():
-        device = layer.weight.device
-        replace_module(model, path, quantized_layer(layer, kind, dtype).to(device))
+    layers = linear_layers(model)
+    for path in list(layers):
+        # Each dense layer is freed before the next one is quantized.
+        layer = layers.pop(path)
+        replace_module(model, path, quantized_layer(layer, kind, dtype).to(layer.weight.device))
 
 
 def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoRALinear]]:

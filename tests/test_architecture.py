@@ -27,11 +27,13 @@ LAYERS: dict[str, list[set[str]]] = {
         {"lit.device", "lit.report", "lit.run"},
         {"lit.distributed", "lit.fast_layers"},
         {"lit.model"},
+        {"lit.answering"},
         {"lit.train"},
         {"lit.resume"},
         {"lit.settings"},
         {"lit.preflight"},
         {"lit.comparison", "lit.exporting", "lit.fitting"},
+        {"lit.diagnosis"},
         {"lit"},
     ],
 }
@@ -228,9 +230,9 @@ def test_a_command_defines_main_and_private_names_only() -> None:
 @pytest.mark.parametrize(
     ("modules", "library"),
     [
-        ("lit.chat lit.compare lit.embedded lit.export lit.merge", "torch"),
+        ("lit.chat lit.compare lit.embedded lit.export lit.merge lit.quickstart", "torch"),
         ("lit.comparison.comparison lit.comparison.report", "lightning"),
-        ("lit.model.conversation lit.exporting.merging lit.exporting.peft_folder", "lightning"),
+        ("lit.answering.conversation lit.exporting.merging lit.exporting.peft_folder", "lightning"),
     ],
 )
 def test_a_command_starts_without_what_it_does_not_use(modules: str, library: str) -> None:

@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from torchmetrics.text import CHRFScore
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lit.answering.generation import Answer, answers, use_model
+from lit.answering.sampling import Sampling
 from lit.comparison.losses import MODELS
 from lit.comparison.questions import Question
 from lit.comparison.result import AnswerPair
-from lit.model.generation import Answer, answers, use_model
-from lit.model.sampling import Sampling
 
 
 def answer_all(

@@ -11,6 +11,8 @@ from pathlib import Path
 from rich.progress import Progress
 
 from data.types import DataError
+from lit.answering.generation import check_context, context_length
+from lit.answering.sampling import NotFiniteError, Sampling
 from lit.comparison.answers import answer_all, chrf
 from lit.comparison.losses import MODELS, Losses, measure_losses
 from lit.comparison.pictures import draw_pictures
@@ -22,12 +24,11 @@ from lit.comparison.questions import (
     read_questions,
 )
 from lit.comparison.result import Comparison, LossResult
-from lit.comparison.run_settings import LoadSettings, read_run_settings
-from lit.device.precision import base_dtype, computing_in
-from lit.model.generation import check_context, context_length
-from lit.model.sampling import NotFiniteError, Sampling
+from lit.comparison.run_settings import read_run_settings, unknown_settings
+from lit.device.device import check_quantization, choose_device, traits
+from lit.device.precision import base_dtype, check_precision, computing_in
 from lit.model.transformers_internals import loaded_from
-from lit.model.tuned import load
+from lit.model.tuned import base_config, load
 from lit.run.folder import RunFolder
 from lit.run.metrics_file import read_losses
 from lora.storage.adapter import read_config
@@ -46,6 +47,7 @@ def compare(
     template: str,
     quantize: str | None,
     precision: str | None,
+    device: str,
     batch_size: int,
     sampling: Sampling,
 ) -> Comparison:
@@ -61,7 +63,9 @@ def compare(
         max_answers: Rows of ``data`` to answer, evenly spread.
         template: As in ``lit.model.tuned.load``.
         quantize: As in ``lit.model.base.load_base``, or ``none``; None for the run's.
-        precision: A key of ``lit.device.precision.PRECISIONS``; None for the run's.
+        precision: A key of ``lit.device.precision.PRECISIONS``; None for the run's,
+            where the device computes in it.
+        device: As in ``lit.device.device.choose_device``.
         batch_size: Answers generated at a time.
         sampling: How both models draw tokens.
 
@@ -77,11 +81,19 @@ def compare(
     rows = read_questions(path) if path else []
     more = read_questions(questions_file) if questions_file else []
     found = read_run_settings(run)
-    trained = found or LoadSettings()
+    chosen = choose_device(device)
+    model_type = base_config(adapter, base).get_text_config().model_type
+    trained = found or unknown_settings(adapter, traits(chosen), model_type)
     used = trained.changed(precision, quantize)
+    if precision is None:
+        used = used.fitted_to(traits(chosen), model_type)
+    check_precision(used.precision, traits(chosen), model_type)
+    check_quantization(used.quantize, traits(chosen))
     dtype = base_dtype(used.precision)
-    model, tokenizer = load(adapter, base, template, used.quantize, dtype)
+    model, tokenizer = load(adapter, base, template, used.quantize, dtype, chosen)
     notes = used.differences(trained)
+    if found is None and used.quantize and quantize is None:
+        notes.append(f"The base is loaded in {used.quantize}, as when the adapter was trained.")
     if base is not None and base != own_base:
         notes.append(f"The run trained on {own_base}; this comparison uses {base}.")
     if template != "auto":

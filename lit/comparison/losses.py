@@ -10,9 +10,9 @@ from transformers import PreTrainedModel
 from data.planning.batch import collate
 from data.planning.plan import plan_epoch
 from data.types import IGNORE, Example
+from lit.answering.generation import use_model
 from lit.device.precision import computing_in
 from lit.model.attention import pack, restored_attention
-from lit.model.generation import use_model
 from lit.model.loss import token_losses
 
 MAX_TOKENS = 2048

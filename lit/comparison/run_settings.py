@@ -1,13 +1,17 @@
 """How a run encoded its rows and loaded its model, so that a comparison measures the same."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lit.device.precision import PRECISIONS
+from lit.device.device import Traits
+from lit.device.precision import PRECISIONS, check_precision, choose_precision
+from lit.model.tuned import NOT_QUANTIZED
 from lit.run.folder import RunFolder
 from lora.config import ConfigError
+from lora.storage.adapter import read_quantization
 
 SHORT_PRECISIONS = {
     **dict.fromkeys(("None", "32"), "32-true"),
@@ -15,8 +19,6 @@ SHORT_PRECISIONS = {
     "bf16": "bf16-mixed",
 }
 """Other names of a precision that Lightning accepts."""
-NOT_QUANTIZED = "none"
-"""What a person gives to load a base without quantization that was trained with it."""
 MAX_CONFIG = 2**20
 """Bytes; the settings of a run are a few thousand."""
 
@@ -51,6 +53,20 @@ class LoadSettings:
         return replace(
             self, precision=precision, quantize=None if quantize == NOT_QUANTIZED else quantize
         )
+
+    def fitted_to(self, device: Traits, model_type: str) -> "LoadSettings":
+        """Return settings with a precision that a device computes in: this one, if it does.
+
+        Args:
+            device: The device.
+            model_type: The base's ``model_type``.
+        """
+        try:
+            check_precision(self.precision, device, model_type)
+            return self
+        except ConfigError:  # ``differences`` says that the precision is another one
+            chosen = choose_precision(device, model_type, bool(self.quantize))
+            return replace(self, precision=chosen.value)
 
     def differences(self, run: "LoadSettings") -> list[str]:
         """Return a sentence for each setting of the model that differs from the run's."""
@@ -91,6 +107,18 @@ def read_run_settings(run: RunFolder) -> LoadSettings | None:
             "unknown how the rows were measured: copy the adapter's folder elsewhere and give "
             "--data FILE"
         ) from None
+
+
+def unknown_settings(adapter: Path, device: Traits, model_type: str) -> LoadSettings:
+    """Return settings for an adapter without its run: the device's precision, rows uncut.
+
+    Args:
+        adapter: The adapter's folder, which remembers how its base was quantized.
+        device: The device.
+        model_type: The base's ``model_type``.
+    """
+    quantize = read_quantization(adapter)
+    return LoadSettings(choose_precision(device, model_type, bool(quantize)).value, quantize)
 
 
 def _mapping(config: Any, name: str) -> dict[str, Any]:

@@ -1,11 +1,10 @@
 """The memory of this machine: how much there is, and how much this process has used."""
 
 import ctypes
-import os
-import resource
 import sys
 from pathlib import Path
 
+import psutil
 import torch
 
 CGROUP_LIMITS = (
@@ -56,15 +55,25 @@ def memory_is_tight(device: torch.device, processes: int, growth: float = 1.0) -
         Also true if the device's memory is unknown.
     """
     total = total_memory(device)
-    if device.type == "cuda":
+    if device.type != "cpu":
         processes = 1
     return total is None or peak_memory(device) * growth * processes * HEADROOM > total
 
 
 def peak_memory(device: torch.device | None = None) -> int:
-    """Return the most memory that this process has used, in bytes: of the machine or of a GPU."""
+    """Return the most memory that this process has used, in bytes: of the machine or of a GPU.
+
+    Metal keeps no peak: there it is what its driver holds now, torch's cache included.
+    """
     if device is not None and device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
+    if device is not None and device.type == "mps":
+        return torch.mps.driver_allocated_memory()
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    # psutil has no peak on other systems, and Windows has no such module.
+    import resource
+
     # ru_maxrss is in kilobytes on Linux and in bytes on macOS.
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
@@ -78,9 +87,11 @@ def total_memory(device: torch.device) -> int | None:
     """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[1]
-    if device.type != "cpu" or not hasattr(os, "sysconf"):
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory()
+    if device.type != "cpu":
         return None
-    amounts = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    amounts = [psutil.virtual_memory().total]
     for path in CGROUP_LIMITS:
         text = path.read_text().strip() if path.is_file() else ""
         amounts += [int(text)] if text.isdecimal() else []
@@ -88,6 +99,7 @@ def total_memory(device: torch.device) -> int | None:
 
 
 def _glibc() -> ctypes.CDLL | None:
-    if sys.platform != "linux" or not hasattr(library := ctypes.CDLL(None), "mallopt"):
+    if sys.platform != "linux":
         return None
-    return library
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "mallopt") else None

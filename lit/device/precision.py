@@ -1,11 +1,14 @@
 """The precisions of a run: the dtype of the base, and of the computation."""
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Literal, NamedTuple, get_args
 
 import torch
 
+from lit.device.device import Traits
 from lora.config import ConfigError
 
+AUTO = "auto"
 PRECISIONS = {
     "32-true": torch.float32,
     "16-mixed": torch.float16,
@@ -13,6 +16,26 @@ PRECISIONS = {
     "bf16-true": torch.bfloat16,
 }
 """The dtype of the base for each trainer.precision; A and B are float32 in all of them."""
+PrecisionName = Literal["auto", "32-true", "16-mixed", "bf16-mixed", "bf16-true"]
+"""What trainer.precision takes."""
+assert set(get_args(PrecisionName)) == {AUTO, *PRECISIONS}
+
+OVERFLOWING = (
+    *("gemma3", "gemma3_text", "gemma3n", "gemma3n_text", "gemma4", "gemma4_text"),
+    *("qwen3_5", "qwen3_5_text", "qwen3_moe", "glm4_moe", "gpt_oss"),
+)
+"""Model types whose activations overflow float16."""
+
+
+FREE_SHARE = 0.75
+"""The share of a CPU's memory that the weights of a model may take."""
+
+
+class Choice(NamedTuple):
+    """A choice that the person left open, and its reason in a few words."""
+
+    value: str
+    reason: str
 
 
 def base_dtype(precision: str) -> torch.dtype:
@@ -24,6 +47,75 @@ def base_dtype(precision: str) -> torch.dtype:
     if precision not in PRECISIONS:
         raise ConfigError(f"trainer.precision is {precision}; choose {', '.join(PRECISIONS)}")
     return PRECISIONS[precision]
+
+
+def choose_precision(device: Traits, model_type: str, quantized: bool) -> Choice:
+    """Return the precision that suits a device and a model.
+
+    Args:
+        device: The device.
+        model_type: The base's ``model_type``, which only older CUDA devices need.
+        quantized: Whether the base has quantized layers.
+    """
+    if device.kind == "cpu":
+        return Choice("32-true", "a CPU computes fastest in float32")
+    if device.kind == "mps":
+        return Choice("32-true", "half precision was not tried on an Apple GPU")
+    if device.has_bf16:
+        if quantized:
+            return Choice("bf16-true", "the device has bfloat16 units, and the base is quantized")
+        return Choice("bf16-mixed", "the device has bfloat16 units")
+    if model_type in OVERFLOWING:
+        return Choice("32-true", f"no bfloat16 units, and float16 overflows in {model_type} models")
+    return Choice("16-mixed", "the device has no bfloat16 units")
+
+
+def check_precision(precision: str, device: Traits, model_type: str) -> None:
+    """Check that a device computes in a precision.
+
+    Args:
+        precision: A key of PRECISIONS.
+        device: The device.
+        model_type: The base's ``model_type``.
+
+    Raises:
+        ConfigError: It does not, or the model overflows in it; the message names a precision that
+            works.
+    """
+    problem = ""
+    if precision == "16-mixed" and device.kind == "cpu":
+        # Lightning would warn, and train in bf16-mixed.
+        problem = "which needs a GPU, and this run is on a CPU"
+    elif precision == "16-mixed" and model_type in OVERFLOWING:
+        problem = f"and float16 overflows in {model_type} models"
+    elif precision.startswith("bf16") and device.kind == "cuda" and not device.has_bf16:
+        problem = f"and {device} has no bfloat16 units"
+    if problem:
+        better = "bf16-mixed" if device.has_bf16 else choose_precision(device, model_type, False)[0]
+        raise ConfigError(f"`precision` is {precision}, {problem}: set `precision` to {better}")
+
+
+def choose_dtype(
+    device: Traits, stored: torch.dtype, model_type: str, parameters: int, memory: int | None
+) -> tuple[torch.dtype, str]:
+    """Return the dtype to load a base in that only answers, and the reason in a few words.
+
+    Args:
+        device: The device.
+        stored: The dtype in which the base is stored.
+        model_type: The base's ``model_type``.
+        parameters: The number of its parameters.
+        memory: Bytes that the device has; None if unknown.
+    """
+    if device.kind == "cpu":
+        if memory is None or 4 * parameters <= FREE_SHARE * memory:
+            return torch.float32, "a CPU computes fastest in float32"
+        return stored, f"float32 would take {4 * parameters / 1e9:.1f} GB"
+    if device.kind == "cuda" and stored == torch.bfloat16 and not device.has_bf16:
+        if model_type in OVERFLOWING:
+            return torch.float32, f"float16 overflows in {model_type} models"
+        return torch.float16, "the device has no bfloat16 units"
+    return stored, "as the model is stored"
 
 
 def computing_in(precision: str, device: torch.device) -> AbstractContextManager[object]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -40,6 +41,7 @@ class RankStore:
                 *(address, port, None, is_server, CONNECT_TIMEOUT),
                 wait_for_workers=False,
                 multi_tenant=True,  # the process group's own store uses this port too
+                use_libuv=sys.platform != "win32",  # torch's Windows build lacks it
             )
         except RuntimeError:
             raise OSError(f"rank 0 cannot be reached at {address}, port {port}") from None

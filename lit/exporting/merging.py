@@ -7,13 +7,17 @@ from transformers import AutoModelForCausalLM
 
 from lit.exporting.modelfile import modelfile
 from lit.exporting.probe import probe_logits, relative_difference
-from lit.model.tuned import load_tuned, stored_dtype
+from lit.exporting.shards import find_checkpoint, not_finite, why_not, write_merged
+from lit.model.quantization import stored_quantization
+from lit.model.tuned import base_config, base_of, load_tuned, stored_dtype
+from lit.run.console import print_rank0
 from lit.run.output import check_free, creating
 from lora.config import ConfigError
 from lora.injection import merge
+from lora.storage.files import write_text
 
 MAX_DIFFERENCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.25}
-"""The largest relative difference of logits that rounding the weights to a dtype may cause.
+"""The largest relative difference of logits that weights of a dtype may cause by rounding.
 bfloat16 has 8 significant bits; a small model with a strong adapter was seen to differ by 0.12."""
 
 
@@ -45,34 +49,57 @@ def merge_into(
             is not finite, or the merged model computes other logits.
     """
     check_free(folder)
+    name, revision = base_of(adapter, base)
+    if kind := stored_quantization(base_config(adapter, base), name):
+        raise ConfigError(
+            f"{name} is stored in {kind}, and an adapter is merged into 16-bit weights: give the "
+            "model that it was made from with --base"
+        )
     stored = stored_dtype(adapter, base)
     dtype = dtype or stored
-    # Load in the finer dtype of the two: the weights are rounded once, when written.
-    model, tokenizer = load_tuned(adapter, base, torch.promote_types(stored, dtype))
+    # In the dtype of its files, the base stays mapped and takes no memory of its own.
+    model, tokenizer = load_tuned(adapter, base, stored)
     expected = probe_logits(model, tokenizer)
-    merge(model)
-    if broken := [name for name, p in model.named_parameters() if not p.isfinite().all()]:
-        raise ConfigError(
-            f"the merged weight {broken[0]} is not finite, so nothing was written: check the "
-            "base's weights, or train with a lower model.lr"
-        )
-    model.to(dtype)  # type: ignore[arg-type]
+    checkpoint = find_checkpoint(name, revision)
+    reason = why_not(model, checkpoint) if checkpoint else "the base has no safetensors files"
     with creating(folder) as new:
-        model.save_pretrained(new)
+        if checkpoint and not reason:
+            write_merged(model, checkpoint, new, dtype)
+        else:
+            print_rank0(f"merge  the whole model at once, which takes more memory: {reason}")
+            del model
+            write_whole(adapter, base, new, stored, dtype)
         tokenizer.save_pretrained(new)
-        if ollama:
-            (new / "Modelfile").write_text(modelfile(model, tokenizer), encoding="utf-8")
         written = AutoModelForCausalLM.from_pretrained(
             new, dtype=dtype, trust_remote_code=False, local_files_only=True
         )
+        if ollama:
+            write_text(new / "Modelfile", modelfile(written, tokenizer))
         logits = probe_logits(written, tokenizer)
         difference = relative_difference(logits, expected)
-        if not difference < MAX_DIFFERENCE[dtype]:
+        allowed = max(MAX_DIFFERENCE[dtype], MAX_DIFFERENCE[stored])
+        if not difference < allowed:
             raise ConfigError(
                 f"the merged model's logits differ from the adapter's by {difference:.1%}, more "
-                f"than {MAX_DIFFERENCE[dtype]:.1%}, so nothing was written"
+                f"than {allowed:.1%}, so nothing was written"
             )
         if quantize:
             trained, _ = load_tuned(adapter, base, quantize=quantize)
             difference = relative_difference(logits, probe_logits(trained, tokenizer))
+        # Its files are mapped, and Windows moves no folder with a mapped file.
+        del written
     return difference
+
+
+def write_whole(
+    adapter: Path, base: str | None, folder: Path, stored: torch.dtype, dtype: torch.dtype
+) -> None:
+    """Merge a model in memory and write it, as transformers writes models."""
+    # Load in the finer dtype of the two: the weights are rounded once, when written.
+    model, _ = load_tuned(adapter, base, torch.promote_types(stored, dtype))
+    merge(model)
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise ConfigError(not_finite(name))
+    model.to(dtype)  # type: ignore[arg-type]
+    model.save_pretrained(folder)

@@ -4,8 +4,9 @@ import re
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from data.template import check_template, continuation_ids
-from lit.model.generation import stop_tokens
+from data.sandbox import check_template
+from data.template import continuation_ids
+from lit.answering.generation import stop_tokens
 from lora.config import ConfigError
 
 PROMPT, SYSTEM = "lit-lora-prompt", "lit-lora-system"

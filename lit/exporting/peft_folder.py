@@ -9,7 +9,7 @@ from lit.run.card import write_plain_card
 from lit.run.output import check_free, creating
 from lora.config import ConfigError
 from lora.injection import eject
-from lora.storage.adapter import load_adapter, save_adapter
+from lora.storage.adapter import load_adapter, read_quantization, save_adapter
 
 MAX_DIFFERENCE = 1e-4
 """The largest relative difference of logits that rounding in float32 may cause."""
@@ -35,7 +35,7 @@ def write_peft(folder: Path, adapter: Path, base: str | None = None) -> float:
     model, tokenizer = load_tuned(adapter, base)
     expected = probe_logits(model, tokenizer)
     with creating(folder) as new:
-        save_adapter(model, new, name, revision)
+        save_adapter(model, new, name, revision, read_quantization(adapter))
         tokenizer.save_pretrained(new)
         card = adapter / "README.md"
         if card.is_file():

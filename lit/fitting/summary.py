@@ -27,6 +27,9 @@ def print_rows_and_plan(arguments: Arguments) -> None:
         f"template {data.template}"
     )
     print_rank0(
+        f"device {arguments.device}: {arguments.precision.value} ({arguments.precision.reason})"
+    )
+    print_rank0(
         f"plan   {data.total_steps()} optimizer steps, {first.steps} in the first epoch of "
         f"{trainer.max_epochs}; {int(first.labels.sum())} of "
         f"{int(tokens)} tokens have labels"

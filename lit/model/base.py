@@ -12,17 +12,12 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from data.text import clean
+from lit.model.loading import load_weights, summary
 from lora.config import ConfigError
-from lora.injection import quantize_model
 from lora.storage.files import check_regular_files
 from lora.storage.peft_format import printable
 
@@ -121,12 +116,6 @@ def read_tokenizer(source: str, where: dict[str, object]) -> PreTrainedTokenizer
         raise ConfigError(f"the tokenizer of {source} does not load: {summary(error)}") from None
 
 
-def summary(error: Exception) -> str:
-    """Return the type and the first line of a library's error about a stranger's file."""
-    lines = str(error).splitlines() or [""]
-    return printable(f"{type(error).__name__}: {lines[0]}")
-
-
 def load_base(
     base: str,
     revision: str | None = None,
@@ -140,28 +129,12 @@ def load_base(
         base: A hub name or a local folder.
         revision: A branch, tag or commit of the hub.
         dtype: Dtype of the weights; they never train, so the dtype of computing suffices.
-        quantize: One of ``lora.base.QUANTIZATIONS``: linear layers in 4 or 8 bits.
+        quantize: One of ``lora.base.QUANTIZATIONS``: linear layers in 4 or 8 bits. A model that is
+            stored so loads as it is, and needs no value.
         device: The device to load onto.
 
     Raises:
-        ConfigError: The model does not exist, or it needs code of its own.
+        ConfigError: The model does not exist, needs code of its own, lacks weights, or cannot be
+            quantized so.
     """
-    where = locate(base, revision)
-    try:
-        # Lightning makes a GPU the default device; transformers needs accelerate to load onto it.
-        with torch.device("cpu"):
-            model = AutoModelForCausalLM.from_pretrained(
-                base, dtype=dtype, trust_remote_code=False, **where
-            )
-    except (torch.OutOfMemoryError, MemoryError):
-        raise
-    except Exception as error:  # the libraries raise KeyError, TypeError, … for a broken file
-        raise ConfigError(f"{base} does not load: {summary(error)}") from None
-    model.to(device)  # type: ignore[arg-type]
-    if quantize:
-        quantize_model(model, quantize, dtype)
-        # A tensor that is still mapped keeps the whole file in memory, quantized layers included.
-        for tensor in model.parameters():
-            if tensor.is_floating_point():
-                tensor.data = tensor.data.clone()
-    return model
+    return load_weights(base, locate(base, revision), dtype, quantize, torch.device(device))

@@ -3,19 +3,19 @@
 from pathlib import Path
 
 import torch
-from transformers import (
-    AutoConfig,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from data.template import choose_template, stop_token
-from lit.model.base import load_base, load_tokenizer, locate, read_tokenizer, summary
+from lit.model.base import load_base, load_tokenizer, locate, read_tokenizer
+from lit.model.loading import load_config
+from lit.run.console import print_rank0
 from lora.config import ConfigError
-from lora.storage.adapter import load_adapter, read_config
+from lora.storage.adapter import load_adapter, read_config, read_quantization
 from lora.storage.files import check_regular_files
 from lora.storage.peft_format import printable
+
+NOT_QUANTIZED = "none"
+"""What a person gives to load a base dense that was quantized in training."""
 
 
 def load(
@@ -24,6 +24,7 @@ def load(
     template: str = "auto",
     quantize: str | None = None,
     dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load an adapter on its base, or a base alone.
 
@@ -33,14 +34,15 @@ def load(
         template: As ``data.template.choose`` takes it, or ``none``: the tokenizer then has none.
         quantize: As in ``lit.model.base.load_base``.
         dtype: Dtype of the base's weights.
+        device: The device to load onto.
 
     Raises:
         ConfigError, DataError: Something does not exist, or does not match.
     """
     if adapter is not None:
-        model, tokenizer = load_tuned(adapter, base, dtype, quantize)
+        model, tokenizer = load_tuned(adapter, base, dtype, quantize, device)
     elif base:
-        model, tokenizer = load_base(base, None, dtype, quantize), load_tokenizer(base)
+        model, tokenizer = load_base(base, None, dtype, quantize, device), load_tokenizer(base)
     else:
         raise ConfigError("give --adapter D, or --base NAME")
     if template == "none":
@@ -52,11 +54,33 @@ def load(
     return model, tokenizer
 
 
+def chosen_quantization(adapter: str | Path | None, quantize: str | None) -> str | None:
+    """Return how to quantize a base: as a person asks, else as when its adapter was trained.
+
+    Args:
+        adapter: An adapter's folder, or None.
+        quantize: One of ``lora.base.QUANTIZATIONS``; ``none`` for a dense base; None for no wish.
+
+    Raises:
+        AdapterError: The adapter's file names an unknown kind.
+    """
+    if quantize is not None or adapter is None:
+        return None if quantize == NOT_QUANTIZED else quantize
+    if kind := read_quantization(adapter):
+        print_rank0(
+            f"model  the base is loaded in {kind}, as when the adapter was trained; --quantize "
+            f"{NOT_QUANTIZED} loads it dense",
+            note=True,
+        )
+    return kind
+
+
 def load_tuned(
     adapter: str | Path,
     base: str | None = None,
     dtype: torch.dtype = torch.float32,
     quantize: str | None = None,
+    device: torch.device | str = "cpu",
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a base model with an adapter on it, and the tokenizer that it was trained with.
 
@@ -65,13 +89,14 @@ def load_tuned(
         base: The base model, if the adapter's config names another place.
         dtype: Dtype of the base's weights.
         quantize: As in ``lit.model.base.load_base``.
+        device: The device to load onto.
 
     Raises:
         ConfigError: The adapter or its base does not exist, or they do not match.
     """
     base, revision = base_of(adapter, base)
     check_regular_files(Path(adapter))
-    model = load_base(base, revision, dtype, quantize)
+    model = load_base(base, revision, dtype, quantize, device)
     load_adapter(model, adapter)
     # The folder's tokenizer carries the template of training; other tools may not save it.
     own = Path(adapter) / "tokenizer_config.json"
@@ -88,14 +113,16 @@ def stored_dtype(adapter: str | Path, base: str | None = None) -> torch.dtype:
 
 def base_config(adapter: str | Path, base: str | None = None) -> PretrainedConfig:
     """Return the config of an adapter's base model; no weights are loaded."""
-    base, revision = base_of(adapter, base)
-    try:
-        where = locate(base, revision)
-        return AutoConfig.from_pretrained(base, trust_remote_code=False, **where)
-    except ConfigError:
-        raise
-    except Exception as error:  # as in read_tokenizer
-        raise ConfigError(f"the config of {base} does not load: {summary(error)}") from None
+    return read_base_config(*base_of(adapter, base))
+
+
+def read_base_config(base: str, revision: str | None) -> PretrainedConfig:
+    """Return the config of a base model; no weights are loaded.
+
+    Raises:
+        ConfigError: The model does not exist, or its config does not load.
+    """
+    return load_config(base, locate(base, revision))
 
 
 def base_of(adapter: str | Path, base: str | None) -> tuple[str, str | None]:

@@ -13,6 +13,13 @@ from lit.preflight.forecast import Forecast, forecast, largest_micro_batch
 from lit.preflight.verdict import judge
 from lit.settings.arguments import Arguments
 
+LESS_ON_DEVICE = (
+    "lower data.batch_size or data.max_length, or add --model.gradient_checkpointing true"
+)
+LESS_ON_HOST = (
+    "close other programs, or use fewer trainer.devices: a base passes through it to a GPU"
+)
+
 
 @dataclass(frozen=True)
 class Checkup:
@@ -52,26 +59,36 @@ def examine(arguments: Arguments) -> Checkup:
     estimate = estimate_memory(
         arguments.model, str(trainer.precision), lengths, labels, trainer.strategy.root_device
     )
-    findings = judge(arguments, planned) + _memory_findings(arguments, estimate)
+    findings = judge(arguments, planned) + memory_findings(arguments, estimate)
     return Checkup(arguments, planned, estimate, findings)
 
 
-def _memory_findings(arguments: Arguments, estimate: MemoryEstimate) -> list[Finding]:
+def memory_findings(arguments: Arguments, estimate: MemoryEstimate) -> list[Finding]:
+    """Return what is wrong with a run's memory: that of its device, and on a GPU the machine's."""
     trainer = arguments.trainer
     device: torch.device = trainer.strategy.root_device
-    available = total_memory(device)
     # The estimate is of one process with the whole base; a sharded process needs less.
-    if available is None or isinstance(trainer.strategy, ShardedStrategy):
+    if isinstance(trainer.strategy, ShardedStrategy):
         return []
-    # Processes on a CPU share its memory.
-    processes = trainer.num_devices if device.type == "cpu" else 1
-    if estimate.peak * processes <= available:
-        return []
-    each = f"each of {processes} processes" if processes > 1 else "the run"
-    return [
-        Finding(
-            f"{each} needs about {estimate.peak / 1e9:.1f} GB of memory, but the device has "
-            f"{available / 1e9:.1f} GB: lower data.batch_size or data.max_length, or add "
-            "--model.gradient_checkpointing true"
-        )
+    cpu = device.type == "cpu"
+    # Processes share the memory of their machine, and each has a GPU of its own.
+    needs = [
+        (estimate.peak, device, trainer.num_devices if cpu else 1, "the device", LESS_ON_DEVICE)
     ]
+    if not cpu:
+        needs.append(
+            (estimate.host, torch.device("cpu"), trainer.num_devices, "this machine", LESS_ON_HOST)
+        )
+    findings = []
+    for bytes_needed, where, processes, name, advice in needs:
+        available = total_memory(where)
+        if available is None or bytes_needed * processes <= available:
+            continue
+        each = f"each of {processes} processes" if processes > 1 else "the run"
+        findings.append(
+            Finding(
+                f"{each} needs about {bytes_needed / 1e9:.1f} GB of memory, but {name} has "
+                f"{available / 1e9:.1f} GB: {advice}"
+            )
+        )
+    return findings

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from lit.device.memory import peak_memory
 from lit.device.precision import base_dtype
 from lit.model.base import locate
+from lit.model.loading import load_config, summary
 from lit.model.loss import CHUNK
+from lit.model.quantization import quantization_of, skeleton
 from lit.preflight.meta_step import trace_step
 from lit.train.module import LoRAModule
 from lora.config import ConfigError
@@ -36,7 +38,8 @@ class MemoryEstimate:
     Args:
         parameters: Trainable parameters, and all.
         parts: The parts of the training peak, by name.
-        loading: The peak before training, while weights to quantize are still dense; else 0.
+        loading: The peak while a base is quantized; 0 for a dense one, which takes what it holds.
+        host: The peak of the machine's own memory while a base is loaded onto a GPU; else 0.
         activations_known: Whether the parts include activations. False for model families in
             which their size depends on the values of the weights.
     """
@@ -44,6 +47,7 @@ class MemoryEstimate:
     parameters: ParameterCount
     parts: dict[str, int]
     loading: int
+    host: int = 0
     activations_known: bool = True
 
     @property
@@ -68,7 +72,7 @@ def estimate_memory(
     Raises:
         ConfigError: The base or the adapter does not exist, or the precision is unknown.
     """
-    libraries = peak_memory() if device.type == "cpu" else 0
+    libraries = peak_memory()
     model = meta_model(module.base, module.revision, base_dtype(precision))
     return estimate_model_memory(model, module, lengths, labels, device, libraries)
 
@@ -86,16 +90,16 @@ def estimate_model_memory(
     Args:
         model: The base, in the dtype it computes in. This function injects the adapter.
         module, lengths, labels, device: As in ``estimate_memory``.
-        libraries: Bytes that the process takes besides the run.
+        libraries: Bytes of the machine's memory that the process takes besides the run.
 
     Raises:
         ConfigError: The adapter's settings do not fit the model.
     """
-    dtype = model.dtype
-    dense = sum(p.nbytes for p in model.parameters())
-    quantized = dense - sum(
-        _saved_by_quantizing(layer, module.quantize) for layer in linear_layers(model).values()
+    dtype, kind = model.dtype, quantization_of(model.config, module.base, module.quantize)
+    weights = sum(p.nbytes for p in model.parameters()) - sum(
+        _saved_by_quantizing(layer, kind) for layer in linear_layers(model).values()
     )
+    largest_tensor = max(p.nbytes for p in model.parameters())
     inject(model, module.lora)
     parameters, trainable = count_parameters(model), list(trainable_parameters(model).values())
     trainable_bytes = sum(p.nbytes for p in trainable)
@@ -113,21 +117,24 @@ def estimate_model_memory(
     temporary = _logits(model, labels, device)
     if step:
         temporary = max(temporary, step.peak - step.activations)
-    if module.quantize:
+    if kind:
         # One weight at a time is dequantized.
         temporary += largest * dtype.itemsize
     parts = {
-        f"weights, {module.quantize or str(dtype).removeprefix('torch.')}": quantized,
+        f"weights, {kind or str(dtype).removeprefix('torch.')}": weights,
         "adapter, float32": trainable_bytes + buffer_bytes,
         "gradients of the adapter": trainable_bytes,
         f"optimizer states, {module.optimizer}": states,
         f"activations of {sum(lengths)} tokens": step.activations if step else 0,
         f"temporary: logits of {min(CHUNK, labels)} tokens, gradients of activations": temporary,
     }
-    if libraries:
+    if on_cpu := device.type == "cpu":
         parts["Python and libraries"] = libraries
-    loading = dense + libraries if module.quantize else 0
-    return MemoryEstimate(parameters, parts, loading, step is not None)
+    # Tensors are quantized one by one: one is dense while the next is read.
+    loading = weights + 2 * largest_tensor + (libraries if on_cpu else 0) if kind else 0
+    # transformers reads a dense model with four threads.
+    host = 0 if on_cpu else libraries + (2 if kind else 4) * largest_tensor
+    return MemoryEstimate(parameters, parts, loading, host, step is not None)
 
 
 def meta_model(base: str, revision: str | None, dtype: torch.dtype) -> PreTrainedModel:
@@ -136,13 +143,11 @@ def meta_model(base: str, revision: str | None, dtype: torch.dtype) -> PreTraine
     Raises:
         ConfigError: There is no such model, or it needs remote code.
     """
-    where = locate(base, revision)
+    config = load_config(base, locate(base, revision))
     try:
-        config = AutoConfig.from_pretrained(base, trust_remote_code=False, **where)
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+        return skeleton(config, dtype)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{base} does not load: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"{base} does not load: {summary(error)}") from None
 
 
 def _logits(model: PreTrainedModel, labels: int, device: torch.device) -> int:

@@ -84,7 +84,7 @@ def _verdict(checkup: Checkup) -> Section:
 
 def _plan(checkup: Checkup) -> Section:
     plan, first, trainer = checkup.forecast, checkup.forecast.first, checkup.arguments.trainer
-    sizes = np.diff(first.starts)
+    sizes, precision = np.diff(first.starts), checkup.arguments.precision
     rows = [
         ["epochs", str(plan.epochs or f"until step {plan.steps}")],
         ["optimizer steps", f"{plan.steps:,}"],
@@ -93,7 +93,8 @@ def _plan(checkup: Checkup) -> Section:
         ["micro-batches in the first epoch", f"{len(sizes):,}, of {_range(sizes)} rows each"],
         ["tokens per epoch", f"{plan.tokens:,}"],
         ["labeled tokens per optimizer step", _range(first.labels)],
-        ["devices", f"{trainer.world_size}, {trainer.strategy.root_device.type}"],
+        ["devices", f"{trainer.world_size}, {checkup.arguments.device}"],
+        ["precision", f"{precision.value}: {precision.reason}"],
     ]
     return Section("Plan", "", ["", "value"], rows)
 
@@ -116,6 +117,8 @@ def _memory(checkup: Checkup) -> Section:
         f"{estimate.peak / 1e9:.1f} GB of {device.type.upper()} memory at its peak"
         f"{', plus what CUDA itself takes' if device.type == 'cuda' else ''}."
     )
+    if estimate.host:
+        text += f" Loading needs about {estimate.host / 1e9:.1f} GB of this machine's own memory."
     if isinstance(trainer.strategy, ShardedStrategy):
         text += (
             " This estimate is for one process that holds the whole base model. Here each of "

@@ -102,17 +102,6 @@ def _check_validation(arguments: Arguments, forecast: Forecast) -> Iterator[Find
         )
 
 
-def _check_precision(arguments: Arguments, forecast: Forecast) -> Iterator[Finding]:
-    precision = str(arguments.config.trainer.precision)
-    if precision.startswith("16") and arguments.trainer.precision != "16-mixed":
-        # Lightning only warns, and trains in bf16-mixed.
-        yield Finding(
-            f"trainer.precision is {precision}, which needs a GPU, and this run is on a CPU: "
-            "add --trainer.precision 32-true",
-            fatal=True,
-        )
-
-
 def _check_lr(arguments: Arguments, forecast: Forecast) -> Iterator[Finding]:
     module, steps, epochs = arguments.model, forecast.steps, forecast.epochs
     if module.optimizer == "sgd" or steps < 1:
@@ -146,7 +135,6 @@ def _format_lr(value: float) -> str:
 
 RULES: tuple[Callable[[Arguments, Forecast], Iterator[Finding]], ...] = (
     _check_steps,
-    _check_precision,
     _check_validation,
     _check_lr,
     check_lengths,

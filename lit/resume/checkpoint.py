@@ -80,7 +80,7 @@ def check_space(folder: Path, size: int, files: int) -> None:
         )
     try:
         with tempfile.TemporaryFile(dir=folder, prefix=PREFIX) as file:
-            os.posix_fallocate(file.fileno(), 0, max(size, 1))
+            _allocate(file.fileno(), max(size, 1))
     except OSError as error:
         # The file system cannot allocate a file before it is written.
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
@@ -90,6 +90,18 @@ def check_space(folder: Path, size: int, files: int) -> None:
                 f"{reason}: no room for a checkpoint of {size} bytes",
                 str(folder),
             ) from None
+
+
+def _allocate(descriptor: int, size: int) -> None:
+    """Give a file its size, with space on the disk where the system can reserve it.
+
+    Linux reserves it. Windows does when a file grows. macOS reserves nothing, and only refuses a
+    size over the limit for files.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+    else:
+        os.ftruncate(descriptor, size)
 
 
 class Checkpoints(ModelCheckpoint):

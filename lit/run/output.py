@@ -1,14 +1,12 @@
 """Output of a command: it appears complete or not at all, and replaces nothing."""
 
-import fcntl
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from lit.run.console import print_rank0
-from lit.run.lock import FolderLock
+from lit.run.lock import LOCK, FolderLock, is_locked
 from lora.config import ConfigError
 from lora.storage.files import PREFIX, follow_umask, temporary_folder
 
@@ -98,9 +96,9 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
     if folder.is_symlink() and name is None:
         return
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        temporary = path.name.startswith(PREFIX)
+        temporary = path.name.startswith(PREFIX) and path.name != LOCK
         same = name is None or path.name[len(PREFIX) + DIGITS :] == f"-{name}"
-        if not (temporary and same) or path.is_symlink() or _in_use(path):
+        if not (temporary and same) or path.is_symlink() or (path.is_dir() and is_locked(path)):
             continue
         try:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -108,21 +106,3 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
             # Another user's, in a shared folder.
             continue
         print_rank0(f"removed {path}, which a killed command left")
-
-
-def _in_use(path: Path) -> bool:
-    """Return whether a live process holds the lock of a temporary folder, or may hold it."""
-    if not path.is_dir():
-        return False
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        # BlockingIOError, or a file system without locks, where nobody can know.
-        return True
-    finally:
-        os.close(descriptor)
-    return False

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from lit.run.lock import LOCK
 from lit.run.metrics_file import COLUMNS
 from lora.storage.files import PREFIX, write_text
 
@@ -34,7 +35,10 @@ OWNED: dict[str, tuple[str, ...]] = {
     "checkpoints": ("*.ckpt", "manifest.json"),
     "tensorboard": ("events.out.tfevents.*", "hparams.yaml"),
 }
-"""The one list of what a run owns: its files, and its folders with the files in them."""
+"""The one list of what a run owns: its files, and its folders with the files in them.
+
+While a run writes to its folder, the folder also has ``LOCK``, which holds nothing.
+"""
 MAX_JSON = 2**20
 """Bytes of a JSON file that is read; ours have far fewer."""
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -108,7 +112,7 @@ def owner_of(path: Path, folder: Path) -> str | None:
     if not path.is_relative_to(folder) or path == folder:
         return None
     name = path.relative_to(folder).parts[0]
-    return name if name in OWNED or name == MARKER else None
+    return name if name in OWNED or name in (MARKER, LOCK) else None
 
 
 def _classified(folder: Path) -> Iterator[tuple[Path, bool]]:

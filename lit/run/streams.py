@@ -120,13 +120,17 @@ def _stdout_descriptor() -> _Descriptor | None:
 
 def _forgiving(stream: TextIO | None, number: int, own: bool) -> TextIO:
     """Return a stream that does not raise, in place of the interpreter's own."""
-    if stream is not None and not own:
-        # A test or a notebook collects the output.
+    buffer = getattr(stream, "buffer", None)
+    # With python -u there is no buffer.
+    raw = getattr(buffer, "raw", buffer)
+    if isinstance(raw, _Descriptor):
+        return stream  # type: ignore[return-value]
+    if stream is not None and not (own and isinstance(raw, io.FileIO)):
+        # A test or a notebook collects the output. Or it is a Windows console, which shows UTF-8
+        # only through the interpreter's own stream.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=ERRORS)
         return stream
-    if isinstance(getattr(getattr(stream, "buffer", None), "raw", None), _Descriptor):
-        return stream  # type: ignore[return-value]
     if stream is not None:
         with contextlib.suppress(OSError, ValueError):
             stream.flush()

@@ -1,6 +1,5 @@
 """The settings of a run: command line and YAML as one parser."""
 
-import re
 from dataclasses import fields
 from inspect import signature
 from pathlib import Path
@@ -11,11 +10,15 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from lit.device.device import check_quantization, choose_device, traits
+from lit.device.precision import AUTO, Choice, check_precision, choose_precision
 from lit.distributed.sharding import check_strategy
+from lit.model.tuned import read_base_config
 from lit.resume.checkpoint import Checkpoints
+from lit.settings.command_line import config_files, config_name, explain_error
 from lit.settings.defaults import CHECKPOINT_DEFAULTS, TRAINER_DEFAULTS, early_stopping
-from lit.settings.keys import check_keys, nearest
-from lit.settings.trainer_settings import check_trainer_settings
+from lit.settings.keys import check_keys
+from lit.settings.trainer_settings import PrecisionTrainer, check_trainer_settings
 from lit.train.datamodule import QADataModule
 from lit.train.module import LoRAModule
 from lora.config import ConfigError, LoRAConfig
@@ -39,6 +42,7 @@ class Arguments(LightningCLI):
             run=False,
             args=args,
             seed_everything_default=42,
+            trainer_class=PrecisionTrainer,
             save_config_callback=None,
             parser_kwargs={
                 "exit_on_error": False,
@@ -55,7 +59,7 @@ class Arguments(LightningCLI):
         parser.add_argument(
             "--output_dir",
             type=str,
-            default=f"runs/{_config_name(self.command)}",
+            default=f"runs/{config_name(self.command)}",
             help="The run's folder.",
         )
         parser.add_argument(
@@ -87,12 +91,12 @@ class Arguments(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Check the keys of the YAML files, with their lines, then parse."""
         known = list(parser.get_defaults().keys())
-        for path in _config_files(args):
+        for path in config_files(args):
             check_keys(path, known)
         try:
             self.config = parser.parse_args(args)
         except ArgumentError as error:
-            raise ConfigError(_explain(str(error), known)) from None
+            raise ConfigError(explain_error(str(error), known)) from None
 
     def instantiate_classes(self) -> None:
         """Make nothing yet: the run's folder is claimed before ``instantiate``."""
@@ -107,6 +111,27 @@ class Arguments(LightningCLI):
         self.config_init = self.parser.instantiate_classes(self.config)
         self.datamodule: QADataModule = self.config_init["data"]
         self.model: LoRAModule = self.config_init["model"]
+
+    def resolve_precision(self) -> None:
+        """Find the device, and set the precision that the settings leave open.
+
+        Raises:
+            ConfigError: There is no such device, or it cannot compute in the precision.
+        """
+        trainer, model = self.config.trainer, self.config.model
+        self.device = traits(choose_device(str(trainer.accelerator)))
+        # Only what CUDA devices compute in depends on the model; reading its config may need a hub.
+        config = (
+            read_base_config(model.base, model.revision) if self.device.kind == "cuda" else None
+        )
+        model_type = config.get_text_config().model_type if config else ""
+        quantized = model.quantize or getattr(config, "quantization_config", None)
+        self.precision = Choice(trainer.precision, "as set")
+        if trainer.precision == AUTO:
+            self.precision = choose_precision(self.device, model_type, bool(quantized))
+        check_precision(self.precision.value, self.device, model_type)
+        check_quantization(model.quantize, self.device)
+        trainer.precision = self.precision.value
 
     def make_trainer(self, callbacks: list[Any], **trainer: Any) -> Trainer:
         """Make the trainer, and give it to the data module.
@@ -139,7 +164,7 @@ class Arguments(LightningCLI):
     def inputs(self) -> list[tuple[str, Path]]:
         """Return the files and folders that the run reads, each with its setting."""
         data, base = self.config.data, self.config.model.base
-        named: list[tuple[str, list[Any]]] = [("--config", [*_config_files(self.command)])]
+        named: list[tuple[str, list[Any]]] = [("--config", [*config_files(self.command)])]
         for name in ("path", "val_path", "template"):
             value = getattr(data, name) or []
             named.append((f"data.{name}", [value] if isinstance(value, str | Path) else value))
@@ -151,44 +176,12 @@ class Arguments(LightningCLI):
         return vars(self.config.as_flat())
 
 
-def _config_files(args: list[str]) -> list[Path]:
-    followers = [*args[1:], ""]
-    return [
-        Path(value.partition("=")[2] if "=" in value else follower)
-        for value, follower in zip(args, followers, strict=True)
-        if value == "--config" or value.startswith("--config=")
-    ]
-
-
 def _exists(path: str | Path) -> bool:
     """Return whether a setting is a file or folder, and not a name of the hub or a keyword."""
     try:
         return Path(path).exists()
     except (OSError, ValueError):
         return False
-
-
-def _config_name(args: list[str]) -> str:
-    files = _config_files(args)
-    return files[-1].stem if files else "fit"
-
-
-def _explain(message: str, known: list[str]) -> str:
-    """Return jsonargparse's message in one line, with the nearest setting that exists."""
-    message = " ".join(message.split())
-    if found := re.search(r"unrecognized arguments: (?:--)?([\w.]+)", message):
-        return f"there is no setting {found[1]}{nearest(found[1], known)}"
-    if found := re.search(r'Parser key "([\w.]+)": Expected an? (.+)\. Got value: (.*)', message):
-        name, kind, value = found[1], found[2], found[3]
-        if value == "None":
-            return f"{name} is required"
-        if choices := re.search(r"Literal\[(.+)\]", kind):
-            return f"{name} is {value}; choose {choices[1]}"
-        kind = re.sub(r"<class '(.+)'>", r"\1", kind)
-        return f"{name} is {value}; it must be of type {kind}"
-    if found := re.search(r"arguments are required: (.+)", message):
-        return f"{found[1]} is required: give --{found[1]}, or set it in the config file"
-    return message
 
 
 def parse(
@@ -199,14 +192,19 @@ def parse(
     """Parse the settings of a run.
 
     Raises:
-        ConfigError: A setting is unknown, missing or of a wrong type; the message is one line.
+        ConfigError: A setting is unknown, missing or of a wrong type, or the device cannot do what
+            it asks for; the message is one line.
         SystemExit: After ``--help``.
     """
-    return Arguments(args, program, description)
+    arguments = Arguments(args, program, description)
+    arguments.resolve_precision()
+    return arguments
 
 
 def setting_names() -> dict[str, str]:
     """Return the dotted name of each setting by the argument that ``lora`` or ``data`` calls it."""
     lora = {field.name: f"model.lora.{field.name}" for field in fields(LoRAConfig)}
     data = {name: f"data.{name}" for name in signature(QADataModule).parameters}
-    return data | lora | {name: f"model.{name}" for name in ("base", "quantize", "optimizer")}
+    model = {name: f"model.{name}" for name in ("base", "quantize", "optimizer")}
+    trainer = {"device": "trainer.accelerator", "precision": "trainer.precision"}
+    return data | lora | model | trainer

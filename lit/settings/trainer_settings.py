@@ -1,8 +1,11 @@
-"""Settings of the Trainer that a run sets itself, so that another value would be lost."""
+"""The Trainer's own settings: those that differ here, and those that a run sets itself."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from lightning.pytorch import Trainer
+
+from lit.device.precision import PrecisionName
 from lora.config import ConfigError
 
 UNUSED: dict[str, tuple[tuple[Any, ...], str]] = {
@@ -40,3 +43,15 @@ def check_trainer_settings(settings: Mapping[str, Any]) -> None:
     ]
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+class PrecisionTrainer(Trainer):
+    """Lightning's Trainer with the precisions of this project.
+
+    Args:
+        precision: ``auto`` takes what suits the device and the model.
+    """
+
+    def __init__(self, *args: Any, precision: PrecisionName = "auto", **kwargs: Any) -> None:
+        assert precision != "auto", "Arguments.resolve_precision comes first"
+        super().__init__(*args, precision=precision, **kwargs)

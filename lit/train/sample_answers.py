@@ -7,9 +7,9 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from transformers import PreTrainedModel
 
+from lit.answering.generation import Answer, answers, context_length
+from lit.answering.sampling import NotFiniteError, Sampling
 from lit.model.attention import unpacked
-from lit.model.generation import Answer, answers, context_length
-from lit.model.sampling import NotFiniteError, Sampling
 from lit.train.datamodule import QADataModule
 from lit.train.module import LoRAModule
 

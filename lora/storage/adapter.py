@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from lora.base import QUANTIZATIONS, quantization
 from lora.config import LoRAConfig
 from lora.injection import inject, lora_layers
 from lora.storage.files import replacing, write_text
@@ -22,10 +23,12 @@ from lora.storage.peft_tensors import (
 )
 from lora.storage.sizes import check_sizes
 
-__all__ = ["AdapterError", "load_adapter", "read_config", "save_adapter"]
+__all__ = ["AdapterError", "load_adapter", "read_config", "read_quantization", "save_adapter"]
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
+QUANTIZE = "quantize"
+"""The key of the file's metadata, which other programs do not read, for the base's quantization."""
 MAX_CONFIG = 2**20
 """Bytes; the names of twenty thousand layers fit."""
 HEADER_PER_TENSOR = 512
@@ -33,7 +36,11 @@ HEADER_PER_TENSOR = 512
 
 
 def save_adapter(
-    model: nn.Module, directory: str | Path, base: str, revision: str | None = None
+    model: nn.Module,
+    directory: str | Path,
+    base: str,
+    revision: str | None = None,
+    quantize: str | None = None,
 ) -> Path:
     """Write a model's adapter, read it back, compare it, and only then replace the old one.
 
@@ -45,6 +52,7 @@ def save_adapter(
         directory: The folder; it is created if needed.
         base: The base model's hub name or folder; it is written into the adapter's settings.
         revision: The base model's revision on the hub.
+        quantize: How the base was quantized in training; None for as it is in ``model``.
 
     Returns:
         The directory.
@@ -65,7 +73,7 @@ def save_adapter(
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     with replacing(directory / WEIGHTS) as new:
-        save_file(weights, new, metadata={"format": "pt"})
+        save_file(weights, new, metadata=_metadata(model, quantize))
         written = _read_weights(new, {key: tuple(value.shape) for key, value in weights.items()})
         check_portable(model, r, lora_alpha, written)
     text = json.dumps(settings, indent=2, ensure_ascii=False)
@@ -129,6 +137,37 @@ def read_config(directory: str | Path) -> dict[str, Any]:
     return config
 
 
+def read_quantization(directory: str | Path) -> str | None:
+    """Return in which of ``lora.base.QUANTIZATIONS`` an adapter's base was when it was saved.
+
+    Returns:
+        None if it was dense, or another program wrote the file.
+
+    Raises:
+        AdapterError: The file names an unknown kind.
+    """
+    path = Path(directory) / WEIGHTS
+    try:
+        if not path.is_file():
+            return None
+        with safe_open(path, framework="pt") as file:
+            kind = (file.metadata() or {}).get(QUANTIZE)
+    except SafetensorError:
+        return None  # load_adapter tells what is wrong with it
+    if kind is not None and kind not in QUANTIZATIONS:
+        raise AdapterError(
+            f"{path} names the quantization {printable(repr(kind), 80)}; known are "
+            f"{', '.join(QUANTIZATIONS)}"
+        )
+    return kind
+
+
+def _metadata(model: nn.Module, quantize: str | None) -> dict[str, str]:
+    kinds = [quantize, *(quantization(layer.base) for _, layer in lora_layers(model))]
+    kind = next((kind for kind in kinds if kind), None)
+    return {"format": "pt"} | ({QUANTIZE: kind} if kind else {})
+
+
 def _read_weights(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
     if not path.is_file():
         pickled = (path.parent / "adapter_model.bin").exists()
@@ -153,7 +192,9 @@ def _read_weights(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, t
                     raise AdapterError(
                         f"{path}: {key} is stored as {stored.get_dtype()}; F32, F16 and BF16 load"
                     )
-            weights = {key: file.get_tensor(key) for key in shapes}
+            # Copies: the file stays mapped while a tensor of it lives, and Windows neither moves
+            # nor replaces a mapped file.
+            weights = {key: file.get_tensor(key).clone() for key in shapes}
     except SafetensorError as error:
         raise AdapterError(f"{path} is not a complete safetensors file: {error}") from None
     for key, value in weights.items():

@@ -14,9 +14,9 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from data.types import DataError
-from lit.model import conversation as conversations
-from lit.model.conversation import Conversation
-from lit.model.generation import Sampling
+from lit.answering import conversation as conversations
+from lit.answering.conversation import Conversation
+from lit.answering.generation import Sampling
 from lit.resume.stopping import StopOnSignal, StoppedError
 from lit.run.command import Terminated, run_command
 from lit.run.console import print_rank0
@@ -24,7 +24,7 @@ from lit.run.folder import RunFolder
 from lora.config import ConfigError
 from lora.storage.files import PREFIX
 
-COMMANDS = ("fit", "check", "chat", "compare", "merge", "export", "embedded")
+COMMANDS = ("fit", "check", "chat", "compare", "merge", "export", "embedded", "quickstart")
 PROGRAM = """
 import os, signal, sys, time
 from pathlib import Path

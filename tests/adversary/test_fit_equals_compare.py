@@ -16,13 +16,13 @@ from data.formats import to_messages
 from data.readers.source import read
 from data.template import encode
 from data.types import IGNORE, Example, Row
+from lit.answering.sampling import Sampling
 from lit.comparison.comparison import compare
 from lit.comparison.result import Comparison, verdict
 from lit.comparison.run_settings import LoadSettings, read_run_settings
 from lit.device.precision import PRECISIONS
 from lit.fit import main as fit
 from lit.model.base import load_base
-from lit.model.sampling import Sampling
 from lit.run.folder import RunFolder
 from lit.run.metrics_file import read_losses
 from lora.config import ConfigError
@@ -109,6 +109,7 @@ def measure(run: Path, **changes: object) -> Comparison:
         "batch_size": 4,
         "quantize": None,
         "precision": None,
+        "device": "cpu",
         "sampling": Sampling(max_new_tokens=4),
     }
     return compare(**arguments | changes)

@@ -17,13 +17,13 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from data.seeds import mix_seed
 from data.types import IGNORE, Example
+from lit.answering.generation import answers, context_length
+from lit.answering.sampling import NotFiniteError, RowSampler, Sampling, nucleus
 from lit.compare import main as compare
 from lit.comparison.losses import Losses, measure_losses
 from lit.comparison.result import Comparison, LossResult, is_valid, verdict
 from lit.exporting.probe import relative_difference
-from lit.model.generation import answers, context_length
 from lit.model.loss import check_loss
-from lit.model.sampling import NotFiniteError, RowSampler, Sampling, nucleus
 from lit.model.tuned import load
 from lit.run.metrics_file import perplexity, relative_change
 from lit.settings.defaults import early_stopping

@@ -39,7 +39,10 @@ ARGUMENTS: dict[str, list[tuple[str, str]]] = {
     ],
     "devices": [("1", FREE)],
     "num_nodes": [("1", FREE)],
-    "precision": [("32-true", FREE), ("64-true", "trainer.precision is 64-true; choose 32-true")],
+    "precision": [
+        ("32-true", FREE),
+        ("64-true", "trainer.precision is 64-true; choose auto, 32-true"),
+    ],
     "logger": [("false", "trainer.logger is False: a run logs to TensorBoard and metrics.csv")],
     "callbacks": [
         ('[{"class_path": "LearningRateMonitor"}]', FREE),

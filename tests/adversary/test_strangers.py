@@ -4,6 +4,7 @@ import html.parser
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +16,9 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
-from data import template as templates
+from data import sandbox
 from data.readers.source import read
-from data.template import check_template, choose_template
+from data.template import choose_template
 from data.text import clean, escape_markdown
 from data.types import BadRow, DataError
 from lit.comparison.questions import read_questions
@@ -224,11 +225,16 @@ TEMPLATES: dict[str, str] = {
 }
 
 
-@pytest.mark.parametrize("attack", TEMPLATES)
+STARTED = ("C14: loops", "C14: a text of 10 GB", "C14: a text of 100 MB")
+TRIALS = [*((name, "linux") for name in TEMPLATES), *((name, "win32") for name in STARTED)]
+
+
+@pytest.mark.parametrize(("attack", "system"), TRIALS)
 def test_a_template_without_end_is_refused(
-    attack: str, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+    attack: str, system: str, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(templates, "PROBE_SECONDS", 1)
+    monkeypatch.setattr(sandbox, "TRIAL_SECONDS", 1)
+    monkeypatch.setattr(sandbox, "sys", SimpleNamespace(platform=system, executable=sys.executable))
     tokenizer.chat_template = TEMPLATES[attack]
     start = time.monotonic()
     with pytest.raises(DataError, match="the template takes more than"):
@@ -236,14 +242,17 @@ def test_a_template_without_end_is_refused(
     assert time.monotonic() - start < 60
 
 
+@pytest.mark.parametrize("system", ["linux", "win32"])
 @pytest.mark.parametrize("template", [CHATML, "{{ raise_exception('no system') }}", "{% broken"])
 def test_the_check_of_a_template_leaves_other_errors_to_its_use(
-    template: str, tokenizer: PreTrainedTokenizerFast
+    template: str, system: str, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sandbox, "sys", SimpleNamespace(platform=system, executable=sys.executable))
+    monkeypatch.setattr(sandbox, "_checked", set())
     tokenizer.chat_template = template
-    check_template(tokenizer)
+    sandbox.check_template(tokenizer)
     tokenizer.chat_template = {"default": template, "tool_use": template}
-    check_template(tokenizer)
+    sandbox.check_template(tokenizer)
 
 
 def fifo(path: Path) -> None:

@@ -6,12 +6,13 @@ import peft
 import pytest
 import torch
 from conftest import make_model
+from safetensors.torch import save_file
 from torch import nn
 
 from lora.base import QUANTIZATIONS, dense_weight, is_quantized, quantized_layer
 from lora.config import ConfigError, LoRAConfig
 from lora.injection import count_parameters, inject, lora_layers, quantize_model
-from lora.storage.adapter import save_adapter
+from lora.storage.adapter import WEIGHTS, AdapterError, read_quantization, save_adapter
 
 IDS = torch.randint(3, 300, (1, 12), generator=torch.Generator().manual_seed(0))
 LARGEST_ERROR = {"nf4": 0.15, "fp4": 0.2, "int8": 0.02}
@@ -111,6 +112,7 @@ def test_peft_computes_the_same_on_the_same_4_bit_base(kind: str, tmp_path: Path
     for _, layer in lora_layers(ours):
         torch.nn.init.normal_(layer.lora_B, std=0.1)
     save_adapter(ours, tmp_path, "base")
+    assert read_quantization(tmp_path) == kind
     base = make_quantized(kind)
     base.is_loaded_in_4bit = True  # transformers sets it and PEFT reads it
     theirs = peft.PeftModel.from_pretrained(base, tmp_path).eval()
@@ -126,3 +128,23 @@ def test_int8_keeps_the_largest_value_of_each_row() -> None:
     quantized = dense_weight(quantized_layer(base, "int8", torch.float32))
     largest = base.weight.detach().half().float().abs().amax(1)
     torch.testing.assert_close(quantized.abs().amax(1), largest)
+
+
+def test_an_adapter_remembers_how_its_base_was_quantized_and_a_strangers_word_is_checked(
+    tmp_path: Path,
+) -> None:
+    model = make_quantized("int8")
+    inject(model, LoRAConfig(r=4))
+    assert read_quantization(save_adapter(model, tmp_path / "int8", "base")) == "int8"
+    dense = make_model()
+    inject(dense, LoRAConfig(r=4))
+    assert read_quantization(save_adapter(dense, tmp_path / "dense", "base")) is None
+    # An export to PEFT loads the base dense.
+    assert read_quantization(save_adapter(dense, tmp_path / "kept", "base", None, "nf4")) == "nf4"
+    weights = {"a": torch.ones(1)}
+    save_file(weights, tmp_path / WEIGHTS, {"format": "pt", "quantize": "nf3\x1b"})
+    with pytest.raises(AdapterError, match=r"names the quantization 'nf3.*'; known are nf4, fp4"):
+        read_quantization(tmp_path)
+    for content in (b"", b"{}"):
+        (tmp_path / WEIGHTS).write_bytes(content)
+        assert read_quantization(tmp_path) is None

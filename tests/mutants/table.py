@@ -23,11 +23,12 @@ SAVED = f"{KINDS}::test_a_saved_adapter_loads_to_the_same_logits_and_saves_to_th
 IN_PEFT = f"{KINDS}::test_peft_computes_the_same_from_a_saved_adapter"
 FROM_PEFT = f"{KINDS}::test_an_adapter_that_peft_saved_computes_the_same"
 TIED = f"{LORA}/test_full_layers.py::test_two_different_matrices_do_not_load_into_a_tied_one"
-GENERATION = "tests/lit/model/test_generation.py"
+GENERATION = "tests/lit/answering/test_generation.py"
 LOSS, ATTENTION = "tests/lit/model/test_loss.py", "tests/lit/model/test_attention.py"
 MODULE, DATAMODULE = "tests/lit/train/test_module.py", "tests/lit/train/test_datamodule.py"
 BEST, STEP_LOSS = (f"tests/lit/train/test_{name}.py" for name in ("best_adapter", "step_loss"))
 COMPARE, MERGE = "tests/lit/comparison/test_compare.py", "tests/lit/exporting/test_merge.py"
+LOADING, SHARDS = "tests/lit/model/test_loading.py", "tests/lit/exporting/test_shards.py"
 CHECKPOINT, MANIFEST = (
     "tests/lit/resume/test_checkpoint.py",
     "tests/lit/resume/test_manifest.py",
@@ -562,7 +563,7 @@ ADAPTERS = [
     Mutant(
         "adapter",
         "lit/exporting/merging.py",
-        "if not difference < MAX_DIFFERENCE[dtype]:",
+        "if not difference < allowed:",
         "if False:",
         (MERGE,),
     ),
@@ -572,6 +573,27 @@ ADAPTERS = [
         "if own.is_file():",
         "if not own:",
         ("tests/lit/model/test_tuned.py",),
+    ),
+    Mutant(
+        "adapter",
+        "lit/model/loading.py",
+        'if missing := info["missing_keys"]:',
+        "if missing := set():",
+        (LOADING,),
+    ),
+    Mutant(
+        "adapter",
+        "lit/exporting/shards.py",
+        "if stored.shape != parameter.shape or not stored.to(parameter).equal(parameter):",
+        "if stored.shape != parameter.shape:",
+        (SHARDS,),
+    ),
+    Mutant(
+        "adapter",
+        "lit/exporting/shards.py",
+        "layer.to(finer)",
+        "pass",
+        (SHARDS,),
     ),
 ]
 
@@ -872,21 +894,21 @@ INTERVALS = [
     ),
     Mutant(
         "interval",
-        "lit/model/generation.py",
+        "lit/answering/generation.py",
         'with adapters_disabled(model) if which == "base" else nullcontext():',
         'with adapters_disabled(model) if which == "tuned" else nullcontext():',
         (f"{COMPARE}::test_losses_equal_plain_cross_entropy_row_by_row",),
     ),
     Mutant(
         "interval",
-        "lit/model/generation.py",
+        "lit/answering/generation.py",
         "tokens.append(stop_token(tokenizer))",
         "pass",
         (GENERATION,),
     ),
     Mutant(
         "interval",
-        "lit/model/generation.py",
+        "lit/answering/generation.py",
         "seeds = [mix_seed(sampling.seed, *prompt) for prompt in prompts]",
         "seeds = [mix_seed(0, *prompt) for prompt in prompts]",
         (f"{COMPARE}::test_the_same_seed_gives_the_same_answer",),
@@ -987,14 +1009,14 @@ FILES = [
     Mutant(
         "files",
         "lit/run/output.py",
-        "temporary = path.name.startswith(PREFIX)",
+        "temporary = path.name.startswith(PREFIX) and path.name != LOCK",
         'temporary = path.name.startswith(".")',
         (FOLDER,),
     ),
     Mutant(
         "files",
         "lit/run/output.py",
-        "if not (temporary and same) or path.is_symlink() or _in_use(path):",
+        "if not (temporary and same) or path.is_symlink() or (path.is_dir() and is_locked(path)):",
         "if not (temporary and same) or path.is_symlink():",
         (USER_FILES,),
     ),

@@ -200,7 +200,7 @@ def test_a_wrong_start_ends_with_2_and_is_named(
 
 
 def test_chat_starts_without_lightning() -> None:
-    modules = "lit.chat, lit.model.conversation, lit.model.tuned"
+    modules = "lit.chat, lit.answering.conversation, lit.model.tuned"
     code = f"import {modules}, sys; print('lightning' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -194,7 +194,7 @@ WRONG = {
     "a wrong group": (["--trainer.lr", "1"], "did you mean model.lr?"),
     "a wrong type": (["--model.lora.r", "many"], "model.lora.r is many"),
     "a rank below 1": (["--model.lora.r", "-1"], "lora.r is -1"),
-    "a wrong choice": (["--model.optimizer", "adam"], "choose 'adamw'"),
+    "a wrong choice": (["--model.optimizer", "adam"], "choose adamw"),
     "a wrong layer": (["--model.lora.target_modules", "[query]"], "q_proj"),
     "a wrong template": (["--data.template", "chatml"], "choose auto, chat, plain or a Jinja file"),
     "a missing checkpoint": (["--ckpt_path", "last"], "there is no checkpoint"),
@@ -207,7 +207,8 @@ WRONG = {
         "an epoch has 8 micro-batches",
     ),
     "fp16 on a CPU": (["--trainer.precision", "16-mixed"], "needs a GPU"),
-    "double precision": (["--trainer.precision", "64-true"], "choose 32-true"),
+    "no such device": (["--trainer.accelerator", "cuda"], "trainer.accelerator is cuda, and torch"),
+    "double precision": (["--trainer.precision", "64-true"], "choose auto, 32-true"),
 }
 
 

@@ -1,9 +1,13 @@
 """Whole runs on a quantized base."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from lit.chat import main as chat
+from lit.compare import main as compare
 from lit.fit import main as fit
 from lit.merge import main as merge
 
@@ -26,3 +30,11 @@ def test_a_run_on_a_quantized_base_trains_and_its_adapter_merges(
     adapter, out = str(run / "adapter"), str(tmp_path / "merged")
     assert merge(["--adapter", adapter, "--output_dir", out, "--quantize", kind]) == 0
     assert f"on the {kind} base" in capsys.readouterr().out
+    # Chat and compare load the base as the run did, also without the run's settings.
+    assert chat(["--adapter", adapter, "--prompt", "Q 1?", "--max_new_tokens", "2"]) == 0
+    assert f"the base is loaded in {kind}, as when" in capsys.readouterr().err
+    alone = shutil.copytree(adapter, tmp_path / "alone" / "adapter")
+    few = ["--data", str(rows), "--answers", "1", "--max_new_tokens", "2"]
+    assert compare(["--adapter", str(alone), *few]) == 0
+    report = json.loads((tmp_path / "alone" / "comparison" / "report.json").read_text("utf-8"))
+    assert f"The base is loaded in {kind}, as when the adapter was trained." in report["notes"]

@@ -13,12 +13,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from data.planning.batch import collate
 from data.template import encode, prompt_ids
 from data.types import Example, Message
+from lit.answering.generation import stream
+from lit.answering.sampling import Sampling
 from lit.fit import main as fit
 from lit.merge import main as merge
 from lit.model.attention import hidden_states, pack
 from lit.model.base import load_base
-from lit.model.generation import stream
-from lit.model.sampling import Sampling
 from lit.model.tuned import load
 from lora.injection import adapters_disabled, count_parameters
 

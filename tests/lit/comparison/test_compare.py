@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 
 from data.types import IGNORE, Example
+from lit.answering.generation import answers, stream
+from lit.answering.sampling import Sampling
 from lit.compare import main
 from lit.comparison.losses import Losses, measure_losses
 from lit.fit import main as fit
-from lit.model.generation import answers, stream
-from lit.model.sampling import Sampling
 from lit.model.tuned import load
 from lora.injection import adapters_disabled
 

@@ -268,7 +268,7 @@ def test_an_export_that_computes_something_else_is_not_kept(
     adapter = make()
     sabotage = {
         "peft": ("lit.exporting.peft_folder.load_adapter", lambda model, folder: LoRAConfig()),
-        "merged": ("lit.exporting.merging.merge", lambda model: None),
+        "merged": ("lit.exporting.shards.changed_layers", lambda model: {}),
         "gguf": ("lit.exporting.gguf_lora.to_portable", doubled_alpha),
     }
     monkeypatch.setattr(*sabotage[form])

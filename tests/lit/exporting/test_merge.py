@@ -8,13 +8,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lit.answering.generation import stream
+from lit.answering.sampling import Sampling
 from lit.merge import main
 from lit.model.base import load_base
-from lit.model.generation import stream
-from lit.model.sampling import Sampling
 from lit.model.tuned import load_tuned
+from lora.base import dense_weight
 from lora.config import LoRAConfig
-from lora.injection import eject, inject, lora_layers
+from lora.injection import inject, lora_layers
+from lora.layer import LoRALinear
 from lora.storage.adapter import save_adapter
 
 QUESTION = "Почему деталь отклеилась от стола?"
@@ -100,14 +102,10 @@ def test_a_merged_weight_that_is_not_finite_is_refused(
 def test_a_merged_model_with_other_logits_is_not_written(
     adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr("lit.exporting.merging.merge", _drop_adapters)
+    monkeypatch.setattr(LoRALinear, "merged_weight", lambda layer: dense_weight(layer.base))
     assert main(["--adapter", str(adapter), "--output_dir", str(tmp_path / "merged")]) == 2
     assert "nothing was written" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir() if "merged" in path.name] == []
-
-
-def _drop_adapters(model: torch.nn.Module) -> None:
-    eject(model)
 
 
 def test_the_modelfile_has_the_template_and_stop_token_of_training(

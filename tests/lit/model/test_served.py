@@ -8,11 +8,11 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-import lit.model.conversation
+import lit.answering.conversation
 from data.template import choose_template, encode, prompt_ids
 from data.types import IGNORE, DataError, Message
-from lit.model.conversation import Conversation
-from lit.model.sampling import Sampling
+from lit.answering.conversation import Conversation
+from lit.answering.sampling import Sampling
 
 TEXT = [
     "How warm must the bed be for PLA? Sixty degrees is enough.\n\nWhy? 1. It sticks.",
@@ -192,7 +192,7 @@ def test_chat_shows_the_prompt_that_training_showed(
         shown.append(ids)
         show(next(replies))
 
-    monkeypatch.setattr(lit.model.conversation, "stream", stream)
+    monkeypatch.setattr(lit.answering.conversation, "stream", stream)
     system = messages[0].content if messages[0].role == "system" else ""
     chat = Conversation(None, tokenizer, Sampling(), True, lambda _: None, system)  # type: ignore[arg-type]
     for turn in messages:

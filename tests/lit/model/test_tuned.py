@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from lit.model.base import load_base
-from lit.model.tuned import load_tuned
+from lit.model.tuned import chosen_quantization, load_tuned
 from lora.config import LoRAConfig
 from lora.injection import inject, lora_layers
 from lora.storage.adapter import save_adapter
@@ -44,3 +44,30 @@ def test_the_model_has_the_adapter_and_is_in_eval_mode(adapter: Path) -> None:
     model, _ = load_tuned(adapter)
     assert not model.training
     assert all(layer.lora_B.any() for _, layer in lora_layers(model))
+
+
+@pytest.mark.parametrize(
+    ("trained", "asked", "chosen"),
+    [
+        ("nf4", None, "nf4"),
+        ("nf4", "none", None),
+        ("nf4", "int8", "int8"),
+        (None, None, None),
+        (None, "fp4", "fp4"),
+    ],
+)
+def test_a_base_is_quantized_as_asked_or_else_as_in_training(
+    trained: str | None,
+    asked: str | None,
+    chosen: str | None,
+    tiny_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    model = load_base(str(tiny_folder))
+    inject(model, LoRAConfig(r=4))
+    save_adapter(model, tmp_path, str(tiny_folder), None, trained)
+    assert chosen_quantization(tmp_path, asked) == chosen
+    said = "model  the base is loaded in nf4, as when the adapter was trained; --quantize none"
+    assert (said in capsys.readouterr().err) == (chosen == "nf4")
+    assert chosen_quantization(None, asked) == (None if asked == "none" else asked)

@@ -98,7 +98,6 @@ FATAL = {
         ["--model.warmup", "81"],
         "the warm-up has 81 steps, and the whole run has 81",
     ),
-    "half precision on a CPU": (["--trainer.precision", "16-mixed"], "needs a GPU"),
     "no end": (["--trainer.max_epochs", "-1"], "the run has no end"),
     "validation after the end": (["--trainer.val_check_interval", "28"], "has 27 micro-batches"),
 }

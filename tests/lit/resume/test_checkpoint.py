@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lit.resume.checkpoint import AtomicCheckpointIO
+from lit.resume.checkpoint import AtomicCheckpointIO, check_space
 from lora.config import ConfigError
+from tests.adversary.test_user_files import limited_files
 
 CONTENT = {"state_dict": {"lora_A": torch.arange(6.0).view(2, 3)}, "global_step": 7, "loops": {}}
 
@@ -91,3 +92,17 @@ def test_a_cut_file_is_refused_by_name(file, share):
 def test_a_missing_file_raises_file_not_found(tmp_path):
     with pytest.raises(FileNotFoundError):
         AtomicCheckpointIO().load_checkpoint(tmp_path / "last.ckpt")
+
+
+@pytest.mark.parametrize("reserves", [True, False])
+def test_a_size_over_the_limit_for_files_is_found_before_training(
+    reserves, tmp_path, monkeypatch
+) -> None:
+    if not reserves:
+        monkeypatch.delattr(os, "posix_fallocate")
+    check_space(tmp_path, 1000, files=2)
+    with limited_files(1000), pytest.raises(OSError, match="no room for a checkpoint of 1001"):
+        check_space(tmp_path, 1001, files=2)
+    with pytest.raises(OSError, match="MB are free, and 2 checkpoints need"):
+        check_space(tmp_path, 10**18, files=2)
+    assert not list(tmp_path.iterdir())

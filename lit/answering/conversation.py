@@ -10,8 +10,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from data.template import continuation_ids, prompt_ids
 from data.text import clean, replace_surrogates
 from data.types import Message
-from lit.model.generation import stream, use_model
-from lit.model.sampling import Sampling
+from lit.answering.generation import stream, use_model
+from lit.answering.sampling import Sampling
 from lora.config import ConfigError
 from lora.storage.files import append_line
 

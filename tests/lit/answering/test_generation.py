@@ -3,7 +3,7 @@
 import pytest
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from lit.model.generation import stop_tokens
+from lit.answering.generation import stop_tokens
 
 PAD, END = 0, 2
 

@@ -17,7 +17,7 @@ from transformers import (
 
 from data.seeds import mix_seed
 from data.template import stop_token
-from lit.model.sampling import RefuseNaN, RowSampler, Sampling
+from lit.answering.sampling import RefuseNaN, RowSampler, Sampling
 from lora.config import ConfigError
 from lora.injection import adapters_disabled
 

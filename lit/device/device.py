@@ -1,0 +1,117 @@
+"""The device that a process computes on: found by name, and what it can do."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from lora.config import ConfigError
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+"""What ``--device`` takes."""
+BF16_CAPABILITY = (8, 0)
+"""The first compute capability with bfloat16 units: Ampere."""
+INT8_CAPABILITY = (7, 5)
+"""The first compute capability with 8-bit matrix products: Turing."""
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a device can do, apart from its free memory.
+
+    Args:
+        kind: ``cpu``, ``cuda`` or ``mps``.
+        name: What the maker calls it.
+        capability: The compute capability of a CUDA device; None for others.
+    """
+
+    kind: str
+    name: str
+    capability: tuple[int, int] | None = None
+
+    @property
+    def has_bf16(self) -> bool:
+        """Whether a CUDA device computes in bfloat16 without emulation."""
+        # torch.cuda.is_bf16_supported counts emulation.
+        return self.capability is not None and self.capability >= BF16_CAPABILITY
+
+    def __str__(self) -> str:
+        if self.capability is None:
+            return self.name
+        return f"{self.name} (compute capability {self.capability[0]}.{self.capability[1]})"
+
+
+def choose_device(asked: str = "auto") -> torch.device:
+    """Return the device of a name; ``auto`` prefers CUDA to MPS, and MPS to the CPU.
+
+    Args:
+        asked: One of DEVICES, perhaps with an index, like ``cuda:1``; or Lightning's ``gpu``.
+
+    Raises:
+        ConfigError: There is no such device; the message names it as the argument `device`.
+    """
+    kind, _, index = asked.partition(":")
+    found = [name for name in ("cuda", "mps") if _is_available(name)]
+    if kind in ("auto", "gpu"):
+        if not found and kind == "gpu":
+            raise ConfigError(f"`device` is gpu, and {_reason('cuda')}: set `device` to cpu")
+        return torch.device(found[0] if found else "cpu")
+    if kind not in DEVICES or (index and not index.isdecimal()):
+        raise ConfigError(f"`device` is {asked}; choose {', '.join(DEVICES)}")
+    if kind != "cpu" and kind not in found:
+        raise ConfigError(f"`device` is {asked}, and {_reason(kind)}: set `device` to cpu")
+    if kind == "cuda" and int(index or 0) >= (count := torch.cuda.device_count()):
+        raise ConfigError(
+            f"`device` is {asked}, and there are {count} CUDA devices: the last is cuda:{count - 1}"
+        )
+    return torch.device(asked)
+
+
+def traits(device: torch.device) -> Traits:
+    """Return what a device can do."""
+    return _traits(device.type, device.index)
+
+
+def check_quantization(kind: str | None, device: Traits) -> None:
+    """Check that bitsandbytes can compute a quantization on a device.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    if kind is None:
+        return
+    if device.kind not in ("cpu", "cuda"):
+        raise ConfigError(
+            f"`quantize` is {kind}, which is not known to work on {device.kind}: use a CPU or an "
+            "NVIDIA GPU, or leave `quantize` out"
+        )
+    if kind == "int8" and device.capability is not None and device.capability < INT8_CAPABILITY:
+        raise ConfigError(
+            f"`quantize` is int8, and {device} has no 8-bit matrix product (compute capability "
+            "7.5 has): set `quantize` to nf4"
+        )
+
+
+@lru_cache
+def _traits(kind: str, index: int | None) -> Traits:
+    if kind == "cuda":
+        name, capability = (
+            torch.cuda.get_device_name(index),
+            torch.cuda.get_device_capability(index),
+        )
+        return Traits(kind, name, capability)
+    return Traits(kind, {"mps": "Apple GPU", "cpu": "CPU"}.get(kind, kind))
+
+
+def _is_available(kind: str) -> bool:
+    return torch.cuda.is_available() if kind == "cuda" else torch.backends.mps.is_available()
+
+
+def _reason(kind: str) -> str:
+    """Return why a kind of device cannot be used."""
+    if kind == "mps":
+        built = torch.backends.mps.is_built()
+        return f"torch {torch.__version__} {'finds no Apple GPU' if built else 'is not for macOS'}"
+    if torch.version.cuda is None and torch.version.hip is None:
+        return f"torch {torch.__version__} is a build without CUDA"
+    return f"torch {torch.__version__} finds no CUDA device (nvidia-smi lists what the driver sees)"

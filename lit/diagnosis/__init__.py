@@ -1,0 +1,1 @@
+"""What `lit.doctor` finds out about the machine at hand."""

@@ -1,0 +1,108 @@
+"""Train an adapter on the embedded model and compare it with its base: python -m lit.quickstart
+
+Fetches the embedded model, trains with configs/quickstart.yaml and writes the comparison. A step
+that is done is not done again. Run it in the clone, after its packages are installed.
+"""
+
+import argparse
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from lit.embedded import FOLDER
+from lit.run.command import Terminated, run_command
+from lora.config import ConfigError
+
+CONFIG = Path("configs/quickstart.yaml")
+RUN = Path("runs/quickstart")
+PACKAGES = ("gguf", "accelerate")
+"""What unpacks the embedded model, besides what every command needs."""
+
+
+class _StepFailedError(Exception):
+    """A step ended with an exit code that is not 0, and has said why.
+
+    Args:
+        exit_code: That code.
+    """
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("")
+        self.exit_code = exit_code
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
+
+    def run() -> None:
+        parser.parse_args(args)
+        _quickstart()
+
+    return run_command(run, {})
+
+
+def _quickstart() -> None:
+    if not CONFIG.is_file():
+        raise ConfigError(f"there is no {CONFIG}: change to the folder of lit-lora's clone first")
+    # The picture is a run's last file: without it, the run did not come to its end.
+    picture, report = RUN / "loss.png", RUN / "comparison" / "report.html"
+    adapter = str(RUN / "adapter")
+    if not picture.is_file():
+        if not (FOLDER / "config.json").is_file():
+            _check_packages()
+            _run("lit.embedded")
+        _run("lit.fit", "--config", str(CONFIG), "--overwrite", "true")
+    if not report.is_file() or report.stat().st_mtime < picture.stat().st_mtime:
+        _run("lit.compare", "--adapter", adapter)
+    python = _python()
+    print(f"adapter     {adapter}")
+    print(f"comparison  {report}")
+    print(f"losses      {python} -m tensorboard.main --logdir {RUN}")
+    print(f"talk to it  {python} -m lit.chat --adapter {adapter}")
+
+
+def _check_packages() -> None:
+    """Check that the packages that only this command needs are installed.
+
+    Raises:
+        ConfigError: Some are not.
+    """
+    if missing := [name for name in PACKAGES if find_spec(name) is None]:
+        raise ConfigError(
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed: run "
+            f'{_python()} -m pip install -c constraints.txt -e ".[quickstart]"'
+        )
+
+
+def _run(module: str, *arguments: str) -> None:
+    """Run a command of the project in a process of its own.
+
+    Raises:
+        _StepFailedError: It failed or was stopped.
+    """
+    # Training starts other processes with the command line of its own process.
+    with subprocess.Popen([sys.executable, "-m", module, *arguments]) as process:
+        while True:
+            try:
+                code = process.wait()
+                break
+            except KeyboardInterrupt:
+                continue  # Ctrl-C reached the command too: it saves the run and ends
+            except Terminated:
+                process.terminate()
+    if code:
+        # Negative is the signal that ended it, on POSIX.
+        raise _StepFailedError(code if code > 0 else 128 - code)
+
+
+def _python() -> str:
+    """Return what a person types to start this interpreter."""
+    executable = Path(sys.executable)
+    here = Path.cwd()
+    return str(executable.relative_to(here)) if executable.is_relative_to(here) else "python"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
