@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 
 from data.planning.batch import collate
 from data.types import IGNORE, Example
+from lit.device import device as device_room
 from lit.train.longest_batch import LongestBatchTrial
 from lit.train.module import LoRAModule
 from lit.train.progress import Throughput
@@ -189,6 +190,7 @@ def believed(watch: Watch, capability: tuple[int, int]) -> Iterator[None]:
         # Lightning knows a Mac by its processor.
         (platform, {"processor": lambda: "arm"}),
     ]
+    device_room._traits.cache_clear()  # rows have devices of different capabilities
     if watch.device_type == "mps":
         replaced += [(F, {"scaled_dot_product_attention": plain_attention})]
     with ExitStack() as stack:
