@@ -56,6 +56,10 @@ class Row:
     accumulate: int = 1
     capability: tuple[int, int] = (8, 0)
 
+    def __post_init__(self) -> None:
+        """Make a tuple of what JSON has as a list."""
+        object.__setattr__(self, "capability", tuple(self.capability))
+
 
 class Marks(Callback):
     """Tells the watch which phase of training runs."""
