@@ -116,7 +116,10 @@ def build_store(
             _write(folder, source, TokenizeRows(source, encoder), processes, states)
         report = RowReport(**json.loads((folder / "row_report.json").read_text(encoding="utf-8")))
         report.cache_damaged = damaged
-        report.table = datasets.Dataset.from_file(str(folder / "issues.arrow"))
+        report.table = datasets.Dataset.from_file(
+            str(folder / "issues.arrow"),
+            in_memory=bool(report.unreadable),  # Windows does not remove a mapped file
+        )
         if report.unreadable:
             # A read error can disappear without a change to the file: try again next time.
             shutil.rmtree(folder, ignore_errors=True)

@@ -171,7 +171,7 @@ def tokenize_chunks(
 def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return min(os.cpu_count() or 1, 61)  # the most that a pool may have on Windows
 
 
 _worker_tokenize: Callable[[Sequence[Row | BadRow]], TokenizedChunk]

@@ -93,25 +93,43 @@ class Example(NamedTuple):
 class Batch:
     """Rows laid end to end in one sequence, without padding.
 
+    What the host must know, such as the rows' lengths, is in plain numbers beside the tensors, so
+    that no step waits for a device to tell it.
+
     Shapes:
         input_ids, labels, position_ids: (1, tokens)
         cu_seqlens: (rows + 1,), int32; row i is [cu_seqlens[i], cu_seqlens[i + 1])
+        predicting: (labels,); the position before each labeled token, which predicts it
+        targets: (labels,); the labeled tokens
     """
 
     input_ids: Tensor
     labels: Tensor
     position_ids: Tensor
     cu_seqlens: Tensor
-    max_seqlen: int
-    """Tokens of the longest row."""
+    predicting: Tensor
+    targets: Tensor
+    lengths: tuple[int, ...]
+    """Tokens of each row."""
     step_labels: int = 0
     """Labeled tokens of the whole optimizer step, over its micro-batches and all ranks."""
     rng_key: int = 0
     """Seeds dropout together with the run's seed; the same on whichever rank the batch runs."""
 
-    def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
-        """Return the batch on a device."""
-        return self._map_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+    @property
+    def label_count(self) -> int:
+        """Labeled tokens of this micro-batch."""
+        return len(self.targets)
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on a device; from page-locked memory the host does not wait for it."""
+
+        def move(tensor: Tensor) -> Tensor:
+            # Lightning asks only for single tensors to be moved without waiting.
+            return tensor.to(device, non_blocking=device.type == "cuda" and tensor.is_pinned())
+
+        device = torch.device(device)
+        return self._map_tensors(move)
 
     def pin_memory(self) -> "Batch":
         """Return the batch in page-locked memory."""

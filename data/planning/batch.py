@@ -20,13 +20,18 @@ def collate(examples: Sequence[Example], step_labels: int = 0, rng_key: int = 0)
     """
     if any(example.labels[0] != IGNORE for example in examples):
         raise DataError("a row's first token has a label, and no token before it predicts it")
-    lengths = [len(example.ids) for example in examples]
+    lengths = tuple(len(example.ids) for example in examples)
+    labels = torch.tensor([[label for example in examples for label in example.labels]])
+    # The first token of a row has no label, so no row predicts a token of the next.
+    labeled = (labels[0] != IGNORE).nonzero()[:, 0]
     return Batch(
         input_ids=torch.tensor([[token for example in examples for token in example.ids]]),
-        labels=torch.tensor([[label for example in examples for label in example.labels]]),
+        labels=labels,
         position_ids=torch.cat([torch.arange(length) for length in lengths])[None],
         cu_seqlens=torch.tensor([0, *lengths]).cumsum(0, dtype=torch.int32),
-        max_seqlen=max(lengths),
+        predicting=labeled - 1,
+        targets=labels[0, labeled],
+        lengths=lengths,
         step_labels=step_labels,
         rng_key=rng_key,
     )

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
 from data.types import Batch
+from lit.device.device import traits
+from lit.device.kernels import choose_kernel
+from lit.model.packed_kernels import UNGROUPED, nested, varlen
 from lit.model.transformers_internals import attention_name, causal_sdpa, repeat_heads
 
 PACKED = "packed"
@@ -30,6 +33,7 @@ def packed_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
+    row_lengths: tuple[int, ...] | None = None,
     cu_seq_lens_q: Tensor | None = None,
     scaling: float | None = None,
     sliding_window: int | None = None,
@@ -43,26 +47,39 @@ def packed_attention(
 
     Shapes:
         query: (1, heads, tokens, size); key, value: (1, kv_heads, tokens, size)
-        cu_seq_lens_q: (rows + 1,), on the CPU
+        cu_seq_lens_q: (rows + 1,), int32, on the device; row_lengths has the same as numbers
         -> (1, tokens, heads, size)
 
     Raises:
-        UnpackableError: The family needs more than this, or does not pass cu_seq_lens_q on.
+        UnpackableError: The family needs more than this, or does not pass row_lengths on.
     """
-    if cu_seq_lens_q is None or attention_mask is not None:
+    if row_lengths is None or cu_seq_lens_q is None or attention_mask is not None:
         raise UnpackableError(f"{type(module).__name__} does not pass the row lengths to attention")
     if unknown := [name for name in ("position_bias", "s_aux") if kwargs.get(name) is not None]:
         raise UnpackableError(f"{type(module).__name__} needs {unknown[0]} in attention")
-    lengths = cu_seq_lens_q.diff().tolist()
+    longest = max(row_lengths)
+    window = None if sliding_window is None or longest <= sliding_window else sliding_window
+    plain = softcap is None and not dropout and query.shape[-1] == value.shape[-1]
+    device = traits(query.device)
+    kernel = choose_kernel(device, query.dtype, query.shape[-1], plain, window)
+    if kernel == "varlen":
+        return varlen(query, key, value, cu_seq_lens_q, longest, scaling, window), None
+    if kernel == "nested":
+        return nested(query, key, value, cu_seq_lens_q, longest, scaling), None
+    if device.kind == "cuda":
+        # Off the flash kernel, CUDA computes grouped heads by whole score matrices.
+        key, value = (repeat_heads(part, query.shape[1] // part.shape[1]) for part in (key, value))
+        module = UNGROUPED
     outputs = []
-    for q, k, v in zip(*(part.split(lengths, dim=2) for part in (query, key, value)), strict=True):
+    split = (part.split(row_lengths, dim=2) for part in (query, key, value))
+    for q, k, v in zip(*split, strict=True):
         length = q.shape[2]
         # The plain causal kernel serves every row that fits into the window.
-        window = None if sliding_window is None or length <= sliding_window else sliding_window
+        seen = None if window is None or length <= window else window
         if softcap is not None:
-            outputs.append(_softcapped(q, k, v, scaling, softcap, window))
+            outputs.append(_softcapped(q, k, v, scaling, softcap, seen))
         else:
-            mask = None if window is None else _causal_mask(length, window, q.device)[None, None]
+            mask = None if seen is None else _causal_mask(length, seen, q.device)[None, None]
             outputs.append(causal_sdpa(module, q, k, v, mask, dropout, scaling))
     return torch.cat(outputs, dim=1), None
 
@@ -74,15 +91,16 @@ def hidden_states(model: PreTrainedModel, batch: Batch) -> Tensor:
     """Return the last hidden state of every token, (1, tokens, hidden); no row sees another."""
     if attention_name(model) != PACKED:
         # Exact for every family, since each row is alone; slower, since matrix products are small.
-        rows = batch.input_ids.split(batch.cu_seqlens.diff().tolist(), dim=1)
+        rows = batch.input_ids.split(batch.lengths, dim=1)
         return torch.cat([model.base_model(input_ids=row, use_cache=False)[0] for row in rows], 1)
     output = model.base_model(
         input_ids=batch.input_ids,
         position_ids=batch.position_ids,
+        row_lengths=batch.lengths,
         cu_seq_lens_q=batch.cu_seqlens,
         cu_seq_lens_k=batch.cu_seqlens,
-        max_length_q=batch.max_seqlen,
-        max_length_k=batch.max_seqlen,
+        max_length_q=max(batch.lengths),
+        max_length_k=max(batch.lengths),
         use_cache=False,
     )
     return output[0]

@@ -1,7 +1,11 @@
 """NEFTune: noise on the input embeddings, in training only."""
 
+import math
+
 import torch
 from torch import Tensor, nn
+
+from data.types import Batch
 
 
 class EmbeddingNoise:
@@ -19,17 +23,20 @@ class EmbeddingNoise:
 
     def __init__(self, embedding: nn.Module, alpha: float) -> None:
         self.alpha = alpha
-        self.lengths: list[int] = []
-        """Tokens of each row in the next input, where several rows lie end to end."""
+        self.batch: Batch | None = None
+        """The next input, where several rows lie end to end."""
         self.handle = embedding.register_forward_hook(self._add) if alpha else None
 
     def _add(self, embedding: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
         if not embedding.training:
             return output
         tokens, size = output.shape[-2:]
-        # Rows may also come one by one; each is then as long as its input.
-        lengths = self.lengths if sum(self.lengths) == tokens else [tokens]
-        counts = torch.tensor(lengths, device=output.device)
-        strength = (self.alpha / (counts * size).sqrt()).repeat_interleave(counts)
         noise = torch.rand_like(output).mul_(2).sub_(1)
+        # Rows may also come one by one; each is then as long as its input.
+        if self.batch is None or sum(self.batch.lengths) != tokens:
+            return output + noise * (self.alpha / math.sqrt(tokens * size))
+        counts = self.batch.cu_seqlens.diff()
+        # With the size of its output, the device need not be asked for it.
+        lengths = counts.repeat_interleave(counts, output_size=tokens)
+        strength = self.alpha / (lengths * size).sqrt()
         return output + noise * strength[:, None].to(output.dtype)

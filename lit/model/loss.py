@@ -7,7 +7,7 @@ from torch.nn import LinearCrossEntropyOptions
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from data.types import IGNORE, Batch
+from data.types import Batch
 from lit.model.attention import hidden_states, unpacked
 from lora.config import ConfigError
 
@@ -48,8 +48,8 @@ def check_loss(model: PreTrainedModel, batch: Batch) -> None:
     was_training = model.training
     model.eval()
     ours = token_losses(model, batch).mean().item()
-    lengths = batch.cu_seqlens.diff().tolist()
-    rows = zip(batch.input_ids.split(lengths, 1), batch.labels.split(lengths, 1), strict=True)
+    ids, labels = (part.split(batch.lengths, 1) for part in (batch.input_ids, batch.labels))
+    rows = zip(ids, labels, strict=True)
     with unpacked(model):
         pairs = [(_next_logits(model, ids), labels[0, 1:]) for ids, labels in rows]
     model.train(was_training)
@@ -69,11 +69,7 @@ def _next_logits(model: PreTrainedModel, input_ids: Tensor) -> Tensor:
 def _labeled_states(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
     """Return the hidden states that predict a labeled token, (labels, hidden), and the tokens."""
     hidden = hidden_states(model, batch)[0]
-    # Position t predicts token t + 1. The first token of a row is never labeled, so no row predicts
-    # a token of the next.
-    targets = batch.labels[0, 1:]
-    positions = (targets != IGNORE).nonzero()[:, 0]
-    return hidden.index_select(0, positions), targets[positions]
+    return hidden.index_select(0, batch.predicting), batch.targets
 
 
 def _head_loss(model: PreTrainedModel, hidden: Tensor, targets: Tensor, reduction: str) -> Tensor:

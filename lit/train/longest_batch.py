@@ -20,6 +20,15 @@ LOWER_MEMORY = (
 )
 """What to do when memory does not suffice, cheapest first."""
 
+NO_MEMORY = (
+    # torch's CPU allocator, oneDNN
+    *("can't allocate memory", "could not create a primitive", "could not create a memory"),
+    # cuBLAS and cuDNN, whose handles take memory too; bitsandbytes
+    *("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "CUDA out of memory"),
+    *("CUDA error: out of memory", "MPS backend out of memory", "Invalid buffer size"),
+)
+"""Texts of a RuntimeError that means out of memory."""
+
 
 class LongestBatchTrial(Callback):
     """Goes forward and back through the longest micro-batch, where memory may not suffice for it.
@@ -84,7 +93,7 @@ def try_batch(trainer: L.Trainer, module: LoRAModule, batch: Batch) -> None:
         if not is_out_of_memory(error):
             raise
         raise TrainingError(
-            f"out of memory in the longest micro-batch, {len(batch.cu_seqlens) - 1} rows of "
+            f"out of memory in the longest micro-batch, {len(batch.lengths)} rows of "
             f"{batch.input_ids.numel()} tokens. {LOWER_MEMORY}"
         ) from None
     finally:
@@ -97,6 +106,4 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that memory ran out, on a CPU or a GPU."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    # torch's CPU allocator and oneDNN raise RuntimeError with these texts.
-    texts = ("can't allocate memory", "could not create a primitive", "could not create a memory")
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in NO_MEMORY)

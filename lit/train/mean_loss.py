@@ -1,30 +1,33 @@
 """The mean loss of a labeled token over many batches and ranks."""
 
+import lightning as L
 import torch
-from lightning.pytorch.strategies import Strategy
 from torch import Tensor
 
 from lit.run.metrics_file import perplexity
 
 
 class MeanLoss:
-    """Sums losses and labels on the device; one float64 sum of each.
+    """Keeps the losses on their device, and sums them in float64 on the CPU, once."""
 
-    Args:
-        device: The device of the losses.
-    """
+    def __init__(self) -> None:
+        self._losses: list[Tensor] = []
+        self._labels = 0
 
-    def __init__(self, device: torch.device | str = "cpu") -> None:
-        self._sums = torch.zeros(2, dtype=torch.float64, device=device)
+    def add(self, loss: Tensor, labels: int) -> None:
+        """Add the summed loss of some labels, a scalar, and how many they are."""
+        self._losses.append(loss.detach().float())
+        self._labels += labels
 
-    def add(self, loss: Tensor, labels: Tensor) -> None:
-        """Add the summed loss of some labels, and how many they are; both are scalars."""
-        self._sums += torch.stack([loss.double(), labels.double()])
-
-    def reduce(self, strategy: Strategy) -> Tensor:
-        """Return the mean over all ranks, a float64 scalar."""
-        loss, labels = strategy.reduce(self._sums, reduce_op="sum")
-        return loss / labels
+    def reduce(self, trainer: L.Trainer) -> float:
+        """Return the mean over all ranks."""
+        losses = torch.stack(self._losses) if self._losses else torch.zeros(1)
+        sums = torch.tensor([float(losses.cpu().double().sum()), self._labels], dtype=torch.float64)
+        if trainer.world_size > 1:
+            # Not MPS, which has no float64: only CPUs and CUDA devices are several.
+            strategy = trainer.strategy
+            sums = strategy.reduce(sums.to(strategy.root_device), reduce_op="sum").cpu()
+        return float(sums[0] / sums[1])
 
 
 def loss_record(loss: float) -> dict[str, float]:

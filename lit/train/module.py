@@ -18,7 +18,7 @@ from lit.run.console import print_rank0
 from lit.train.mean_loss import MeanLoss, loss_record
 from lit.train.model_setup import call_model, names_that_ddp_ignores, set_up_model
 from lit.train.schedule import make_schedule
-from lit.train.step_guard import StepGuard, check_gradients
+from lit.train.step_guard import StepGuard, check_gradients, loss_scaler
 from lit.train.step_loss import StepLoss, labels_of_step
 from lora.config import ConfigError, LoRAConfig
 from lora.injection import trainable_parameters
@@ -78,18 +78,16 @@ class LoRAModule(L.LightningModule):
         if not 0 <= warmup < float("inf"):
             raise ConfigError(f"model.warmup is {warmup}; give steps, or a share below 1")
         self.base, self.revision, self.lora, self.quantize = base, revision, lora, quantize
-        self.spec = ModelSpec(
-            base, revision, quantize, lora, gradient_checkpointing, fast_layers == "auto", seed
-        )
+        fast = fast_layers == "auto"
+        self.spec = ModelSpec(base, revision, quantize, lora, gradient_checkpointing, fast, seed)
         self.optimizer, self.lr, self.weight_decay = optimizer, lr, weight_decay
-        self.scheduler, self.warmup = scheduler, warmup
-        self.gradient_checkpointing, self.seed = gradient_checkpointing, seed
+        self.scheduler, self.warmup, self.seed = scheduler, warmup, seed
+        self.gradient_checkpointing = gradient_checkpointing
         self.step_guard = StepGuard(skip=on_nonfinite == "skip")
         self.total_steps: int | None = None
         """Optimizer steps of the run, for the schedule; None takes Lightning's own estimate."""
         self.model = self.root = None
-        # A checkpoint holds the adapter alone; load_state_dict below is strict about that.
-        self.strict_loading = False
+        self.strict_loading = False  # load_state_dict below is strict about the adapter's tensors
         self.step_loss = StepLoss()
         self._val_loss = MeanLoss()
         self._last_epoch = 0
@@ -134,7 +132,7 @@ class LoRAModule(L.LightningModule):
         Lightning divides by the number of micro-batches, and DDP by the number of ranks. Multiplied
         back, every labeled token of the step has the same weight, in a short last step too.
         """
-        self._noise.lengths = batch.cu_seqlens.diff().tolist()
+        self._noise.batch = batch
         labels = labels_of_step(batch, self.trainer)
         loss = self.call(summed_loss, batch) / labels
         self.step_loss.add(loss, batch, labels)
@@ -146,42 +144,44 @@ class LoRAModule(L.LightningModule):
         Raises:
             TrainingError: A layer has no gradient, a number is not finite, or labels are missing.
         """
-        step = self.trainer.global_step
+        step, every = self.trainer.global_step, vars(self.trainer)["log_every_n_steps"]
         if step == 0:
             check_gradients(self.adapted_model)
-        loss = self.step_loss.reduce(self.trainer.strategy, step + 1)
         parameters = trainable_parameters(self.adapted_model).values()
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        lr = optimizer.param_groups[0]["lr"]
-        # The loss scaler of 16-mixed meets infinite gradients by design and skips those steps.
-        checked = 0.0 if self.trainer.precision == "16-mixed" else float(norm)
-        if not self.step_guard.accepts(step + 1, float(loss), checked, lr):
+        sums = self.trainer.strategy.reduce(self.step_loss.take(), reduce_op="sum")
+        # A step waits for its device here alone.
+        loss, labels, size = torch.stack([*sums, norm.to(sums)]).tolist()
+        self.step_loss.check(labels, step + 1)
+        lr, scaler = optimizer.param_groups[0]["lr"], loss_scaler(self.trainer)
+        if not self.step_guard.accepts(step + 1, loss, size, lr, scaled=scaler is not None):
             # An optimizer passes over parameters without gradient, moments included.
             for parameter in parameters:
                 parameter.grad = None
-        self.log("train/loss", loss, prog_bar=True)
-        self.log("train/grad_norm", norm)
-        self.log("train/lr", lr)
-        if step == 0 and self.trainer.log_every_n_steps > 1:  # type: ignore[attr-defined]
-            # The first loss shows whether a run starts well; Lightning waits for the n-th step.
-            for logger in self.trainer.loggers:
-                logger.log_metrics({"train/loss": float(loss)}, step=0)
+        values = {"train/loss": loss, "train/grad_norm": size, "train/lr": lr}
+        asked = scaler if (step + 1) % every == 0 else None
+        for name, value in (values | self.step_guard.scaler_values(asked)).items():
+            # A tensor on the CPU: Lightning would copy a number to the device.
+            self.log(name, torch.tensor(value), prog_bar=name == "train/loss")
+        # The first loss shows whether a run starts well; Lightning waits for the n-th step.
+        for logger in self.trainer.loggers if step == 0 and every > 1 else []:
+            logger.log_metrics({"train/loss": loss}, step=0)
 
     def on_validation_start(self) -> None:
         """Start a new mean."""
-        self._val_loss = MeanLoss(self.device)
+        self._val_loss = MeanLoss()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add the micro-batch's loss to the mean."""
-        self._val_loss.add(self.call(summed_loss, batch), (batch.labels >= 0).sum())
+        self._val_loss.add(self.call(summed_loss, batch), batch.label_count)
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean loss of a labeled token over all rows and ranks."""
-        loss = self._val_loss.reduce(self.trainer.strategy)
-        self.log("val/loss", loss.float(), prog_bar=True, logger=False)
+        loss = self._val_loss.reduce(self.trainer)
+        self.log("val/loss", torch.tensor(loss), prog_bar=True, logger=False)
         # Lightning would log a validation under the number of the step before it, and, in a run
         # resumed at the end of an epoch, under the next epoch. Its sanity check is no validation.
-        values = loss_record(float(loss)) | {"epoch": self._last_epoch}
+        values = loss_record(loss) | {"epoch": self._last_epoch}
         for logger in [] if self.trainer.sanity_checking else self.trainer.loggers:
             logger.log_metrics(values, self.trainer.global_step)
 

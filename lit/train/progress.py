@@ -43,12 +43,15 @@ class Throughput(Callback):
         self._step_tokens += batch.input_ids.numel()
         if not step_ends(trainer):
             return
-        counted = torch.tensor(self._step_tokens, device=pl_module.device)
-        tokens = int(trainer.strategy.reduce(counted, reduce_op="sum"))
+        tokens = self._step_tokens
+        if trainer.world_size > 1:
+            counted = torch.tensor(tokens, device=pl_module.device)
+            tokens = int(trainer.strategy.reduce(counted, reduce_op="sum"))
         seconds = time.perf_counter() - self._since
         self.tokens += tokens
         self.seconds += seconds
-        pl_module.log("train/tokens_per_s", tokens / seconds, prog_bar=True)
+        # A tensor on the CPU: Lightning would copy a number to the device.
+        pl_module.log("train/tokens_per_s", torch.tensor(tokens / seconds), prog_bar=True)
         self._restart()
 
     def _restart(self) -> None:

@@ -1,18 +1,25 @@
 """The checks of every optimizer step: gradients in each layer, and finite numbers."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import nn
+from torch import Tensor, nn
 
 from lit.run.console import print_rank0
 from lora.injection import lora_layers
 
 LISTED_ROWS = 8
 """Rows of a step that one message lists."""
+MOST_OVERFLOWS = 20
+"""A run ends if so many steps overflow in float16, one after another, from its beginning."""
+FLOAT16 = (
+    "This model overflows in float16: set trainer.precision to 32-true, or to bf16-mixed on a GPU "
+    "of compute capability 8.0 or more."
+)
 
 
 class TrainingError(RuntimeError):
@@ -34,27 +41,35 @@ class StepGuard(Callback):
     def __init__(self, skip: bool) -> None:
         self.skip = skip
         self.skipped = 0
+        self.overflowed = 0
+        """Steps that the loss scaler of 16-mixed skipped."""
         self.locate_rows: Callable[[], list[str]] | None = None
         """Returns file and line of each row of the current step; set by whoever knows them."""
 
-    def accepts(self, step: int, loss: float, norm: float, lr: float) -> bool:
+    def accepts(self, step: int, loss: float, norm: float, lr: float, scaled: bool = False) -> bool:
         """Return True for a step with finite numbers, and False for one to skip.
 
         Args:
             step: The number of the optimizer step, from 1.
             loss: Its loss.
-            norm: The norm of its gradients. Pass 0 where the loss scaler checks the gradients.
+            norm: The norm of its gradients, unscaled.
             lr: Its learning rate.
+            scaled: Whether a loss scaler skips steps whose gradients overflow, as 16-mixed has one.
 
         Raises:
-            TrainingError: A number is not finite, and such steps are not skipped.
+            TrainingError: A number is not finite, and such steps are not skipped; or every step so
+                far has overflowed in float16.
         """
-        if torch.tensor([loss, norm]).isfinite().all():
+        if math.isfinite(loss) and math.isfinite(norm):
+            return True
+        if scaled and math.isfinite(loss):
+            self._count_overflow(step)
             return True
         message = f"step {step}: loss {loss}, gradient norm {norm}, lr {lr:.3g}{self._rows()}"
         if not self.skip:
             raise TrainingError(
-                f"{message}. The adapter was not updated. Lower model.lr, check these rows, or set "
+                f"{message}. The adapter was not updated. "
+                f"{FLOAT16 + ' ' if scaled else ''}Lower model.lr, check these rows, or set "
                 "model.on_nonfinite to skip"
             )
         self.skipped += 1
@@ -68,13 +83,12 @@ class StepGuard(Callback):
             TrainingError: It is not finite.
         """
         loss = float(trainer.callback_metrics["val/loss"])
-        if torch.tensor(loss).isfinite():
+        if math.isfinite(loss):
             return
         step = trainer.global_step
         if step == 0:
-            raise TrainingError(
-                f"the validation loss of the base model is {loss}: try another trainer.precision"
-            )
+            advice = FLOAT16 if trainer.precision == "16-mixed" else "Try another trainer.precision"
+            raise TrainingError(f"the validation loss of the base model is {loss}. {advice}")
         if not self.skip:
             raise TrainingError(
                 f"step {step}: the validation loss is {loss}. The best adapter so far is kept. "
@@ -90,8 +104,14 @@ class StepGuard(Callback):
         """
         if self.skipped:
             print_rank0(f"run    skipped {self.skipped} of {trainer.global_step} steps: not finite")
+        if self.overflowed:
+            print_rank0(
+                f"run    {self.overflowed} of {trainer.global_step} steps overflowed in float16 "
+                "and did not change the adapter"
+            )
+            self._check_overflows(trainer.global_step)
         layers = list(lora_layers(pl_module))
-        if silent := [path for path, layer in layers if not layer.lora_B.any()]:
+        if silent := paths_of_zeros({path: layer.lora_B for path, layer in layers}):
             raise TrainingError(
                 f"B of {len(silent)} of {len(layers)} adapted layers is still zero after "
                 f"{trainer.global_step} steps, for example {silent[0]}: these layers change "
@@ -100,11 +120,36 @@ class StepGuard(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs."""
-        return {"skipped": self.skipped}
+        return {"skipped": self.skipped, "overflowed": self.overflowed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore it."""
-        self.skipped = state_dict["skipped"]
+        self.skipped, self.overflowed = state_dict["skipped"], state_dict["overflowed"]
+
+    def scaler_values(self, scaler: torch.amp.GradScaler | None) -> dict[str, float]:
+        """Return what a run logs of its loss scaler; the device is asked for the scale."""
+        if scaler is None:
+            return {}
+        values = {"train/loss_scale": scaler.get_scale()}
+        return values | {"train/overflowed_steps": float(self.overflowed)}
+
+    def _count_overflow(self, step: int) -> None:
+        self.overflowed += 1
+        if self.overflowed == 1:
+            print_rank0(
+                f"step {step}: the gradients overflow in float16, so the loss scaler skips the "
+                "step and lowers its scale, as it does in the first steps of most runs; the "
+                "learning rate counts the step"
+            )
+        if step >= MOST_OVERFLOWS:
+            self._check_overflows(step)
+
+    def _check_overflows(self, steps: int) -> None:
+        if self.overflowed >= steps:
+            raise TrainingError(
+                f"all {steps} steps overflowed in float16, so the adapter has learned nothing. "
+                f"{FLOAT16}"
+            )
 
     def _rows(self) -> str:
         if self.locate_rows is None:
@@ -114,18 +159,27 @@ class StepGuard(Callback):
         return f", rows {', '.join(rows[:LISTED_ROWS])}{more}"
 
 
+def loss_scaler(trainer: L.Trainer) -> torch.amp.GradScaler | None:
+    """Return the loss scaler of a trainer, which 16-mixed has alone."""
+    return getattr(trainer.precision_plugin, "scaler", None)
+
+
+def paths_of_zeros(tensors: dict[str, Tensor | None]) -> list[str]:
+    """Return the paths whose tensor is missing or zero; the device is asked once."""
+    there = {path: tensor for path, tensor in tensors.items() if tensor is not None}
+    found = torch.stack([tensor.any() for tensor in there.values()]).tolist() if there else []
+    filled = {path for path, any_of_it in zip(there, found, strict=True) if any_of_it}
+    return [path for path in tensors if path not in filled]
+
+
 def check_gradients(model: nn.Module) -> None:
     """Check after the first backward pass that every adapted layer has a gradient.
 
     Raises:
         TrainingError: A layer has none, or zeros only.
     """
-    silent = [
-        path
-        for path, layer in lora_layers(model)
-        if layer.lora_B.grad is None or not layer.lora_B.grad.any()
-    ]
-    if silent:
+    gradients = {path: layer.lora_B.grad for path, layer in lora_layers(model)}
+    if silent := paths_of_zeros(gradients):
         raise TrainingError(
             f"{len(silent)} adapted layers got no gradient in the first step, for example "
             f"{silent[0]}: they would never learn. Leave them out of model.lora.target_modules"

@@ -2,7 +2,6 @@
 
 import lightning as L
 import torch
-from lightning.pytorch.strategies import Strategy
 from torch import Tensor
 
 from data.types import Batch
@@ -14,7 +13,8 @@ class StepLoss:
     """Sums the shares of the micro-batches of one optimizer step on this rank."""
 
     def __init__(self) -> None:
-        self._sums: Tensor | None = None
+        self._loss: Tensor | None = None
+        self._labels = 0
         self.planned = 0
         """Labeled tokens of the step, over all ranks, as its last micro-batch says."""
 
@@ -26,36 +26,37 @@ class StepLoss:
             batch: The micro-batch.
             planned: Labeled tokens of the whole step, over all ranks.
         """
-        labels = (batch.labels >= 0).sum()
-        sums = torch.stack([share.detach(), labels.to(share.dtype)])
-        self._sums = sums if self._sums is None else self._sums + sums
+        share = share.detach().float()
+        self._loss = share if self._loss is None else self._loss + share
+        self._labels += batch.label_count
         self.planned = planned
 
     def take(self) -> Tensor:
         """Return the sums of shares and of labels, (2,), and start the next step at zero."""
-        total, self._sums = self._sums, None
-        return torch.zeros(2) if total is None else total
+        loss, labels = self._loss, self._labels
+        self._loss, self._labels = None, 0
+        if loss is None:
+            return torch.zeros(2)
+        # ``new_full`` fills on the device; a tensor made of a number would be copied there.
+        return torch.stack([loss, loss.new_full((), labels)])
 
-    def reduce(self, strategy: Strategy, step: int) -> Tensor:
-        """Return the step's loss over all ranks, a scalar, and start the next step at zero.
+    def check(self, labels: float, step: int) -> None:
+        """Check the labels of a step, over all ranks; float32 is exact up to 16 million.
 
         Args:
-            strategy: The strategy of the trainer.
+            labels: What ``take`` returned, summed over all ranks.
             step: The number of the optimizer step, from 1.
 
         Raises:
             TrainingError: The micro-batches had other labels than those the loss was divided by.
         """
-        loss, label_sum = strategy.reduce(self.take(), reduce_op="sum")
-        labels = float(label_sum)  # float32 is exact up to 16 million
-        if abs(labels - self.planned) > 1e-6 * self.planned:
+        if not abs(labels - self.planned) <= 1e-6 * self.planned:
             raise TrainingError(
                 f"step {step}: its micro-batches have {labels:.0f} labels, but its loss was "
                 f"divided by {self.planned}. The adapter was not updated. Something changed which "
                 "micro-batches form a step: remove your own callbacks from trainer.callbacks, and "
                 "use trainer.accumulate_grad_batches"
             )
-        return loss
 
 
 def labels_of_step(batch: Batch, trainer: L.Trainer) -> int:
@@ -71,4 +72,4 @@ def labels_of_step(batch: Batch, trainer: L.Trainer) -> int:
             "a batch does not say how many labels its optimizer step has: pass `step_labels` to "
             "data.planning.batch.collate, or train without accumulation on one device"
         )
-    return int((batch.labels >= 0).sum())
+    return batch.label_count

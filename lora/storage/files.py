@@ -1,5 +1,6 @@
 """Atomic writing: a reader finds the old file or the new one, never a part of one."""
 
+import contextlib
 import errno
 import os
 import re
@@ -7,14 +8,13 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 PREFIX = ".lit-lora-"
 """Every temporary file and folder of this project begins with it, and nothing else does."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """Errors of a write, for which Python does not name the file."""
-RUST_ERROR = re.compile(r"\(os error (\d+)\)")
+RUST_ERROR = re.compile(r"([^:]+) \(os error (\d+)\)")
 """How safetensors and tokenizers, which are written in Rust, report an error of a write."""
 
 
@@ -34,7 +34,7 @@ def temporary_path(path: Path) -> Path:
     return path.with_name(f"{PREFIX}{secrets.token_hex(4)}-{path.name}")
 
 
-@contextmanager
+@contextlib.contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside ``path``, on the same file system; remove it at the end.
 
@@ -56,7 +56,7 @@ def temporary_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextmanager
+@contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write to; it replaces ``path`` if nothing is raised.
 
@@ -101,19 +101,24 @@ def append_line(path: Path, line: str) -> None:
         OSError: The file cannot be written to, or the disk is full.
     """
     created = not path.exists()
-    with path.open("ab+", buffering=0) as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(size - 1, 0))
-        start = b"\n" if size and file.read(1) != b"\n" else b""
-        data = start + line.encode() + b"\n"
-        try:
-            while data:
-                data = data[file.write(data) or 0 :]
-        except OSError:
-            file.truncate(size)
-            if created:
+    try:
+        with path.open("ab+", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(size - 1, 0))
+            start = b"\n" if size and file.read(1) != b"\n" else b""
+            data = start + line.encode() + b"\n"
+            try:
+                while data:
+                    data = data[file.write(data) or 0 :]
+            except OSError:
+                file.truncate(size)
+                raise
+    except OSError:
+        if created:
+            # Closed before: Windows removes no open file.
+            with contextlib.suppress(OSError):
                 path.unlink()
-            raise
+        raise
 
 
 def follow_umask(path: Path, folder_mode: int) -> None:
@@ -135,7 +140,7 @@ def follow_umask(path: Path, folder_mode: int) -> None:
             name.chmod(folder_mode if name.is_dir() else folder_mode & 0o666)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _naming(path: Path, new: Path) -> Iterator[None]:
     """Raise errors of writing ``new``, a temporary path, as an OSError that names ``path``."""
     try:
@@ -148,7 +153,9 @@ def _naming(path: Path, new: Path) -> Iterator[None]:
             if not (unnamed or any(str(name).startswith(str(new)) for name in names)):
                 raise
         elif match := RUST_ERROR.search(str(error)):
-            number, text = int(match[1]), os.strerror(int(match[1]))
+            text, number = match[1].strip(), int(match[2])
+            # Windows numbers its errors in another way; Python translates the fourth argument.
+            raise OSError(number, text, str(path), number) from error
         else:
             raise
         raise OSError(number, text, str(path)) from error

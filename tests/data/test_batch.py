@@ -39,7 +39,17 @@ def test_a_batch_has_no_padding_and_the_types_that_models_expect(lengths: tuple[
         assert tensor.shape == (1, sum(lengths))
         assert tensor.dtype == torch.int64
     assert batch.cu_seqlens.dtype == torch.int32  # as variable-length attention kernels expect
-    assert (batch.max_seqlen, batch.step_labels) == (max(lengths), 7)
+    assert (batch.lengths, batch.step_labels) == (lengths, 7)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_each_labeled_token_is_a_target_of_the_position_before_it(lengths: tuple[int, ...]) -> None:
+    batch = collate(rows_of(lengths))
+    labeled = batch.labels[0] != IGNORE
+    assert batch.label_count == int(labeled.sum()) == sum(lengths) - len(lengths)
+    assert torch.equal(batch.targets, batch.labels[0][labeled])
+    assert torch.equal(batch.input_ids[0][batch.predicting + 1], batch.targets)
+    assert not (batch.predicting + 1 == batch.cu_seqlens[:-1, None]).any()  # no row's first token
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])

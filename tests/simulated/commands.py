@@ -29,8 +29,10 @@ def commands(model: Path, folder: Path) -> dict[str, tuple[str, list[str]]]:
     return {
         "check": ("check", train),
         "fit": ("fit", [*train, "--trainer.max_epochs", "1"]),
+        "overwrite": ("fit", [*train, "--trainer.max_epochs", "1", "--overwrite", "true"]),
         "resume": ("fit", [*train, "--trainer.max_epochs", "2", "--ckpt_path", "last"]),
         "compare": ("compare", [*written, "--max_new_tokens", "4"]),
+        "compare again": ("compare", [*written, "--max_new_tokens", "4"]),
         "chat": ("chat", [*written, "--max_new_tokens", "4"]),
         "merge": ("merge", [*written, "--output_dir", str(folder / "merged"), "--ollama"]),
         "export peft": ("export", [*written, "--format", "peft", "--output", str(folder / "peft")]),
@@ -56,7 +58,7 @@ def run_commands(model: Path, folder: Path, names: set[str] | None = None) -> di
             continue
         main: Callable[[list[str]], int] = importlib.import_module(f"lit.{module}").main
         print(f"== {name}", flush=True)
-        sys.stdin = io.StringIO("Why is it warm?\n/quit\n")
+        sys.stdin = io.StringIO(f"Why is it warm?\n/save {folder / 'saved.jsonl'}\n/quit\n")
         try:
             codes[name] = main(arguments)
         except Exception:

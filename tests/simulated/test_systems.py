@@ -29,7 +29,13 @@ from probe import PROBES, run_probes  # noqa: E402
 
 EQUAL = (
     *("run/adapter/adapter_model.safetensors", "run/adapter/adapter_config.json"),
-    *("run/validation.jsonl", "run/lit-lora.json", "merged/model.safetensors", "merged/Modelfile"),
+    *(
+        "saved.jsonl",
+        "run/validation.jsonl",
+        "run/lit-lora.json",
+        "merged/model.safetensors",
+        "merged/Modelfile",
+    ),
     *("peft/adapter_model.safetensors", "lora.gguf", "run/comparison/base_answers.txt"),
     *("run/comparison/tuned_answers.txt", "run/adapter/README.md"),
 )

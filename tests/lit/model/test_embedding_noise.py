@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from data.planning.batch import collate
+from data.types import IGNORE, Example
 from lit.model.embedding_noise import EmbeddingNoise
 
 IDS = torch.randint(0, 50, (1, 11), generator=torch.Generator().manual_seed(0))
@@ -12,7 +14,7 @@ def test_the_noise_of_a_row_depends_on_its_own_length_and_is_added_in_training_o
     embedding = nn.Embedding(50, 8)
     clean = embedding.weight.detach()[IDS]
     noise = EmbeddingNoise(embedding, alpha=5.0)
-    noise.lengths = [2, 9]
+    noise.batch = collate([Example([1] * n, [IGNORE] * n) for n in (2, 9)])
     draws = torch.stack([embedding(IDS) - clean for _ in range(400)])
     for row, length in ((draws[:, 0, :2], 2), (draws[:, 0, 2:], 9)):
         largest = 5 / (length * 8) ** 0.5

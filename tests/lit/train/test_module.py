@@ -171,7 +171,8 @@ def test_noise_changes_training_and_knows_the_rows_of_a_batch(
     )
     a, b = (next(iter(trainable_parameters(m.adapted_model).values())) for m in (noisy, clean))
     assert not torch.equal(a, b)
-    assert len(noisy._noise.lengths) > 1
+    assert noisy._noise.batch is not None
+    assert len(noisy._noise.batch.lengths) > 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,39 @@
+"""The kernel that computes attention over rows that lie end to end, on each kind of device."""
+
+from typing import Literal
+
+import torch
+
+from lit.device.device import Traits
+
+Kernel = Literal["rows", "varlen", "nested"]
+"""``rows``: one call for each row. ``varlen``: torch's flash attention of variable lengths.
+``nested``: a jagged nested tensor, which reaches the memory-efficient kernel."""
+HALF = (torch.float16, torch.bfloat16)
+MAX_FLASH_HEAD = 256
+"""The largest head that the flash kernels have."""
+
+
+def choose_kernel(
+    device: Traits,
+    dtype: torch.dtype,
+    head_size: int,
+    plain: bool,
+    window: int | None,
+) -> Kernel:
+    """Return the kernel for a batch of rows.
+
+    Args:
+        device: The device.
+        dtype: The dtype of queries, keys and values.
+        head_size: Values of a head.
+        plain: Whether scores are neither capped nor dropped, and keys and values have one size.
+        window: The sliding window, if a row is longer; None if every token sees all before it.
+    """
+    if device.kind != "cuda" or not plain:
+        return "rows"
+    flash = device.has_bf16 and dtype in HALF and head_size <= MAX_FLASH_HEAD and head_size % 8 == 0
+    if flash:
+        return "varlen"
+    # A nested tensor takes no mask, so no window.
+    return "nested" if window is None else "rows"
