@@ -34,6 +34,7 @@ def has_mps_kernel(name: str) -> bool:
 
 
 def without_mps_kernel(names: Iterable[str]) -> list[str]:
-    """Return the operations of torch that do not run on MPS."""
-    known = {name.removesuffix(".default") for name in names}
+    """Return those operations of torch's own that do not run on MPS."""
+    own = [name.removeprefix("aten::") for name in names if name.startswith("aten::")]
+    known = {name.removesuffix(".default") for name in own}
     return sorted(name for name in known if not has_mps_kernel(name))

@@ -51,6 +51,15 @@ FACTORIES = {
     aten.scalar_tensor.default,
     aten.zeros.default,
 }
+FILLS = {
+    aten.new_full.default,
+    aten.new_ones.default,
+    aten.new_zeros.default,
+    aten.full_like.default,
+    aten.ones_like.default,
+    aten.zeros_like.default,
+}
+"""Operations whose result does not depend on the values of their input."""
 PINNING = {aten.pin_memory.default, aten._pin_memory.default}
 FULL_RANGE = getattr(aten.random_, "from")
 UNKNOWN = 1.0
@@ -128,6 +137,8 @@ class Watch(TorchDispatchMode):
         known = self._run(func, tensors, args, kwargs)
         if func is aten._local_scalar_dense.default:
             return self._scalar(tensors[0], known)
+        if func is aten.is_pinned.default:
+            return tensors[0] in self._pinned
         if func is aten.equal.default:
             return True if known is None else known
         if func in VALUE_SHAPED and known is not None:
@@ -136,6 +147,9 @@ class Watch(TorchDispatchMode):
         elif func in PINNING:
             out = aten.clone.default(args[0])
             self._pinned[out] = True
+        elif func is aten._efficient_attention_backward.default:
+            # torch's own formula for fake tensors lacks an argument of this operation.
+            out = (*map(torch.empty_like, args[1:4]), args[1].new_empty(0))
         else:
             out = func(*args, **kwargs)
         reals = tree_leaves(known) if known is not None else []
@@ -146,8 +160,7 @@ class Watch(TorchDispatchMode):
 
     def _remember(self, func: Any, made: FakeTensor, real: Tensor | None) -> None:
         if made.device.type == self.device_type:
-            if func.namespace == "aten":
-                self.operations.add(func.__name__)
+            self.operations.add(f"{func.namespace}::{func.__name__}")
             if made.dtype == torch.float64:
                 self.note("float64")
         self._values.pop(made, None)  # an operation in place has changed them
@@ -164,7 +177,7 @@ class Watch(TorchDispatchMode):
         if any(value is None for value in values.values()):
             return None
         fakes = [x for x in tensors if isinstance(x, FakeTensor)]
-        if fakes and not any(x in self._values for x in fakes):
+        if fakes and func not in FILLS and not any(x in self._values for x in fakes):
             return None  # nothing but small floats that are not known
 
         def real(x: Any) -> Any:
@@ -181,7 +194,7 @@ class Watch(TorchDispatchMode):
             isinstance(x, Tensor) and not x.is_floating_point() for x in tree_leaves(result)
         )
         # Whether a number that is not known is finite, or above another, is not known either.
-        return None if unknown and whole else result
+        return None if unknown and whole and func not in FILLS else result
 
     @staticmethod
     def _scalar(x: Tensor, known: Any) -> Any:
@@ -235,9 +248,12 @@ def methods(watch: Watch) -> Iterator[None]:
         if self.device.type == watch.device_type:
             watch.note("read")
         known = watch.value(self)
-        assert known is not None, "a list of numbers that the simulation does not know"
+        whole = not self.is_floating_point() and self.dtype != torch.bool
+        assert known is not None or not whole, "whole numbers that the simulation does not know"
         with unset_fake_temporarily():
-            return known.tolist()
+            if known is None:
+                known = torch.full(self.shape, UNKNOWN, dtype=self.dtype)
+            return (known.nan_to_num(UNKNOWN) if known.is_floating_point() else known).tolist()
 
     def copied(self: Tensor, memo: dict) -> Tensor:
         return self.detach().clone() if isinstance(self, FakeTensor) else deepcopy(self, memo)

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 
 from data.planning.batch import collate
 from data.types import IGNORE, Example
+from lit.device import device as device_room
 from lit.train.longest_batch import LongestBatchTrial
 from lit.train.module import LoRAModule
 from lit.train.progress import Throughput
@@ -54,6 +55,10 @@ class Row:
     module: dict[str, Any] = field(default_factory=dict)
     accumulate: int = 1
     capability: tuple[int, int] = (8, 0)
+
+    def __post_init__(self) -> None:
+        """Make a tuple of what JSON has as a list."""
+        object.__setattr__(self, "capability", tuple(self.capability))
 
 
 class Marks(Callback):
@@ -189,6 +194,7 @@ def believed(watch: Watch, capability: tuple[int, int]) -> Iterator[None]:
         # Lightning knows a Mac by its processor.
         (platform, {"processor": lambda: "arm"}),
     ]
+    device_room._traits.cache_clear()  # rows have devices of different capabilities
     if watch.device_type == "mps":
         replaced += [(F, {"scaled_dot_product_attention": plain_attention})]
     with ExitStack() as stack:
@@ -265,6 +271,7 @@ def run(device: str, row: Row) -> dict[str, Any]:
     return {
         "steps": steps,
         "counts": {phase: dict(count) for phase, count in watch.counts.items()},
+        "attention": sorted(name for name in watch.operations if "att" in name),
         "no MPS kernel": without_mps_kernel(watch.operations) if device == "mps" else [],
     }
 
@@ -274,6 +281,8 @@ def plant(device: str) -> list[str]:
     watch, there = Watch(device), torch.device(device, 0)
     with believed(watch, (8, 0)), AnyDevice(), watch, methods(watch):
         pinned = torch.tensor([3, 0, 2]).pin_memory()
+        assert pinned.is_pinned()
+        assert not torch.ones(3).is_pinned()
         x = pinned.to(there, non_blocking=True)
         assert x.tolist() == [3, 0, 2]
         assert x.nonzero()[:, 0].cpu().tolist() == [0, 2]
