@@ -72,8 +72,8 @@ def check_quantization(kind: str, device: torch.device, layers: Iterable[nn.Line
         layers: Dense layers.
 
     Raises:
-        ConfigError: The kind is unknown, bitsandbytes cannot compute it on the device, or a layer
-            stores its weight transposed.
+        ConfigError: The kind is unknown, bitsandbytes has no such kind of device, or a layer stores
+            its weight transposed. What an older GPU lacks, its caller must know.
     """
     if kind not in QUANTIZATIONS:
         raise ConfigError(f"`quantize` is {kind!r}; choose {', '.join(QUANTIZATIONS)}")
@@ -86,15 +86,6 @@ def check_quantization(kind: str, device: torch.device, layers: Iterable[nn.Line
         raise ConfigError(
             f"`quantize` is {kind}, which is not known to work on {device.type}: use a CPU or an "
             "NVIDIA GPU, or leave `quantize` out"
-        )
-    if (
-        kind == "int8"
-        and device.type == "cuda"
-        and torch.cuda.get_device_capability(device) < (7, 5)
-    ):
-        raise ConfigError(
-            f"`quantize` is int8, and {torch.cuda.get_device_name(device)} has no 8-bit matrix "
-            "product (compute capability 7.5 has): set `quantize` to nf4"
         )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from lit.device.device import check_quantization
-from lit.device.memory import peak_memory
+from lit.device.memory import forget_peak, peak_memory
 from lit.device.precision import PRECISIONS, check_precision
 from lit.diagnosis.machine import Machine, SkippedError, WrongError
 from lit.diagnosis.sample import SMALL, write_model, write_rows
@@ -39,8 +39,7 @@ def check_speed(machine: Machine) -> str:
     command += ["--data.val_fraction", "0", "--trainer.max_epochs", "1"]
     with redirect_stdout(io.StringIO()):
         estimate = examine(parse(command)).estimate
-    if machine.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(machine.device)
+    forget_peak(machine.device)
     _train(command)
     peak = peak_memory(machine.device)
     speeds = [

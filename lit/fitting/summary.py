@@ -73,5 +73,5 @@ def _duration(seconds: float) -> str:
 def _peak_memory(device: torch.device) -> str:
     text = f"{peak_memory() / 1e9:.1f} GB of memory at its peak"
     if device.type == "cuda":
-        text += f", {torch.cuda.max_memory_allocated(device) / 1e9:.1f} GB on the GPU"
+        text += f", {peak_memory(device) / 1e9:.1f} GB on the GPU"
     return text
