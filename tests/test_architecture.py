@@ -214,6 +214,18 @@ def test_no_file_is_long() -> None:
     assert not {module_name(path): n for path, n in lines.items() if n > MAX_LINES}
 
 
+def test_only_lit_device_asks_which_devices_there_are():
+    asking = re.compile(r"torch\.(cuda|mps|backends\.mps)\.|getrusage|/proc/self|sysconf")
+    elsewhere = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in SOURCES
+        if path.relative_to(ROOT).parts[:2] not in (("lit", "device"), ("data", "sandbox.py"))
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+        if asking.search(line)
+    ]
+    assert not elsewhere
+
+
 def test_no_directory_has_many_files() -> None:
     files = Counter(path.parent for path in SOURCES if path.name != "__init__.py")
     assert not {module_name(path): n for path, n in files.items() if n > MAX_FILES}

@@ -79,6 +79,12 @@ def peak_memory(device: torch.device | None = None) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def forget_peak(device: torch.device) -> None:
+    """Let the peak of a GPU begin at what is in use now; the machine's own cannot be reset."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def total_memory(device: torch.device) -> int | None:
     """Return the memory of a device in bytes, on a CPU at most the container's limit.
 

@@ -7,8 +7,6 @@ from contextlib import redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 
-import torch
-
 from lit.device.device import check_quantization
 from lit.device.memory import forget_peak, peak_memory
 from lit.device.precision import PRECISIONS, check_precision
