@@ -27,7 +27,8 @@ def choose_kernel(
         device: The device.
         dtype: The dtype of queries, keys and values.
         head_size: Values of a head.
-        plain: Whether scores are neither capped nor dropped, and keys and values have one size.
+        plain: Whether scores are neither capped nor dropped, and queries, keys and values have one
+            dtype and one size.
         window: The sliding window, if a row is longer; None if every token sees all before it.
     """
     if device.kind != "cuda" or not plain:

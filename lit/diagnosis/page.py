@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 
 from lit.device.device import traits
+from lit.device.kernels import choose_kernel
 from lit.device.memory import total_memory
-from lit.device.precision import choose_precision
+from lit.device.precision import base_dtype, choose_precision
 from lit.diagnosis.machine import Outcome
 from lora.config import ConfigError
 from lora.storage.files import write_text
@@ -28,7 +29,7 @@ def describe(device: torch.device) -> dict[str, str]:
     }
     quantized = choose_precision(known, "llama", quantized=True)
     return {
-        "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}, {platform.machine()}",
         "Python": platform.python_version(),
         "libraries": ", ".join(f"{name} {_version(name)}" for name in LIBRARIES),
         "device": str(known),
@@ -37,6 +38,9 @@ def describe(device: torch.device) -> dict[str, str]:
         "CUDA of torch": torch.version.cuda or "none",
         "precision": f"{chosen['llama'].value} ({chosen['llama'].reason})",
         "precision with a quantized base": f"{quantized.value} ({quantized.reason})",
+        "attention of packed rows": choose_kernel(
+            known, base_dtype(chosen["llama"].value), head_size=64, plain=True, window=None
+        ),
         "precision of Gemma 3": f"{chosen['gemma3_text'].value} ({chosen['gemma3_text'].reason})",
     }
 

@@ -59,7 +59,7 @@ def packed_attention(
         raise UnpackableError(f"{type(module).__name__} needs {unknown[0]} in attention")
     longest = max(row_lengths)
     window = None if sliding_window is None or longest <= sliding_window else sliding_window
-    plain = softcap is None and not dropout and query.shape[-1] == value.shape[-1]
+    plain = softcap is None and not dropout and _alike(query, key, value)
     device = traits(query.device)
     kernel = choose_kernel(device, query.dtype, query.shape[-1], plain, window)
     if kernel == "varlen":
@@ -151,6 +151,12 @@ def unpacked(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
         if attention_name(model) == PACKED:
             model.set_attn_implementation(_own.get(model, "sdpa"))
         yield model
+
+
+def _alike(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Return whether a kernel for one dtype and one head size can take all three."""
+    same_dtype = query.dtype == key.dtype == value.dtype
+    return same_dtype and query.shape[-1] == key.shape[-1] == value.shape[-1]
 
 
 def _difference(by_row: Tensor, packed: Tensor) -> str | None:

@@ -150,7 +150,7 @@ class LoRAModule(L.LightningModule):
         parameters = trainable_parameters(self.adapted_model).values()
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         sums = self.trainer.strategy.reduce(self.step_loss.take(), reduce_op="sum")
-        # A step waits for its device here alone.
+        # A step waits for its device here; in 16-mixed, torch's loss scaler waits once more.
         loss, labels, size = torch.stack([*sums, norm.to(sums)]).tolist()
         self.step_loss.check(labels, step + 1)
         lr, scaler = optimizer.param_groups[0]["lr"], loss_scaler(self.trainer)

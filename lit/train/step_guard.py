@@ -124,7 +124,8 @@ class StepGuard(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore it."""
-        self.skipped, self.overflowed = state_dict["skipped"], state_dict["overflowed"]
+        # A checkpoint of an older version has no overflows, as it did not count them.
+        self.skipped, self.overflowed = state_dict["skipped"], state_dict.get("overflowed", 0)
 
     def scaler_values(self, scaler: torch.amp.GradScaler | None) -> dict[str, float]:
         """Return what a run logs of its loss scaler; the device is asked for the scale."""
