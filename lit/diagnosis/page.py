@@ -28,8 +28,9 @@ def describe(device: torch.device) -> dict[str, str]:
         for model, quantized in (("llama", False), ("gemma3_text", False))
     }
     quantized = choose_precision(known, "llama", quantized=True)
+    release, _, _ = platform.release().partition("-")
     return {
-        "system": f"{platform.system()} {platform.release().partition('-')[0]}, {platform.machine()}",
+        "system": f"{platform.system()} {release}, {platform.machine()}",
         "Python": platform.python_version(),
         "libraries": ", ".join(f"{name} {_version(name)}" for name in LIBRARIES),
         "device": str(known),
