@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 import data
 from data.encoder import Encoder
-from data.formats import to_messages
+from data.formats.rows import to_messages
 from data.readers.source import read
 from data.template import continuation_ids, prompt_ids
 from data.types import IGNORE, BadRow, DataError, Example, Message, RowError

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from data.formats import to_messages
+from data.formats.rows import to_messages
 from data.readers.source import read
 from data.template import encode
 from data.types import IGNORE, Example, Row

@@ -63,7 +63,8 @@ def test_columns_are_told_in_a_config_file(
         "utf-8",
     )
     assert main(["--config", str(config)]) == 0
-    assert f"8 rows read, 8 used; {path}, separated by semicolons" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"{path}: 8 rows read, 8 used\n       {path}: separated by semicolons\n" in said
 
 
 def test_rows_held_out_come_back_with_their_places(tiny_folder: Path, file: str) -> None:
