@@ -181,7 +181,7 @@ def _records(
             continue
         width = width or len(values)
         if layout.skipped + reader.line_num > line and width > 1:
-            inner = (part for value in values for part in value.splitlines()[1:])
-            if any(_count_fields(part, layout.separator) == width for part in inner):
+            each = layout.separator.join(values).split("\n")
+            if all(part.count(layout.separator) == width - 1 for part in each):
                 swallowed.append(line)
         yield line, values
