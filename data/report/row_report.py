@@ -150,19 +150,24 @@ class RowReport:
             flags["encoding"] = names.pop() if len(names) == 1 else "auto"
         bad, too_long = self.count(BAD), self.count(TOO_LONG)
         if bad and (on_bad_row == "error" or not self.used):
-            problems.append(f"{bad} of {self.read} rows of {source} are bad:\n{self.listing(BAD)}")
+            problems.append(self._describe(BAD, source, "bad"))
             problems += self._columns_advice(flags)
             if on_bad_row == "error" and self.used and "columns" not in flags:
                 flags["on_bad_row"] = "skip"
         if too_long and (truncation == "error" or not self.used):
             problems += [
-                f"{too_long} of {self.read} rows of {source} are too long for `max_length` "
-                f"{max_length}:\n{self.listing(TOO_LONG)}",
+                self._describe(TOO_LONG, source, f"too long for `max_length` {max_length}"),
                 "Raise `max_length`"
                 + (", or set `truncation` to middle or drop." if truncation == "error" else "."),
             ]
         if problems:
             raise RefusedError(problems, flags)
+
+    def _describe(self, kind: str, source: str, what: str) -> str:
+        count, groups = self.count(kind), self.counts[kind]
+        if len(groups) == len(self.files) == 1 < count == self.read:
+            return f"all {count} rows of {source} are {what}: {next(iter(groups))}"
+        return f"{count} of {self.read} rows of {source} are {what}:\n{self.listing(kind)}"
 
     def _columns_advice(self, flags: dict[str, str]) -> list[str]:
         """Propose ``columns`` for files of unknown keys; return what cannot be typed as a flag."""

@@ -540,7 +540,7 @@ def test_10_all_files_are_refused_together_with_flags_to_paste(
     train = write(tmp_path / "a.csv", text, "cp1251")
     val = write(tmp_path / "b.csv", text.replace("стол", "дом"), "cp1251")
     lines = refusal(tokenizer, train, val)
-    assert len(lines) == 2 * 4 + 1
+    assert len(lines) == 2 * 2 + 1
     flags = "--`encoding` cp1251 --`columns` '{question: Frage, answer: Antwort}'"
     assert lines[-1] == f"Add {flags}"
     told = {"encoding": "cp1251", "columns": {"question": "Frage", "answer": "Antwort"}}
