@@ -61,10 +61,10 @@ def expand_folder(path: Path) -> Found:
     if not train:
         # A folder of test files alone was given for these.
         return Found(sorted(map(str, parts)), [], notes)
-    for name, role in (("validation", "validates"), ("test", "not read, as its name says test")):
+    for name in ("validation", "test"):
         if split[name]:
             names = ", ".join(Path(part).name for part in split[name])
-            notes.append(f"{names}: {role}")
+            notes.append(f"{names}: not for training, as the name says {name}")
     return Found(train, split["validation"], notes)
 
 

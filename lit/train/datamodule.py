@@ -111,7 +111,9 @@ class QADataModule(L.LightningDataModule):
             return
         self.tokenizer = load_tokenizer(self.base, self.revision)
         self.template = choose_template(self.tokenizer, self.template)
-        self.val_source = self.val_source or self.source.validation()
+        # A folder may have files whose names say that they validate.
+        named = (self.val_source or self.source).validation()
+        self.val_source = named or self.val_source
         train, val = self._build(self.source, self.val_source, self.tokenizer, **self._rules)
         split = self._split(train, val)
         self.val, self.overlap, self.share_note = split.val, split.overlap, split.share_note

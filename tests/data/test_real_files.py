@@ -398,8 +398,8 @@ def test_6_names_of_splits_are_honored_and_said(tmp_path: Path) -> None:
     assert rows_of(validation) == [("validation.jsonl",)]
     assert source.found().notes == [
         "not read: the folders old",
-        "validation.jsonl: validates",
-        "test.jsonl: not read, as its name says test",
+        "validation.jsonl: not for training, as the name says validation",
+        "test.jsonl: not for training, as the name says test",
     ]
 
 

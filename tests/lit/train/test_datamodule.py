@@ -179,5 +179,7 @@ def test_a_folder_with_split_names_validates_on_its_own_rows(
     write(tmp_path / "train.jsonl", *map(row, range(8)))
     write(tmp_path / "dev.jsonl", *map(row, range(20, 23)))
     write(tmp_path / "test.jsonl", row(99))
-    module = set_up(tiny_folder, path=str(tmp_path))
-    assert (len(module.train_rows), len(module.val_rows)) == (8, 3)
+    folder = str(tmp_path)
+    for settings in ({"path": folder}, {"path": f"{folder}/train.jsonl", "val_path": folder}):
+        module = set_up(tiny_folder, **settings)
+        assert (len(module.train_rows), len(module.val_rows)) == (8, 3)
