@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from data.formats import to_messages
+    from data.formats.rows import to_messages
     from data.planning.batch import collate
     from data.planning.plan import Plan, plan_epoch
     from data.readers.source import Source, read
@@ -36,7 +36,7 @@ __all__ = [
 
 _MODULES = {
     "data.planning.batch": ("collate",),
-    "data.formats": ("to_messages",),
+    "data.formats.rows": ("to_messages",),
     "data.planning.plan": ("Plan", "plan_epoch"),
     "data.readers.source": ("Source", "read"),
     "data.splitting.split": ("split_train_val",),

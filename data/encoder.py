@@ -1,12 +1,13 @@
 """Turn conversations into tokens and labels: the only place where labels are masked."""
 
-import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jinja2 import TemplateError, TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 
+from data.answer_spans import answer_spans
+from data.guard import Guard, find_missing
 from data.truncation import Span, differing_span, remove_spans, spans_to_remove
 from data.types import IGNORE, DataError, Example, Message, RowError, TooLongError
 
@@ -44,13 +45,12 @@ class Encoder:
         if tokenizer.unk_token_id != tokenizer.eos_token_id:
             # An unknown character inside an answer does not end it.
             self.special.discard(tokenizer.unk_token_id)
-        names = [token.content for token in added.values() if not token.content.isspace()]
-        self.control = re.compile("|".join(map(re.escape, names)) or "(?!)")
+        self.guard = Guard(tokenizer)
 
     def encode_all(self, conversations: Sequence[Sequence[Message]]) -> list[Example | RowError]:
         """Return tokens and labels; labeled are answers that train, with their stop tokens.
 
-        Tokens after the last labeled one are dropped.
+        Tokens after the last labeled one are dropped. A text without question is labeled whole.
 
         Returns:
             An example for each conversation, or why it cannot be used: TooLongError if it does
@@ -59,11 +59,14 @@ class Encoder:
         Raises:
             DataError: The template does not end an answer with a special token.
         """
-        prefixes = [_prefixes(messages) for messages in conversations]
-        rendered = self._render(conversations, prefixes)
+        written = [self._write(messages, _prefixes(messages)) for messages in conversations]
+        texts = [text for result in written if not isinstance(result, RowError) for text in result]
+        ids = iter(self.guard.tokenize(texts))
         return [
-            tokens if isinstance(tokens, RowError) else self._label(messages, tokens)
-            for messages, tokens in zip(conversations, rendered, strict=True)
+            result
+            if isinstance(result, RowError)
+            else self._label(messages, result, [next(ids) for _ in result])
+            for messages, result in zip(conversations, written, strict=True)
         ]
 
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
@@ -72,25 +75,41 @@ class Encoder:
         Raises:
             RowError: The template refuses the conversation.
         """
-        (tokens,) = self._render([messages], [[Prefix(len(messages), True)]])
-        if isinstance(tokens, RowError):
-            raise tokens
-        return tokens[0]
+        written = self._write(messages, [Prefix(len(messages), True)])
+        if isinstance(written, RowError):
+            raise written
+        ids = self.guard.tokenize(written)[0]
+        return self._start() + ids if _is_text(messages) else ids
 
-    def _label(self, messages: Sequence[Message], tokens: list[list[int]]) -> Example | RowError:
-        """Label the answers; the tokens are those of ``_prefixes``."""
-        ids, *prefixes = tokens
+    def _label(
+        self, messages: Sequence[Message], texts: list[str], tokens: list[list[int]]
+    ) -> Example | RowError:
+        """Label the answers; texts and tokens are those of ``_prefixes``."""
+        guarded = sum(len(self.guard.marked.findall(text)) for text in texts[:1])
+        if _is_text(messages):
+            ids = [*self._start(), *tokens[0]]
+            if (end_token := self.tokenizer.eos_token_id) is not None:
+                ids.append(end_token)
+            # No token predicts a row's first one.
+            return self._fit(Example(ids, [IGNORE, *ids[1:]], 0, guarded), messages)
+        turns = _trained_turns(messages)
+        changed = [
+            turn
+            for turn, prompt in zip(turns, texts[1::2], strict=True)
+            if not texts[0].startswith(prompt)
+        ]
+        if changed:
+            return RowError(
+                f"turn {changed[0] + 1}: the template changes the text before this answer once the "
+                "answer follows, so the model would learn from another prompt than it sees in "
+                "chat"
+            )
+        if missing := find_missing(messages, texts[0], texts[1::2], self.guard):
+            return RowError(missing)
+        ids, spans = answer_spans(self.guard, texts, tokens)
         labels = [IGNORE] * len(ids)
         end = len(ids)
-        for i, turn in enumerate(_trained_turns(messages)):
-            prompt, *with_answer = prefixes[2 * i : 2 * i + 2]
-            start, turn_end = len(prompt), len(with_answer[0]) if with_answer else len(ids)
-            if ids[:start] != prompt:
-                return RowError(
-                    f"turn {turn + 1}: the template changes the text before this answer once the "
-                    "answer follows, so the model would learn from another prompt than it sees in "
-                    "chat"
-                )
+        for turn, (start, turn_end) in zip(turns, spans, strict=True):
             # Special tokens in the texts are escaped, so the first one is the template's.
             # pad and eos are often one token: mask by position, or the model never learns to stop.
             stop = next((i for i in range(start, turn_end) if ids[i] in self.special), None)
@@ -99,8 +118,6 @@ class Encoder:
                     "this template ends an answer without a special token, so the model would "
                     "never learn to stop: set `template` to plain or to a Jinja file"
                 )
-            if stop == start:
-                return RowError(f"turn {turn + 1}: the template writes nothing of this answer")
             end = stop + 1
             if start == 0:
                 return RowError(
@@ -108,17 +125,24 @@ class Encoder:
                     "first token cannot be learned: give it a question, or set `template`"
                 )
             labels[start:end] = ids[start:end]
-        return self._fit(Example(ids[:end], labels[:end]), messages)
+        return self._fit(Example(ids[:end], labels[:end], 0, guarded), messages)
+
+    def _start(self) -> list[int]:
+        """Return the token that begins the tokenizer's texts, if it has one."""
+        bos = self.tokenizer.bos_token_id
+        return [bos] if bos is not None and self.tokenizer("a")["input_ids"][:1] == [bos] else []
 
     def _fit(self, example: Example, messages: Sequence[Message]) -> Example | TooLongError:
         """Cut an example to ``max_length``."""
-        ids, labels, _ = example
+        ids, labels, *_ = example
         if self.max_length is None or len(ids) <= self.max_length:
             return example
         cut = len(ids) - self.max_length
         reason = f"too long by {cut} tokens: it has {len(ids)}, the limit is {self.max_length}"
         if self.truncation != "middle":
             return TooLongError(reason, cut)
+        if _is_text(messages):
+            return Example(ids[:-cut], labels[:-cut], cut, example.guarded)
         prompt_length = next(i for i, label in enumerate(labels) if label != IGNORE)
         removed = spans_to_remove(self._prompt_turns(messages, ids[:prompt_length]), cut)
         if removed is None:
@@ -137,45 +161,27 @@ class Encoder:
             [*messages[:i], _with_other_content(messages[i]), *messages[i + 1 :]]
             for i in range(turns)
         ]
-        rendered = self._render(changed, [[Prefix(turns, True)]] * turns)
-        spans = [differing_span(prompt, new[0]) for new in rendered if isinstance(new, list)]
+        written = [self._write(new, [Prefix(turns, True)]) for new in changed]
+        texts = [text for new in written if not isinstance(new, RowError) for text in new]
+        spans = [differing_span(prompt, new) for new in self.guard.tokenize(texts)]
         return [span for span in spans if self.special.isdisjoint(prompt[span.start : span.end])]
 
-    def _render(
-        self, conversations: Sequence[Sequence[Message]], prefixes: Sequence[Sequence[Prefix]]
-    ) -> list[list[list[int]] | RowError]:
-        """Return the tokens of each prefix of each conversation."""
-        written: list[Any] = [
-            self._apply_template(messages, wanted)
-            for messages, wanted in zip(conversations, prefixes, strict=True)
-        ]
-        parts = [part for result in written if isinstance(result, list) for part in result]
-        # One call for all texts: the overhead of a call equals the work on one text.
-        ids = iter(self._tokenize([part for part in parts if isinstance(part, str)]))
-        return [
-            [next(ids) if isinstance(part, str) else part for part in result]
-            if isinstance(result, list)
-            else result
-            for result in written
-        ]
-
-    def _apply_template(
+    def _write(
         self, messages: Sequence[Message], prefixes: Sequence[Prefix]
-    ) -> list[str] | list[list[int]] | RowError:
-        """Return texts, or tokens if the messages contain control tokens to be escaped."""
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        escape = any(self.control.search(message.content) for message in messages)
+    ) -> list[str] | RowError:
+        """Return each prefix as the template writes it, with marks around special tokens."""
+        turns = self.guard.mark(messages)
+        if _is_text(messages):
+            return [turns[0]["content"]]
         try:
             return [
-                self.tokenizer.apply_chat_template(
-                    turns[: prefix.turns],
-                    add_generation_prompt=prefix.prompt,
-                    return_dict=False,
-                    tokenize=escape,
-                    sanitize_control_tokens=escape,
+                str(
+                    self.tokenizer.apply_chat_template(
+                        turns[: prefix.turns], add_generation_prompt=prefix.prompt, tokenize=False
+                    )
                 )
                 for prefix in prefixes
-            ]  # type: ignore[return-value]
+            ]
         except TemplateSyntaxError as error:
             raise DataError(
                 f"the template has an error in line {error.lineno}: {error.message}"
@@ -183,13 +189,6 @@ class Encoder:
         except TemplateError as error:
             # Some templates refuse a system message, or roles in another order.
             return RowError(f"the template refuses this conversation: {error}")
-
-    def _tokenize(self, texts: list[str]) -> list[list[int]]:
-        if not self.tokenizer.is_fast:
-            return self.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
-        # The same tokens, without the character offsets that a normal call computes.
-        encode_batch = self.tokenizer.backend_tokenizer.encode_batch_fast
-        return [encoding.ids for encoding in encode_batch(texts, add_special_tokens=False)]
 
 
 def _prefixes(messages: Sequence[Message]) -> list[Prefix]:
@@ -199,6 +198,11 @@ def _prefixes(messages: Sequence[Message]) -> list[Prefix]:
     for turn in _trained_turns(messages):
         prefixes += [Prefix(turn, True), Prefix(turn + 1, False)]
     return prefixes[:-1] if prefixes[-1] == whole else prefixes
+
+
+def _is_text(messages: Sequence[Message]) -> bool:
+    """Return whether this is a text without question and answer."""
+    return messages[0].role == "text"
 
 
 def _trained_turns(messages: Sequence[Message]) -> list[int]:

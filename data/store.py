@@ -4,7 +4,6 @@ import hashlib
 import json
 import shutil
 import zlib
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,13 +14,16 @@ from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
 from data.encoder import TRUNCATIONS, Encoder
-from data.formats import check_columns
+from data.formats.rows import check_columns
 from data.readers.source import Source
-from data.row_report import ISSUE_FEATURES, RowReport
+from data.report.reading import read_parts
+from data.report.row_issue import ISSUE_FEATURES
+from data.report.row_report import RowReport
 from data.tokenize import INDEX_COLUMNS, ROW_FEATURES, TokenizeRows, tokenize_chunks
-from data.types import BadRow, DataError, Example, Message, Row, check_choice
+from data.types import DataError, Example, Message, check_choice
 
 ON_BAD_ROW = ("error", "skip")
+TRAIN_ON = ("all", "last")
 FILES = ("rows.arrow", "index.arrow", "issues.arrow", "row_report.json")
 CHECKSUMS = "checksums.json"
 
@@ -71,6 +73,7 @@ def build_store(
     max_length: int,
     truncation: str = "middle",
     on_bad_row: str = "error",
+    train_on: str = "all",
     processes: int | None = None,
     cache: Path | None = None,
 ) -> Store:
@@ -83,6 +86,7 @@ def build_store(
         truncation: What to do with a longer row: ``middle``, ``drop`` or ``error``; see
             ``data.encoder``.
         on_bad_row: ``error``, or ``skip`` to leave bad rows out and count them.
+        train_on: ``all`` answers of a conversation, or the ``last``.
         processes: The number of processes that tokenize a large source; None for one per core.
         cache: A folder; None for one in the cache of the library ``datasets``.
 
@@ -92,14 +96,15 @@ def build_store(
     """
     check_choice("truncation", truncation, TRUNCATIONS)
     check_choice("on_bad_row", on_bad_row, ON_BAD_ROW)
+    check_choice("train_on", train_on, TRAIN_ON)
     if max_length < 1:
         raise DataError(f"`max_length` is {max_length}; it must be 1 or more (512 is usual)")
     source = source if isinstance(source, Source) else Source(source)
     check_columns(source.columns)
     cache = cache or Path(datasets.config.HF_DATASETS_CACHE) / "lit-lora"
-    encoder = Encoder(tokenizer, max_length, truncation)
+    tokenize = TokenizeRows(source, Encoder(tokenizer, max_length, truncation), train_on)
     states = source.states()
-    folder = cache / _fingerprint(source, encoder)
+    folder = cache / _fingerprint(tokenize)
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -113,7 +118,7 @@ def build_store(
         if damaged:
             shutil.rmtree(folder, ignore_errors=True)
         if not folder.is_dir():
-            _write(folder, source, TokenizeRows(source, encoder), processes, states)
+            _write(folder, tokenize, processes, states)
         report = RowReport(**json.loads((folder / "row_report.json").read_text(encoding="utf-8")))
         report.cache_damaged = damaged
         report.table = datasets.Dataset.from_file(
@@ -123,8 +128,7 @@ def build_store(
         if report.unreadable:
             # A read error can disappear without a change to the file: try again next time.
             shutil.rmtree(folder, ignore_errors=True)
-    if problems := report.problems(str(source), on_bad_row, truncation, max_length):
-        raise DataError("\n".join(problems))
+    report.check(str(source), on_bad_row, truncation, max_length)
     table, index = (
         datasets.Dataset.from_file(str(folder / f"{name}.arrow")) for name in ("rows", "index")
     )
@@ -132,11 +136,7 @@ def build_store(
 
 
 def _write(
-    folder: Path,
-    source: Source,
-    tokenize: TokenizeRows,
-    processes: int | None,
-    states: list[tuple[int, ...]],
+    folder: Path, tokenize: TokenizeRows, processes: int | None, states: list[tuple[int, ...]]
 ) -> None:
     """Write the folder under another name and rename it, so that it is never incomplete.
 
@@ -148,15 +148,16 @@ def _write(
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
     try:
-        report = RowReport()
+        report, source = RowReport(), tokenize.source
         rows = ArrowWriter(features=ROW_FEATURES, path=str(new / "rows.arrow"))
         # In a file of its own: reading one column of rows.arrow would map most of that file.
         index_features = datasets.Features({name: ROW_FEATURES[name] for name in INDEX_COLUMNS})
         index = ArrowWriter(features=index_features, path=str(new / "index.arrow"))
         issues = ArrowWriter(features=ISSUE_FEATURES, path=str(new / "issues.arrow"))
-        for chunk in tokenize_chunks(_read_parts(source, report), tokenize, processes):
-            report.read += chunk.read
-            report.used += len(chunk.table)
+        for chunk in tokenize_chunks(read_parts(source, report), tokenize, processes):
+            report.add_rows(
+                len(chunk.table), chunk.files, chunk.unread, chunk.changes, chunk.unknown_keys
+            )
             rows.write_table(chunk.table)
             index.write_table(chunk.table.select(INDEX_COLUMNS))
             for issue in chunk.issues:
@@ -171,17 +172,6 @@ def _write(
         new.rename(folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)
-
-
-def _read_parts(source: Source, report: RowReport) -> Iterator[Row | BadRow]:
-    """Yield the rows of every part, also after a part that cannot be read."""
-    for part in source.parts():
-        try:
-            if found := source.describe_separator(part):
-                report.separators.append(found)
-            yield from source.read(part)
-        except DataError as error:
-            report.unreadable.append(str(error))
 
 
 def _is_intact(folder: Path) -> bool:
@@ -204,13 +194,13 @@ def _checksums(folder: Path) -> dict[str, int]:
     return sums
 
 
-def _fingerprint(source: Source, encoder: Encoder) -> str:
+def _fingerprint(tokenize: TokenizeRows) -> str:
     """Hash everything that the tokens depend on: rows, tokenizer, arguments, this package."""
-    tokenizer = encoder.tokenizer
+    encoder, tokenizer = tokenize.encoder, tokenize.encoder.tokenizer
     tokens = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else tokenizer.get_vocab()
     values = [
-        *(source.fingerprint(), tokens, tokenizer.chat_template, tokenizer.special_tokens_map),
-        *(encoder.max_length, encoder.truncation),
+        *(tokenize.source.fingerprint(), tokens, tokenizer.chat_template),
+        *(tokenizer.special_tokens_map, encoder.max_length, encoder.truncation, tokenize.train_on),
     ]
     digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
     for code in sorted(Path(__file__).parent.rglob("*.py")):

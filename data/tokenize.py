@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ import datasets
 import pyarrow
 
 from data.encoder import Encoder
-from data.formats import to_messages
+from data.formats.rows import UnknownKeysError, read_row
+from data.formats.turns import train_on_last
 from data.readers.source import Source
-from data.row_report import BAD, CUT, TOO_LONG, RowIssue
+from data.report.row_issue import BAD, CUT, TOO_LONG, RowIssue, make_issue, printable
 from data.text import fold, normalize, replace_surrogates
 from data.types import IGNORE, BadRow, Example, Message, Row, RowError, TooLongError
 
 CHUNK_ROWS = 2048
-MAX_REASON_CHARS = 400
-"""Longer reasons are shortened: they can quote a row."""
+GUARDED = "special tokens in texts are read as ordinary text"
 SERIAL_CHUNKS = 4
 """Chunks that this process tokenizes before it starts others: a small file needs none."""
 INDEX_COLUMNS = ("length", "label_count", "question_hash", "content_hash")
@@ -50,16 +50,29 @@ class TokenizedChunk(NamedTuple):
 
     table: pyarrow.Table
     issues: list[RowIssue]
-    read: int
-    """Rows read."""
+    files: Counter[str]
+    """Rows read, by file."""
+    unread: Counter[tuple[str, str]]
+    """Rows with a value under a key that is not read, by file and key."""
+    changes: Counter[str]
+    """Values that were not taken as they are filed, by what was done."""
+    unknown_keys: dict[str, list[str]]
+    """The keys of the first row with unknown keys, by file."""
 
 
 @dataclass
 class TokenizeRows:
-    """A picklable function that tokenizes a chunk of rows."""
+    """A picklable function that tokenizes a chunk of rows.
+
+    Args:
+        source: Where they come from.
+        encoder: Gives tokens and labels.
+        train_on: ``all`` answers of a conversation, or the ``last``.
+    """
 
     source: Source
     encoder: Encoder
+    train_on: str = "all"
 
     def __call__(self, rows: Sequence[Row | BadRow]) -> TokenizedChunk:
         """Tokenize rows.
@@ -69,35 +82,45 @@ class TokenizeRows:
         """
         issues: dict[int, RowIssue] = {}
         conversations: dict[int, tuple[Row, list[Message]]] = {}
+        files = Counter(replace_surrogates(row.file) for row in rows)
+        unread: Counter[tuple[str, str]] = Counter()
+        changes: Counter[str] = Counter()
+        unknown_keys: dict[str, list[str]] = {}
         for i, row in enumerate(rows):
             if isinstance(row, BadRow):
-                issues[i] = _issue(BAD, row, row.reason)
+                issues[i] = make_issue(BAD, row, row.reason)
                 continue
             try:
-                conversations[i] = row, to_messages(row, self.source.columns)
+                read = read_row(row, self.source.columns)
             except RowError as error:
-                issues[i] = _issue(BAD, row, str(error))
+                issues[i] = make_issue(BAD, row, str(error))
+                if isinstance(error, UnknownKeysError):
+                    keys = [printable(key) for key in error.keys]
+                    unknown_keys.setdefault(issues[i].file, keys)
+                continue
+            last = self.train_on == "last"
+            conversations[i] = row, train_on_last(read.messages) if last else read.messages
+            changes += read.changes
+            for key, count in read.unread.items():
+                unread[replace_surrogates(row.file), printable(key)] += count
         records = []
         examples = self.encoder.encode_all([messages for _, messages in conversations.values()])
         for (i, (row, messages)), example in zip(conversations.items(), examples, strict=True):
             if isinstance(example, TooLongError):
-                issues[i] = _issue(TOO_LONG, row, str(example), example.tokens)
+                issues[i] = make_issue(TOO_LONG, row, str(example), example.tokens)
             elif isinstance(example, RowError):
-                issues[i] = _issue(BAD, row, str(example))
+                issues[i] = make_issue(BAD, row, str(example))
             else:
                 if example.cut:
-                    reason = f"{example.cut} tokens cut from the middle of the prompt"
-                    issues[i] = _issue(CUT, row, reason, example.cut)
+                    end = messages[0].role == "text"
+                    where = "end of the text" if end else "middle of the prompt"
+                    reason = f"{example.cut} tokens cut from the {where}"
+                    issues[i] = make_issue(CUT, row, reason, example.cut)
+                changes[GUARDED] += example.guarded
                 records.append(_record(row, messages, example))
         table = pyarrow.Table.from_pylist(records, ROW_FEATURES.arrow_schema)
-        return TokenizedChunk(table, [issues[i] for i in sorted(issues)], len(rows))
-
-
-def _issue(kind: str, row: Row | BadRow, reason: str, tokens: int = 0) -> RowIssue:
-    # A reason can quote the row's keys, which may be of any length and hold any character.
-    short = reason if len(reason) <= MAX_REASON_CHARS else f"{reason[:MAX_REASON_CHARS]} …"
-    printable = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in short)
-    return RowIssue(kind, replace_surrogates(row.file), row.line, printable, tokens)
+        found = [issues[i] for i in sorted(issues)]
+        return TokenizedChunk(table, found, files, unread, changes, unknown_keys)
 
 
 def _record(row: Row, messages: list[Message], example: Example) -> dict[str, Any]:
@@ -116,7 +139,8 @@ def _record(row: Row, messages: list[Message], example: Example) -> dict[str, An
 
 def question_hash(messages: Sequence[Message]) -> int:
     """Return a hash of the first question that ignores case, white space and the Unicode form."""
-    first = next(message.content for message in messages if message.role == "user")
+    asked = (message.content for message in messages if message.role in ("user", "text"))
+    first = next(asked)
     return _hash(fold(first).split())
 
 

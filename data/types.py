@@ -73,11 +73,16 @@ class BadRow(NamedTuple):
 
 
 class Message(NamedTuple):
-    """One turn of a conversation; the model learns assistant turns with ``train`` only."""
+    """One turn of a conversation; the model learns assistant turns with ``train`` only.
+
+    A text that is learned whole is the only message of its row, with the role ``text``.
+    """
 
     role: str
     content: str
     train: bool = True
+    reasoning_content: str = ""
+    """What the assistant thinks before the answer, for templates that write it."""
 
 
 class Example(NamedTuple):
@@ -87,6 +92,8 @@ class Example(NamedTuple):
     labels: list[int]
     cut: int = 0
     """Tokens removed from the prompt to fit ``max_length``."""
+    guarded: int = 0
+    """Special tokens in its texts, which are written as ordinary text."""
 
 
 @dataclass  # not frozen: Lightning's half precision assigns to its fields

@@ -22,7 +22,14 @@ EXECUTING = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "ma
 
 LAYERS: dict[str, list[set[str]]] = {
     "lora": [{"lora"}, {"lora.variants"}, {"lora.injection"}, {"lora.optimizer"}, {"lora.storage"}],
-    "data": [{"data.types"}, {"data.readers"}, {"data"}, {"data.splitting", "data.planning"}],
+    "data": [
+        {"data.types", "data.text"},
+        {"data.readers"},
+        {"data.formats"},
+        {"data.report"},
+        {"data"},
+        {"data.splitting", "data.planning"},
+    ],
     "lit": [
         {"lit.device", "lit.report", "lit.run"},
         {"lit.distributed", "lit.fast_layers"},

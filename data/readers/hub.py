@@ -27,6 +27,20 @@ def read_parquet(path: Path) -> Iterator[Row | BadRow]:
         raise DataError(f"{path}: not Parquet: {_first_line(error)}") from None
 
 
+def read_saved(path: Path) -> Iterator[Row | BadRow]:
+    """Yield the records of a folder that ``save_to_disk`` wrote, numbered from 1.
+
+    Raises:
+        DataError: The folder is damaged.
+    """
+    try:
+        table = datasets.load_from_disk(str(path))
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not a saved data set: {_first_line(error)}") from None
+    for number, fields in enumerate(table, 1):
+        yield Row(_without_null_fields(fields), str(path), number)
+
+
 def read_hub(name: str) -> Iterator[Row | BadRow]:
     """Yield the records of ``hub:OWNER/NAME``, optionally with ``:SPLIT`` or ``:SPLIT:CONFIG``.
 

@@ -1,4 +1,4 @@
-"""Read JSONL, one object per line, and JSON, a list of objects."""
+"""Read JSONL, one object per line, and JSON, objects in a list or one after another."""
 
 import json
 import re
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from data.readers.identify import WRAPPED
 from data.readers.text_file import MAX_ROW, TOO_LONG, bounded_lines, open_text
 from data.types import BadRow, DataError, Row, kind_of
 
@@ -63,10 +64,12 @@ def read_jsonl(path: Path, encoding: str | None = None) -> Iterator[Row | BadRow
 
 
 def read_json(path: Path, encoding: str | None = None) -> Iterator[Row | BadRow]:
-    """Yield the objects of a JSON list; holds one object and one block of text in memory.
+    """Yield the objects of a JSON list, alone or in an object, or of objects one after another.
+
+    Holds one object and one block of text in memory.
 
     Raises:
-        DataError: The file does not hold a list, or is broken: no later object can be recognized.
+        DataError: The file holds something else, or is broken: no later object can be recognized.
     """
     decoder = ObjectDecoder()
     with open_text(path, encoding) as file:
@@ -74,30 +77,67 @@ def read_json(path: Path, encoding: str | None = None) -> Iterator[Row | BadRow]
         first = window.skip_space()
         if not first:
             return
-        if first != "[":
-            raise DataError(
-                f"{path} must hold a list of objects; for one object per line, use .jsonl"
-            )
-        window.position += 1
+        if first not in ("[", "{"):
+            raise DataError(f"{path} holds neither a list nor an object: it is not JSON with rows")
         try:
-            if window.skip_space() == "]":
+            if first == "[":
+                yield from _elements(window, decoder, path)
+            elif wrapped := WRAPPED.match(window.text, window.position):
+                window.position = wrapped.end()
+                yield from _elements(window, decoder, path)
+                _check_rest(window, decoder, path, wrapped[1])
+            else:
+                while window.skip_space():
+                    yield decoder.to_row(window.decode(decoder), path, window.line)
                 return
-            while True:
-                yield decoder.to_row(window.decode(decoder), path, window.line)
-                end = window.skip_space()
-                if end not in (",", "]"):
-                    raise json.JSONDecodeError("Expecting ',' or ']'", window.text, window.position)
-                window.position += 1
-                if end == "]":
-                    break
-                window.skip_space()
             if window.skip_space():
                 raise json.JSONDecodeError("Extra data", window.text, window.position)
         except json.JSONDecodeError as error:
             line = window.line + window.text.count("\n", window.counted, error.pos)
             raise DataError(f"{path}:{line}: not JSON: {error.msg}") from None
         except (RecursionError, ValueError) as error:
+            if isinstance(error, DataError):
+                raise
             raise DataError(f"{path}:{window.line}: not JSON: {error}") from None
+
+
+def _elements(window: "_Window", decoder: ObjectDecoder, path: Path) -> Iterator[Row | BadRow]:
+    """Yield the elements of the list at the position, and move behind it."""
+    window.position += 1
+    if window.skip_space() == "]":
+        window.position += 1
+        return
+    while True:
+        yield decoder.to_row(window.decode(decoder), path, window.line)
+        end = window.skip_space()
+        if end not in (",", "]"):
+            raise json.JSONDecodeError("Expecting ',' or ']'", window.text, window.position)
+        window.position += 1
+        if end == "]":
+            return
+        window.skip_space()
+
+
+def _check_rest(window: "_Window", decoder: ObjectDecoder, path: Path, name: str) -> None:
+    """Read what stands behind the list of rows in an object.
+
+    Raises:
+        DataError: There is a second list of rows.
+    """
+    while window.skip_space() == ",":
+        window.position += 1
+        window.skip_space()
+        key = window.decode(decoder)
+        if window.skip_space() != ":":
+            raise json.JSONDecodeError("Expecting ':'", window.text, window.position)
+        window.position += 1
+        window.skip_space()
+        value = window.decode(decoder)
+        if isinstance(value, list) and any(isinstance(row, dict) for row in value):
+            raise DataError(f"{path} has rows in {name} and in {key}: write each to its own file")
+    if window.skip_space() != "}":
+        raise json.JSONDecodeError("Expecting '}'", window.text, window.position)
+    window.position += 1
 
 
 class _Window:

@@ -4,16 +4,17 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from data.readers.csv_file import find_separator, read_csv, separator_name
-from data.readers.hub import PREFIX, load_hub, read_hub, read_parquet
+from data.readers.csv_file import read_csv
+from data.readers.encoding import AUTO, check_encoding, find_encoding
+from data.readers.folder import Found, expand_folder
+from data.readers.hub import PREFIX, load_hub, read_hub, read_parquet, read_saved
+from data.readers.identify import SUFFIXES, TEXT_SUFFIXES, identify, suffix_of
 from data.readers.json_file import read_json, read_jsonl
+from data.readers.xlsx_file import read_xlsx
 from data.types import BadRow, DataError, Row
-
-TEXT_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")
-SUFFIXES = (*TEXT_SUFFIXES, ".parquet")
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,10 @@ class Source:
     Args:
         path: A file, a folder of files, ``hub:OWNER/NAME``, or several of these.
         encoding: The encoding of text files; None for UTF-8, or the one that the file's byte
-            order mark names.
+            order mark names; ``auto`` for another one if it is certain.
         separator: The separator of CSV files; None to find it in the header.
-        columns: The file's name for each field, like ``{"prompt": "question_text"}``.
+        columns: The file's name for each field, like ``{"prompt": "question_text"}``; numbers for
+            the columns of a table without a header.
     """
 
     path: str | Path | Sequence[str | Path]
@@ -45,53 +47,88 @@ class Source:
     def _paths(self) -> list[str | Path]:
         return [self.path] if isinstance(self.path, str | Path) else list(self.path)
 
-    def parts(self) -> list[str]:
-        """Return every file and hub data set, in order.
+    def found(self) -> Found:
+        """Return every file, folder and hub data set that is read, in order, and what is not.
 
         Raises:
             DataError: One does not exist, is of an unknown type, or is listed twice.
         """
-        parts = [part for path in self._paths for part in _expand(str(path))]
+        found = [_expand(str(path)) for path in self._paths]
+        parts = [part for one in found for part in one.train]
         if not parts:
             raise DataError("`path` is empty: give at least one file")
         if repeated := [part for part, count in Counter(parts).items() if count > 1]:
             raise DataError(f"{min(repeated)} is listed twice: list every file once")
-        return parts
+        validation = [part for one in found for part in one.validation]
+        return Found(parts, validation, [note for one in found for note in one.notes])
 
-    def read(self, part: str) -> Iterator[Row | BadRow]:
+    def parts(self) -> list[str]:
+        """Return the parts that ``found`` has for training."""
+        return self.found().train
+
+    def validation(self) -> "Source | None":
+        """Return the files of the folders whose names say that they validate."""
+        paths = self.found().validation
+        return replace(self, path=paths) if paths else None
+
+    def read(self, part: str, notes: list[str] | None = None) -> Iterator[Row | BadRow]:
         """Yield the records of one part; a broken one comes as a BadRow.
 
         The memory needed does not grow with the file.
+
+        Args:
+            part: One of ``parts``.
+            notes: Gets sentences about how the file is written.
 
         Raises:
             DataError: The file is empty, in another encoding, or broken so that later records
                 cannot be recognized.
         """
         empty = True
-        for row in self._records(part):
+        for row in self._records(part, notes):
             empty = False
             yield row
         if empty:
             raise DataError(f"{part} holds no rows: add questions with their answers")
 
-    def _records(self, part: str) -> Iterator[Row | BadRow]:
+    def _records(self, part: str, notes: list[str] | None) -> Iterator[Row | BadRow]:
         if part.startswith(PREFIX):
             return read_hub(part)
-        path, file_type = Path(part), _file_type(part)
+        path = Path(part)
+        if path.is_dir():
+            return read_saved(path)
+        file_type = identify(path)
+        if file_type != suffix_of(part) and notes is not None:
+            notes.append(f"read as {file_type}")
         if file_type == ".parquet":
             return read_parquet(path)
+        if file_type == ".xlsx":
+            return read_xlsx(path, self._named, notes)
+        encoding = self.encoding
+        if encoding == AUTO:
+            encoding, note = find_encoding(path)
+            if note and notes is not None:
+                notes.append(note)
         if file_type == ".jsonl":
-            return read_jsonl(path, self.encoding)
+            return read_jsonl(path, encoding)
         if file_type == ".json":
-            return read_json(path, self.encoding)
-        return read_csv(path, self.encoding, self.separator)
+            return read_json(path, encoding)
+        return read_csv(path, encoding, self.separator, self._named, notes)
 
-    def describe_separator(self, part: str) -> str:
-        """Return the name of a CSV file with its separator; empty for other parts."""
-        if part.startswith(PREFIX) or _file_type(part) != ".csv":
-            return ""
-        separator = find_separator(Path(part), self.encoding, self.separator)
-        return f"{part}, separated by {separator_name(separator)}"
+    @property
+    def _named(self) -> bool:
+        """Whether tables have a header: columns are not given by number."""
+        return not self.columns or not all(name.isdecimal() for name in self.columns.values())
+
+    def check_encoding(self, part: str) -> None:
+        """Check that a text file is in its encoding.
+
+        Raises:
+            WrongEncodingError: It is not.
+        """
+        text = not part.startswith(PREFIX) and os.path.isfile(part) and suffix_of(part)
+        if text in TEXT_SUFFIXES and self.encoding != AUTO and identify(Path(part)) == text:
+            check_encoding(Path(part), self.encoding)
 
     def check_unchanged(self, before: list[tuple[int, ...]]) -> None:
         """Check that no file was written to since ``states`` returned ``before``.
@@ -108,7 +145,7 @@ class Source:
 
     def states(self) -> list[tuple[int, ...]]:
         """Return size, time of change and inode of every part; a hub data set has none."""
-        return [() if part.startswith(PREFIX) else _state(part) for part in self.parts()]
+        return [tuple(x for file in _files(part) for x in _state(file)) for part in self.parts()]
 
     def fingerprint(self) -> str:
         """Return a hash of the content of all parts and of how they are read."""
@@ -119,10 +156,10 @@ class Source:
             digest.update(os.fsencode(part))
             if part.startswith(PREFIX):
                 digest.update(load_hub(part)._fingerprint.encode())
-                continue
-            with open(part, "rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
+            for name in _files(part):
+                with open(name, "rb") as file:
+                    while block := file.read(1 << 20):
+                        digest.update(block)
         return digest.hexdigest()
 
 
@@ -138,32 +175,30 @@ def read(source: Source | str | Path) -> Iterator[Row | BadRow]:
         yield from source.read(part)
 
 
-def _file_type(name: str) -> str:
-    """Return the suffix that tells how a file is written, without ``.gz``; empty if unknown."""
-    path = Path(name.lower())
-    if path.suffix == ".gz" and Path(path.stem).suffix in TEXT_SUFFIXES:
-        return Path(path.stem).suffix
-    return path.suffix if path.suffix in SUFFIXES else ""
-
-
-def _expand(name: str) -> list[str]:
-    """Return the files of a folder, or the name itself."""
+def _expand(name: str) -> Found:
+    """Return the parts of a folder, or the name itself."""
     path = Path(name)
     if name.startswith(PREFIX):
-        return [name]
+        return Found([name])
     if path.is_dir():
-        files = sorted(str(file) for file in path.iterdir() if _is_data_file(file))
-        if not files:
-            raise DataError(f"{name} is a folder without {', '.join(SUFFIXES)} files")
-        return files
+        return expand_folder(path)
     if not path.is_file():
         raise DataError(f"{name} does not exist{_list_neighbors(path)}")
-    if not _file_type(name):
+    if not suffix_of(name):
+        identify(path)  # knows more about some files
         raise DataError(
-            f"{name}: the name must end in one of {', '.join(SUFFIXES)}; all but the last may be "
+            f"{name}: the name must end in one of {', '.join(SUFFIXES)}; the first four may be "
             "followed by .gz"
         )
-    return [name]
+    return Found([name])
+
+
+def _files(part: str) -> list[str]:
+    """Return the files of a part: a folder that ``datasets`` saved has several."""
+    if part.startswith(PREFIX):
+        return []
+    path = Path(part)
+    return sorted(str(file) for file in path.rglob("*")) if path.is_dir() else [part]
 
 
 def _state(path: str) -> tuple[int, ...]:
@@ -171,13 +206,9 @@ def _state(path: str) -> tuple[int, ...]:
     return status.st_size, status.st_ctime_ns, status.st_ino
 
 
-def _is_data_file(path: Path) -> bool:
-    return path.is_file() and bool(_file_type(path.name))
-
-
 def _list_neighbors(path: Path) -> str:
     """Return the second half of an error about a missing file: which files there are."""
     if not path.parent.is_dir():
         return f", nor does {path.parent}"
-    names = sorted(file.name for file in path.parent.iterdir() if _file_type(file.name))
+    names = sorted(file.name for file in path.parent.iterdir() if suffix_of(file.name))
     return f"; {path.parent} has {', '.join(names[:8])}" if names else ""

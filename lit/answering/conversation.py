@@ -7,6 +7,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from data.formats.values import tidy
 from data.template import continuation_ids, prompt_ids
 from data.text import clean, replace_surrogates
 from data.types import Message
@@ -109,7 +110,8 @@ class Conversation:
                 stream(self.model, self.tokenizer, ids, self.sampling, show)
         except KeyboardInterrupt:
             self.write(" …")
-        return "".join(pieces).strip()
+        # As training takes the answers of a file.
+        return tidy("".join(pieces))
 
     def _system_turn(self) -> list[Message]:
         return [Message("system", self.system)] if self.system else []

@@ -15,6 +15,7 @@ from transformers import (
     TextStreamer,
 )
 
+from data.formats.values import tidy
 from data.seeds import mix_seed
 from data.template import stop_token
 from lit.answering.sampling import RefuseNaN, RowSampler, Sampling
@@ -191,4 +192,4 @@ def _without_defaults(model: PreTrainedModel) -> PreTrainedModel:
 def _answer(ids: list[int], stops: list[int], tokenizer: PreTrainedTokenizerBase) -> Answer:
     end = next((position for position, token in enumerate(ids) if token in stops), None)
     text = str(tokenizer.decode(ids[:end], skip_special_tokens=True))
-    return Answer(text.strip(), len(ids) if end is None else end + 1, end is not None)
+    return Answer(tidy(text), len(ids) if end is None else end + 1, end is not None)

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 import data
 from data.encoder import Encoder
-from data.formats import to_messages
+from data.formats.rows import to_messages
 from data.readers.source import read
 from data.template import continuation_ids, prompt_ids
 from data.types import IGNORE, BadRow, DataError, Example, Message, RowError
@@ -48,6 +48,12 @@ def read_questions(path: Path) -> list[Question]:
             messages = to_messages(row)
         except RowError as error:
             raise DataError(f"{row.file}:{row.line}: {error}") from None
+        if messages[0].role == "text":
+            # A text alone is shown as its first half, and how it goes on.
+            text = messages[0].content
+            half = len(text) // 2
+            questions.append(Question([Message("text", text[:half])], text[half:], messages))
+            continue
         last = max(i for i, message in enumerate(messages) if message.role == "assistant")
         questions.append(Question(messages[:last], messages[last].content, messages))
     return questions
@@ -127,7 +133,8 @@ def encode_prompt(
     """
     if not tokenizer.chat_template:
         return continuation_ids(question.text, tokenizer)
-    if max_length is not None and question.reference is not None:
+    alone = question.turns[0].role == "text"
+    if max_length is not None and question.reference is not None and not alone:
         untrained = [turn._replace(train=False) for turn in question.turns]
         row = [*untrained, Message("assistant", question.reference)]
         (example,) = Encoder(tokenizer, max_length, truncation).encode_all([row])

@@ -18,8 +18,12 @@ def print_rows_and_plan(arguments: Arguments) -> None:
     first = data.plans.epoch(0)
     tokens = data.store.lengths[data.train_rows[first.order]].sum()
     print_rank0(f"data   {data.source}: {data.store.report}")
+    for line in data.store.report.lines():
+        print_rank0(f"       {line}")
     if data.val is not data.store:
         print_rank0(f"       {data.val_source}: {data.val.report}")
+        for line in data.val.report.lines():
+            print_rank0(f"       {line}")
     for line in filter(None, (str(data.overlap), data.share_note)):
         print_rank0(f"       {line}")
     print_rank0(

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.row_report import BAD, CUT, TOO_LONG, RowReport
+from data.report.row_issue import BAD, CUT, TOO_LONG
+from data.report.row_report import RowReport
 from data.types import IGNORE
 from lit.preflight.checkup import Checkup
 from lit.report.page import Section
@@ -30,6 +31,8 @@ def rows_section(checkup: Checkup) -> Section:
         f"{f'Duplicates: {duplicates}.' if duplicates else 'There are no duplicate rows.'}"
         f"{f' Of the rows, {data.share_note}.' if data.share_note else ''}"
     )
+    said = [line for _, report in _sources(checkup) for line in report.lines()]
+    text = "\n".join([text, *said])
     headers = ["source", "read", "used", "used, but cut", "left out: too long", "left out: bad"]
     return Section("Rows", text, headers, rows)
 

@@ -4,6 +4,7 @@ A new rule is a function, and its line in ``RULES`` of ``lit.preflight.verdict``
 """
 
 import math
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterator
@@ -25,6 +26,11 @@ MAX_EQUAL = 1 / 3
 """The share of rows with the same answer above which a run gets a warning."""
 LENGTH_STEP = 64
 """Proposed lengths are multiples of it."""
+SAMPLED_TEXTS = 200
+"""Rows whose words are counted, evenly spread."""
+MAX_TOKENS_PER_WORD = 4
+WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_]+")
+"""A word, or a character of a script without spaces."""
 SAMPLED_ROWS = 2000
 """Rows whose answers are compared, evenly spread."""
 
@@ -51,6 +57,30 @@ def check_lengths(arguments: Arguments, forecast: Forecast) -> Iterator[Finding]
         yield Finding(
             f"the longest row has {longest} tokens, but the model supports {positions}: "
             f"add --data.max_length {positions}"
+        )
+
+
+def check_vocabulary(arguments: Arguments, forecast: Forecast) -> Iterator[Finding]:
+    """Find tokens that the model has no embedding for, and texts in a language it hardly knows."""
+    data = arguments.datamodule
+    where = locate(data.base, data.revision)
+    config = AutoConfig.from_pretrained(data.base, trust_remote_code=False, **where)
+    tokens, rows = len(data.tokenizer), config.get_text_config().vocab_size
+    if tokens > rows:
+        yield Finding(
+            f"the tokenizer has {tokens} tokens, but the model's embedding has {rows} rows: give "
+            "the model with its own tokenizer",
+            fatal=True,
+        )
+    sampled = data.train_rows[:: max(1, len(data.train_rows) // SAMPLED_TEXTS)]
+    texts = [turn.content for row in sampled for turn in data.store.messages(row)]
+    words = [word for text in texts for word in WORD.findall(text)]
+    pieces = len(data.tokenizer(" ".join(words), add_special_tokens=False)["input_ids"])
+    if pieces > MAX_TOKENS_PER_WORD * len(words):
+        yield Finding(
+            f"the tokenizer needs {pieces / len(words):.1f} tokens for a word of these texts, and "
+            f"more than {MAX_TOKENS_PER_WORD} mean a language that it hardly knows: the model "
+            "learns such rows slowly; choose a base model that was trained on this language"
         )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from lit.preflight.finding import Finding
 from lit.preflight.forecast import Forecast
-from lit.preflight.suitability import check_answers, check_lengths, check_template
+from lit.preflight.suitability import check_answers, check_lengths, check_template, check_vocabulary
 from lit.settings.arguments import Arguments
 from lora.config import ConfigError
 
@@ -137,6 +137,7 @@ RULES: tuple[Callable[[Arguments, Forecast], Iterator[Finding]], ...] = (
     _check_steps,
     _check_validation,
     _check_lr,
+    check_vocabulary,
     check_lengths,
     check_template,
     check_answers,

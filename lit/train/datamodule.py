@@ -26,12 +26,13 @@ class QADataModule(L.LightningDataModule):
     """Reads, splits, tokenizes and plans the rows of a run.
 
     Args:
-        path: A .jsonl, .json, .csv, .tsv or .parquet file, a folder of such files,
+        path: A .jsonl, .json, .csv, .tsv, .xlsx or .parquet file, a folder of such files,
             ``hub:OWNER/NAME``, or a list of these.
         val_path: The same, to validate on; without it, a share of ``path`` is held out.
         val_fraction: That share.
         columns: The file's name for each of our fields, such as ``{prompt: question_text}``.
         encoding: Encoding of text files; by default UTF-8, or what their byte order mark says.
+            ``auto`` takes another one if it is certain.
         separator: Separator of .csv files; by default read from the header.
         template: ``auto`` (the model's chat template, else plain), ``chat``, ``plain``, or a
             Jinja file.
@@ -40,6 +41,7 @@ class QADataModule(L.LightningDataModule):
         max_tokens: Tokens of a micro-batch.
         truncation: For longer rows: ``middle`` (cut the prompt's middle), ``drop``, ``error``.
         on_bad_row: ``error``, or ``skip`` and count.
+        train_on: Answers of a conversation to learn: ``all``, or the ``last``.
         on_duplicate: For a validation row that is also a training row: ``leave_out`` or ``keep``.
         near_duplicates: The share of text above which rows are near-duplicates, such as 0.8; these
             rows then stay on one side of the split. Off by default.
@@ -66,6 +68,7 @@ class QADataModule(L.LightningDataModule):
         max_tokens: int | None = None,
         truncation: str = "middle",
         on_bad_row: str = "error",
+        train_on: str = "all",
         on_duplicate: str = "leave_out",
         near_duplicates: float | None = None,
         group_by_length: bool = False,
@@ -77,7 +80,7 @@ class QADataModule(L.LightningDataModule):
         super().__init__()
         from data.readers.source import Source
         from data.splitting.split import split_train_val
-        from data.store import build_store
+        from data.stores import build_stores
 
         self.source = Source(path, encoding, separator, columns or {})
         self.val_source = replace(self.source, path=val_path) if val_path else None
@@ -85,9 +88,8 @@ class QADataModule(L.LightningDataModule):
         self.batch_size, self.max_tokens = batch_size, max_tokens
         self.group_by_length = group_by_length
         self.num_workers, self.seed = num_workers, seed
-        self._build = partial(
-            build_store, max_length=max_length, truncation=truncation, on_bad_row=on_bad_row
-        )
+        rules = {"truncation": truncation, "on_bad_row": on_bad_row, "train_on": train_on}
+        self._build, self._rules = build_stores, {"max_length": max_length, **rules}
         self._split = partial(
             split_train_val,
             val_fraction=val_fraction,
@@ -109,8 +111,10 @@ class QADataModule(L.LightningDataModule):
             return
         self.tokenizer = load_tokenizer(self.base, self.revision)
         self.template = choose_template(self.tokenizer, self.template)
-        train = self._build(self.source, self.tokenizer)
-        val = self._build(self.val_source, self.tokenizer) if self.val_source else None
+        # A folder may have files whose names say that they validate.
+        named = (self.val_source or self.source).validation()
+        self.val_source = named or self.val_source
+        train, val = self._build(self.source, self.val_source, self.tokenizer, **self._rules)
         split = self._split(train, val)
         self.val, self.overlap, self.share_note = split.val, split.overlap, split.share_note
         self.train_rows, self.val_rows = split.train_rows, split.val_rows
@@ -180,17 +184,14 @@ class QADataModule(L.LightningDataModule):
 
     def held_out(self) -> Iterator[tuple[str, list[Message]]]:
         """Yield the validation rows, each with its location."""
-        for row in self.val_rows.tolist():
-            yield self.val.location(row), self.val.messages(row)
+        return ((self.val.location(row), self.val.messages(row)) for row in self.val_rows.tolist())
 
     def held_out_prompts(self, count: int) -> list[list[int]]:
         """Return the tokens before the first answer of a few held-out rows, evenly spread."""
         rows = self.val_rows[:: max(1, len(self.val_rows) // count)][:count]
         examples = [self.val.example(row) for row in rows]
-        return [
-            example.ids[: next(i for i, label in enumerate(example.labels) if label != IGNORE)]
-            for example in examples
-        ]
+        lengths = [[label == IGNORE for label in x.labels].index(False) for x in examples]
+        return [x.ids[:length] for x, length in zip(examples, lengths, strict=True)]
 
     def step_locations(self) -> list[str]:
         """Return file and line of each row of the current optimizer step, over all ranks."""

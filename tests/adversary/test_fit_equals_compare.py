@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from data.formats import to_messages
+from data.formats.rows import to_messages
 from data.readers.source import read
 from data.template import encode
 from data.types import IGNORE, Example, Row

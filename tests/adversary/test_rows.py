@@ -200,7 +200,7 @@ def test_b9_a_rows_first_token_is_never_a_label(
     name: str, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     tokenizer.chat_template = NOTHING_BEFORE[name]
-    with pytest.raises(RowError, match="turn 2: the template"):
+    with pytest.raises(RowError, match=r"turn \d: the template"):
         encode([Message("user", "Why?"), ANSWER], tokenizer)
 
 

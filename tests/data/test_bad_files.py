@@ -11,7 +11,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from data.readers.source import Source
-from data.row_report import BAD
+from data.report.row_issue import BAD
 from data.store import build_store
 from data.types import DataError
 
@@ -90,16 +90,14 @@ ROWS = {
     "unknown keys": row("text, label: unknown keys; known are", text="a", label="b"),
     "half a pair as key": row("\\ud83d: unknown keys", **{"\ud83d": "a"}),
     "escapes as key": row("\\x1b[2J\\n: unknown keys", **{"\x1b[2J\n": "a"}),
-    "endless key": row("x" * 100, **{"x" * 100_000: "a"}),
+    "endless key": row("x" * 40 + "…: unknown keys", **{"x" * 100_000: "a"}),
     "half a pair twice": lines('{"\\ud83d": 1, "\\ud83d": 2}', "\\ud83d: this key appears"),
     "no answer": row("prompt: unknown keys", prompt="a"),
     "null answer": row("response: null", prompt="a", response=None),
     "blank answer": row("response: blank", prompt="a", response=" \n\t "),
     "invisible answer": row("response: blank", prompt="a", response="\u200b \ufeff"),
-    "number as answer": row("response: not text but a number", prompt="a", response=4),
     "list as answer": row("response: not text but a list", prompt="a", response=["b"]),
-    "object as answer": row("response: not text but an object", prompt="a", response={"b": 1}),
-    "true as answer": row("response: not text but true or false", prompt="a", response=True),
+    "no number as answer": row("response: null", prompt="a", response=float("nan")),
     "blank question": row("question: blank", question="", answer="b"),
     "null instruction": row("instruction: null", instruction=None, output="b"),
     "list as input": row("input: not text", instruction="a", input=["x"], output="b"),
@@ -123,7 +121,8 @@ ROWS = {
     "messages in a text": row("messages: not a list of turns", messages="user: a"),
     "turn in a text": row("messages[0]: not an object but text", messages=["a", "b"]),
     "unknown speaker": row(
-        "conversations[0].from: 'bot' is not one of", conversations=[{"from": "bot", "value": "a"}]
+        "conversations[0].from: 'tool' is not one of",
+        conversations=[{"from": "tool", "value": "a"}],
     ),
     "field too few": table("Why?\n", 3, "1 fields, but the header has 2"),
     "field too many": table("Why?,Well,yes\n", 3, "3 fields, but the header has 2"),
@@ -172,7 +171,7 @@ FILES = {
     "quote without end": BadFile(
         f'{HEADER}"a,b\nc,d\n'.encode(), 3, "not CSV from here on", 1, ".csv"
     ),
-    "object": BadFile(b'{"prompt": "a"}', None, "must hold a list of objects", 0, ".json"),
+    "text": BadFile(b"prompt: a", None, "holds neither a list nor an object", 0, ".json"),
     "comma missing": BadFile(
         f"[{LINE}\n{LINE}]".encode(), 2, "not JSON: Expecting ','", 1, ".json"
     ),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data.formats import to_messages
+from data.formats.rows import to_messages
 from data.readers.source import read
 from data.types import Message, Row
 

@@ -9,7 +9,7 @@ import pyarrow.parquet
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from data.formats import to_messages
+from data.formats.rows import to_messages
 from data.readers.hub import read_hub
 from data.readers.source import Source, read
 from data.store import build_store

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from data.encoder import Encoder
-from data.formats import to_messages
+from data.formats.rows import to_messages
 from data.planning.plan import plan_epoch
 from data.readers.source import Source, read
 from data.template import choose_template
@@ -191,6 +191,8 @@ def test_any_text_is_read_unchanged_from_any_file(
     path = folder / name
     path.write_bytes(WRITERS[name](rows + SPECIAL_TEXTS))
     fields = [row.fields for row in read(path) if isinstance(row, Row)]
+    if "sv" in name:  # a record of blank fields is what a spreadsheet leaves below its table
+        rows = [row for row in rows if any(value.strip() for value in row.values())]
     assert fields == rows + SPECIAL_TEXTS
 
 

@@ -1,9 +1,9 @@
 """Rows that were cut or left out are counted by reason, and listed up to a limit."""
 
 import datasets
-import pytest
 
-from data.row_report import BAD, CUT, ISSUE_FEATURES, OTHER, TOO_LONG, RowIssue, RowReport
+from data.report.row_issue import BAD, CUT, ISSUE_FEATURES, TOO_LONG, RowIssue
+from data.report.row_report import OTHER, RowReport
 
 
 def report_of(*issues: RowIssue) -> RowReport:
@@ -23,20 +23,27 @@ def test_reasons_that_differ_in_numbers_are_one_group_and_the_largest_group_is_f
     listing = report_of(*rows).listing(BAD).splitlines()
     assert listing == [
         "3 × not JSON: Extra data at column N",
-        *(f"  f.jsonl:{n}: not JSON: Extra data at column {n}" for n in (1, 2, 3)),
+        "  f.jsonl:1: not JSON: Extra data at column 1",
+        "  … and in line 2, 3",
         "2 × response: blank",
-        *(f"  f.jsonl:{n}: response: blank" for n in (10, 11)),
+        "  f.jsonl:10: response: blank",
+        "  … and in line 11",
     ]
 
 
-@pytest.mark.parametrize("max_rows", [4, 10, 31])
-def test_a_large_group_leaves_room_for_the_small_ones(max_rows: int) -> None:
+def test_a_large_group_leaves_room_for_the_small_ones() -> None:
     report = report_of(*bad(500, "a: blank"), *bad(1, "b: blank", 600), *bad(2, "c: null", 700))
-    listing = report.listing(BAD, max_rows)
+    listing = report.listing(BAD)
     for issue in ("600: b: blank", "700: c: null"):
         assert f"  f.jsonl:{issue}" in listing
-    assert listing.count("f.jsonl:") <= max(max_rows, 3)
-    assert f"… and {500 - listing.count(': a: blank')} more" in listing
+    assert len(listing.splitlines()) == 8
+    assert "… and in line 2, 3, 4, 5, 6, 7, 8, 9 and 491 more" in listing
+
+
+def test_what_all_rows_of_a_file_have_in_common_is_said_once() -> None:
+    report = report_of(*bad(500, "a: blank"))
+    report.files = {"f.jsonl": 500}
+    assert report.listing(BAD) == "500 × a: blank\n  f.jsonl: every row"
 
 
 def test_kinds_are_counted_separately() -> None:

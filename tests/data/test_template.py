@@ -290,7 +290,7 @@ def test_an_answer_that_the_template_omits_is_refused(
     tokenizer.chat_template = (
         "{% for m in messages %}{{ m.content if m.role == 'user' }}<|im_end|>{% endfor %}"
     )
-    with pytest.raises(RowError, match="turn 2: the template writes nothing of this answer"):
+    with pytest.raises(RowError, match="turn 2: the template does not write all of this answer"):
         encode([ASK, ANSWER], tokenizer)
 
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 import data.tokenize
 from data.encoder import Encoder
 from data.readers.source import Source, read
-from data.row_report import BAD, CUT, TOO_LONG
+from data.report.row_issue import BAD, CUT, TOO_LONG
 from data.store import build_store
 from data.tokenize import TokenizeRows, content_hash, question_hash, tokenize_chunks
 from data.types import BadRow, DataError, Message, Row
@@ -71,7 +71,7 @@ def test_rows_are_read_as_they_are_needed(
 
     tokenize = TokenizeRows(Source("f"), Encoder(tokenizer, 96))
     for count, chunk in enumerate(tokenize_chunks(rows(), tokenize, processes), 1):
-        assert chunk.read == 8
+        assert chunk.files == {"f": 8}
         assert rows_read <= 8 * (count + 2 * processes + 2)
     assert count == 100
 

@@ -94,8 +94,8 @@ LABELS = [
     Mutant(
         "labels",
         "data/encoder.py",
-        "if ids[:start] != prompt:",
-        "if len(ids) < start:",
+        "if not texts[0].startswith(prompt)",
+        "if len(texts[0]) < len(prompt)",
         (TEMPLATE,),
     ),
     Mutant(
@@ -107,9 +107,9 @@ LABELS = [
     ),
     Mutant(
         "labels",
-        "data/encoder.py",
-        "sanitize_control_tokens=escape,",
-        "sanitize_control_tokens=False,",
+        "data/guard.py",
+        "ids += self._encode_piece(piece, as_text=place % 2 == 1, follows=follows)",
+        "ids += self._encode_piece(piece, as_text=False, follows=follows)",
         (TEMPLATE,),
     ),
     Mutant(

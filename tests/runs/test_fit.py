@@ -199,7 +199,7 @@ WRONG = {
     "a wrong template": (["--data.template", "chatml"], "choose auto, chat, plain or a Jinja file"),
     "a missing checkpoint": (["--ckpt_path", "last"], "there is no checkpoint"),
     "too small a budget": (["--data.max_tokens", "8"], "data.max_tokens is 8"),
-    "no rows that fit": (["--data.max_length", "8"], "no row of"),
+    "no rows that fit": (["--data.max_length", "8"], "are too long for data.max_length 8"),
     "a batch of none": (["--data.batch_size", "0"], "data.batch_size is 0"),
     "all held out": (["--data.val_fraction", "0.99"], "too few to hold out"),
     "too rare a validation": (

@@ -71,7 +71,13 @@ def unknown_end(folder: Path) -> list[str]:
     return ["--data.template", str(file)]
 
 
+def unknown_language(folder: Path) -> list[str]:
+    rows = [{"prompt": f"Γιατί ξεκολλάει {i};", "response": f"Επειδή κρύο {i}."} for i in range(60)]
+    return ["--data.path", write(folder / "greek.jsonl", rows)]
+
+
 FAULTS = {
+    "an unknown language": (unknown_language, r"needs \d+\.\d tokens for a word of these texts"),
     "low lr": (["--model.lr", "5e-5"], r"81 optimizer steps at model.lr 5e-5 rarely change"),
     "low lr, fix": (["--model.lr", "5e-5"], "add --model.lr 1e-4 or --trainer.max_epochs 4"),
     "high lr": (["--model.lr", "3e-2"], "150 times the usual 2e-4"),
@@ -101,6 +107,18 @@ FATAL = {
     "no end": (["--trainer.max_epochs", "-1"], "the run has no end"),
     "validation after the end": (["--trainer.val_check_interval", "28"], "has 27 micro-batches"),
 }
+
+
+def test_more_tokens_than_embedding_rows_are_refused(
+    command: list[str], weightless: Path, tmp_path: Path
+) -> None:
+    """Issue 16, 4."""
+    folder = shutil.copytree(weightless, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 319}))
+    found = findings(command, ["--model.base", str(folder)], tmp_path)
+    assert found[0][0].startswith("the tokenizer has 320 tokens, but the model's embedding has 319")
+    assert found[0][1]
 
 
 def findings(command: list[str], changed: object, folder: Path) -> list[tuple[str, bool]]:

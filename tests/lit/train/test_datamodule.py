@@ -1,6 +1,7 @@
 """The settings under data. reach what they are about."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,8 @@ def test_columns_are_told_in_a_config_file(
         "utf-8",
     )
     assert main(["--config", str(config)]) == 0
-    assert f"8 rows read, 8 used; {path}, separated by semicolons" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"{path}: 8 rows read, 8 used\n       {path}: separated by semicolons\n" in said
 
 
 def test_rows_held_out_come_back_with_their_places(tiny_folder: Path, file: str) -> None:
@@ -146,3 +148,38 @@ def test_rows_of_like_length_stand_together_when_asked(tiny_folder: Path, file: 
 def test_rows_that_all_train_leave_nothing_to_validate_on(tiny_folder: Path, file: str) -> None:
     with pytest.raises(DataError, match="every validation row is also a training row"):
         set_up(tiny_folder, path=file, val_path=file)
+
+
+def test_a_students_first_hour_has_one_refusal_that_can_be_pasted(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Issue 16: what Excel saves in Russia, with cells of two lines and empty ones."""
+    rows = [f'"Почему {i}?\nСтол холодный; сопло высоко";"Нагрейте; до {i}.";' for i in range(24)]
+    rows[3:3] = ["Пустой ответ?;;", ";;"]
+    path = tmp_path / "rows.csv"
+    path.write_bytes("\r\n".join(["Вопрос;Ответ;", *rows, ""]).encode("cp1251"))
+    command = [
+        *("--model.base", str(tiny_folder), "--data.path", str(path), "--trainer.max_steps", "1"),
+        *("--trainer.accelerator", "cpu", "--output_dir", str(tmp_path / "run")),
+    ]
+    assert main(command) == 2
+    refusal = capsys.readouterr().err.splitlines()
+    _, _, flags = refusal[-1].partition(" add ")
+    assert flags == "--data.encoding cp1251 --data.on_bad_row skip"
+    assert main([*command, *shlex.split(flags)]) == 0
+    said = capsys.readouterr().out
+    assert "25 rows read, 24 used, 1 bad and skipped" in said
+    assert "separated by semicolons; 1 empty records passed over" in said
+
+
+def test_a_folder_with_split_names_validates_on_its_own_rows(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    """Issue 16, 6."""
+    write(tmp_path / "train.jsonl", *map(row, range(8)))
+    write(tmp_path / "dev.jsonl", *map(row, range(20, 23)))
+    write(tmp_path / "test.jsonl", row(99))
+    folder = str(tmp_path)
+    for settings in ({"path": folder}, {"path": f"{folder}/train.jsonl", "val_path": folder}):
+        module = set_up(tiny_folder, **settings)
+        assert (len(module.train_rows), len(module.val_rows)) == (8, 3)

@@ -1,0 +1,72 @@
+"""The names that fields and roles have in files, in English and Russian; case does not matter.
+
+One table each. The first name of an entry is ours; a file may use any of them.
+"""
+
+from collections.abc import Iterable, Mapping
+
+FIELDS = {
+    "prompt": ("промпт",),
+    "question": ("вопрос", "user", "human", "пользователь"),
+    "instruction": ("инструкция", "задание", "задача"),
+    "query": ("запрос",),
+    "input": ("ввод", "вход", "входные_данные"),
+    "response": ("reply", "отклик", "реакция"),
+    "answer": ("ответ", "assistant", "bot", "ассистент"),
+    "completion": ("продолжение",),
+    "output": ("вывод", "выход", "результат"),
+    "context": ("passage", "document", "контекст", "отрывок", "документ"),
+    "system": (
+        *("system_prompt", "system_message", "developer"),
+        *("система", "системный_промпт", "системное_сообщение"),
+    ),
+    "history": ("chat_history", "история"),
+    "messages": ("сообщения",),
+    "conversations": ("conversation", "dialog", "dialogue", "диалог"),
+    "text": ("текст",),
+}
+TURN_FIELDS = {
+    "role": ("from", "speaker", "роль", "от"),
+    "content": ("value", "text", "содержание", "текст", "сообщение"),
+    "reasoning_content": ("thinking", "reasoning"),
+    "train": (),
+    "weight": (),
+}
+ROLES = {
+    "system": ("developer", "система", "системный"),
+    "user": ("human", "prompter", "пользователь", "человек"),
+    "assistant": ("gpt", "bot", "model", "ai", "chatgpt", "ассистент", "бот", "помощник", "модель"),
+    # Not a turn: a text without question and answer, which is learned whole.
+    "text": (),
+}
+
+
+def fold_name(name: str) -> str:
+    """Return a name without differences of case, spaces and hyphens."""
+    return "_".join(name.casefold().replace("-", " ").replace("_", " ").split()).replace("ё", "е")
+
+
+def invert(table: Mapping[str, Iterable[str]]) -> dict[str, str]:
+    """Return our name for each folded name of a table."""
+    return {fold_name(name): ours for ours, names in table.items() for name in (ours, *names)}
+
+
+OUR_FIELD, OUR_TURN_FIELD, OUR_ROLE = map(invert, (FIELDS, TURN_FIELDS, ROLES))
+
+
+def find_names(keys: Iterable[object], table: Mapping[str, str]) -> dict[str, str]:
+    """Return the key of a row or turn for each of our names.
+
+    Where two keys have the same meaning, one that is spelled as ours comes first, then the first
+    of the row.
+
+    Args:
+        keys: The keys of the row.
+        table: Our name for each folded name.
+    """
+    found: dict[str, str] = {}
+    for key in keys:
+        ours = table.get(fold_name(key)) if isinstance(key, str) else None
+        if ours is not None and (ours not in found or key == ours):
+            found[ours] = str(key)
+    return found

@@ -1,0 +1,120 @@
+"""The turns of a conversation: the keys that they may have, their roles and their order."""
+
+from collections import Counter
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from data.formats.names import OUR_ROLE, OUR_TURN_FIELD, ROLES, find_names, fold_name
+from data.formats.refused import NOT_LEARNED
+from data.formats.values import Changes, Fields, is_blank
+from data.types import Message, RowError, kind_of
+
+
+class TurnNames(NamedTuple):
+    """What the keys of a turn mean."""
+
+    names: dict[str, str]
+    refused: tuple[str, ...]
+    unread: tuple[str, ...]
+
+
+@lru_cache(maxsize=1024)
+def _names(keys: tuple[str, ...]) -> TurnNames:
+    names = find_names(keys, OUR_TURN_FIELD)
+    refused = tuple(key for key in keys if key in NOT_LEARNED)
+    read = {*names.values(), *refused}
+    return TurnNames(names, refused, tuple(key for key in keys if key not in read))
+
+
+def parse_turns(fields: Fields, name: str, unread: Counter[str]) -> list[Message]:
+    """Return the turns of a field that holds a list of them.
+
+    Args:
+        fields: The row.
+        name: The field.
+        unread: Counts the keys that no turn has a meaning for.
+
+    Raises:
+        RowError: It is not a list of turns, or a turn cannot be learned as it is meant.
+    """
+    where = fields.where(name)
+    turns = fields.get(name)
+    if not isinstance(turns, list):
+        raise RowError(f"{where}: not a list of turns")
+    return [
+        _turn(turn, f"{where}[{i}]", fields.changes, unread, where) for i, turn in enumerate(turns)
+    ]
+
+
+def parse_history(fields: Fields, unread: Counter[str]) -> list[Message]:
+    """Return the earlier turns of a row: a list of [question, answer], or of turns."""
+    history, where = fields.get("history"), fields.where("history")
+    if history is None:
+        return []
+    if not isinstance(history, list):
+        raise RowError(f"{where}: not a list of [question, answer] but {kind_of(history)}")
+    if all(isinstance(turn, dict) for turn in history):
+        return parse_turns(fields, "history", unread)
+    messages = []
+    for i, pair in enumerate(history):
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise RowError(f"{where}[{i}]: not [question, answer]")
+        values = Fields(
+            {"0": pair[0], "1": pair[1]}, {"0": "0", "1": "1"}, fields.changes, f"{where}[{i}]."
+        )
+        messages += [Message("user", values.text("0")), Message("assistant", values.answer("1"))]
+    return messages
+
+
+def _turn(turn: Any, path: str, changes: Changes, unread: Counter[str], where: str) -> Message:
+    if not isinstance(turn, dict):
+        raise RowError(f"{path}: not an object but {kind_of(turn)}")
+    meaning = _names(tuple(turn))
+    for key in meaning.refused:
+        if not is_blank(turn[key]):
+            raise RowError(f"{path}.{key}: {NOT_LEARNED[key]} cannot be learned")
+    for key in meaning.unread:
+        unread[f"{where}[].{key}"] += not is_blank(turn[key])
+    fields = Fields(turn, meaning.names, changes, f"{path}.")
+    name = turn.get(meaning.names.get("role"))
+    role = OUR_ROLE.get(fold_name(name)) if isinstance(name, str) else None
+    if role is None:
+        known = ", ".join(sorted(set(ROLES) - {"text"}))
+        raise RowError(f"{fields.where('role')}: {name!r} is not one of {known}")
+    content = fields.answer("content") if role == "assistant" else fields.text("content")
+    return Message(role, content, _trains(fields), fields.optional_text("reasoning_content"))
+
+
+def _trains(fields: Fields) -> bool:
+    """Return whether a turn is learned: neither ``train: false`` nor ``weight: 0``."""
+    train, weight = fields.get("train"), fields.get("weight")
+    if train is not None and not isinstance(train, bool):
+        raise RowError(f"{fields.where('train')}: {train!r} is neither true nor false")
+    if weight is not None and (isinstance(weight, bool) or weight not in (0, 1)):
+        raise RowError(f"{fields.where('weight')}: {weight!r} is neither 0 nor 1")
+    return train is not False and weight != 0
+
+
+def check_order(messages: list[Message]) -> None:
+    """Check that user and assistant alternate after an optional system turn.
+
+    Raises:
+        RowError: They do not, or no answer trains.
+    """
+    if [message.role for message in messages] == ["text"]:
+        return
+    turns = messages[1:] if messages[0].role == "system" else messages
+    for i, message in enumerate(turns):
+        expected = "assistant" if i % 2 else "user"
+        if message.role != expected:
+            raise RowError(f"turn {i + 1}: {message.role}, expected {expected}")
+    if not any(message.role == "assistant" and message.train for message in turns):
+        raise RowError("no answer to learn: there is no assistant turn that trains")
+
+
+def train_on_last(messages: list[Message]) -> list[Message]:
+    """Return a conversation of which only the last answer that trains is learned."""
+    trained = [i for i, turn in enumerate(messages) if turn.role == "assistant" and turn.train]
+    return [
+        turn._replace(train=False) if i in trained[:-1] else turn for i, turn in enumerate(messages)
+    ]

@@ -1,0 +1,74 @@
+"""Read the first sheet of an Excel workbook with openpyxl; its cells become text."""
+
+import datetime
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from data.readers.table import read_table
+from data.types import BadRow, DataError, Row
+
+
+def read_xlsx(
+    path: Path, named: bool = True, notes: list[str] | None = None
+) -> Iterator[Row | BadRow]:
+    """Yield the records of the first sheet, with the names in its first filled row as keys.
+
+    Of a formula, the value that Excel computed and saved is read.
+
+    Args:
+        path: The workbook.
+        named: As in ``read_table``.
+        notes: Gets a sentence about the sheet.
+
+    Raises:
+        DataError: The file is no workbook, or openpyxl is missing.
+    """
+    try:
+        from openpyxl import load_workbook
+        from openpyxl.utils.exceptions import InvalidFileException
+    except ImportError:
+        raise DataError(
+            f"{path} is an Excel workbook, which needs openpyxl: pip install openpyxl, or save "
+            "the sheet as CSV UTF-8"
+        ) from None
+    try:
+        book = load_workbook(path, read_only=True, data_only=True)
+        try:
+            sheets = book.worksheets
+            if not sheets:
+                raise DataError(f"{path} has no sheet with cells: save the table as CSV UTF-8")
+            sheet = sheets[0]
+            sheet.reset_dimensions()  # some programs write a wrong size
+            if notes is not None:
+                others = "".join(f", {other.title}" for other in sheets[1:])
+                more = f"; not read: {others[2:]}" if others else ""
+                notes.append(f"the sheet {sheet.title}{more}")
+            records = (
+                (number, [_to_text(value) for value in values])
+                for number, values in enumerate(sheet.iter_rows(values_only=True), 1)
+            )
+            yield from read_table(records, path, named, notes)
+        finally:
+            book.close()
+    except (zipfile.BadZipFile, InvalidFileException, KeyError, ValueError, EOFError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: not an Excel workbook: {error}") from None
+
+
+def _to_text(value: Any) -> str:
+    """Return a cell as Excel shows it in its plainest form."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "TRUE" if value else "FALSE"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    if isinstance(value, datetime.datetime):
+        whole_day = value.time() == datetime.time()
+        return value.date().isoformat() if whole_day else value.isoformat(" ", "seconds")
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    return str(value)
