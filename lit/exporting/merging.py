@@ -1,10 +1,12 @@
 """Write a merged model as a folder, after checking that it computes what the adapter computes."""
 
+import json
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from lit.answering.generation import stop_tokens
 from lit.exporting.modelfile import modelfile
 from lit.exporting.probe import probe_logits, relative_difference
 from lit.exporting.shards import find_checkpoint, not_finite, why_not, write_merged
@@ -73,6 +75,7 @@ def merge_into(
         written = AutoModelForCausalLM.from_pretrained(
             new, dtype=dtype, trust_remote_code=False, local_files_only=True
         )
+        write_stops(new, written, tokenizer)
         if ollama:
             write_text(new / "Modelfile", modelfile(written, tokenizer))
         logits = probe_logits(written, tokenizer)
@@ -89,6 +92,21 @@ def merge_into(
         # Its files are mapped, and Windows moves no folder with a mapped file.
         del written
     return difference
+
+
+def write_stops(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write the tokens that end an answer into a model's folder, where every tool reads them.
+
+    A base may name only the end of a text, and its chat template another end of a turn.
+    """
+    path = folder / "generation_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    for name in ("bos_token_id", "pad_token_id"):
+        if (value := getattr(model.generation_config, name)) is not None:
+            settings.setdefault(name, value)
+    if stops := stop_tokens(model, tokenizer):
+        settings["eos_token_id"] = stops if len(stops) > 1 else stops[0]
+    write_text(path, json.dumps(settings, indent=2) + "\n")
 
 
 def write_whole(

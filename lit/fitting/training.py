@@ -83,8 +83,9 @@ class Training:
         self.model, self.data = arguments.model, arguments.datamodule
         self.best, self.throughput = BestAdapter(folder, self.data), Throughput()
         self.stop = StopOnSignal(folder)
-        terminal = sys.stdout.isatty()
-        progress = RichProgressBar() if terminal else ProgressLines(self.data.total_steps)
+        wanted = arguments.config.trainer.enable_progress_bar is not False
+        terminal = wanted and sys.stdout.isatty()
+        progress = [RichProgressBar() if terminal else ProgressLines(self.data.total_steps)]
         self.trainer = arguments.make_trainer(
             callbacks=[
                 self.best,
@@ -92,7 +93,7 @@ class Training:
                 self.stop,
                 ResumeState(settings, start, self.data),
                 SampleAnswers(self.data),
-                progress,
+                *(progress if wanted else []),
                 LongestBatchTrial(self.data.largest_micro_batch),
             ],
             default_root_dir=str(folder.path),

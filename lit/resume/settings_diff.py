@@ -58,7 +58,8 @@ def rows_digest(data: QADataModule) -> Settings:
 def diff_settings(old: Settings, new: Settings) -> list[str]:
     """Return the names of the settings that both hold, that differ, and that are not ignored."""
     shared = [name for name in new if name in old and not _in(name, IGNORED)]
-    return [name for name in shared if old[name] != new[name]]
+    # Values, not spellings: a file may say 16.0 where the command said 16.
+    return [name for name in shared if _value(old[name]) != _value(new[name])]
 
 
 def check_settings(old: Settings, new: Settings) -> list[str]:
@@ -92,6 +93,13 @@ def check_settings(old: Settings, new: Settings) -> list[str]:
 def same_length(old: Settings, new: Settings) -> bool:
     """Return whether all settings that decide when a run ends are equal."""
     return not any(_in(name, LENGTH) for name in diff_settings(old, new))
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:  # a digest of rows
+        return text
 
 
 def _in(name: str, group: tuple[str, ...]) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentError, Namespace
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -146,6 +146,7 @@ class Arguments(LightningCLI):
         check_trainer_settings(self.config.trainer)
         stopping = early_stopping(**self.config.early_stopping.as_dict())
         own = self.config_init["trainer"].get("callbacks") or []
+        own = [own] if isinstance(own, Callback) else own
         callbacks = [*callbacks, *([stopping] if stopping else []), *own]
         try:
             self.trainer = self.instantiate_trainer(callbacks=callbacks, **trainer)

@@ -46,6 +46,7 @@ ARGUMENTS: dict[str, list[tuple[str, str]]] = {
     "logger": [("false", "trainer.logger is False: a run logs to TensorBoard and metrics.csv")],
     "callbacks": [
         ('[{"class_path": "LearningRateMonitor"}]', FREE),
+        ('{"class_path": "LearningRateMonitor"}', FREE),
         (SCHEDULER, "use trainer.accumulate_grad_batches"),
     ],
     "fast_dev_run": [

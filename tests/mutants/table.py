@@ -671,7 +671,7 @@ RESUMES = [
     Mutant(
         "resume",
         "lit/resume/settings_diff.py",
-        "return [name for name in shared if old[name] != new[name]]",
+        "return [name for name in shared if _value(old[name]) != _value(new[name])]",
         "return [name for name in shared if name not in old]",
         (SETTINGS,),
     ),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,20 @@ def test_the_merged_model_in_transformers_gives_the_tuned_answers(
     expected = stream(tuned, tokenizer, ids, sampling, lambda text: None)
     merged_tokenizer = AutoTokenizer.from_pretrained(out)
     assert stream(merged, merged_tokenizer, ids, sampling, lambda text: None) == expected
+
+
+def test_the_merged_model_stops_in_plain_transformers_where_its_template_ends_a_turn(
+    adapter: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    base, end, other = tmp_path / "base", 2, 7
+    shutil.copytree(tiny_folder, base)
+    for name in ("config.json", "generation_config.json"):
+        settings = json.loads((base / name).read_text("utf-8"))
+        (base / name).write_text(json.dumps(settings | {"eos_token_id": other}), "utf-8")
+    out = tmp_path / "merged"
+    assert main(["--adapter", str(adapter), "--output_dir", str(out), "--base", str(base)]) == 0
+    merged = AutoModelForCausalLM.from_pretrained(out)
+    assert merged.generation_config.eos_token_id == [end, other]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])

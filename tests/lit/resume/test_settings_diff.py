@@ -73,6 +73,13 @@ def test_a_setting_that_changes_no_number_is_ignored(name: str) -> None:
     assert check_settings(to_json({name: 1}), to_json({name: 2})) == []
 
 
+@pytest.mark.parametrize(("old", "new"), [("16", "16.0"), ("[1, 2]", "[1,2]"), ("1e-4", "0.0001")])
+def test_two_spellings_of_one_value_are_equal(old: str, new: str) -> None:
+    assert check_settings({"model.lora.lora_alpha": old}, {"model.lora.lora_alpha": new}) == []
+    with pytest.raises(ConfigError, match="lora_alpha is 17, was 16"):
+        check_settings({"model.lora.lora_alpha": "16"}, {"model.lora.lora_alpha": "17"})
+
+
 def test_a_setting_that_only_one_side_has_is_ignored() -> None:
     assert check_settings(to_json({"model.base": 1}), to_json({"model.lora.r": 2})) == []
 
