@@ -6,6 +6,7 @@ The listed tests are the fastest that are known to find a fault.
 from tests.mutants.faults import Mutant
 
 TEMPLATE = "tests/data/test_template.py"
+REAL_FILES = "tests/data/test_real_files.py"
 PLAN, BATCH, SPLIT = (f"tests/data/test_{name}.py" for name in ("plan", "batch", "split"))
 LOADER = "tests/data/test_loader.py"
 EPOCH_PLANS, STEP_MAP = "tests/data/test_epoch_plans.py", "tests/data/test_step_map.py"
@@ -104,6 +105,27 @@ LABELS = [
         "self.special.discard(tokenizer.unk_token_id)",
         "pass",
         (TEMPLATE,),
+    ),
+    Mutant(
+        "labels",
+        "data/formats/turns.py",
+        "return train is not False and weight != 0",
+        "return train is not False",
+        (REAL_FILES,),
+    ),
+    Mutant(
+        "labels",
+        "data/answer_spans.py",
+        "if all(ids[: len(prompt)] == prompt for prompt in prompts):",
+        "if prompts:",
+        (REAL_FILES,),
+    ),
+    Mutant(
+        "labels",
+        "data/guard.py",
+        "rest = without",
+        "pass",
+        (REAL_FILES,),
     ),
     Mutant(
         "labels",
