@@ -12,6 +12,7 @@ def read_table(
     path: Path,
     named: bool = True,
     notes: list[str] | None = None,
+    open_ended: bool = False,
 ) -> Iterator[Row | BadRow]:
     """Yield rows with the header's names as keys.
 
@@ -23,6 +24,7 @@ def read_table(
         path: The file, for messages.
         named: Whether the first record is a header; the keys are otherwise 1, 2, …
         notes: Gets the number of empty records.
+        open_ended: Whether a record leaves out the blank cells at its end, as a sheet does.
 
     Raises:
         DataError: The header names a column twice.
@@ -42,6 +44,8 @@ def read_table(
                 continue
         while len(values) > len(header) and not values[-1].strip():
             values = values[:-1]
+        if open_ended:
+            values = [*values, *[""] * (len(header) - len(values))]
         if len(values) != len(header):
             reason = f"{len(values)} fields, but the header has {len(header)}"
             yield BadRow(str(path), line, reason)

@@ -2,12 +2,16 @@
 
 import datetime
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from data.readers.table import read_table
 from data.types import BadRow, DataError, Row
+
+MAX_UNPACKED = 2**30
+"""Bytes of a workbook's parts without compression; 100,000 rows have some ten million."""
 
 
 def read_xlsx(
@@ -34,6 +38,7 @@ def read_xlsx(
             "the sheet as CSV UTF-8"
         ) from None
     try:
+        _check_size(path)
         book = load_workbook(path, read_only=True, data_only=True)
         try:
             sheets = book.worksheets
@@ -49,13 +54,32 @@ def read_xlsx(
                 (number, [_to_text(value) for value in values])
                 for number, values in enumerate(sheet.iter_rows(values_only=True), 1)
             )
-            yield from read_table(records, path, named, notes)
+            yield from read_table(records, path, named, notes, open_ended=True)
         finally:
             book.close()
-    except (zipfile.BadZipFile, InvalidFileException, KeyError, ValueError, EOFError) as error:
+    # A broken sheet is a SyntaxError of the XML parser.
+    except (
+        *(zipfile.BadZipFile, zlib.error, InvalidFileException, SyntaxError),
+        *(KeyError, ValueError, EOFError),
+    ) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path}: not an Excel workbook: {error}") from None
+
+
+def _check_size(path: Path) -> None:
+    """Check what a workbook unpacks to: openpyxl holds all of its texts in memory.
+
+    Raises:
+        DataError: It is too much.
+    """
+    with zipfile.ZipFile(path) as archive:
+        size = sum(part.file_size for part in archive.infolist())
+    if size > MAX_UNPACKED:
+        raise DataError(
+            f"{path} unpacks to {size / 1e9:.1f} GB, and at most {MAX_UNPACKED / 1e9:.1f} GB are "
+            "read: save the sheet as CSV UTF-8"
+        )
 
 
 def _to_text(value: Any) -> str:

@@ -4,6 +4,7 @@ import datetime
 import gzip
 import json
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from data.formats.guess import guess_columns
 from data.formats.rows import read_row
+from data.readers import xlsx_file
 from data.readers.source import Source, read
 from data.report.refusal import as_flag
 from data.store import build_store
@@ -515,6 +517,34 @@ def test_9_the_first_sheet_of_a_workbook_is_read(tmp_path: Path) -> None:
     path = workbook(tmp_path / "f.xlsx")
     assert rows_of(path) == [("Сколько?", "5"), ("Когда?", "2024-05-01")]
     assert notes_of(path) == ["the sheet Лист1; not read: Other"]
+
+
+def test_9_an_empty_cell_at_the_end_of_a_record_is_a_blank_value(tmp_path: Path) -> None:
+    book = Workbook()
+    for cells in (["q", "a", "note"], ["Why?", "So."], ["How?"]):
+        book.active.append(cells)
+    book.save(path := tmp_path / "f.xlsx")
+    rows = [row.fields for row in read(path) if isinstance(row, Row)]
+    assert rows == [
+        {"q": "Why?", "a": "So.", "note": ""},
+        {"q": "How?", "a": "", "note": ""},
+    ]
+
+
+def test_9_a_workbook_that_unpacks_to_too_much_or_is_broken_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = workbook(tmp_path / "f.xlsx")
+    monkeypatch.setattr(xlsx_file, "MAX_UNPACKED", 1000)
+    with pytest.raises(DataError, match="unpacks to 0.0 GB, and at most"):
+        list(read(path))
+    monkeypatch.undo()
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "g.xlsx", "w") as new:
+        for part in old.namelist():
+            broken = part.startswith("xl/worksheets/")
+            new.writestr(part, b"<worksheet><sheetData><row" if broken else old.read(part))
+    with pytest.raises(DataError, match="not an Excel workbook"):
+        list(read(tmp_path / "g.xlsx"))
 
 
 def test_9_without_openpyxl_one_line_says_what_to_do(
