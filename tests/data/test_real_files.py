@@ -536,7 +536,7 @@ def test_9_a_workbook_that_unpacks_to_too_much_or_is_broken_is_one_line(
 ) -> None:
     path = workbook(tmp_path / "f.xlsx")
     monkeypatch.setattr(xlsx_file, "MAX_UNPACKED", 1000)
-    with pytest.raises(DataError, match="unpacks to 0.0 GB, and at most"):
+    with pytest.raises(DataError, match=r"unpacks to 0\.0 GB, and at most"):
         list(read(path))
     monkeypatch.undo()
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "g.xlsx", "w") as new:
