@@ -25,6 +25,7 @@ class MetricsTable(Logger):
         super().__init__()
         self.path, self.done = path, done
         self.started = False
+        self.columns = [*COLUMNS]
 
     @property
     def name(self) -> str:
@@ -42,15 +43,19 @@ class MetricsTable(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append a row."""
-        row = {name: str(metrics[name]) for name in COLUMNS if name in metrics}
-        row["step"] = str(step)
+        """Append a row; a metric of a person's own callback gets a column at the right."""
+        row = {name: str(value) for name, value in metrics.items()} | {"step": str(step)}
+        known = len(self.columns)
+        self._add_columns(row)
         if not self.started or (self.done and (step or 0) <= self.done):
             self._rewrite(row)
             self.started = True
             return
+        if len(self.columns) > known:
+            self._write([*read_table(self.path), row])
+            return
         with self.path.open("a", encoding="utf-8", newline="") as file:
-            csv.DictWriter(file, COLUMNS).writerow(row)
+            csv.DictWriter(file, self.columns).writerow(row)
 
     def _rewrite(self, row: dict[str, str]) -> None:
         """Write the rows of the steps done, and the new row in place of one of the same kind."""
@@ -59,16 +64,24 @@ class MetricsTable(Logger):
         rows = [old for old in rows if int(old["step"]) < self.done + bool(old["val/loss"])]
         same = [i for i, old in enumerate(rows) if _kind(old) == _kind(row)]
         rows[slice(same[0], same[-1] + 1) if same else slice(len(rows), None)] = [row]
+        for old in rows:
+            self._add_columns(old)
+        self._write(rows)
+
+    def _add_columns(self, row: dict[str, str]) -> None:
+        self.columns += [name for name in row if name not in self.columns]
+
+    def _write(self, rows: list[dict[str, str]]) -> None:
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, COLUMNS)
+        writer = csv.DictWriter(text, self.columns)
         writer.writeheader()
         writer.writerows(rows)
         write_text(self.path, text.getvalue())
 
 
-def _kind(row: dict[str, str]) -> tuple[str, bool]:
-    """Return a row's step and whether it is of a validation: no two rows have the same."""
-    return row["step"], bool(row.get("val/loss"))
+def _kind(row: dict[str, str]) -> tuple[str, bool, bool]:
+    """Return a row's step and what it is of: no two rows of a run have the same."""
+    return row["step"], bool(row.get("val/loss")), bool(row.get("train/loss"))
 
 
 def step_record(trainer: L.Trainer) -> dict[str, float]:

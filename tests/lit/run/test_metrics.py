@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lit.run.metrics import MetricsTable
-from lit.run.metrics_file import read_losses
+from lit.run.metrics_file import read_losses, read_table
 
 EVENTS: list[tuple[str, int]] = [
     ("val/loss", 0),
@@ -51,6 +51,19 @@ def test_a_row_that_was_cut_by_a_kill_is_replaced(whole: bytes, tmp_path: Path) 
     path.write_bytes(path.read_bytes()[:-5])
     log(path, [EVENTS[2], *EVENTS[4:]], done=2)
     assert path.read_bytes() == whole
+
+
+def test_a_metric_of_a_persons_own_gets_a_column_and_keeps_it_when_resumed(
+    whole: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "own.csv"
+    log(path, [*EVENTS[:5], ("own/f1", 2)])
+    assert [row["own/f1"] for row in read_table(path)] == ["", "", "", "", "", "8"]
+    assert [row["train/loss"] for row in read_table(path)][1:3] == ["10", "9"]
+    log(path, [EVENTS[2], *EVENTS[4:], ("own/f1", 4)], done=2)
+    # The one of step 2 belongs to no step that was done before the checkpoint.
+    assert [row["own/f1"] for row in read_table(path)][-1] == "6"
+    assert read_losses(path) == read_losses(tmp_path / "whole.csv")
 
 
 def test_a_new_run_replaces_the_table(whole: bytes, tmp_path: Path) -> None:
