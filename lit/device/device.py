@@ -23,11 +23,13 @@ class Traits:
         kind: ``cpu``, ``cuda`` or ``mps``.
         name: What the maker calls it.
         capability: The compute capability of a CUDA device; None for others.
+        flash: Whether torch's CUDA build has flash attention; its Windows builds lack it.
     """
 
     kind: str
     name: str
     capability: tuple[int, int] | None = None
+    flash: bool = True
 
     @property
     def has_bf16(self) -> bool:
@@ -50,13 +52,17 @@ def choose_device(asked: str = "auto") -> torch.device:
     Raises:
         ConfigError: There is no such device; the message names it as the argument `device`.
     """
-    kind, _, index = asked.partition(":")
+    kind, colon, index = asked.partition(":")
     found = [name for name in ("cuda", "mps") if _is_available(name)]
+    if colon and (kind != "cuda" or not index.isdecimal()):
+        raise ConfigError(
+            f"`device` is {asked}; choose {', '.join(DEVICES)}, or a CUDA device like cuda:1"
+        )
     if kind in ("auto", "gpu"):
         if not found and kind == "gpu":
             raise ConfigError(f"`device` is gpu, and {_reason('cuda')}: set `device` to cpu")
         return torch.device(found[0] if found else "cpu")
-    if kind not in DEVICES or (index and not index.isdecimal()):
+    if kind not in DEVICES:
         raise ConfigError(f"`device` is {asked}; choose {', '.join(DEVICES)}")
     if kind != "cpu" and kind not in found:
         raise ConfigError(f"`device` is {asked}, and {_reason(kind)}: set `device` to cpu")
@@ -70,6 +76,26 @@ def choose_device(asked: str = "auto") -> torch.device:
 def traits(device: torch.device) -> Traits:
     """Return what a device can do."""
     return _traits(device.type, device.index)
+
+
+def weakest_traits(device: torch.device, devices: object) -> Traits:
+    """Return the traits of the device of lowest compute capability among those of a run.
+
+    Args:
+        device: Their kind.
+        devices: ``trainer.devices``: a number of devices, -1 or ``auto`` for all, or a list of
+            indices, also as text like ``0,2``.
+    """
+    if device.type != "cuda" or device.index is not None:
+        return traits(device)
+    text = str(devices).strip("[] ")
+    if "," in text or isinstance(devices, list):
+        indices = [int(part) for part in text.split(",") if part.strip().isdecimal()]
+    else:
+        count = torch.cuda.device_count()
+        indices = [*range(min(int(text), count) if text.isdecimal() else count)]
+    found = [traits(torch.device("cuda", index)) for index in indices or [0]]
+    return min(found, key=lambda known: known.capability or (0, 0))
 
 
 def check_quantization(kind: str | None, device: Traits) -> None:
@@ -99,7 +125,7 @@ def _traits(kind: str, index: int | None) -> Traits:
             torch.cuda.get_device_name(index),
             torch.cuda.get_device_capability(index),
         )
-        return Traits(kind, name, capability)
+        return Traits(kind, name, capability, torch.backends.cuda.is_flash_attention_available())
     return Traits(kind, {"mps": "Apple GPU", "cpu": "CPU"}.get(kind, kind))
 
 

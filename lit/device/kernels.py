@@ -12,6 +12,8 @@ Kernel = Literal["rows", "varlen", "nested"]
 HALF = (torch.float16, torch.bfloat16)
 MAX_FLASH_HEAD = 256
 """The largest head that the flash kernels have."""
+NO_FLASH_BACKWARD = range(193, 225)
+"""Heads for which consumer cards have no backward pass of flash attention."""
 
 
 def choose_kernel(
@@ -33,8 +35,11 @@ def choose_kernel(
     """
     if device.kind != "cuda" or not plain:
         return "rows"
-    flash = device.has_bf16 and dtype in HALF and head_size <= MAX_FLASH_HEAD and head_size % 8 == 0
-    if flash:
+    half = dtype in HALF
+    if head_size % (8 if half else 4):
+        return "rows"  # both kernels read 16 bytes at a time
+    has_flash = device.flash and device.has_bf16 and half
+    if has_flash and head_size <= MAX_FLASH_HEAD and head_size not in NO_FLASH_BACKWARD:
         return "varlen"
     # A nested tensor takes no mask, so no window.
     return "nested" if window is None else "rows"

@@ -60,7 +60,7 @@ def choose_precision(device: Traits, model_type: str, quantized: bool) -> Choice
     if device.kind == "cpu":
         return Choice("32-true", "a CPU computes fastest in float32")
     if device.kind == "mps":
-        return Choice("32-true", "half precision was not tried on an Apple GPU")
+        return Choice("32-true", "training in half precision was not tried on an Apple GPU")
     if device.has_bf16:
         if quantized:
             return Choice("bf16-true", "the device has bfloat16 units, and the base is quantized")
@@ -111,11 +111,14 @@ def choose_dtype(
         if memory is None or 4 * parameters <= FREE_SHARE * memory:
             return torch.float32, "a CPU computes fastest in float32"
         return stored, f"float32 would take {4 * parameters / 1e9:.1f} GB"
-    if device.kind == "cuda" and stored == torch.bfloat16 and not device.has_bf16:
-        if model_type in OVERFLOWING:
-            return torch.float32, f"float16 overflows in {model_type} models"
+    emulated = device.kind == "cuda" and not device.has_bf16
+    if model_type in OVERFLOWING and (stored == torch.float16 or emulated):
+        wide = torch.float32 if emulated or device.kind == "mps" else torch.bfloat16
+        return wide, f"float16 overflows in {model_type} models"
+    if stored == torch.bfloat16 and emulated:
         return torch.float16, "the device has no bfloat16 units"
-    return stored, "as the model is stored"
+    untried = ", which was not tried on an Apple GPU" if device.kind == "mps" else ""
+    return stored, f"as the model is stored{untried}"
 
 
 def computing_in(precision: str, device: torch.device) -> AbstractContextManager[object]:

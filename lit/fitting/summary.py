@@ -15,6 +15,7 @@ from lora.injection import count_parameters
 def print_rows_and_plan(arguments: Arguments) -> None:
     """Print how many rows are used and why others are not, and how long the run is."""
     data, trainer = arguments.datamodule, arguments.trainer
+    precision = arguments.hardware.precision
     first = data.plans.epoch(0)
     tokens = data.store.lengths[data.train_rows[first.order]].sum()
     print_rank0(f"data   {data.source}: {data.store.report}")
@@ -30,9 +31,7 @@ def print_rows_and_plan(arguments: Arguments) -> None:
         f"       {len(data.train_rows)} rows train, {len(data.val_rows)} validate; "
         f"template {data.template}"
     )
-    print_rank0(
-        f"device {arguments.device}: {arguments.precision.value} ({arguments.precision.reason})"
-    )
+    print_rank0(f"device {arguments.hardware.device}: {precision.value} ({precision.reason})")
     print_rank0(
         f"plan   {data.total_steps()} optimizer steps, {first.steps} in the first epoch of "
         f"{trainer.max_epochs}; {int(first.labels.sum())} of "

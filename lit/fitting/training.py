@@ -1,5 +1,6 @@
 """A training run from its settings to its folder."""
 
+import json
 import math
 import sys
 
@@ -47,6 +48,8 @@ def fit(arguments: Arguments, ranks: Ranks) -> None:
     folder.check_inputs(arguments.inputs())
     with folder.claimed(resume=in_place, overwrite=arguments.config.overwrite):
         start = ResumePoint.find(folder, resume) if resume else ResumePoint()
+        if precision := start.settings.get("trainer.precision"):
+            arguments.hardware.resume_in(json.loads(precision))
         current = to_json(arguments.settings())
         changes = check_settings(start.settings, current)
         complete = start.path == folder.last and folder.picture.is_file()

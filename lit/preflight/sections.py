@@ -84,7 +84,7 @@ def _verdict(checkup: Checkup) -> Section:
 
 def _plan(checkup: Checkup) -> Section:
     plan, first, trainer = checkup.forecast, checkup.forecast.first, checkup.arguments.trainer
-    sizes, precision = np.diff(first.starts), checkup.arguments.precision
+    sizes, precision = np.diff(first.starts), checkup.arguments.hardware.precision
     rows = [
         ["epochs", str(plan.epochs or f"until step {plan.steps}")],
         ["optimizer steps", f"{plan.steps:,}"],
@@ -93,7 +93,7 @@ def _plan(checkup: Checkup) -> Section:
         ["micro-batches in the first epoch", f"{len(sizes):,}, of {_range(sizes)} rows each"],
         ["tokens per epoch", f"{plan.tokens:,}"],
         ["labeled tokens per optimizer step", _range(first.labels)],
-        ["devices", f"{trainer.world_size}, {checkup.arguments.device}"],
+        ["devices", f"{trainer.world_size}, {checkup.arguments.hardware.device}"],
         ["precision", f"{precision.value}: {precision.reason}"],
     ]
     return Section("Plan", "", ["", "value"], rows)

@@ -10,13 +10,11 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lit.device.device import check_quantization, choose_device, traits
-from lit.device.precision import AUTO, Choice, check_precision, choose_precision
 from lit.distributed.sharding import check_strategy
-from lit.model.tuned import read_base_config
 from lit.resume.checkpoint import Checkpoints
 from lit.settings.command_line import config_files, config_name, explain_error
 from lit.settings.defaults import CHECKPOINT_DEFAULTS, TRAINER_DEFAULTS, early_stopping
+from lit.settings.hardware import Hardware
 from lit.settings.keys import check_keys
 from lit.settings.trainer_settings import PrecisionTrainer, check_trainer_settings
 from lit.train.datamodule import QADataModule
@@ -33,6 +31,9 @@ class Arguments(LightningCLI):
         program: The command, as ``--help`` names it.
         description: What it does, for ``--help``.
     """
+
+    hardware: Hardware
+    """The device and the precision; ``parse`` finds them."""
 
     def __init__(self, args: list[str], program: str, description: str) -> None:
         self.command = args
@@ -112,27 +113,6 @@ class Arguments(LightningCLI):
         self.datamodule: QADataModule = self.config_init["data"]
         self.model: LoRAModule = self.config_init["model"]
 
-    def resolve_precision(self) -> None:
-        """Find the device, and set the precision that the settings leave open.
-
-        Raises:
-            ConfigError: There is no such device, or it cannot compute in the precision.
-        """
-        trainer, model = self.config.trainer, self.config.model
-        self.device = traits(choose_device(str(trainer.accelerator)))
-        # Only what CUDA devices compute in depends on the model; reading its config may need a hub.
-        config = (
-            read_base_config(model.base, model.revision) if self.device.kind == "cuda" else None
-        )
-        model_type = config.get_text_config().model_type if config else ""
-        quantized = model.quantize or getattr(config, "quantization_config", None)
-        self.precision = Choice(trainer.precision, "as set")
-        if trainer.precision == AUTO:
-            self.precision = choose_precision(self.device, model_type, bool(quantized))
-        check_precision(self.precision.value, self.device, model_type)
-        check_quantization(model.quantize, self.device)
-        trainer.precision = self.precision.value
-
     def make_trainer(self, callbacks: list[Any], **trainer: Any) -> Trainer:
         """Make the trainer, and give it to the data module.
 
@@ -198,7 +178,7 @@ def parse(
         SystemExit: After ``--help``.
     """
     arguments = Arguments(args, program, description)
-    arguments.resolve_precision()
+    arguments.hardware = Hardware(arguments.config)
     return arguments
 
 

@@ -87,7 +87,9 @@ def try_batch(trainer: L.Trainer, module: LoRAModule, batch: Batch) -> None:
         TrainingError: Memory does not suffice.
     """
     try:
-        with torch.random.fork_rng(), trainer.precision_plugin.train_step_context():
+        # Without the device, torch would open every card of the machine.
+        own = [module.device] if module.device.type == "cuda" else []
+        with torch.random.fork_rng(own), trainer.precision_plugin.train_step_context():
             module.training_step(batch.to(module.device), 0).backward()
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):

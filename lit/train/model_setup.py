@@ -17,6 +17,24 @@ from lora.injection import trainable_parameters
 T = TypeVar("T")
 
 
+class ResidentModule(L.LightningModule):
+    """A module whose model stays on its device, in the dtypes that it was made in."""
+
+    def to(self, *args: Any, **kwargs: Any) -> "ResidentModule":
+        """Move to a device and keep each dtype: bf16-true would round A and B at every step."""
+        kwargs.pop("dtype", None)
+        return super().to(*args, **kwargs)
+
+    def cpu(self) -> "ResidentModule":
+        """Do nothing.
+
+        At the end of each validation and of the training, Lightning moves the module off its GPU:
+        the memory of a machine may be too small for the base, and int8 layers would come back
+        twice as large.
+        """
+        return self
+
+
 def set_up_model(spec: ModelSpec, trainer: L.Trainer) -> tuple[PreTrainedModel, ShardedRoot | None]:
     """Make an adapted model for a trainer, and check packed attention and the loss.
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar
 
-import lightning as L
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -16,7 +15,12 @@ from lit.model.loss import summed_loss
 from lit.model.preparation import ModelSpec
 from lit.run.console import print_rank0
 from lit.train.mean_loss import MeanLoss, loss_record
-from lit.train.model_setup import call_model, names_that_ddp_ignores, set_up_model
+from lit.train.model_setup import (
+    ResidentModule,
+    call_model,
+    names_that_ddp_ignores,
+    set_up_model,
+)
 from lit.train.schedule import make_schedule
 from lit.train.step_guard import StepGuard, check_gradients, loss_scaler
 from lit.train.step_loss import StepLoss, labels_of_step
@@ -30,7 +34,7 @@ LAST_EPOCH = "lit-lora epoch"
 T = TypeVar("T")
 
 
-class LoRAModule(L.LightningModule):
+class LoRAModule(ResidentModule):
     """Trains the adapters of a causal language model.
 
     Works with any ``Trainer`` and any data module that yields ``data.types.Batch``.
@@ -111,11 +115,6 @@ class LoRAModule(L.LightningModule):
     def configure_callbacks(self) -> StepGuard:
         """Attach the step guard to every run."""
         return self.step_guard
-
-    def to(self, *args: Any, **kwargs: Any) -> "LoRAModule":
-        """Move to a device and keep each dtype: bf16-true would round A and B at every step."""
-        kwargs.pop("dtype", None)
-        return super().to(*args, **kwargs)
 
     def on_train_start(self) -> None:
         """Switch to training mode: transformers loads models in eval mode."""

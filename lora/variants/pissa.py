@@ -67,6 +67,10 @@ def _principal_factors(weight: Tensor, r: int) -> tuple[Tensor, Tensor]:
     squares = squares.cpu() if squares.device.type == "mps" else squares
     vectors = torch.linalg.eigh(squares).eigenvectors.to(weight.device)
     directions = vectors[:, -r:].flip(1)
+    # An eigenvector has no sign of its own; another library or card may choose the other one, and
+    # a run that resumes there must find the same A and B.
+    largest = directions.abs().argmax(0, keepdim=True)
+    directions = directions * directions.gather(0, largest).sign()
     projected = weight @ directions
     lengths = projected.norm(dim=0).sqrt().clamp_min(torch.finfo(weight.dtype).tiny)
     left, right = projected / lengths, (directions * lengths).T

@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from lit.device.device import Traits, check_quantization, choose_device, traits
+from lit.device import device as device_module
+from lit.device.device import (
+    Traits,
+    check_quantization,
+    choose_device,
+    traits,
+    weakest_traits,
+)
 from lora.config import ConfigError
 
 AMPERE = Traits("cuda", "NVIDIA A100", (8, 0))
@@ -41,7 +48,10 @@ MISSING = {
     "gpu": (False, "`device` is gpu, and torch .* without CUDA"),
     "mps": (True, "`device` is mps, and torch .* is not for macOS"),
     "cuda:2": (True, "there are 2 CUDA devices: the last is cuda:1"),
-    "cuda:x": (True, "choose auto, cpu, cuda, mps"),
+    "cuda:x": (True, "choose auto, cpu, cuda, mps, or a CUDA device like cuda:1"),
+    "cuda:": (True, "`device` is cuda:; choose"),
+    "cpu:3": (True, "`device` is cpu:3; choose"),
+    "auto:7": (True, "`device` is auto:7; choose"),
     "tpu": (False, "`device` is tpu; choose auto, cpu, cuda, mps"),
 }
 
@@ -64,6 +74,29 @@ def test_the_traits_of_a_cuda_device_are_asked_of_torch(monkeypatch: pytest.Monk
     found = traits(torch.device("cuda", 7))
     assert str(found) == "GPU 7 (compute capability 7.5)"
     assert not found.has_bf16
+
+
+@pytest.mark.parametrize(
+    ("devices", "name"),
+    [
+        ("auto", "T4"),
+        (-1, "T4"),
+        (1, "4090"),
+        (2, "T4"),
+        ([0], "4090"),
+        ([1], "T4"),
+        ("1,", "T4"),
+        ("0,1", "T4"),
+    ],
+)
+def test_a_run_on_several_cards_computes_in_what_the_weakest_can(
+    devices: object, name: str, monkeypatch: pytest.MonkeyPatch
+):
+    cards = {0: Traits("cuda", "4090", (8, 9)), 1: Traits("cuda", "T4", (7, 5))}
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(device_module, "traits", lambda device: cards[device.index])
+    assert weakest_traits(torch.device("cuda"), devices).name == name
+    assert weakest_traits(torch.device("cuda:1"), "auto").name == "T4"
 
 
 QUANTIZED = {

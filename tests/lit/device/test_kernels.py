@@ -1,5 +1,7 @@
 """The attention kernel of each device, by a table."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_device import AMPERE, APPLE, CPU, TURING
@@ -7,6 +9,7 @@ from test_device import AMPERE, APPLE, CPU, TURING
 from lit.device.device import Traits
 from lit.device.kernels import choose_kernel
 
+WINDOWS = replace(AMPERE, flash=False)
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 CHOSEN = [
     # device, dtype, head size, plain, window, kernel
@@ -16,7 +19,12 @@ CHOSEN = [
     (AMPERE, BF16, 64, True, None, "varlen"),
     (AMPERE, FP16, 256, True, 4096, "varlen"),
     (AMPERE, BF16, 320, True, None, "nested"),
-    (AMPERE, BF16, 20, True, None, "nested"),
+    (AMPERE, BF16, 100, True, None, "rows"),
+    (AMPERE, BF16, 208, True, None, "nested"),
+    (AMPERE, FP32, 100, True, None, "nested"),
+    (AMPERE, FP32, 50, True, None, "rows"),
+    (WINDOWS, BF16, 64, True, None, "nested"),
+    (WINDOWS, BF16, 64, True, 16, "rows"),
     (AMPERE, BF16, 64, False, None, "rows"),
     (AMPERE, FP32, 64, True, None, "nested"),
     (AMPERE, FP32, 64, True, 16, "rows"),

@@ -78,6 +78,8 @@ LOADED = [
     (TURING, FP16, "llama", GB, 15 * GB, FP16),
     (TURING, BF16, "gemma3_text", GB, 15 * GB, FP32),
     (APPLE, BF16, "llama", GB, 15 * GB, BF16),
+    (APPLE, FP16, "gemma3_text", GB, 15 * GB, FP32),
+    (AMPERE, FP16, "gemma3_text", GB, 15 * GB, BF16),
 ]
 
 

@@ -1,0 +1,54 @@
+"""The device of a run and its precision, where the settings leave it open."""
+
+from jsonargparse import Namespace
+
+from lit.device.device import check_quantization, choose_device, weakest_traits
+from lit.device.precision import AUTO, Choice, check_precision, choose_precision
+from lit.model.tuned import read_base_config
+from lora.config import ConfigError
+
+
+class Hardware:
+    """What a run computes on and in.
+
+    Args:
+        config: The settings; their trainer.precision is set here if it is ``auto``.
+
+    Raises:
+        ConfigError: There is no such device, or it cannot compute what the settings ask for.
+    """
+
+    def __init__(self, config: Namespace) -> None:
+        self._trainer, model = config.trainer, config.model
+        device = choose_device(str(self._trainer.accelerator))
+        self.device = weakest_traits(device, self._trainer.devices)
+        # What a CPU computes in does not depend on the model, whose config may need the hub.
+        base = read_base_config(model.base, model.revision) if device.type != "cpu" else None
+        self._model_type = base.get_text_config().model_type if base else ""
+        quantized = model.quantize or getattr(base, "quantization_config", None)
+        self._is_open = self._trainer.precision == AUTO
+        self.precision = Choice(self._trainer.precision, "as set")
+        """The precision and why."""
+        if self._is_open:
+            self.precision = choose_precision(self.device, self._model_type, bool(quantized))
+        check_precision(self.precision.value, self.device, self._model_type)
+        check_quantization(model.quantize, self.device)
+        self._trainer.precision = self.precision.value
+
+    def resume_in(self, precision: str) -> None:
+        """Take the precision of the checkpoint that a run resumes from, where it was left open.
+
+        Raises:
+            ConfigError: The device cannot compute in it.
+        """
+        if not self._is_open or precision == self._trainer.precision:
+            return
+        try:
+            check_precision(precision, self.device, self._model_type)
+        except ConfigError:
+            raise ConfigError(
+                f"the checkpoint's run trains in {precision}, and {self.device} cannot: resume on "
+                "a device that can, or start a new run in another --output_dir"
+            ) from None
+        self._trainer.precision = precision
+        self.precision = Choice(precision, "as the checkpoint's run")
