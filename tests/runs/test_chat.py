@@ -211,10 +211,3 @@ def test_a_wrong_start_ends_with_2_and_is_named(
     base = [] if not arguments or arguments[0] != "--temperature" else ["--base", str(tiny_folder)]
     assert main([*base, *arguments, "--prompt", "?"]) == 2
     assert said in capsys.readouterr().err
-
-
-def test_chat_starts_without_lightning() -> None:
-    modules = "lit.chat, lit.answering.conversation, lit.model.tuned"
-    code = f"import {modules}, sys; print('lightning' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
