@@ -17,9 +17,9 @@ LITGPT = .venv-bench-litgpt/checkpoint/SmolLM2-135M-Instruct
 quickstart: .venv/quickstart
 	.venv/bin/python -m lit.quickstart
 
-# Two files at a time; tests of one file share what they make.
+# Two files at a time, in the order of tests/conftest.py; tests of one file share what they make.
 test: lint $(MODEL)/config.json
-	.venv/bin/python -m pytest -n 2 --dist loadfile
+	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-faults: .venv/test
 	.venv/bin/python -m pytest -m faults

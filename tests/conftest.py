@@ -15,6 +15,12 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+LONG = (
+    *("runs/test_ddp.py", "simulated/test_systems.py", "lit/distributed/test_sharding.py"),
+    *("runs/test_real_model.py", "runs/test_faults.py", "runs/test_fit.py", "runs/test_chat.py"),
+    *("simulated/test_cuda_step.py", "simulated/test_mps_step.py", "adversary/test_environment.py"),
+)
+"""Files that take longest. They start first: one that starts last leaves the other core idle."""
 BRIEF = 4
 """Tokens of an answer sampled during a run."""
 EMBEDDED = Path("models/SmolLM2-135M-Instruct")
@@ -92,6 +98,12 @@ ADAPTERS: dict[str, Kind] = {
     ),
 }
 """Every kind of adapter; what holds for adapters is tested over this table."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of the longest files first; make test keeps the order."""
+    order = {Path(__file__).parent / name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path, len(LONG)))
 
 
 def make_model(family: str = "llama", **changes: object) -> PreTrainedModel:

@@ -250,8 +250,11 @@ def test_a_command_defines_main_and_private_names_only() -> None:
     ("modules", "library"),
     [
         ("lit.chat lit.compare lit.embedded lit.export lit.merge lit.quickstart", "torch"),
-        ("lit.comparison.comparison lit.comparison.report", "lightning"),
-        ("lit.answering.conversation lit.exporting.merging lit.exporting.peft_folder", "lightning"),
+        (
+            "lit.comparison.comparison lit.comparison.report lit.answering.conversation "
+            "lit.model.tuned lit.exporting.merging lit.exporting.peft_folder",
+            "lightning",
+        ),
     ],
 )
 def test_a_command_starts_without_what_it_does_not_use(modules: str, library: str) -> None:

@@ -125,7 +125,18 @@ ARGUMENTS: dict[str, list[tuple[str, str]]] = {
 """Every argument of lightning.Trainer: values, and what the run says of each."""
 CASES = [(name, *case) for name, cases in ARGUMENTS.items() for case in cases]
 FREE_ARGUMENTS = [part for name, value, text in CASES if text == FREE for part in (name, value)]
-FOLLOWED = [[name, value] for name, value, text in CASES if text == RUNS]
+FOLLOWED = {(name, value) for name, value, text in CASES if text == RUNS}
+TOGETHER = [
+    {"max_epochs": "1", "accumulate_grad_batches": "1", "limit_train_batches": "1.0"},
+    {"min_epochs": "2", "min_steps": "2", "max_time": "00:01:00:00", "limit_val_batches": "1.0"},
+    {"max_steps": "4", "accumulate_grad_batches": "3", "gradient_clip_val": "0.01"},
+    {"limit_train_batches": "3", "check_val_every_n_epoch": "2", "gradient_clip_val": "0"},
+    {"limit_train_batches": "1", "check_val_every_n_epoch": "9"},
+    {"limit_train_batches": "99", "val_check_interval": "0.5", "gradient_clip_algorithm": "value"},
+    {"accumulate_grad_batches": "99", "val_check_interval": "00:01:00:00"},
+    {"val_check_interval": "2"},
+]
+"""Every argument that is followed, in as few runs as its values need."""
 REFUSED = [case for case in CASES if case[2] not in (RUNS, FREE)]
 
 CALLBACKS = {
@@ -191,8 +202,14 @@ def test_every_callback_of_lightning_is_allowed_or_refused() -> None:
     assert names | derived == set(lightning.pytorch.callbacks.__all__)
 
 
+def test_every_argument_that_is_followed_is_in_a_run() -> None:
+    assert {pair for arguments in TOGETHER for pair in arguments.items()} == FOLLOWED
+
+
 @pytest.mark.parametrize(
-    "arguments", [FREE_ARGUMENTS, *FOLLOWED], ids=lambda pair: "-".join(pair[:2])
+    "arguments",
+    [FREE_ARGUMENTS, *([part for pair in run.items() for part in pair] for run in TOGETHER)],
+    ids=lambda pairs: "-".join(pairs[:4]),
 )
 def test_an_allowed_argument_keeps_losses_schedule_and_adapter(
     arguments: list[str], command: list[str], computed: dict[int, Any], tmp_path: Path

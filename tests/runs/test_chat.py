@@ -1,12 +1,13 @@
 """A conversation, through a real terminal and through a pipe."""
 
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pexpect
@@ -44,9 +45,16 @@ def adapter(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
-def piped(lines: str, *arguments: str) -> subprocess.CompletedProcess:
-    """Run chat with lines on its standard input."""
-    return subprocess.run([*COMMAND, *arguments], input=lines, capture_output=True, text=True)
+@pytest.fixture
+def piped(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., str]:
+    """Return a function that runs chat with lines on its standard input: what it prints."""
+
+    def run(lines: str, *arguments: str) -> str:
+        monkeypatch.setattr("sys.stdin", io.StringIO(lines))
+        assert main([*arguments, *ANSWER]) == 0
+        return capsys.readouterr().out
+
+    return run
 
 
 @pytest.fixture
@@ -77,23 +85,29 @@ def ask(child: pexpect.spawn, text: str) -> str:
     return NOISE.sub("", child.before)
 
 
-def test_a_question_on_a_pipe_is_answered_line_by_line(adapter: Path) -> None:
-    done = piped("Почему?\n\nКак тепло?\n/quit\nnever asked\n", "--adapter", str(adapter), *ANSWER)
+def test_a_question_on_a_pipe_is_answered_line_by_line(
+    adapter: Path, piped: Callable[..., str]
+) -> None:
+    lines = "Почему?\n\nКак тепло?\n"
+    command = [*COMMAND, "--adapter", str(adapter), *ANSWER]
+    done = subprocess.run(
+        command, input=f"{lines}/quit\nnever asked\n", capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("\n") >= 2
-    again = piped("Почему?\n\nКак тепло?\n", "--adapter", str(adapter), *ANSWER)
-    assert again.stdout == done.stdout
+    assert piped(lines, "--adapter", str(adapter)) == done.stdout
     assert "\x1b" not in done.stdout
 
 
-def test_base_and_tuned_answer_from_one_model_and_differ(adapter: Path, tiny_folder: Path) -> None:
-    both = piped("/both\nWhy?\n", "--adapter", str(adapter), *ANSWER).stdout
+def test_base_and_tuned_answer_from_one_model_and_differ(
+    adapter: Path, tiny_folder: Path, piped: Callable[..., str]
+) -> None:
+    both = piped("/both\nWhy?\n", "--adapter", str(adapter))
     base, tuned = re.search(r"\[base\] (.*)\[tuned\] (.*)", both, re.DOTALL).groups()
     assert base != tuned
-    alone = piped("Why?\n", "--base", str(tiny_folder), *ANSWER).stdout
-    assert base == alone
-    assert piped("Why?\n", "--adapter", str(adapter), *ANSWER).stdout == tuned
-    assert piped("/base\nWhy?\n", "--adapter", str(adapter), *ANSWER).stdout.endswith(base)
+    assert base == piped("Why?\n", "--base", str(tiny_folder))
+    assert piped("Why?\n", "--adapter", str(adapter)) == tuned
+    assert piped("/base\nWhy?\n", "--adapter", str(adapter)).endswith(base)
 
 
 def test_a_conversation_in_a_terminal(terminal: pexpect.spawn, tmp_path: Path) -> None:
@@ -197,10 +211,3 @@ def test_a_wrong_start_ends_with_2_and_is_named(
     base = [] if not arguments or arguments[0] != "--temperature" else ["--base", str(tiny_folder)]
     assert main([*base, *arguments, "--prompt", "?"]) == 2
     assert said in capsys.readouterr().err
-
-
-def test_chat_starts_without_lightning() -> None:
-    modules = "lit.chat, lit.answering.conversation, lit.model.tuned"
-    code = f"import {modules}, sys; print('lightning' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"

@@ -1,10 +1,8 @@
 """The scripts of docs/library.md run as they are printed, with a small model and few rows."""
 
 import json
-import os
 import re
-import subprocess
-import sys
+import runpy
 from pathlib import Path
 
 import pytest
@@ -16,22 +14,40 @@ SCRIPTS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 BASE, ROWS = "models/SmolLM2-135M-Instruct", "data/corpora/printing3d.en.jsonl"
 
 
-def run(script: str, folder: Path, base: Path) -> str:
-    """Run a script in a folder and return what it prints."""
-    rows = [{"question": f"Question {i}?", "answer": "Sixty degrees."} for i in range(10)]
-    file = folder / "rows.jsonl"
-    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
-    assert BASE in script
-    (folder / "script.py").write_text(script.replace(BASE, str(base)).replace(ROWS, str(file)))
-    result = subprocess.run(
-        [sys.executable, "script.py"],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "HF_DATASETS_CACHE": str(folder / "cache")},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+class Run:
+    """Runs a script of the page in a folder of its own.
+
+    Args:
+        folder: The current folder of the script; its path is absolute.
+        base: The model in place of the page's.
+        printed: Captures what the script prints.
+    """
+
+    def __init__(self, folder: Path, base: Path, printed: pytest.CaptureFixture) -> None:
+        self.folder, self.base, self.printed = folder, base, printed
+
+    def __call__(self, script: str) -> str:
+        """Run a script on ten rows and return what it prints."""
+        rows = [{"question": f"Question {i}?", "answer": "Sixty degrees."} for i in range(10)]
+        file = self.folder / "rows.jsonl"
+        file.write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
+        assert BASE in script
+        path = self.folder / "script.py"
+        path.write_text(script.replace(BASE, str(self.base)).replace(ROWS, str(file)))
+        runpy.run_path(str(path), run_name="__main__")
+        return self.printed.readouterr().out
+
+
+@pytest.fixture
+def run(
+    tiny_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> Run:
+    """Run a script in tmp_path."""
+    monkeypatch.chdir(tmp_path)
+    return Run(tmp_path, tiny_folder, capsys)
 
 
 def learned(adapter: Path) -> bool:
@@ -46,24 +62,26 @@ def test_the_page_has_three_short_scripts() -> None:
         assert len([line for line in script.splitlines() if line.strip()]) <= 35
 
 
-def test_the_training_loop_learns_saves_and_merges(tmp_path: Path, tiny_folder: Path) -> None:
-    losses = re.findall(r"loss ([\d.]+)", run(SCRIPTS[0], tmp_path, tiny_folder))
+def test_the_training_loop_learns_saves_and_merges(
+    run: Run, tmp_path: Path, tiny_folder: Path
+) -> None:
+    losses = re.findall(r"loss ([\d.]+)", run(SCRIPTS[0]))
     assert float(losses[-1]) < float(losses[0])
     assert learned(tmp_path / "runs/loop/adapter")
     merged = load_file(tmp_path / "runs/loop/merged/model.safetensors")
     assert merged.keys() == load_file(tiny_folder / "model.safetensors").keys()
 
 
-def test_the_trainer_takes_a_callback_and_a_metric(tmp_path: Path, tiny_folder: Path) -> None:
-    printed = run(SCRIPTS[1], tmp_path, tiny_folder)
+def test_the_trainer_takes_a_callback_and_a_metric(run: Run, tmp_path: Path) -> None:
+    printed = run(SCRIPTS[1])
     for name in ("train/loss", "val/loss", "val/likely"):
         assert f"'{name}': '" in printed
     assert learned(tmp_path / "runs/trainer/adapter")
     assert (tmp_path / "runs/trainer/adapter/tokenizer_config.json").is_file()
 
 
-def test_the_module_trains_on_other_data(tmp_path: Path, tiny_folder: Path) -> None:
-    (loss,) = re.findall(r"^loss ([\d.]+)$", run(SCRIPTS[2], tmp_path, tiny_folder), re.MULTILINE)
+def test_the_module_trains_on_other_data(run: Run) -> None:
+    (loss,) = re.findall(r"^loss ([\d.]+)$", run(SCRIPTS[2]), re.MULTILINE)
     assert 0 < float(loss) < 6
 
 

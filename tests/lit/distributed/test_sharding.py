@@ -48,7 +48,11 @@ CASES = {
             *("--checkpoint.every_n_train_steps", "4", "--checkpoint.save_top_k", "-1"),
         ],
     ),
-    **{f"{name}, tied": Case("qwen2", TIED, ["--model.lora.variant", name]) for name in VARIANTS},
+    **{
+        f"{name}, tied": Case("qwen2", TIED, ["--model.lora.variant", name])
+        for name in VARIANTS
+        if name != "lora"
+    },
     "bf16, 8 bits, checkpointed": Case(
         "llama",
         {},
@@ -57,7 +61,7 @@ CASES = {
             *("--model.gradient_checkpointing", "true"),
         ],
     ),
-    "capped logits": Case("gemma3_text", {"final_logit_softcapping": 5.0}, []),
+    "capped logits, tied": Case("gemma3_text", TIED | {"final_logit_softcapping": 5.0}, []),
     "whole head": Case("llama", {}, ["--model.lora.modules_to_save", "[lm_head]"]),
     "whole embedding, tied": Case(
         "llama", TIED, ["--model.lora.modules_to_save", "[embed_tokens]"]

@@ -18,6 +18,15 @@ from lora.injection import inject, trainable_parameters
 from lora.storage.adapter import save_adapter
 
 BF16 = torch.bfloat16
+KINDS_AND_DTYPES = [
+    *((kind, BF16) for kind in ADAPTERS),
+    *(
+        (kind, dtype)
+        for kind in ("lora", "dora, biases", "whole head", "tied embedding")
+        for dtype in (torch.float16, torch.float32)
+    ),
+]
+"""Every kind in the dtype of the base; one of each way to merge in the others."""
 
 
 def make_adapter(
@@ -40,8 +49,7 @@ def weights(folder: Path) -> dict[str, Tensor]:
     return {k: v for path in folder.glob("*.safetensors") for k, v in load_file(path).items()}
 
 
-@pytest.mark.parametrize("dtype", [BF16, torch.float16, torch.float32])
-@pytest.mark.parametrize("kind", ADAPTERS)
+@pytest.mark.parametrize(("kind", "dtype"), KINDS_AND_DTYPES)
 def test_it_writes_the_weights_of_a_merge_of_the_whole_model(
     kind: str, dtype: torch.dtype, tmp_path: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:

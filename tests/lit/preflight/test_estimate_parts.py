@@ -17,7 +17,7 @@ BASES = {
     "llama, untied": ("llama", {"tie_word_embeddings": False}),
     "qwen2, tied": ("qwen2", {"tie_word_embeddings": True}),
 }
-SIZES = SMALL | {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 6}
+SIZES = SMALL | {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3}
 
 
 def estimated(
