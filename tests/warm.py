@@ -21,7 +21,7 @@ from pathlib import Path
 
 LATER = (
     *("datasets.arrow_dataset", "torch.utils.tensorboard", "tensorboard.backend.event_processing"),
-    *("data.store", "data.readers.hub", "data.splitting.split", "data.row_report"),
+    *("data.store", "data.readers.hub", "data.splitting.split", "data.report.row_report"),
     "lit.fitting.training",
 )
 """What the command imports when it runs: a second of each forked process."""
