@@ -53,5 +53,5 @@ class PrecisionTrainer(Trainer):
     """
 
     def __init__(self, *args: Any, precision: PrecisionName = "auto", **kwargs: Any) -> None:
-        assert precision != "auto", "Arguments.resolve_precision comes first"
+        assert precision != "auto", "lit.settings.hardware.Hardware comes first"
         super().__init__(*args, precision=precision, **kwargs)

@@ -205,6 +205,20 @@ class TenLineData(L.LightningDataModule):
     val_dataloader = train_dataloader
 
 
+def test_lightning_does_not_move_the_base_off_its_device_at_the_end_of_a_validation(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moves: list[object] = []
+    model = LoRAModule(str(tiny_folder), lora=LoRAConfig(r=4))
+    monkeypatch.setattr(torch.nn.Module, "cpu", lambda self: moves.append(self))
+    asked: list[None] = []
+    cpu = type(model).cpu
+    monkeypatch.setattr(type(model), "cpu", lambda self: asked.append(None) or cpu(self))
+    make_trainer().validate(model, TenLineData(), verbose=False)
+    assert asked, "Lightning no longer asks: then the override can go"
+    assert not moves
+
+
 def test_a_plain_trainer_and_any_data_module_of_batches_train(tiny_folder: Path) -> None:
     model = LoRAModule(str(tiny_folder), lora=LoRAConfig(r=4), lr=1e-2)
     trainer = make_trainer(max_epochs=3)

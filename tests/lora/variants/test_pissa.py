@@ -7,7 +7,7 @@ from torch import nn
 
 from lora.config import ConfigError, LoRAConfig
 from lora.injection import inject, lora_layers
-from lora.variants.pissa import PiSSALinear
+from lora.variants.pissa import PiSSALinear, _principal_factors
 
 
 @pytest.mark.parametrize("shape", [(12, 9), (9, 12), (10, 10)])
@@ -20,6 +20,22 @@ def test_a_and_b_start_as_the_best_fit_of_their_rank(shape):
     assert layer.lora_B.is_contiguous()
     # Row i of A and column i of B have the same norm.
     torch.testing.assert_close(layer.lora_A.norm(dim=1), layer.lora_B.norm(dim=0))
+
+
+@pytest.mark.parametrize("shape", [(12, 8), (8, 12)])
+def test_a_and_b_do_not_depend_on_the_signs_that_a_library_gives_eigenvectors(shape, monkeypatch):
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    expected = _principal_factors(weight, 4)
+    eigh = torch.linalg.eigh
+
+    def flipped(matrix):
+        values, vectors = eigh(matrix)
+        signs = torch.tensor([-1.0, 1.0]).repeat(vectors.shape[1] // 2)
+        return torch.return_types.linalg_eigh((values, vectors * signs))
+
+    monkeypatch.setattr(torch.linalg, "eigh", flipped)
+    for ours, theirs in zip(_principal_factors(weight, 4), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_a_rank_above_the_number_of_singular_directions_is_refused():
