@@ -55,6 +55,7 @@ class Row:
     module: dict[str, Any] = field(default_factory=dict)
     accumulate: int = 1
     capability: tuple[int, int] = (8, 0)
+    flash: bool = True
 
     def __post_init__(self) -> None:
         """Make a tuple of what JSON has as a list."""
@@ -175,8 +176,8 @@ def answers(watch: Watch, capability: tuple[int, int]) -> dict[str, Any]:
 
 
 @contextmanager
-def believed(watch: Watch, capability: tuple[int, int]) -> Iterator[None]:
-    """Let torch answer for one device of a capability, and count generators."""
+def believed(watch: Watch, row: Row) -> Iterator[None]:
+    """Let torch answer for one device of the row's kind, and count generators."""
     real = torch.Generator
 
     def generator(device: torch.device | str = "cpu") -> torch.Generator:
@@ -185,7 +186,8 @@ def believed(watch: Watch, capability: tuple[int, int]) -> Iterator[None]:
         return real("cpu")
 
     replaced = [
-        (getattr(torch, watch.device_type), answers(watch, capability)),
+        (getattr(torch, watch.device_type), answers(watch, row.capability)),
+        (torch.backends.cuda, {"is_flash_attention_available": lambda: row.flash}),
         (torch, {"Generator": generator}),
         (torch.cuda.amp.common, {"amp_definitely_not_available": lambda: False}),
         (torch.utils, {"swap_tensors": stay}),
@@ -237,7 +239,7 @@ def run(device: str, row: Row) -> dict[str, Any]:
     trial = MarkedTrial(lambda: collate([example(30, 9)], LABELS))
     trial.watch = watch
     with (
-        believed(watch, row.capability),
+        believed(watch, row),
         AnyDevice(shape_env=ShapeEnv()),  # nested tensors have a symbolic length
         watch,
         methods(watch),
@@ -279,7 +281,7 @@ def run(device: str, row: Row) -> dict[str, Any]:
 def plant(device: str) -> list[str]:
     """Do each thing that is counted, and return the kinds that were: a blind watch shows here."""
     watch, there = Watch(device), torch.device(device, 0)
-    with believed(watch, (8, 0)), AnyDevice(), watch, methods(watch):
+    with believed(watch, Row()), AnyDevice(), watch, methods(watch):
         pinned = torch.tensor([3, 0, 2]).pin_memory()
         assert pinned.is_pinned()
         assert not torch.ones(3).is_pinned()

@@ -19,6 +19,7 @@ ROWS: dict[str, dict] = {
     "gemma2": {"family": "gemma2", "precision": "bf16-mixed", "lora": DROPOUT},
     "checkpointing": {"module": CHECKPOINTING, "lora": DROPOUT},
     "8-bit AdamW": {"module": {"optimizer": "adamw_8bit"}, "precision": "bf16-mixed"},
+    "torch for Windows": {"flash": False},
     "everything": {
         "variant": "dora",
         "precision": "16-mixed",
@@ -45,6 +46,7 @@ KERNELS = {
     "four layers": "_varlen_attn",
     "checkpointing": "_varlen_attn",
     "pissa on a T4": "_efficient_attention",
+    "torch for Windows": "_efficient_attention",
     "full embedding in float32": "_efficient_attention",
 }
 """The kernel that computes the rows of a batch at once; gemma2 caps its scores and has none."""
