@@ -32,7 +32,7 @@ LAYERS: dict[str, list[set[str]]] = {
     ],
     "lit": [
         {"lit.device", "lit.report", "lit.run"},
-        {"lit.distributed", "lit.fast_layers"},
+        {"lit.distributed", "lit.fast_layers", "lit.packing"},
         {"lit.model"},
         {"lit.answering"},
         {"lit.train"},

@@ -27,8 +27,8 @@ from lit.comparison.result import Comparison, LossResult
 from lit.comparison.run_settings import read_run_settings, unknown_settings
 from lit.device.device import check_quantization, choose_device, traits
 from lit.device.precision import base_dtype, check_precision, computing_in
-from lit.model.transformers_internals import loaded_from
 from lit.model.tuned import base_config, load
+from lit.packing.transformers_internals import loaded_from
 from lit.run.folder import RunFolder
 from lit.run.metrics_file import read_losses
 from lora.storage.adapter import read_config

@@ -12,8 +12,9 @@ from data.planning.plan import plan_epoch
 from data.types import IGNORE, Example
 from lit.answering.generation import use_model
 from lit.device.precision import computing_in
-from lit.model.attention import pack, restored_attention
 from lit.model.loss import token_losses
+from lit.packing.pack import one_by_one, pack, restored_attention
+from lit.run.console import print_rank0
 
 MAX_TOKENS = 2048
 MODELS = ("base", "tuned")
@@ -79,7 +80,8 @@ def measure_losses(
     )
     sums = {which: np.zeros(len(examples)) for which in MODELS}
     with restored_attention(model), computing_in(precision, model.device):
-        pack(model, collate(examples[:3]).to(model.device))
+        if reason := pack(model):
+            print_rank0(f"losses  {one_by_one(reason)}", note=True)
         for micro_step in range(batches.micro_steps):
             rows = batches.rows(0, micro_step)
             batch = collate([examples[row] for row in rows]).to(model.device)

@@ -8,20 +8,18 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
 from data.planning.batch import collate
-from data.types import IGNORE, Example
 from lit.fast_layers.table import FAST_LAYERS, use_fast_layers
-from lit.model.attention import pack
 from lit.model.base import load_base
 from lit.model.loss import check_loss
+from lit.packing.pack import one_by_one, pack
+from lit.packing.probe import probe_batch, probe_examples
+from lit.packing.rotary import rotary_limit
 from lit.run.console import print_rank0
 from lora.base import is_quantized
 from lora.config import ConfigError, LoRAConfig
 from lora.full_layers import tied_groups
 from lora.injection import inject
 from lora.targets import linear_layers
-
-PROBE_LENGTHS = (16, 8)
-"""Tokens of the rows on which a model is checked: few, since every run waits for it."""
 
 
 @dataclass(frozen=True)
@@ -69,20 +67,12 @@ class ModelSpec:
         return [kind for kind in FAST_LAYERS if not unused.get(kind, sharded)]
 
 
-def probe_examples(vocab_size: int) -> list[Example]:
-    """Return a few short rows of tokens that are spread evenly over a vocabulary.
-
-    Every label but a row's first is set. The rows are the same on every rank and in every run.
-    """
-    total = sum(PROBE_LENGTHS)
-    # A step that shares no factor with most vocabulary sizes, so that neighbors are far apart.
-    ids = [(1 + 7919 * i * max(1, vocab_size // total)) % vocab_size for i in range(total)]
-    rows = [ids[: PROBE_LENGTHS[0]], ids[PROBE_LENGTHS[0] :]]
-    return [Example(row, [IGNORE, *row[1:]]) for row in rows]
-
-
 def check_model(
-    call: Callable[..., Any], config: PretrainedConfig, device: torch.device, must_pack: str | None
+    call: Callable[..., Any],
+    config: PretrainedConfig,
+    device: torch.device,
+    must_pack: str | None,
+    longest_row: int | None,
 ) -> None:
     """Use packed attention where it is right for a model, and check its loss.
 
@@ -91,18 +81,22 @@ def check_model(
         config: The model's config.
         device: The model's device.
         must_pack: A strategy that cannot train models without packed attention, or None.
+        longest_row: Tokens of the longest row, or None if it is not known.
 
     Raises:
         ConfigError: The loss differs from the model's own, or packing is needed and impossible.
     """
-    examples = probe_examples(config.get_text_config().vocab_size)
-    batch = collate(examples).to(device)
-    if reason := call(pack, batch):
+    limit = rotary_limit(config)
+    if must_pack and limit is not None and not (longest_row and longest_row <= limit):
+        raise ConfigError(
+            f"the rotary positions of {config.model_type} are others in rows above {limit:,} "
+            f"tokens, and trainer.strategy {must_pack} cannot train such rows together with "
+            f"shorter ones: set data.max_length to {limit} or less, or trainer.strategy to ddp"
+        )
+    if reason := call(pack, probe_batch(config, device)):
         if must_pack:
             # Ranks have different numbers of rows and must gather weights equally often.
             raise ConfigError(f"{reason}: trainer.strategy {must_pack} cannot train this model")
-        print_rank0(
-            f"model  {reason}: rows are computed one by one, which is slower and gives the same "
-            "result"
-        )
-    call(check_loss, collate(examples[-1:]).to(device))
+        print_rank0(f"model  {one_by_one(reason)}")
+    row = probe_examples(config.get_text_config().vocab_size)[0]
+    call(check_loss, collate([row]).to(device))

@@ -25,7 +25,8 @@ IN_PEFT = f"{KINDS}::test_peft_computes_the_same_from_a_saved_adapter"
 FROM_PEFT = f"{KINDS}::test_an_adapter_that_peft_saved_computes_the_same"
 TIED = f"{LORA}/test_full_layers.py::test_two_different_matrices_do_not_load_into_a_tied_one"
 GENERATION = "tests/lit/answering/test_generation.py"
-LOSS, ATTENTION = "tests/lit/model/test_loss.py", "tests/lit/model/test_attention.py"
+PACK = "tests/lit/packing/test_pack.py"
+LOSS, ATTENTION = "tests/lit/model/test_loss.py", "tests/lit/packing/test_attention.py"
 MODULE, DATAMODULE = "tests/lit/train/test_module.py", "tests/lit/train/test_datamodule.py"
 BEST, STEP_LOSS = (f"tests/lit/train/test_{name}.py" for name in ("best_adapter", "step_loss"))
 COMPARE, MERGE = "tests/lit/comparison/test_compare.py", "tests/lit/exporting/test_merge.py"
@@ -304,7 +305,7 @@ LOSSES = [
     Mutant(
         "loss",
         "lit/model/loss.py",
-        'softcap = getattr(config, "final_logit_softcapping", None)',
+        "softcap = next(filter(None, (getattr(config, name, None) for name in SOFTCAPS)), None)",
         "softcap = None",
         (LOSS,),
     ),
@@ -940,59 +941,87 @@ INTERVALS = [
 ATTENTIONS = [
     Mutant(
         "attention",
-        "lit/model/transformers_internals.py",
+        "lit/packing/transformers_internals.py",
         "module, query, key, value, mask, dropout=dropout, scaling=scaling, is_causal=True",
         "module, query, key, value, mask, dropout=dropout, scaling=scaling, is_causal=False",
         (ATTENTION,),
     ),
     Mutant(
         "attention",
-        "lit/model/attention.py",
+        "lit/packing/attention.py",
         "split = (part.split(row_lengths, dim=2) for part in (query, key, value))",
         "split = (part.split(sum(row_lengths), dim=2) for part in (query, key, value))",
         (ATTENTION,),
     ),
     Mutant(
         "attention",
-        "lit/model/attention.py",
+        "lit/packing/attention.py",
         "return (distance >= 0) & (distance < (window or length))",
         "return (distance >= 0) & (distance <= (window or length))",
         (ATTENTION,),
     ),
     Mutant(
         "attention",
-        "lit/model/attention.py",
+        "lit/packing/attention.py",
         "seen = None if window is None or length <= window else window",
         "seen = None",
         (ATTENTION,),
     ),
     Mutant(
         "attention",
-        "lit/model/attention.py",
-        "position_ids=batch.position_ids,",
-        "position_ids=torch.arange(batch.input_ids.shape[1])[None],",
+        "lit/packing/hidden_states.py",
+        "position_ids=position_ids,",
+        "position_ids=torch.arange(input_ids.shape[1])[None],",
         (ATTENTION,),
     ),
     Mutant(
         "attention",
-        "lit/model/attention.py",
+        "lit/packing/attention.py",
         "scores = softcap * torch.tanh(scores / softcap)",
         "scores = scores * 1.0",
         (ATTENTION,),
     ),
     Mutant(
         "attention",
-        "lit/model/attention.py",
+        "lit/packing/attention.py",
         "scores = q @ k.transpose(2, 3) * (q.shape[-1] ** -0.5 if scaling is None else scaling)",
         "scores = q @ k.transpose(2, 3) * q.shape[-1] ** -0.5",
         (ATTENTION,),
     ),
     Mutant(
         "attention",
-        "lit/model/attention.py",
-        "MAX_DIFFERENCE = 0.02",
-        "MAX_DIFFERENCE = 2",
-        (ATTENTION,),
+        "lit/packing/pack.py",
+        "if not change <= tolerance(model, packed):",
+        "if False:",
+        (PACK,),
+    ),
+    Mutant(
+        "attention",
+        "lit/packing/pack.py",
+        "if isfinite(change) and not rows_are_isolated(model, batch, packed):",
+        "if False:",
+        (PACK,),
+    ),
+    Mutant(
+        "attention",
+        "lit/packing/isolation.py",
+        "return not _others(tainted, first, last).isnan().any()",
+        "return True",
+        (PACK,),
+    ),
+    Mutant(
+        "attention",
+        "lit/packing/reach.py",
+        "if seen != told:",
+        "if False:",
+        (PACK,),
+    ),
+    Mutant(
+        "attention",
+        "lit/packing/rotary.py",
+        "return limit is None or max(lengths) <= limit or len(lengths) == 1",
+        "return True",
+        (PACK,),
     ),
 ]
 
