@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lora.config import ConfigError
+from lora.families.reach import LINEAR_CLASSES
 from lora.replacement import Replacement
 
 QUANTIZATIONS = ("nf4", "fp4", "int8")
@@ -20,8 +21,19 @@ INT8_OUTLIER = 6.0
 
 
 def is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
-    """Return whether a module is linear: ``nn.Linear``, a quantized one, or GPT-2's ``Conv1D``."""
-    return isinstance(module, nn.Linear) or is_transposed(module)
+    """Return whether a module computes W x + b and nothing else.
+
+    True for ``nn.Linear``, bitsandbytes' layers, GPT-2's ``Conv1D`` and ``LINEAR_CLASSES``. Other
+    subclasses of ``nn.Linear`` may return tuples or multiply in groups, as routers do.
+    """
+    kind = type(module)
+    if not isinstance(module, nn.Linear):
+        return is_transposed(module)
+    return (
+        kind is nn.Linear
+        or kind.__name__ in LINEAR_CLASSES
+        or kind.__module__.startswith("bitsandbytes.")
+    )
 
 
 def is_transposed(module: nn.Module) -> bool:
