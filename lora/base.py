@@ -49,6 +49,12 @@ def features(base: nn.Linear) -> tuple[int, int]:
     return base.in_features, base.out_features
 
 
+def parameter_size(parameter: nn.Parameter) -> int:
+    """Return the number of values of a parameter; a 4-bit one stores two in each byte."""
+    state = getattr(parameter, "quant_state", None)
+    return parameter.numel() if state is None else state.shape.numel()
+
+
 def quant_state(base: nn.Linear) -> Any:
     """Return bitsandbytes' description of a 4-bit weight, or None for any other weight."""
     return getattr(base.weight, "quant_state", None)

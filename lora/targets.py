@@ -93,7 +93,7 @@ def match_targets(
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
     """Return every linear layer that an adapter can go on, by path; the output head is not one."""
-    head, unreached = _output_head(model), unreached_layers(model)
+    head, unreached = output_head(model), unreached_layers(model)
     return {
         path: module
         for path, module in model.named_modules(remove_duplicate=False)
@@ -103,7 +103,7 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
 
 def barred_layers(model: nn.Module) -> dict[str, str]:
     """Return, by path, why an adapter cannot go on a layer that looks linear."""
-    head, unreached = _output_head(model), unreached_layers(model)
+    head, unreached = output_head(model), unreached_layers(model)
     barred = {}
     for path, module in model.named_modules(remove_duplicate=False):
         if module is head or not (isinstance(module, nn.Linear) or is_linear(module)):
@@ -115,8 +115,8 @@ def barred_layers(model: nn.Module) -> dict[str, str]:
     return barred
 
 
-def _output_head(model: nn.Module) -> nn.Module | None:
-    # The output head is as wide as the vocabulary and often tied to the embeddings.
+def output_head(model: nn.Module) -> nn.Module | None:
+    """Return the layer that makes logits, as wide as the vocabulary, or None."""
     return getattr(model, "get_output_embeddings", lambda: None)()
 
 

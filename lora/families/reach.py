@@ -2,8 +2,9 @@
 
 An adapter takes the place of a layer and acts when the model calls it. Some layers are never
 called: the model's code reads their weight and computes with it, or the layer waits for an input
-that a model of text does not get. ``tests/lora/test_reach.py`` compares the tables with
-transformers' code; ``lit.model.preparation`` checks every adapter of a run by a forward pass.
+that rows of text do not have. Others are called, and no gradient comes back.
+``tests/lora/test_reach.py`` compares the tables with transformers' code, and
+``lit.model.preparation`` checks every adapter of a run by a forward pass.
 """
 
 from torch import nn
@@ -33,12 +34,14 @@ WAITING_CLASSES = {"MllamaCrossAttentionDecoderLayer", "IdeficsGatedCrossAttenti
 """Blocks that are called only if there is a picture."""
 WAITING_NAMES = {"encoder_attn", "cross_attn", "crossattention"}
 """Attention to an encoder or a picture, which rows of text do not have."""
+INDEXER = "Indexer"
+"""In the names of classes that only choose which tokens attention sees, which has no gradient."""
 LINEAR_CLASSES = {"FalconLinear"}
 """Subclasses of ``nn.Linear`` that compute what it computes."""
 
 
 def unreached_layers(model: nn.Module) -> dict[str, str]:
-    """Return, by path, why the model never calls a layer, for each such layer that is known.
+    """Return, by path, why no adapter can learn at a layer, for each such layer that is known.
 
     Paths of the dict need not exist in the model, and need not be those of linear layers.
     """
@@ -49,10 +52,19 @@ def unreached_layers(model: nn.Module) -> dict[str, str]:
         for name in sorted(classes & READ_DIRECTLY.keys()):
             why = f"{type(module).__name__} reads its weight without calling the layer"
             found |= {f"{inside}{child}": why for child in READ_DIRECTLY[name]}
-        if classes & WAITING_CLASSES or path.rpartition(".")[2] in WAITING_NAMES:
-            why = f"{type(module).__name__} is not called for rows of text alone"
+        if why := _why_no_gradient(path, classes):
+            why = f"{type(module).__name__} {why}"
             found |= {f"{inside}{child}": why for child, _ in module.named_modules() if child}
     return found
+
+
+def _why_no_gradient(path: str, classes: set[str]) -> str:
+    """Return why no layer inside a module gets a gradient, or an empty text."""
+    if classes & WAITING_CLASSES or path.rpartition(".")[2] in WAITING_NAMES:
+        return "is not called for rows of text alone"
+    if any(INDEXER in name for name in classes):
+        return "only chooses tokens for attention, which has no gradient"
+    return ""
 
 
 def is_router(path: str) -> bool:
