@@ -25,8 +25,11 @@ class LoRAConfig:
         r: Rank of the update: rows of A, columns of B.
         lora_alpha: Numerator of the scale.
         lora_dropout: Probability that an input element of the update is zeroed in training.
-        target_modules: Layers to adapt: ``all-linear`` (every linear layer but the output head),
-            ``attention``, ``mlp``, or the last names of layers.
+        target_modules: Layers to adapt: ``projections`` (every linear layer but the output head
+            and routers), ``all-linear`` (with routers), ``attention``, ``mlp``, or the last names
+            of layers.
+        exclude_modules: Last names of layers, or ends of their paths, to leave out of
+            ``target_modules``, such as ``down_proj`` or ``layers.0.mlp.down_proj``.
         use_rslora: Scale by ``lora_alpha / sqrt(r)`` (arXiv:2312.03732) instead of
             ``lora_alpha / r``.
         variant: A key of ``lora.injection.VARIANTS``: ``lora``, ``dora`` or ``pissa``.
@@ -45,7 +48,8 @@ class LoRAConfig:
     r: int = 8
     lora_alpha: float = 16
     lora_dropout: float = 0.0
-    target_modules: str | list[str] = field(default_factory=lambda: list(PROJECTIONS))
+    target_modules: str | list[str] = "projections"
+    exclude_modules: list[str] = field(default_factory=list)
     use_rslora: bool = False
     variant: str = "lora"
     rank_pattern: dict[str, int] = field(default_factory=dict)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from lora.base import quantized_layer
+from lora.base import parameter_size, quantized_layer
 from lora.config import ConfigError, LoRAConfig
 from lora.full_layers import wrap_full_layers
 from lora.layer import DISABLED, Adapter, LoRALinear
@@ -122,13 +122,8 @@ def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def count_parameters(model: nn.Module) -> ParameterCount:
     """Count the parameters that train and all parameters; a shared one counts once."""
-
-    def size(parameter: nn.Parameter) -> int:
-        state = getattr(parameter, "quant_state", None)
-        return parameter.numel() if state is None else state.shape.numel()
-
     parameters = list(model.parameters())
     return ParameterCount(
-        trainable=sum(size(p) for p in parameters if p.requires_grad),
-        total=sum(size(p) for p in parameters),
+        trainable=sum(parameter_size(p) for p in parameters if p.requires_grad),
+        total=sum(parameter_size(p) for p in parameters),
     )

@@ -21,7 +21,14 @@ FORBIDDEN = {
 EXECUTING = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 LAYERS: dict[str, list[set[str]]] = {
-    "lora": [{"lora"}, {"lora.variants"}, {"lora.injection"}, {"lora.optimizer"}, {"lora.storage"}],
+    "lora": [
+        {"lora.families"},
+        {"lora"},
+        {"lora.variants"},
+        {"lora.injection"},
+        {"lora.optimizer"},
+        {"lora.storage"},
+    ],
     "data": [
         {"data.types", "data.text"},
         {"data.readers"},

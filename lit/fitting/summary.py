@@ -3,6 +3,7 @@
 import torch
 
 from lit.device.memory import peak_memory
+from lit.preflight.coverage import describe_not_adapted, shares_not_adapted
 from lit.run.console import print_rank0
 from lit.run.folder import RunFolder
 from lit.run.metrics_file import relative_change
@@ -46,6 +47,8 @@ def print_result(
     trainer, device = arguments.trainer, arguments.trainer.strategy.root_device
     size = count_parameters(arguments.model.adapted_model)
     print_rank0(f"model  {size.trainable:,} of {size.total:,} parameters trained")
+    if left := describe_not_adapted(shares_not_adapted(arguments.model.adapted_model)):
+        print_rank0(f"       {left}")
     print_rank0(
         f"run    {trainer.global_step} optimizer steps, {throughput.tokens:,} tokens in "
         f"{_duration(throughput.seconds)}, {_peak_memory(device)}"

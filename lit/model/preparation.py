@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from data.planning.batch import collate
+from data.types import Batch
 from lit.fast_layers.table import FAST_LAYERS, use_fast_layers
 from lit.model.base import load_base
 from lit.model.loss import check_loss
+from lit.packing.hidden_states import hidden_states
 from lit.packing.pack import one_by_one, pack
 from lit.packing.probe import probe_batch, probe_examples
 from lit.packing.rotary import rotary_limit
@@ -18,7 +21,8 @@ from lit.run.console import print_rank0
 from lora.base import is_quantized
 from lora.config import ConfigError, LoRAConfig
 from lora.full_layers import tied_groups
-from lora.injection import inject
+from lora.injection import inject, lora_layers
+from lora.paths import last_names
 from lora.targets import linear_layers
 
 
@@ -84,7 +88,8 @@ def check_model(
         longest_row: Tokens of the longest row, or None if it is not known.
 
     Raises:
-        ConfigError: The loss differs from the model's own, or packing is needed and impossible.
+        ConfigError: The loss differs from the model's own, packing is needed and impossible, or an
+            adapter is never called.
     """
     limit = rotary_limit(config)
     if must_pack and limit is not None and not (longest_row and longest_row <= limit):
@@ -99,4 +104,40 @@ def check_model(
             raise ConfigError(f"{reason}: trainer.strategy {must_pack} cannot train this model")
         print_rank0(f"model  {one_by_one(reason)}")
     row = probe_examples(config.get_text_config().vocab_size)[0]
-    call(check_loss, collate([row]).to(device))
+    short = collate([row]).to(device)
+    call(check_loss, short)
+    call(check_reached, short)
+
+
+def check_reached(model: PreTrainedModel, batch: Batch) -> None:
+    """Check that the model calls every adapter in training; one that is not called never learns.
+
+    Raises:
+        ConfigError: An adapter is not called, in no block.
+    """
+    layers, called = dict(lora_layers(model)), set[nn.Module]()
+    hooks = [
+        layer.register_forward_hook(lambda layer, *_: called.add(layer))
+        for layer in layers.values()
+    ]
+    was_training = model.training
+    # Some families read a weight in training that they call otherwise. Dropout draws numbers.
+    model.train()
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        hidden_states(model, batch)
+    model.train(was_training)
+    for hook in hooks:
+        hook.remove()
+    # A single expert may get no token of a short row, but some expert gets one.
+    reached = {_kind(path) for path, layer in layers.items() if layer in called}
+    if silent := [path for path in layers if _kind(path) not in reached]:
+        raise ConfigError(
+            f"{len(silent)} of {len(layers)} adapters are never reached, for example "
+            f"{silent[0]}: {type(model).__name__} does not call these layers. Set "
+            f"`exclude_modules` to [{last_names(silent)}]"
+        )
+
+
+def _kind(path: str) -> str:
+    """Return a path without its numbers: the same for a layer of every block and expert."""
+    return ".".join(part for part in path.split(".") if not part.isdecimal())

@@ -19,6 +19,7 @@ from lora.storage.peft_tensors import (
     check_portable,
     check_tied,
     expected_shapes,
+    known_exclusions,
     to_portable,
 )
 from lora.storage.sizes import check_sizes
@@ -96,7 +97,7 @@ def load_adapter(model: nn.Module, directory: str | Path) -> LoRAConfig:
     directory = Path(directory)
     settings = read_config(directory)
     try:
-        config = from_peft(settings)
+        config = known_exclusions(model, from_peft(settings))
         shapes = expected_shapes(model, config)
     except AdapterError as error:
         raise AdapterError(f"{directory / CONFIG}: {error}") from None
