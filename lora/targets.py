@@ -4,8 +4,9 @@ from torch import nn
 
 from lora.base import is_linear
 from lora.config import ConfigError, LoRAConfig
+from lora.decoder import text_path
 from lora.full_layers import select_full_layers
-from lora.paths import index_by_suffix, last_names
+from lora.paths import index_by_suffix, is_inside, last_names
 
 LISTED_NAMES = 5
 """Unknown names that one error lists."""
@@ -75,13 +76,14 @@ def match_targets(model: nn.Module, target_modules: str | list[str]) -> dict[str
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
-    """Return every linear layer but the output head, by path."""
+    """Return every linear layer of a model's text part but the output head, by path."""
     # The output head is as wide as the vocabulary and often tied to the embeddings.
     head = getattr(model, "get_output_embeddings", lambda: None)()
+    part = text_path(model)
     return {
         path: module
         for path, module in model.named_modules(remove_duplicate=False)
-        if is_linear(module) and module is not head and path
+        if is_linear(module) and module is not head and path and is_inside(path, part)
     }
 
 

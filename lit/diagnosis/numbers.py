@@ -14,6 +14,7 @@ from lit.diagnosis.machine import Machine, WrongError
 from lit.diagnosis.sample import SMALL, VOCABULARY, make_model
 from lit.model.attention import hidden_states, pack, unpacked
 from lit.model.loss import summed_loss
+from lora.decoder import decoder_of
 from lora.dropout import drop
 from lora.lora_function import lean_sum
 
@@ -39,7 +40,7 @@ def check_packing(machine: Machine) -> str:
                 raise WrongError(f"{family} in {_name(dtype)} is not packed: {reason}")
             together = hidden_states(model, batch)[0]
             with unpacked(model):
-                alone = torch.cat([model.base_model(input_ids=ids)[0][0] for ids in _rows(batch)])
+                alone = torch.cat([decoder_of(model)(input_ids=ids)[0][0] for ids in _rows(batch)])
             found.append(_compare(f"{family} {_name(dtype)}", together, alone, TOLERANCE[dtype]))
     return "; ".join(found)
 

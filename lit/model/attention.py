@@ -13,6 +13,7 @@ from lit.device.device import traits
 from lit.device.kernels import choose_kernel
 from lit.model.packed_kernels import UNGROUPED, nested, varlen
 from lit.model.transformers_internals import attention_name, causal_sdpa, repeat_heads
+from lora.decoder import decoder_of
 
 PACKED = "packed"
 """The name of packed attention in transformers' AttentionInterface."""
@@ -92,8 +93,8 @@ def hidden_states(model: PreTrainedModel, batch: Batch) -> Tensor:
     if attention_name(model) != PACKED:
         # Exact for every family, since each row is alone; slower, since matrix products are small.
         rows = batch.input_ids.split(batch.lengths, dim=1)
-        return torch.cat([model.base_model(input_ids=row, use_cache=False)[0] for row in rows], 1)
-    output = model.base_model(
+        return torch.cat([decoder_of(model)(input_ids=row, use_cache=False)[0] for row in rows], 1)
+    output = decoder_of(model)(
         input_ids=batch.input_ids,
         position_ids=batch.position_ids,
         row_lengths=batch.lengths,

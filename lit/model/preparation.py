@@ -12,6 +12,7 @@ from data.types import IGNORE, Example
 from lit.fast_layers.table import FAST_LAYERS, use_fast_layers
 from lit.model.attention import pack
 from lit.model.base import load_base
+from lit.model.causality import check_causal
 from lit.model.loss import check_loss
 from lit.run.console import print_rank0
 from lora.base import is_quantized
@@ -93,10 +94,12 @@ def check_model(
         must_pack: A strategy that cannot train models without packed attention, or None.
 
     Raises:
-        ConfigError: The loss differs from the model's own, or packing is needed and impossible.
+        ConfigError: The model reads ahead, the loss differs from the model's own, or packing is
+            needed and impossible.
     """
     examples = probe_examples(config.get_text_config().vocab_size)
     batch = collate(examples).to(device)
+    call(check_causal, collate(examples[:1]).input_ids.to(device))
     if reason := call(pack, batch):
         if must_pack:
             # Ranks have different numbers of rows and must gather weights equally often.
