@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lit.answering.generation import stop_tokens
 from lit.exporting.modelfile import modelfile
 from lit.exporting.probe import probe_logits, relative_difference
+from lit.exporting.processor_files import copy_processor
 from lit.exporting.shards import find_checkpoint, not_finite, why_not, write_merged
 from lit.model.architecture import model_class
 from lit.model.quantization import stored_quantization
@@ -74,6 +75,8 @@ def merge_into(
             del model
             write_whole(adapter, base, new, stored, dtype)
         tokenizer.save_pretrained(new)
+        if config.get_text_config(decoder=True) is not config:
+            copy_processor(name, revision, new)
         written = model_class(config, name).from_pretrained(
             new, dtype=dtype, trust_remote_code=False, local_files_only=True
         )

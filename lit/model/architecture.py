@@ -51,6 +51,11 @@ def model_class(config: PretrainedConfig, base: str) -> Any:
     )
 
 
+def loader_of(model: PreTrainedModel) -> str:
+    """Return the name of the class of transformers by which others load a model."""
+    return model_class(model.config, type(model).__name__).__name__
+
+
 TAKE = "Take a model for text generation, such as Qwen/Qwen2.5-0.5B-Instruct"
 """The end of each refusal of a model's type."""
 
