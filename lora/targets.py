@@ -6,9 +6,10 @@ from torch import nn
 
 from lora.base import is_linear
 from lora.config import ConfigError, LoRAConfig
+from lora.families.decoder import text_path
 from lora.families.reach import is_router, unreached_layers
 from lora.full_layers import select_full_layers
-from lora.paths import index_by_suffix, last_names
+from lora.paths import index_by_suffix, is_inside, last_names
 
 LISTED_NAMES = 5
 """Unknown names that one error lists."""
@@ -92,12 +93,19 @@ def match_targets(
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
-    """Return every linear layer that an adapter can go on, by path; the output head is not one."""
-    head, unreached = output_head(model), unreached_layers(model)
+    """Return every linear layer that an adapter can go on, by path.
+
+    The output head and layers outside the text part, such as those of a tower, are none.
+    """
+    head, unreached, part = output_head(model), unreached_layers(model), text_path(model)
     return {
         path: module
         for path, module in model.named_modules(remove_duplicate=False)
-        if is_linear(module) and module is not head and path and path not in unreached
+        if is_linear(module)
+        and module is not head
+        and path
+        and path not in unreached
+        and is_inside(path, part)
     }
 
 

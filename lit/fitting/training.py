@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from data.planning.step_map import describe_step_change
 from lit.distributed.ranks import Ranks
 from lit.fitting.summary import print_result, print_rows_and_plan
+from lit.model.architecture import loader_of
 from lit.preflight.forecast import forecast
 from lit.preflight.verdict import judge, refuse
 from lit.report.pictures import loss_picture
@@ -179,6 +180,7 @@ class Training:
             lora_dropout=model.lora.lora_dropout,
             targets=model.lora.target_modules,
             step=best.step,
+            loader=loader_of(model.adapted_model),
         )
         # The last file: a run without it is incomplete.
         loss_picture(*read_losses(self.folder.metrics), self.folder.picture)

@@ -12,6 +12,7 @@ from data.planning.batch import collate
 from data.types import Batch
 from lit.fast_layers.table import FAST_LAYERS, use_fast_layers
 from lit.model.base import load_base
+from lit.model.causality import check_causal
 from lit.model.loss import check_loss
 from lit.packing.hidden_states import hidden_states
 from lit.packing.pack import one_by_one, pack
@@ -88,8 +89,8 @@ def check_model(
         longest_row: Tokens of the longest row, or None if it is not known.
 
     Raises:
-        ConfigError: The loss differs from the model's own, packing is needed and impossible, or an
-            adapter is never called.
+        ConfigError: The model reads ahead, the loss differs from the model's own, packing is needed
+            and impossible, or an adapter is never called.
     """
     limit = rotary_limit(config)
     if must_pack and limit is not None and not (longest_row and longest_row <= limit):
@@ -98,13 +99,14 @@ def check_model(
             f"tokens, and trainer.strategy {must_pack} cannot train such rows together with "
             f"shorter ones: set data.max_length to {limit} or less, or trainer.strategy to ddp"
         )
+    row = probe_examples(config.get_text_config().vocab_size)[0]
+    short = collate([row]).to(device)
+    call(check_causal, short.input_ids)
     if reason := call(pack, probe_batch(config, device)):
         if must_pack:
             # Ranks have different numbers of rows and must gather weights equally often.
             raise ConfigError(f"{reason}: trainer.strategy {must_pack} cannot train this model")
         print_rank0(f"model  {one_by_one(reason)}")
-    row = probe_examples(config.get_text_config().vocab_size)[0]
-    short = collate([row]).to(device)
     call(check_loss, short)
     call(check_reached, short)
 

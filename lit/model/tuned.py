@@ -6,6 +6,7 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from data.template import choose_template, stop_token
+from lit.model import architecture
 from lit.model.base import load_base, load_tokenizer, locate, read_tokenizer
 from lit.model.loading import load_config
 from lit.run.console import print_rank0
@@ -108,8 +109,7 @@ def load_tuned(
 
 def stored_dtype(adapter: str | Path, base: str | None = None) -> torch.dtype:
     """Return the dtype in which the base model of an adapter is stored."""
-    dtype = base_config(adapter, base).dtype
-    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+    return architecture.stored_dtype(base_config(adapter, base))
 
 
 def base_config(adapter: str | Path, base: str | None = None) -> PretrainedConfig:

@@ -6,6 +6,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lora.config import ConfigError
+from lora.families.decoder import text_decoder
 
 
 def decoder_of(model: PreTrainedModel) -> nn.Module:
@@ -14,15 +15,9 @@ def decoder_of(model: PreTrainedModel) -> nn.Module:
     Raises:
         ConfigError: It has none that can be called by itself.
     """
-    named = model.base_model
-    if named is not model:
-        return named
-    # Llama 4 and Mllama name another part than they have, and base_model is then the whole model.
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    for child in model.children():
-        parts = list(child.modules())
-        if len(parts) > 1 and embedding in parts and head not in parts:
-            return child
+    part = text_decoder(model)
+    if part is not model:
+        return part
     raise ConfigError(
         f"{type(model).__name__} has no part that gives hidden states without logits: this model "
         "family cannot be trained. Choose another model.base"

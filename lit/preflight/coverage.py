@@ -6,13 +6,15 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from lora.base import parameter_size
+from lora.families.decoder import text_path
 from lora.families.reach import is_router
 from lora.layer import Adapter
+from lora.paths import is_inside
 from lora.targets import barred_layers, linear_layers, output_head
 
 LINEAR = "linear layers that are not targets"
 EXPERTS, ROUTERS, UNREACHED = "experts", "routers", "layers that no adapter reaches"
-CONVOLUTIONS, OTHER = "convolutions", "other weights"
+CONVOLUTIONS, TOWERS, OTHER = "convolutions", "parts that see or hear", "other weights"
 EMBEDDINGS, HEAD, NORMS = "embeddings", "output head", "norms"
 USUAL = {EMBEDDINGS, HEAD, NORMS}
 """Kinds that adapters of most models leave as they are: no line is needed if these are all."""
@@ -40,6 +42,7 @@ def shares_not_adapted(model: nn.Module) -> dict[str, float]:
         if not name.startswith("base.")
     }
     linear, barred, head = linear_layers(model), barred_layers(model), output_head(model)
+    part = text_path(model)
     sizes: Counter[str] = Counter()
     total = 0
     for name, parameter in model.named_parameters():
@@ -50,7 +53,9 @@ def shares_not_adapted(model: nn.Module) -> dict[str, float]:
         if id(parameter) in adapted:
             continue
         path = name.rpartition(".")[0]
-        if path in linear or path in barred:
+        if modules[path] is not head and not is_inside(path, part):
+            kind = TOWERS
+        elif path in linear or path in barred:
             kind = ROUTERS if is_router(path) else LINEAR if path in linear else UNREACHED
         else:
             kind = HEAD if modules[path] is head else _kind(path, modules[path])

@@ -9,10 +9,11 @@ from transformers import PreTrainedModel
 
 from lit.device.memory import peak_memory
 from lit.device.precision import base_dtype
+from lit.model.architecture import skeleton
 from lit.model.base import locate
 from lit.model.loading import load_config, summary
 from lit.model.loss import CHUNK
-from lit.model.quantization import quantization_of, skeleton
+from lit.model.quantization import quantization_of
 from lit.preflight.coverage import shares_not_adapted
 from lit.preflight.meta_step import trace_step
 from lit.train.module import LoRAModule
@@ -149,7 +150,7 @@ def meta_model(base: str, revision: str | None, dtype: torch.dtype) -> PreTraine
     """
     config = load_config(base, locate(base, revision))
     try:
-        return skeleton(config, dtype)
+        return skeleton(config, base, dtype)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{base} does not load: {summary(error)}") from None
 

@@ -12,6 +12,7 @@ from lit.run.console import print_rank0
 from lit.run.metrics_file import perplexity
 from lora.storage.files import write_text
 
+CAUSAL = "AutoModelForCausalLM"
 CARD = """\
 ---
 {card_data}
@@ -45,9 +46,9 @@ USE = """
 
 ```python
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import {loader}, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained({base})
+model = {loader}.from_pretrained({base})
 model = PeftModel.from_pretrained(model, "path/to/this/folder")
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 ```
@@ -70,6 +71,7 @@ def write_card(
     lora_dropout: float,
     targets: object,
     step: int,
+    loader: str = CAUSAL,
 ) -> None:
     """Write README.md into an adapter's folder; one that a person wrote or changed stays.
 
@@ -86,10 +88,12 @@ def write_card(
         lora_dropout: As in ``LoRAConfig``.
         targets: ``target_modules`` of ``LoRAConfig``.
         step: The optimizer step after which the adapter was saved.
+        loader: The class of transformers that loads the base.
     """
     text = (CARD + USE).format(
         card_data=_card_data(base),
         base=_python(base),
+        loader=loader,
         title=escape_markdown(base),
         base_loss=base_loss,
         base_perplexity=perplexity(base_loss),
@@ -107,15 +111,16 @@ def write_card(
     _write(folder / "README.md", text)
 
 
-def write_plain_card(folder: Path, base: str) -> None:
+def write_plain_card(folder: Path, base: str, loader: str = CAUSAL) -> None:
     """Write README.md into the folder of an adapter whose training is unknown.
 
     Args:
         folder: The adapter's folder.
         base: The base model's name.
+        loader: The class of transformers that loads the base.
     """
     text = (CARD_WITHOUT_RUN + USE).format(
-        card_data=_card_data(base), base=_python(base), title=escape_markdown(base)
+        card_data=_card_data(base), base=_python(base), loader=loader, title=escape_markdown(base)
     )
     _write(folder / "README.md", text)
 
