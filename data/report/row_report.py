@@ -21,8 +21,6 @@ MAX_FILES = 10
 """Files that are listed for each reason."""
 MAX_LINES = 8
 """Further lines that are listed for each reason and file."""
-MAX_GROUPS, OTHER = 200, "other reasons"
-"""Groups of one kind beyond this number are counted together as OTHER."""
 
 
 @dataclass
@@ -32,6 +30,7 @@ class RowReport:
     Args:
         read: Rows read.
         used: Rows that became examples, cut ones included.
+        examples: The examples; a conversation can become several.
         files: Rows read by file.
         notes: What is to be said of files: how they are written, and what is not read.
         unread: How many rows have a value under each key that is not read, by file.
@@ -47,6 +46,7 @@ class RowReport:
 
     read: int = 0
     used: int = 0
+    examples: int = 0
     files: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     unread: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -62,14 +62,16 @@ class RowReport:
     def add_rows(
         self,
         used: int,
+        examples: int,
         files: Counter[str],
         unread: Counter[tuple[str, str]],
         changes: Counter[str],
         unknown_keys: dict[str, list[str]],
     ) -> None:
-        """Count rows that were read, ``used`` of which became examples."""
+        """Count rows that were read, ``used`` of which became ``examples``."""
         self.read += files.total()
         self.used += used
+        self.examples += examples
         for sums, more in ((self.files, files), (self.changes, changes)):
             for name, count in more.items():
                 sums[name] = sums.get(name, 0) + count
@@ -126,6 +128,7 @@ class RowReport:
                     parts.append(f"  {file}: every row")
                     continue
                 parts.append(f"  {first[group, file]}")
+                lines = [*dict.fromkeys(lines)]  # a row may have several prompts that are cut
                 if others := [str(line) for line in lines[1 : MAX_LINES + 1]]:
                     rest = len(lines) - len(others) - 1
                     more = f" and {rest} more" if rest else ""
@@ -188,13 +191,19 @@ class RowReport:
             if is_headless(self.unknown_keys[file])
         ]
 
+    @property
+    def unit(self) -> str:
+        """What trains and validates: rows, or examples if some rows became several."""
+        return "examples" if self.examples > self.used else "rows"
+
     def lines(self) -> list[str]:
         """Return what else is to be said of the rows: how files are read, and what is not."""
         unread = [f"{file}: not read: {', '.join(keys)}" for file, keys in self.unread.items()]
         return [*self.notes, *unread, *(f"{n} {what}" for what, n in self.changes.items() if n)]
 
     def __str__(self) -> str:
-        counts = [f"{self.read} rows read, {self.used} used"]
+        several = f" as {self.examples} examples" if self.unit == "examples" else ""
+        counts = [f"{self.read} rows read, {self.used} used{several}"]
         if cut := self.count(CUT):
             counts.append(f"{cut} prompts cut by {self.tokens[CUT]} tokens in total")
         if too_long := self.count(TOO_LONG):

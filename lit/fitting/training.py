@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from data.planning.step_map import describe_step_change
+from data.templates.variables import read_values, shown
 from lit.distributed.ranks import Ranks
 from lit.fitting.summary import print_result, print_rows_and_plan
 from lit.preflight.forecast import forecast
@@ -179,6 +180,7 @@ class Training:
             lora_dropout=model.lora.lora_dropout,
             targets=model.lora.target_modules,
             step=best.step,
+            values=shown(values) if (values := read_values(data.tokenizer)) else "",
         )
         # The last file: a run without it is incomplete.
         loss_picture(*read_losses(self.folder.metrics), self.folder.picture)

@@ -8,6 +8,7 @@ import numpy as np
 
 from data.report.row_issue import BAD, CUT, TOO_LONG
 from data.report.row_report import RowReport
+from data.templates.variables import read_values, shown
 from data.types import IGNORE
 from lit.preflight.checkup import Checkup
 from lit.report.page import Section
@@ -24,10 +25,14 @@ def rows_section(checkup: Checkup) -> Section:
     rows = []
     for source, report in _sources(checkup):
         counts = [report.count(kind) for kind in (CUT, TOO_LONG, BAD)]
-        rows.append([source, *map(str, (report.read, report.used, *counts))])
+        used = str(report.used)
+        if report.unit == "examples":
+            used += f" as {report.examples} examples"
+        rows.append([source, str(report.read), used, *map(str, counts)])
     duplicates = str(data.overlap)
     text = (
-        f"{len(data.train_rows)} rows train, {len(data.val_rows)} rows validate. "
+        f"{len(data.train_rows)} {data.store.report.unit} train, "
+        f"{len(data.val_rows)} {data.val.report.unit} validate. "
         f"{f'Duplicates: {duplicates}.' if duplicates else 'There are no duplicate rows.'}"
         f"{f' Of the rows, {data.share_note}.' if data.share_note else ''}"
     )
@@ -117,5 +122,6 @@ def special_tokens_section(checkup: Checkup) -> Section:
     ]
     end = data.store.example(data.train_rows[0]).ids[-1]
     rows.append(["end of an answer", str(data.tokenizer.convert_ids_to_tokens(end)), str(end)])
-    text = f"Template: {data.template}."
+    values = read_values(data.tokenizer)
+    text = f"Template: {data.template}{f' with {shown(values)}' if values else ''}."
     return Section("Special tokens", text, ["name", "token", "id"], rows)
