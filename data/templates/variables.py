@@ -12,8 +12,8 @@ from collections.abc import Mapping
 
 import jinja2
 import jinja2.meta
+from jinja2 import nodes
 from jinja2.ext import Extension
-from jinja2.nodes import Node
 from jinja2.parser import Parser
 from transformers import PreTrainedTokenizerBase
 
@@ -77,14 +77,13 @@ def unread(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return a sentence on values that the tokenizer's template does not read, or an empty text."""
     values = read_values(tokenizer)
     template = str(tokenizer.chat_template)
-    known = (
-        variables(template.removeprefix(_start(template))) - GIVEN - {*tokenizer.special_tokens_map}
-    )
-    if not (ignored := [name for name in values if name not in known]):
+    looked_up, own = variables(template.removeprefix(_start(template)))
+    given = GIVEN | {*tokenizer.special_tokens_map}
+    if not (ignored := [name for name in values if name not in looked_up - given]):
         return ""
     return (
         f"the template does not read {', '.join(ignored)}, so it changes nothing; it reads "
-        f"{', '.join(sorted(known)) or 'no variable'}"
+        f"{', '.join(sorted(looked_up - own - given)) or 'no variable'}"
     )
 
 
@@ -94,13 +93,23 @@ def shown(values: Mapping[str, Value]) -> str:
     return f"{{{', '.join(pairs)}}}"
 
 
-def variables(template: str) -> set[str]:
-    """Return the names that a template looks up and does not always set itself."""
+def variables(template: str) -> tuple[set[str], set[str]]:
+    """Return the names that a template looks up, and those of them that seem its own.
+
+    Its own are names that it sets somewhere, and of which it never asks whether they are defined.
+    """
     environment = jinja2.Environment(extensions=[_Generation, "jinja2.ext.loopcontrols"])
     try:
-        return jinja2.meta.find_undeclared_variables(environment.parse(template))
+        tree = environment.parse(template)
     except jinja2.TemplateSyntaxError:
-        return set()  # whoever renders it reports it
+        return set(), set()  # whoever renders it reports it
+    asked = {
+        test.node.name
+        for test in tree.find_all(nodes.Test)
+        if test.name in ("defined", "undefined") and isinstance(test.node, nodes.Name)
+    }
+    written = {name.name for name in tree.find_all(nodes.Name) if name.ctx == "store"}
+    return jinja2.meta.find_undeclared_variables(tree), written - asked
 
 
 class _Generation(Extension):
@@ -108,7 +117,7 @@ class _Generation(Extension):
 
     tags = {"generation"}  # noqa: RUF012  as jinja2 declares it
 
-    def parse(self, parser: Parser) -> list[Node]:
+    def parse(self, parser: Parser) -> list[nodes.Node]:
         """Return what is between the tags."""
         next(parser.stream)
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
