@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 from torch.utils.data import DataLoader
@@ -65,7 +65,7 @@ class QADataModule(L.LightningDataModule):
         encoding: str | None = None,
         separator: str | None = None,
         template: str = "auto",
-        template_kwargs: dict[str, bool | int | float | str | None] | None = None,
+        template_kwargs: dict[str, Any] | None = None,
         max_length: int = 512,
         batch_size: int = 4,
         max_tokens: int | None = None,

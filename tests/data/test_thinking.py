@@ -4,6 +4,8 @@ import itertools
 import json
 from collections.abc import Iterator
 from itertools import groupby
+from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -11,6 +13,9 @@ from transformers import PreTrainedTokenizerFast
 
 from data.encoder import Encoder
 from data.formats.turns import train_on_last
+from data.report.row_issue import CUT, TOO_LONG
+from data.splitting.split import split_train_val
+from data.store import build_store
 from data.template import choose_template, prompt_ids, stop_token
 from data.truncation import MIN_PROMPT
 from data.types import IGNORE, Example, Message, RowError, TooLongError
@@ -265,3 +270,106 @@ def test_long_prompts_are_cut_in_each_example_or_the_row_is_left_out(
         (refusal,) = Encoder(tokenizer, limit, truncation).encode_all([messages])
         assert isinstance(refusal, TooLongError)
         assert refusal.tokens == max(len(example.ids) for example in whole) - limit
+
+
+def rows_file(folder: Path, answers: list[str], **turn: Any) -> Path:
+    """Conversations of two questions, with a long first one in the last row."""
+    path = folder / "rows.jsonl"
+    rows = []
+    for i, answer in enumerate(answers):
+        asked = " ".join(map(str, range(60))) if i == len(answers) - 1 else f"Why {i}?"
+        turns = [
+            {"role": "user", "content": asked},
+            {"role": "assistant", "content": answer} | turn,
+            {"role": "user", "content": "And?"},
+            {"role": "assistant", "content": f"That is {i}."},
+        ]
+        rows.append(json.dumps({"messages": turns}, ensure_ascii=False) + "\n")
+    path.write_text("".join(rows), encoding="utf-8")
+    return path
+
+
+def test_a_row_that_becomes_several_examples_is_one_row_of_the_report_and_of_the_split(
+    tmp_path: Path, cores: dict
+) -> None:
+    tokenizer = made(cores, "GPT-2", "Qwen 3")
+    path = rows_file(tmp_path, [f"So {i}." for i in range(12)])
+    store = build_store(path, tokenizer, max_length=160)
+    report = store.report
+    assert (report.read, report.used, report.examples, len(store)) == (12, 12, 24, 24)
+    assert str(report).startswith("12 rows read, 12 used as 24 examples, 2 prompts cut by ")
+    assert report.lines() == [
+        "12 conversations are one example per answer, as the template writes earlier answers "
+        "differently once others follow"
+    ]
+    assert "… and in line" not in report.listing(CUT)
+    split = split_train_val(store, None, val_fraction=0.3, seed=1, near_duplicates=0.8)
+    sides = [{store.location(row) for row in rows} for rows in (split.train_rows, split.val_rows)]
+    assert sides[1]
+    assert not sides[0] & sides[1]
+    assert str(split.overlap) == ""
+    # What is written as a validation row is the same example when it is read again.
+    for row in range(len(store)):
+        (again,) = Encoder(tokenizer, 160).encode_all([store.messages(row)])
+        assert [(x.ids, x.labels) for x in again] == [store.example(row)[:2]]
+
+
+def test_a_row_of_which_one_example_is_too_long_is_left_out_once(
+    tmp_path: Path, cores: dict
+) -> None:
+    tokenizer = made(cores, "GPT-2", "Qwen 3")
+    path = rows_file(tmp_path, ["So."] * 3)
+    report = build_store(path, tokenizer, max_length=100, truncation="drop").report
+    assert (report.read, report.used, report.examples) == (3, 2, 4)
+    assert report.count(TOO_LONG) == 1
+
+
+def test_repeated_conversations_are_found_whatever_number_of_examples_they_have(
+    tmp_path: Path, cores: dict
+) -> None:
+    tokenizer = made(cores, "GPT-2", "Qwen 3")
+    path = rows_file(tmp_path, ["So."] * 3)
+    lines = path.read_text("utf-8").splitlines(keepends=True)
+    path.write_text("".join([*lines, lines[1]]), encoding="utf-8")
+    split = split_train_val(
+        build_store(path, tokenizer, max_length=400), None, val_fraction=0.0, seed=1
+    )
+    assert len(split.overlap.repeated) == 2
+
+
+@pytest.mark.parametrize(
+    ("template", "turn", "said"),
+    [
+        ("DeepSeek R1", {}, "4 answers close a thought that the prompt opens"),
+        ("Qwen 3.5", {}, ""),
+        ("Qwen 3", {"train": False, "thinking": "Hm."}, "2 answers that are not learned stand"),
+        ("Qwen 3", {"train": False}, ""),
+        ("Qwen 3", {"thinking": "Hm."}, ""),
+    ],
+)
+def test_what_of_thoughts_is_written_otherwise_than_filed_is_counted(
+    template: str, turn: dict, said: str, tmp_path: Path, cores: dict
+) -> None:
+    path = rows_file(tmp_path, ["So 1.", "So 2."], **turn)
+    store = build_store(path, made(cores, "GPT-2", template), max_length=400)
+    lines = [line for line in store.report.lines() if "one example per answer" not in line]
+    assert len(lines) == bool(said)
+    assert all(line.startswith(said) for line in lines)
+
+
+def test_an_empty_thought_is_learned_where_the_prompt_opens_one(cores: dict) -> None:
+    tokenizer = made(cores, "GPT-2", "DeepSeek R1")
+    (result,) = Encoder(tokenizer).encode_all([conversation(ANSWERS["words"], 1, False)])
+    assert not isinstance(result, RowError)
+    ids = [label for label in result[0].labels if label != IGNORE]
+    assert tokenizer.decode(ids) == "\n</think>\n\nIt is. 0</s>"
+
+
+def test_tags_of_thoughts_neither_end_an_answer_nor_are_text_where_they_are_special(
+    cores: dict,
+) -> None:
+    tokenizer = made(cores, "GPT-2", "Qwen 3.5")
+    plain = Encoder(tokenizer).encode_all([conversation(ANSWERS["a thought inside"], 2, True)])
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
+    special = Encoder(tokenizer).encode_all([conversation(ANSWERS["a thought inside"], 2, True)])
+    assert str(special) == str(plain)
