@@ -13,7 +13,7 @@ from pyarrow import compute
 from data.formats.guess import guess_columns, is_headless
 from data.formats.rows import MISSING_COLUMN, UNKNOWN_KEYS
 from data.report.refusal import RefusedError, as_flag
-from data.report.row_issue import BAD, CUT, TOO_LONG, RowIssue
+from data.report.row_issue import BAD, CUT, TOO_LONG, RowIssue, titles
 
 MAX_GROUPS, OTHER = 200, "other reasons"
 """Groups of one kind beyond this number are counted together as OTHER."""
@@ -105,6 +105,12 @@ class RowReport:
         kinds, tokens = (self.table.data.column(name) for name in ("kind", "tokens"))
         return tokens.filter(compute.is_in(kinds, pyarrow.array([CUT, TOO_LONG]))).to_numpy()
 
+    def titles(self, kind: str) -> dict[str, str]:
+        """Return what to call each group of a kind: its reason, with ranges of numbers."""
+        groups = self.counts.get(kind, {})
+        found = titles(issue for issue in self.issues(kind) if issue.group in groups)
+        return {group: found.get(group, group) for group in groups}
+
     def listing(self, kind: str) -> str:
         """List issues of a kind: for each reason and file the first row, and further lines.
 
@@ -114,6 +120,7 @@ class RowReport:
             kind: BAD, TOO_LONG or CUT.
         """
         groups = dict(sorted(self.counts.get(kind, {}).items(), key=lambda item: -item[1]))
+        called = self.titles(kind)
         places: dict[str, dict[str, list[int]]] = {group: {} for group in groups}
         first: dict[tuple[str, str], RowIssue] = {}
         for issue in self.issues(kind):
@@ -122,7 +129,7 @@ class RowReport:
             first.setdefault((group, issue.file), issue)
         parts = []
         for group, count in groups.items():
-            parts.append(f"{count} × {group}")
+            parts.append(f"{count} × {called[group]}")
             for file, lines in islice(places[group].items(), MAX_FILES):
                 if 1 < len(lines) == self.files.get(file) and group != OTHER:
                     parts.append(f"  {file}: every row")
@@ -130,8 +137,7 @@ class RowReport:
                 parts.append(f"  {first[group, file]}")
                 lines = [*dict.fromkeys(lines)]  # a row may have several prompts that are cut
                 if others := [str(line) for line in lines[1 : MAX_LINES + 1]]:
-                    rest = len(lines) - len(others) - 1
-                    more = f" and {rest} more" if rest else ""
+                    more = f" and {rest} more" if (rest := len(lines) - len(others) - 1) else ""
                     parts.append(f"  … and in line {', '.join(others)}{more}")
             if len(places[group]) > MAX_FILES:
                 parts.append(f"  … and in {len(places[group]) - MAX_FILES} more files")
@@ -169,7 +175,7 @@ class RowReport:
     def _describe(self, kind: str, source: str, what: str) -> str:
         count, groups = self.count(kind), self.counts[kind]
         if len(groups) == len(self.files) == 1 < count == self.read:
-            return f"all {count} rows of {source} are {what}: {next(iter(groups))}"
+            return f"all {count} rows of {source} are {what}: {''.join(self.titles(kind).values())}"
         return f"{count} of {self.read} rows of {source} are {what}:\n{self.listing(kind)}"
 
     def _columns_advice(self, flags: dict[str, str]) -> list[str]:

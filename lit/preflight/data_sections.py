@@ -57,6 +57,7 @@ def _sources(checkup: Checkup) -> list[tuple[str, RowReport]]:
 
 def _reasons(report: RowReport) -> Iterator[list[str]]:
     for kind in (BAD, TOO_LONG, CUT):
+        titles = report.titles(kind)
         for group, count in report.counts.get(kind, {}).items():
             issues = (issue for issue in report.issues(kind) if issue.group == group)
             first = list(islice(issues, LISTED_LINES))
@@ -65,7 +66,7 @@ def _reasons(report: RowReport) -> Iterator[list[str]]:
                 for file, rows in groupby(first, key=lambda issue: Path(issue.file).name)
             ]
             more = [f"… and {count - len(first)} more"] if count > len(first) else []
-            yield [kind, str(count), group, "\n".join(locations + more)]
+            yield [kind, str(count), titles[group], "\n".join(locations + more)]
 
 
 def length_picture_section(checkup: Checkup) -> Section:
