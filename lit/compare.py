@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from lit.run.command import flag_names, run_command
+from lit.run.command import flag_names, mapping, run_command
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -30,6 +30,13 @@ def _parser() -> argparse.ArgumentParser:
         "--template",
         default="auto",
         help="as in lit.chat; none: the text of a question is continued",
+    )
+    parser.add_argument(
+        "--template_kwargs",
+        type=mapping,
+        metavar="{NAME: VALUE}",
+        help="values for variables of the template, such as '{enable_thinking: false}'; default: "
+        "as the adapter was trained",
     )
     parser.add_argument(
         "--quantize",
@@ -75,6 +82,7 @@ def _compare(options: argparse.Namespace) -> int:
             folder=new,
             max_answers=options.answers,
             template=options.template,
+            template_kwargs=options.template_kwargs,
             quantize=options.quantize,
             precision=options.precision,
             device=options.device,

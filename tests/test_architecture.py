@@ -32,7 +32,7 @@ LAYERS: dict[str, list[set[str]]] = {
     "data": [
         {"data.types", "data.text"},
         {"data.readers"},
-        {"data.formats"},
+        {"data.formats", "data.templates"},
         {"data.report"},
         {"data"},
         {"data.splitting", "data.planning"},

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from torchmetrics.text import CHRFScore
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from data.templates.thoughts import split_thought
 from lit.answering.generation import Answer, answers, use_model
 from lit.answering.sampling import Sampling
 from lit.comparison.losses import MODELS
@@ -62,13 +63,16 @@ def answer_all(
 
 
 def chrf(pairs: Sequence[AnswerPair]) -> dict[str, float] | None:
-    """Return the chrF of each model's answers, 0 to 100; None without reference answers."""
+    """Return the chrF of each model's answers, 0 to 100; None without reference answers.
+
+    What a model thinks before an answer is no part of it.
+    """
     known = [pair for pair in pairs if pair.reference]
     if not known:
         return None
-    references = [[str(pair.reference)] for pair in known]
+    references = [[split_thought(str(pair.reference))[1].strip()] for pair in known]
     scores = {}
     for which in MODELS:
-        texts = [getattr(pair, f"{which}_answer") for pair in known]
+        texts = [split_thought(getattr(pair, f"{which}_answer"))[1].strip() for pair in known]
         scores[which] = 100 * float(CHRFScore(n_word_order=0)(texts, references))
     return scores

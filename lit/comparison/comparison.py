@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.progress import Progress
 
+from data.templates.variables import Value, read_values, shown
 from data.types import DataError
 from lit.answering.generation import check_context, context_length
 from lit.answering.sampling import NotFiniteError, Sampling
@@ -27,7 +28,7 @@ from lit.comparison.result import Comparison, LossResult
 from lit.comparison.run_settings import read_run_settings, unknown_settings
 from lit.device.device import check_quantization, choose_device, traits
 from lit.device.precision import base_dtype, check_precision, computing_in
-from lit.model.tuned import base_config, load
+from lit.model.tuned import base_config, load, trained_values
 from lit.packing.transformers_internals import loaded_from
 from lit.run.folder import RunFolder
 from lit.run.metrics_file import read_losses
@@ -45,6 +46,7 @@ def compare(
     folder: Path,
     max_answers: int,
     template: str,
+    template_kwargs: dict[str, Value] | None,
     quantize: str | None,
     precision: str | None,
     device: str,
@@ -61,7 +63,7 @@ def compare(
         questions_file: More questions, with or without reference answers.
         folder: The folder for the pictures; it exists.
         max_answers: Rows of ``data`` to answer, evenly spread.
-        template: As in ``lit.model.tuned.load``.
+        template, template_kwargs: As in ``lit.model.tuned.load``.
         quantize: As in ``lit.model.base.load_base``, or ``none``; None for the run's.
         precision: A key of ``lit.device.precision.PRECISIONS``; None for the run's,
             where the device computes in it.
@@ -90,7 +92,7 @@ def compare(
     check_precision(used.precision, traits(chosen), model_type)
     check_quantization(used.quantize, traits(chosen))
     dtype = base_dtype(used.precision)
-    model, tokenizer = load(adapter, base, template, used.quantize, dtype, chosen)
+    model, tokenizer = load(adapter, base, template, used.quantize, dtype, chosen, template_kwargs)
     notes = used.differences(trained)
     if found is None and used.quantize and quantize is None:
         notes.append(f"The base is loaded in {used.quantize}, as when the adapter was trained.")
@@ -98,14 +100,21 @@ def compare(
         notes.append(f"The run trained on {own_base}; this comparison uses {base}.")
     if template != "auto":
         notes.append(f"The run trained with its own template; this comparison uses {template}.")
+    own, values = trained_values(adapter), read_values(tokenizer)
+    if template != "none" and own != values:
+        notes.append(
+            f"The run trained with template_kwargs {shown(own)}; this comparison uses "
+            f"{shown(values)}."
+        )
     if found is None and data is None and rows:
         notes.append(f"{run.config} is missing, so the run's settings are unknown.")
     # Only the run's own rows in its own template are cut as the run cut them.
     cut: tuple[int | None, str] = (None, "middle")
-    if data is None and template == "auto":
+    if data is None and template == "auto" and own == values:
         cut = used.max_length, used.truncation
         notes += _measured_by(run)
-    examples = encode_rows(rows, tokenizer, *cut)
+    encoded = encode_rows(rows, tokenizer, *cut)
+    examples = [example for row in encoded for example in row]
     general = general_text(tokenizer, context_length(model))
     answered = evenly_spread(len(rows), max_answers)
     questions = [rows[i] for i in answered] + more
@@ -115,8 +124,9 @@ def compare(
     with _progress() as start_bar:
         losses = None
         if rows:
-            bar = start_bar("losses", 2 * len(rows))
-            losses = measure_losses(model, examples, bar, used.precision)
+            bar = start_bar("losses", 2 * len(examples))
+            measured = measure_losses(model, examples, bar, used.precision)
+            losses = measured.summed([len(row) for row in encoded])
         bar = start_bar("losses of general text", 2 * len(general))
         forgetting = measure_losses(model, general, bar, used.precision)
         try:

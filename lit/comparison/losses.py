@@ -40,6 +40,18 @@ class Losses:
         """Return the mean loss per labeled token of each row under one model, (rows,)."""
         return getattr(self, which) / self.labels
 
+    def summed(self, counts: Sequence[int]) -> "Losses":
+        """Return the sums of consecutive rows.
+
+        Args:
+            counts: How many rows form each sum, at least one.
+        """
+        starts = np.cumsum([0, *counts[:-1]])
+        base, tuned, labels = (
+            np.add.reduceat(values, starts) for values in (self.base, self.tuned, self.labels)
+        )
+        return Losses(base, tuned, labels)
+
     def not_finite(self, which: str) -> list[int]:
         """Return the numbers, from 1, of the rows whose loss under a model is not finite."""
         return [int(i) + 1 for i in np.flatnonzero(~np.isfinite(getattr(self, which)))]

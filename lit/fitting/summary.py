@@ -2,6 +2,7 @@
 
 import torch
 
+from data.templates.variables import read_values, shown
 from lit.device.memory import peak_memory
 from lit.preflight.coverage import describe_not_adapted, shares_not_adapted
 from lit.run.console import print_rank0
@@ -28,9 +29,10 @@ def print_rows_and_plan(arguments: Arguments) -> None:
             print_rank0(f"       {line}")
     for line in filter(None, (str(data.overlap), data.share_note)):
         print_rank0(f"       {line}")
+    values = read_values(data.tokenizer)
     print_rank0(
-        f"       {len(data.train_rows)} rows train, {len(data.val_rows)} validate; "
-        f"template {data.template}"
+        f"       {len(data.train_rows)} {data.store.report.unit} train, {len(data.val_rows)} "
+        f"validate; template {data.template}{f' with {shown(values)}' if values else ''}"
     )
     print_rank0(f"device {arguments.hardware.device}: {precision.value} ({precision.reason})")
     print_rank0(

@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from data.planning.step_map import describe_step_change
+from data.templates.variables import read_values, shown
 from lit.distributed.ranks import Ranks
 from lit.fitting.summary import print_result, print_rows_and_plan
 from lit.model.architecture import loader_of
@@ -181,6 +182,7 @@ class Training:
             targets=model.lora.target_modules,
             step=best.step,
             loader=loader_of(model.adapted_model),
+            values=shown(values) if (values := read_values(data.tokenizer)) else "",
         )
         # The last file: a run without it is incomplete.
         loss_picture(*read_losses(self.folder.metrics), self.folder.picture)

@@ -6,6 +6,7 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from data.template import choose_template, stop_token
+from data.templates.variables import Value, unread, values_in
 from lit.model import architecture
 from lit.model.base import load_base, load_tokenizer, locate, read_tokenizer
 from lit.model.loading import load_config
@@ -27,6 +28,7 @@ def load(
     quantize: str | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    template_kwargs: dict[str, Value] | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load an adapter on its base, or a base alone.
 
@@ -37,6 +39,7 @@ def load(
         quantize: As in ``lit.model.base.load_base``.
         dtype: Dtype of the base's weights.
         device: The device to load onto.
+        template_kwargs: Values for variables of the template, instead of the adapter's own.
 
     Raises:
         ConfigError, DataError: Something does not exist, or does not match.
@@ -50,7 +53,9 @@ def load(
     if template == "none":
         tokenizer.chat_template = None
     else:
-        choose_template(tokenizer, template)
+        choose_template(tokenizer, template, template_kwargs)
+        if text := unread(tokenizer):
+            print_rank0(f"template_kwargs: {text}", note=True)
         # Raises if the template writes a question differently from training.
         stop_token(tokenizer)
     return model, tokenizer
@@ -105,6 +110,12 @@ def load_tuned(
     if own.is_file():
         return model.eval(), read_tokenizer(str(adapter), {"local_files_only": True})
     return model.eval(), load_tokenizer(base, revision)
+
+
+def trained_values(adapter: str | Path) -> dict[str, Value]:
+    """Return the values of ``template_kwargs`` that an adapter was trained with."""
+    path = Path(adapter) / "chat_template.jinja"
+    return values_in(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def stored_dtype(adapter: str | Path, base: str | None = None) -> torch.dtype:

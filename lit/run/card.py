@@ -30,7 +30,7 @@ Trained with lit-lora on {rows} rows of {data}; {val_rows} rows were held out.
 ## Settings
 
 r {r}, lora_alpha {lora_alpha}, lora_dropout {lora_dropout}, layers: {targets}.
-The best adapter of the run, at optimizer step {step}. Prompts follow `chat_template.jinja`.
+The best adapter of the run, at optimizer step {step}. Prompts follow {template}.
 """
 CARD_WITHOUT_RUN = """\
 ---
@@ -72,6 +72,7 @@ def write_card(
     targets: object,
     step: int,
     loader: str = CAUSAL,
+    values: str = "",
 ) -> None:
     """Write README.md into an adapter's folder; one that a person wrote or changed stays.
 
@@ -89,6 +90,7 @@ def write_card(
         targets: ``target_modules`` of ``LoRAConfig``.
         step: The optimizer step after which the adapter was saved.
         loader: The class of transformers that loads the base.
+        values: Values of the template's variables as a person types them; empty for none.
     """
     text = (CARD + USE).format(
         card_data=_card_data(base),
@@ -107,6 +109,7 @@ def write_card(
         lora_dropout=lora_dropout,
         targets=escape_markdown(str(targets)),
         step=step,
+        template="`chat_template.jinja`" + (f" with {escape_markdown(values)}" if values else ""),
     )
     _write(folder / "README.md", text)
 
