@@ -179,6 +179,7 @@ class Training:
             lora_dropout=model.lora.lora_dropout,
             targets=model.lora.target_modules,
             step=best.step,
+            adapter=model.adapter,
         )
         # The last file: a run without it is incomplete.
         loss_picture(*read_losses(self.folder.metrics), self.folder.picture)

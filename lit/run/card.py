@@ -23,13 +23,13 @@ Trained with lit-lora on {rows} rows of {data}; {val_rows} rows were held out.
 
 | | validation loss | perplexity |
 |---|---|---|
-| base | {base_loss:.4f} | {base_perplexity:.2f} |
+| {start} | {base_loss:.4f} | {base_perplexity:.2f} |
 | with this adapter | {loss:.4f} | {perplexity:.2f} |
 
 ## Settings
 
 r {r}, lora_alpha {lora_alpha}, lora_dropout {lora_dropout}, layers: {targets}.
-The best adapter of the run, at optimizer step {step}. Prompts follow `chat_template.jinja`.
+{origin}The best adapter of the run, at optimizer step {step}. Prompts follow `chat_template.jinja`.
 """
 CARD_WITHOUT_RUN = """\
 ---
@@ -70,13 +70,15 @@ def write_card(
     lora_dropout: float,
     targets: object,
     step: int,
+    adapter: str | None = None,
 ) -> None:
     """Write README.md into an adapter's folder; one that a person wrote or changed stays.
 
     Args:
         folder: The adapter's folder.
         base: The base model's name.
-        base_loss: Validation loss of the base model; NaN without validation.
+        base_loss: Validation loss before training, of the base model or of ``adapter``; NaN without
+            validation.
         loss: Validation loss with the adapter.
         data: The name of the data.
         rows: Number of rows that trained.
@@ -86,11 +88,15 @@ def write_card(
         lora_dropout: As in ``LoRAConfig``.
         targets: ``target_modules`` of ``LoRAConfig``.
         step: The optimizer step after which the adapter was saved.
+        adapter: The folder of the adapter that training went on from, or None.
     """
+    origin = f"Training went on from the adapter {escape_markdown(adapter)}.\n" if adapter else ""
     text = (CARD + USE).format(
         card_data=_card_data(base),
         base=_python(base),
         title=escape_markdown(base),
+        start="before this training" if adapter else "base",
+        origin=origin,
         base_loss=base_loss,
         base_perplexity=perplexity(base_loss),
         loss=loss,

@@ -85,12 +85,15 @@ def save_adapter(
     return directory
 
 
-def load_adapter(model: nn.Module, directory: str | Path) -> LoRAConfig:
-    """Check an adapter folder against a model, then inject the adapter.
+def load_adapter(
+    model: nn.Module, directory: str | Path, lora_dropout: float | None = None
+) -> LoRAConfig:
+    """Put a saved adapter on a base model, after checking every tensor of it.
 
     Args:
         model: The base model; it is changed only after every check has passed.
         directory: A folder written by this package or by PEFT.
+        lora_dropout: The dropout of further training; None for the adapter's own.
 
     Returns:
         The adapter's settings.
@@ -98,6 +101,28 @@ def load_adapter(model: nn.Module, directory: str | Path) -> LoRAConfig:
     Raises:
         AdapterError: A file is missing or broken, or a name, shape, dtype or value is wrong, or the
             update is far larger than the weight it changes.
+    """
+    config = fitting_config(model, directory)
+    if lora_dropout is not None:
+        config = replace(config, lora_dropout=lora_dropout)
+    weights = read_tensors(Path(directory) / WEIGHTS, expected_shapes(model, config))
+    check_sizes(model, config, weights)
+    inject(model, config)
+    with torch.no_grad():
+        for key, parameter in adapter_parameters(model).items():
+            parameter.copy_(weights[key])
+    return config
+
+
+def fitting_config(model: nn.Module, directory: str | Path) -> LoRAConfig:
+    """Return the settings of a saved adapter, after checking that it fits a model.
+
+    Args:
+        model: The base model, without adapters; on the meta device, weights are not needed.
+        directory: A folder written by this package or by PEFT.
+
+    Raises:
+        AdapterError: A file is missing or broken, or a name or a shape is wrong.
     """
     directory = Path(directory)
     settings = read_config(directory)
@@ -116,12 +141,6 @@ def load_adapter(model: nn.Module, directory: str | Path) -> LoRAConfig:
         check_names_and_shapes(stored, shapes, settings)
     except AdapterError as error:
         raise AdapterError(f"{path}: {error}") from None
-    weights = read_tensors(path, shapes)
-    check_sizes(model, config, weights)
-    inject(model, config)
-    with torch.no_grad():
-        for key, parameter in adapter_parameters(model).items():
-            parameter.copy_(weights[key])
     return config
 
 
