@@ -60,6 +60,12 @@ def find_checkpoint(base: str, revision: str | None) -> Checkpoint | None:
     return Checkpoint(shards, index, config, find("generation_config.json"))
 
 
+def checkpoint_size(base: str, revision: str | None) -> int:
+    """Return the bytes of the weights of a base model that was loaded."""
+    checkpoint = find_checkpoint(base, revision)
+    return sum(path.stat().st_size for path in checkpoint.shards.values()) if checkpoint else 0
+
+
 def changed_layers(model: nn.Module) -> dict[str, tuple[str, Replacement]]:
     """Return the path and the layer of each parameter that an adapter changes, by its name."""
     return {

@@ -131,8 +131,8 @@ def test_the_modelfile_has_the_template_and_stop_token_of_training(
     assert main(["--adapter", str(adapter), "--output_dir", str(out), "--ollama"]) == 0
     text = (out / "Modelfile").read_text()
     assert text.startswith("FROM .\n")
-    assert "<|im_start|>user\n{{ .Prompt }}<|im_end|>\n<|im_start|>assistant\n" in text
-    assert 'PARAMETER stop "<|im_end|>"' in text
+    assert "<|im_start|>user\n{{ .Content }}<|im_end|>\n" in text
+    assert 'PARAMETER stop "<|im_end|>"\nPARAMETER temperature 0\n' in text
 
 
 def test_an_embedding_that_trained_apart_from_the_head_is_merged_apart(
