@@ -38,6 +38,8 @@ class LoRAConfig:
         alpha_pattern: Alphas of single layers, by the end of their path.
         layers_to_transform: Numbers of the blocks to adapt, from 0; all by default.
         modules_to_save: Last names of layers to train in full: embeddings or the output head.
+        ensure_weight_tying: Train layers with tied weights as the one matrix that they are; if
+            false, each layer of ``modules_to_save`` trains apart, as PEFT does by default.
         loraplus_lr_ratio: Learning rate of B divided by that of A (LoRA+, arXiv:2402.12354).
         neftune_alpha: Noise on the input embeddings in training (arXiv:2310.05914); 5 is usual.
 
@@ -56,6 +58,7 @@ class LoRAConfig:
     alpha_pattern: dict[str, float] = field(default_factory=dict)
     layers_to_transform: list[int] | None = None
     modules_to_save: list[str] = field(default_factory=list)
+    ensure_weight_tying: bool = True
     loraplus_lr_ratio: float = 1.0
     neftune_alpha: float = 0.0
 

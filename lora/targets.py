@@ -23,7 +23,7 @@ def select_layers(
     Raises:
         ConfigError: A name or a block number matches nothing in this model.
     """
-    full = select_full_layers(model, config.modules_to_save)
+    full = select_full_layers(model, config.modules_to_save, config.ensure_weight_tying)
     blocks = config.layers_to_transform
     targets = {
         path: layer

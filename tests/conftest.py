@@ -96,6 +96,18 @@ ADAPTERS: dict[str, Kind] = {
     "tied embedding": Kind(
         EMBEDDING, EMBEDDING | {"ensure_weight_tying": True}, {"tie_word_embeddings": True}
     ),
+    **{
+        name: Kind(
+            {"modules_to_save": layers, "ensure_weight_tying": False},
+            {"modules_to_save": layers},
+            {"tie_word_embeddings": True},
+        )
+        for name, layers in {
+            "embedding without its head": ["embed_tokens"],
+            "head without its embedding": ["lm_head"],
+            "embedding and head apart": ["embed_tokens", "lm_head"],
+        }.items()
+    },
 }
 """Every kind of adapter; what holds for adapters is tested over this table."""
 

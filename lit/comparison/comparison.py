@@ -183,7 +183,10 @@ def _measured_by(run: RunFolder) -> list[str]:
     tuned = [loss for step, loss in losses if step > 0 and math.isfinite(loss)]
     if not base or not tuned:
         return []
-    return [f"The run measured {base[0]:.4f} → {min(tuned):.4f} on these rows."]
+    return [
+        f"The run measured {base[0]:.4f} before training and {min(tuned):.4f} at its best on these "
+        "rows."
+    ]
 
 
 def _row_losses(losses: Losses | None, rows: list[int]) -> list[tuple[float, float]]:

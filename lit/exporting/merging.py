@@ -64,6 +64,8 @@ def merge_into(
     dtype = dtype or stored
     # In the dtype of its files, the base stays mapped and takes no memory of its own.
     model, tokenizer = load_tuned(adapter, base, stored)
+    # What a Modelfile cannot hold is found before the work.
+    text = modelfile(model, tokenizer) if ollama else ""
     expected = probe_logits(model, tokenizer)
     checkpoint = find_checkpoint(name, revision)
     reason = why_not(model, checkpoint) if checkpoint else "the base has no safetensors files"
@@ -82,7 +84,7 @@ def merge_into(
         )
         write_stops(new, written, tokenizer)
         if ollama:
-            write_text(new / "Modelfile", modelfile(written, tokenizer))
+            write_text(new / "Modelfile", text)
         logits = probe_logits(written, tokenizer)
         difference = relative_difference(logits, expected)
         allowed = max(MAX_DIFFERENCE[dtype], MAX_DIFFERENCE[stored])

@@ -65,7 +65,8 @@ def print_result(
             f"best at step {best.step}"
         )
         if not best.loss < best.base_loss:
-            print_rank0("       the adapter is not better than the base on held-out rows")
+            start = arguments.model.adapter or "the base"
+            print_rank0(f"       the adapter is not better than {start} on held-out rows")
     size_in_bytes = sum(path.stat().st_size for path in folder.adapter.iterdir())
     print_rank0(f"wrote  {folder.adapter} ({size_in_bytes / 1e6:.1f} MB), {folder.picture}")
     print_rank0(f"next   python -m lit.compare --adapter {folder.adapter}")

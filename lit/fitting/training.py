@@ -183,6 +183,7 @@ class Training:
             step=best.step,
             loader=loader_of(model.adapted_model),
             values=shown(values) if (values := read_values(data.tokenizer)) else "",
+            adapter=model.adapter,
         )
         # The last file: a run without it is incomplete.
         loss_picture(*read_losses(self.folder.metrics), self.folder.picture)

@@ -24,6 +24,7 @@ from lora.config import ConfigError, LoRAConfig
 from lora.full_layers import tied_groups
 from lora.injection import inject, lora_layers
 from lora.paths import last_names
+from lora.storage.continuing import continue_adapter
 from lora.targets import linear_layers
 
 
@@ -38,6 +39,8 @@ class ModelSpec:
     gradient_checkpointing: bool
     fast_layers: bool
     seed: int
+    adapter: str | None = None
+    """The folder of an adapter to go on from."""
 
     def make(self, dtype: torch.dtype, device: torch.device, sharded: bool) -> PreTrainedModel:
         """Load the base, put the adapters on, and use fast layers.
@@ -59,7 +62,12 @@ class ModelSpec:
             )
         # A is drawn from the seed alone, whatever was drawn before.
         torch.manual_seed(self.seed)
-        inject(model, self.lora)
+        if self.adapter is None:
+            inject(model, self.lora)
+        else:
+            continue_adapter(model, self.adapter, self.lora)
+            on = f", on the base in {self.quantize}" if self.quantize else ""
+            print_rank0(f"model  goes on from the adapter {self.adapter}{on}")
         if self.fast_layers:
             use_fast_layers(model, self._fast_kinds(sharded))
         for paths in tied_groups(model):

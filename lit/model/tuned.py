@@ -15,6 +15,7 @@ from lora.config import ConfigError
 from lora.storage.adapter import load_adapter, read_config
 from lora.storage.files import check_regular_files
 from lora.storage.metadata import read_quantization
+from lora.storage.mismatch import GROWN
 from lora.storage.peft_format import printable
 
 NOT_QUANTIZED = "none"
@@ -108,7 +109,9 @@ def load_tuned(
     # The folder's tokenizer carries the template of training; other tools may not save it.
     own = Path(adapter) / "tokenizer_config.json"
     if own.is_file():
-        return model.eval(), read_tokenizer(str(adapter), {"local_files_only": True})
+        tokenizer = read_tokenizer(str(adapter), {"local_files_only": True})
+        _check_vocabulary(adapter, model, tokenizer)
+        return model.eval(), tokenizer
     return model.eval(), load_tokenizer(base, revision)
 
 
@@ -116,6 +119,19 @@ def trained_values(adapter: str | Path) -> dict[str, Value]:
     """Return the values of ``template_kwargs`` that an adapter was trained with."""
     path = Path(adapter) / "chat_template.jinja"
     return values_in(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _check_vocabulary(
+    adapter: str | Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    # Many bases have more rows than their tokenizer has tokens; fewer rows would fail in the middle
+    # of an answer.
+    rows = len(model.get_input_embeddings().weight)  # type: ignore[arg-type]
+    if (last := max(tokenizer.get_vocab().values(), default=0)) >= rows:
+        raise ConfigError(
+            f"the vocabulary grew: the tokenizer in {adapter} has tokens up to number {last}, and "
+            f"the embedding of this base has {rows} rows. {GROWN.format(last + 1)}"
+        )
 
 
 def stored_dtype(adapter: str | Path, base: str | None = None) -> torch.dtype:

@@ -25,6 +25,7 @@ from lora.injection import (
     lora_layers,
     trainable_parameters,
 )
+from lora.storage.continuing import check_layers
 from lora.targets import linear_layers
 
 STATE_BLOCK = 256
@@ -104,7 +105,8 @@ def estimate_model_memory(
         _saved_by_quantizing(layer, kind) for layer in linear_layers(model).values()
     )
     largest_tensor = max(p.nbytes for p in model.parameters())
-    inject(model, module.lora)
+    lora = check_layers(model, module.adapter, module.lora) if module.adapter else module.lora
+    inject(model, lora)
     not_adapted = shares_not_adapted(model)
     parameters, trainable = count_parameters(model), list(trainable_parameters(model).values())
     trainable_bytes = sum(p.nbytes for p in trainable)

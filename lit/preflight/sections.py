@@ -97,6 +97,8 @@ def _plan(checkup: Checkup) -> Section:
         ["devices", f"{trainer.world_size}, {checkup.arguments.hardware.device}"],
         ["precision", f"{precision.value}: {precision.reason}"],
     ]
+    if adapter := checkup.arguments.model.adapter:
+        rows.insert(0, ["goes on from the adapter", adapter])
     return Section("Plan", "", ["", "value"], rows)
 
 

@@ -24,13 +24,13 @@ Trained with lit-lora on {rows} rows of {data}; {val_rows} rows were held out.
 
 | | validation loss | perplexity |
 |---|---|---|
-| base | {base_loss:.4f} | {base_perplexity:.2f} |
+| {start} | {base_loss:.4f} | {base_perplexity:.2f} |
 | with this adapter | {loss:.4f} | {perplexity:.2f} |
 
 ## Settings
 
 r {r}, lora_alpha {lora_alpha}, lora_dropout {lora_dropout}, layers: {targets}.
-The best adapter of the run, at optimizer step {step}. Prompts follow {template}.
+{origin}The best adapter of the run, at optimizer step {step}. Prompts follow {template}.
 """
 CARD_WITHOUT_RUN = """\
 ---
@@ -73,13 +73,15 @@ def write_card(
     step: int,
     loader: str = CAUSAL,
     values: str = "",
+    adapter: str | None = None,
 ) -> None:
     """Write README.md into an adapter's folder; one that a person wrote or changed stays.
 
     Args:
         folder: The adapter's folder.
         base: The base model's name.
-        base_loss: Validation loss of the base model; NaN without validation.
+        base_loss: Validation loss before training, of the base model or of ``adapter``; NaN without
+            validation.
         loss: Validation loss with the adapter.
         data: The name of the data.
         rows: Number of rows that trained.
@@ -91,12 +93,16 @@ def write_card(
         step: The optimizer step after which the adapter was saved.
         loader: The class of transformers that loads the base.
         values: Values of the template's variables as a person types them; empty for none.
+        adapter: The folder of the adapter that training went on from, or None.
     """
+    origin = f"Training went on from the adapter {escape_markdown(adapter)}.\n" if adapter else ""
     text = (CARD + USE).format(
         card_data=_card_data(base),
         base=_python(base),
         loader=loader,
         title=escape_markdown(base),
+        start="before this training" if adapter else "base",
+        origin=origin,
         base_loss=base_loss,
         base_perplexity=perplexity(base_loss),
         loss=loss,

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from lora.base import features
-from lora.config import ConfigError, LoRAConfig
+from lora.config import LoRAConfig
 from lora.full_layers import full_layers
 from lora.injection import lora_layers
 from lora.paths import index_by_suffix
-from lora.storage.peft_format import AdapterError, printable
+from lora.storage.peft_format import AdapterError
 from lora.targets import select_layers
 
 PREFIX = "base_model.model."
@@ -42,9 +42,9 @@ def expected_shapes(model: nn.Module, config: LoRAConfig) -> dict[str, tuple[int
         config: The adapter's settings.
 
     Raises:
-        AdapterError: The config names layers that the model does not have.
+        ConfigError: The config names layers that the model does not have.
     """
-    targets, full = _selected(model, config)
+    targets, full = select_layers(model, config)
     shapes: dict[str, tuple[int, ...]] = {}
     for path, layer in targets.items():
         (width, height), r = features(layer), config.at(path).r
@@ -66,38 +66,28 @@ def known_exclusions(model: nn.Module, config: LoRAConfig) -> LoRAConfig:
         config: The settings of a file.
 
     Raises:
-        AdapterError: The config names layers that the model does not have.
+        ConfigError: The config names layers that the model does not have.
     """
     if not config.exclude_modules:
         return config
-    index = index_by_suffix(_selected(model, LoRAConfig(target_modules=config.target_modules))[0])
+    chosen, _ = select_layers(model, LoRAConfig(target_modules=config.target_modules))
+    index = index_by_suffix(chosen)
     names = [name for name in config.exclude_modules if name in index]
     return replace(config, exclude_modules=names)
 
 
-def _selected(
-    model: nn.Module, config: LoRAConfig
-) -> tuple[dict[str, nn.Linear], dict[str, nn.Module]]:
-    try:
-        return select_layers(model, config)
-    except ConfigError as error:
-        reason = printable(str(error))
-        raise AdapterError(f"it was made for another model: {reason}") from None
+def tied_tensors(model: nn.Module, config: LoRAConfig) -> list[list[str]]:
+    """Return the names in an adapter file of the full layers that are one matrix in a model.
 
-
-def check_tied(model: nn.Module, config: LoRAConfig, tensors: dict[str, Tensor]) -> None:
-    """Check that tensors for layers with tied weights are equal.
-
-    Raises:
-        AdapterError: They differ; PEFT can train such layers separately.
+    Args:
+        model: A model without adapters.
+        config: The adapter's settings.
     """
-    first: dict[int, str] = {}
+    names: dict[int, list[str]] = {}
     for path, module in select_layers(model, config)[1].items():
         for name, parameter in module.named_parameters():
-            key = f"{PREFIX}{path}.{name}"
-            other = first.setdefault(id(parameter), key)
-            if not torch.equal(tensors[key], tensors[other]):
-                raise AdapterError(f"{key} differs from {other}; in this model they are one matrix")
+            names.setdefault(id(parameter), []).append(f"{PREFIX}{path}.{name}")
+    return [group for group in names.values() if len(group) > 1]
 
 
 @torch.no_grad()
