@@ -1,6 +1,5 @@
 """Compare a base model with its adapter, from one copy of the weights."""
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,13 +24,12 @@ from lit.comparison.questions import (
     read_questions,
 )
 from lit.comparison.result import Comparison, LossResult
-from lit.comparison.run_settings import read_run_settings, unknown_settings
+from lit.comparison.run_settings import measured_by, read_run_settings, unknown_settings
 from lit.device.device import check_quantization, choose_device, traits
 from lit.device.precision import base_dtype, check_precision, computing_in
 from lit.model.tuned import base_config, load, trained_values
 from lit.packing.transformers_internals import loaded_from
 from lit.run.folder import RunFolder
-from lit.run.metrics_file import read_losses
 from lora.storage.adapter import read_config
 
 StartBar = Callable[[str, int], Callable[[int], None]]
@@ -112,7 +110,7 @@ def compare(
     cut: tuple[int | None, str] = (None, "middle")
     if data is None and template == "auto" and own == values:
         cut = used.max_length, used.truncation
-        notes += _measured_by(run)
+        notes += measured_by(run)
     encoded = encode_rows(rows, tokenizer, *cut)
     examples = [example for row in encoded for example in row]
     general = general_text(tokenizer, context_length(model))
@@ -172,21 +170,6 @@ def _data_source(run: RunFolder, data: Path | None, needed: bool) -> tuple[Path 
             "--questions FILE"
         )
     return None, "Only questions were given."
-
-
-def _measured_by(run: RunFolder) -> list[str]:
-    """Return what the run itself measured on its held-out rows, as a sentence."""
-    if not run.metrics.is_file():
-        return []
-    _, losses = read_losses(run.metrics)
-    base = [loss for step, loss in losses if step == 0]
-    tuned = [loss for step, loss in losses if step > 0 and math.isfinite(loss)]
-    if not base or not tuned:
-        return []
-    return [
-        f"The run measured {base[0]:.4f} before training and {min(tuned):.4f} at its best on these "
-        "rows."
-    ]
 
 
 def _row_losses(losses: Losses | None, rows: list[int]) -> list[tuple[float, float]]:

@@ -1,5 +1,6 @@
 """How a run encoded its rows and loaded its model, so that a comparison measures the same."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from lit.device.device import Traits
 from lit.device.precision import PRECISIONS, check_precision, choose_precision
 from lit.model.tuned import NOT_QUANTIZED
 from lit.run.folder import RunFolder
+from lit.run.metrics_file import read_losses
 from lora.config import ConfigError
 from lora.storage.metadata import read_quantization
 
@@ -125,3 +127,18 @@ def _mapping(config: Any, name: str) -> dict[str, Any]:
     if not isinstance(config[name], dict):
         raise TypeError
     return config[name]
+
+
+def measured_by(run: RunFolder) -> list[str]:
+    """Return what the run itself measured on its held-out rows, as a sentence."""
+    if not run.metrics.is_file():
+        return []
+    _, losses = read_losses(run.metrics)
+    base = [loss for step, loss in losses if step == 0]
+    tuned = [loss for step, loss in losses if step > 0 and math.isfinite(loss)]
+    if not base or not tuned:
+        return []
+    return [
+        f"The run measured {base[0]:.4f} before training and {min(tuned):.4f} at its best on these "
+        "rows."
+    ]
