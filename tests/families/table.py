@@ -59,6 +59,8 @@ class Family(NamedTuple):
     """Part of the reason why its rows are not packed; None where they are."""
     refused: bool = False
     """Whether the family is refused by name, because its loss is not computed right."""
+    mute: bool = False
+    """Whether transformers fails to generate with the family, alone too."""
     model_type: str | None = None
     """The type in transformers, where it is not the key of the table."""
 
@@ -227,14 +229,20 @@ FAMILIES: dict[str, Family] = {
     "recurrent_gemma": Family(
         SMALL | {"lru_width": 32, "attention_window_size": 5, "num_hidden_layers": 3}, LEAKS
     ),
-    "bailing_hybrid": Family(SMALL | MLA | ROUTED | {"num_experts": 4}, LEAKS),
+    "bailing_hybrid": Family(
+        hybrid(["linear_attention", "full_attention"], **MLA | ROUTED, num_experts=4), LEAKS
+    ),
     "mamba": Family(STATE, LEAKS),
     "falcon_mamba": Family(STATE, LEAKS),
     "mamba2": Family(
         STATE | {"num_heads": 8, "head_dim": 8, "n_groups": 1, "chunk_size": 8}, LEAKS
     ),
     "xlstm": Family(
-        STATE | {"embedding_dim": 32, "num_blocks": 2, "num_heads": 4, "chunk_size": 8}, LEAKS
+        STATE
+        | {"embedding_dim": 32, "num_blocks": 2, "num_heads": 4, "chunk_size": 8}
+        | {"qk_dim_factor": 1.0},
+        LEAKS,
+        mute=True,
     ),
     "rwkv": Family(STATE | {"attention_hidden_size": 32}, OWN),
     # Recurrences that refuse rows that lie end to end themselves.

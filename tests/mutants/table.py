@@ -26,7 +26,7 @@ FROM_PEFT = f"{KINDS}::test_an_adapter_that_peft_saved_computes_the_same"
 APART = "test_layers_that_peft_trained_apart_load_apart_and_stay_so_when_merged"
 TIED = f"{LORA}/test_full_layers.py::{APART}"
 GENERATION = "tests/lit/answering/test_generation.py"
-PACK = "tests/lit/packing/test_pack.py"
+PACK, ANSWERS = "tests/lit/packing/test_pack.py", "tests/families/test_answers.py"
 LOSS, ATTENTION = "tests/lit/model/test_loss.py", "tests/lit/packing/test_attention.py"
 MODULE, DATAMODULE = "tests/lit/train/test_module.py", "tests/lit/train/test_datamodule.py"
 BEST, STEP_LOSS = (f"tests/lit/train/test_{name}.py" for name in ("best_adapter", "step_loss"))
@@ -1029,6 +1029,20 @@ ATTENTIONS = [
         "return limit is None or max(lengths) <= limit or len(lengths) == 1",
         "return True",
         (PACK,),
+    ),
+    Mutant(
+        "attention",
+        "lit/answering/batching.py",
+        "together = [i for i in order if limit is None or lengths[i] + max_new_tokens <= limit]",
+        "together = order",
+        (ANSWERS,),
+    ),
+    Mutant(
+        "attention",
+        "lit/answering/batching.py",
+        "mask[0, : len(padding)] = 0",
+        "padding = padding[:0]",
+        (ANSWERS,),
     ),
 ]
 
