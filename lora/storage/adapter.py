@@ -1,6 +1,7 @@
 """An adapter folder: adapter_model.safetensors and adapter_config.json, in PEFT's format."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ from lora.storage.peft_tensors import (
     check_portable,
     check_tied,
     expected_shapes,
-    known_exclusions,
     to_portable,
 )
 from lora.storage.sizes import check_sizes
+from lora.targets import known_exclusions
 
 __all__ = ["AdapterError", "load_adapter", "read_config", "save_adapter"]
 
@@ -97,7 +98,10 @@ def load_adapter(model: nn.Module, directory: str | Path) -> LoRAConfig:
     directory = Path(directory)
     settings = read_config(directory)
     try:
-        config = known_exclusions(model, from_peft(settings))
+        config = from_peft(settings)
+        # PEFT ignores names that match nothing.
+        known = known_exclusions(model, config.exclude_modules)
+        config = replace(config, exclude_modules=known)
         shapes = expected_shapes(model, config)
     except AdapterError as error:
         raise AdapterError(f"{directory / CONFIG}: {error}") from None

@@ -1,7 +1,5 @@
 """The tensors of an adapter under PEFT's names, to save them and to check a file."""
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor, nn
 
@@ -9,7 +7,6 @@ from lora.base import features
 from lora.config import ConfigError, LoRAConfig
 from lora.full_layers import full_layers
 from lora.injection import lora_layers
-from lora.paths import index_by_suffix
 from lora.storage.peft_format import AdapterError, printable
 from lora.targets import select_layers
 
@@ -44,7 +41,11 @@ def expected_shapes(model: nn.Module, config: LoRAConfig) -> dict[str, tuple[int
     Raises:
         AdapterError: The config names layers that the model does not have.
     """
-    targets, full = _selected(model, config)
+    try:
+        targets, full = select_layers(model, config)
+    except ConfigError as error:
+        reason = printable(str(error))
+        raise AdapterError(f"it was made for another model: {reason}") from None
     shapes: dict[str, tuple[int, ...]] = {}
     for path, layer in targets.items():
         (width, height), r = features(layer), config.at(path).r
@@ -56,33 +57,6 @@ def expected_shapes(model: nn.Module, config: LoRAConfig) -> dict[str, tuple[int
         for name, parameter in module.named_parameters():
             shapes[f"{PREFIX}{path}.{name}"] = tuple(parameter.shape)
     return shapes
-
-
-def known_exclusions(model: nn.Module, config: LoRAConfig) -> LoRAConfig:
-    """Return the config without excluded names that match no target, which PEFT ignores.
-
-    Args:
-        model: A model without adapters.
-        config: The settings of a file.
-
-    Raises:
-        AdapterError: The config names layers that the model does not have.
-    """
-    if not config.exclude_modules:
-        return config
-    index = index_by_suffix(_selected(model, LoRAConfig(target_modules=config.target_modules))[0])
-    names = [name for name in config.exclude_modules if name in index]
-    return replace(config, exclude_modules=names)
-
-
-def _selected(
-    model: nn.Module, config: LoRAConfig
-) -> tuple[dict[str, nn.Linear], dict[str, nn.Module]]:
-    try:
-        return select_layers(model, config)
-    except ConfigError as error:
-        reason = printable(str(error))
-        raise AdapterError(f"it was made for another model: {reason}") from None
 
 
 def check_tied(model: nn.Module, config: LoRAConfig, tensors: dict[str, Tensor]) -> None:
