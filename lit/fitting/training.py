@@ -28,6 +28,8 @@ from lit.train.best_adapter import BestAdapter
 from lit.train.longest_batch import LongestBatchTrial
 from lit.train.progress import ProgressLines, Throughput
 from lit.train.sample_answers import SampleAnswers
+from lora.injection import lora_layers
+from lora.paths import last_names
 
 
 def fit(arguments: Arguments, ranks: Ranks) -> None:
@@ -177,7 +179,7 @@ class Training:
             r=model.lora.r,
             lora_alpha=model.lora.lora_alpha,
             lora_dropout=model.lora.lora_dropout,
-            targets=model.lora.target_modules,
+            targets=last_names(path for path, _ in lora_layers(model.adapted_model)),
             step=best.step,
         )
         # The last file: a run without it is incomplete.

@@ -68,7 +68,7 @@ def write_card(
     r: int,
     lora_alpha: float,
     lora_dropout: float,
-    targets: object,
+    targets: str,
     step: int,
 ) -> None:
     """Write README.md into an adapter's folder; one that a person wrote or changed stays.
@@ -84,7 +84,7 @@ def write_card(
         r: The rank.
         lora_alpha: As in ``LoRAConfig``.
         lora_dropout: As in ``LoRAConfig``.
-        targets: ``target_modules`` of ``LoRAConfig``.
+        targets: The last names of the adapted layers.
         step: The optimizer step after which the adapter was saved.
     """
     text = (CARD + USE).format(
@@ -101,7 +101,7 @@ def write_card(
         r=r,
         lora_alpha=lora_alpha,
         lora_dropout=lora_dropout,
-        targets=escape_markdown(str(targets)),
+        targets=escape_markdown(targets),
         step=step,
     )
     _write(folder / "README.md", text)
