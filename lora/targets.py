@@ -88,7 +88,7 @@ def match_targets(
             "Set `target_modules` to names from this list, or to all-linear"
         )
     selected = set().union(*matches.values())
-    selected -= _excluded(selected, exclude_modules)
+    selected -= _excluded(model, selected, exclude_modules)
     return {path: layer for path, layer in linear.items() if path in selected}
 
 
@@ -147,19 +147,26 @@ def _why_barred(target: str, path: str, barred: dict[str, str], linear: Iterable
     )
 
 
-def _excluded(selected: set[str], names: Sequence[str]) -> set[str]:
+def known_exclusions(model: nn.Module, names: Sequence[str]) -> list[str]:
+    """Return the names that match a layer of the model that is or looks linear."""
+    index = index_by_suffix([*linear_layers(model), *barred_layers(model)])
+    return [name for name in names if name in index]
+
+
+def _excluded(model: nn.Module, selected: set[str], names: Sequence[str]) -> set[str]:
     """Return the selected layers that the names leave out.
 
     Raises:
-        ConfigError: A name matches no selected layer, or no layer is left.
+        ConfigError: A name matches no layer, or no layer is left.
     """
-    index = index_by_suffix(selected)
-    if unknown := [name for name in names if name not in index]:
+    known = known_exclusions(model, names) if names else []
+    if unknown := [name for name in names if name not in known]:
         raise ConfigError(
-            f"`exclude_modules` names {unknown[0]}, and `target_modules` selects no such layer; it "
-            f"selects {last_names(selected)}"
+            f"`exclude_modules` names {unknown[0]}, and no linear layer is named so; "
+            f"`target_modules` selects {last_names(selected)}"
         )
-    excluded = set().union(*(index[name] for name in names))
+    index = index_by_suffix(selected)
+    excluded = set().union(*(index.get(name, ()) for name in names))
     if selected <= excluded:
         raise ConfigError(
             "`exclude_modules` leaves out every layer that `target_modules` selects, "

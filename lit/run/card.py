@@ -69,7 +69,7 @@ def write_card(
     r: int,
     lora_alpha: float,
     lora_dropout: float,
-    targets: object,
+    targets: str,
     step: int,
     loader: str = CAUSAL,
     values: str = "",
@@ -89,7 +89,7 @@ def write_card(
         r: The rank.
         lora_alpha: As in ``LoRAConfig``.
         lora_dropout: As in ``LoRAConfig``.
-        targets: ``target_modules`` of ``LoRAConfig``.
+        targets: The last names of the adapted layers.
         step: The optimizer step after which the adapter was saved.
         loader: The class of transformers that loads the base.
         values: Values of the template's variables as a person types them; empty for none.
@@ -113,7 +113,7 @@ def write_card(
         r=r,
         lora_alpha=lora_alpha,
         lora_dropout=lora_dropout,
-        targets=escape_markdown(str(targets)),
+        targets=escape_markdown(targets),
         step=step,
         template="`chat_template.jinja`" + (f" with {escape_markdown(values)}" if values else ""),
     )

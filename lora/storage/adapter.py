@@ -25,12 +25,12 @@ from lora.storage.peft_tensors import (
     adapter_parameters,
     check_portable,
     expected_shapes,
-    known_exclusions,
     tied_tensors,
     to_portable,
 )
 from lora.storage.sizes import check_sizes
 from lora.storage.tensor_file import read_tensors, stored_shapes
+from lora.targets import known_exclusions
 
 __all__ = ["AdapterError", "load_adapter", "read_config", "save_adapter"]
 
@@ -174,7 +174,9 @@ def _known(
 ) -> tuple[LoRAConfig, dict[str, tuple[int, ...]]]:
     """Return a config and the shapes that it asks for, or tell why the model has no such layers."""
     try:
-        config = known_exclusions(model, config)
+        # PEFT ignores names that match nothing.
+        known = known_exclusions(model, config.exclude_modules)
+        config = replace(config, exclude_modules=known)
         return config, expected_shapes(model, config)
     except ConfigError as error:
         named = config.target_modules

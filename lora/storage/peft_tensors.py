@@ -1,7 +1,5 @@
 """The tensors of an adapter under PEFT's names, to save them and to check a file."""
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor, nn
 
@@ -9,7 +7,6 @@ from lora.base import features
 from lora.config import LoRAConfig
 from lora.full_layers import full_layers
 from lora.injection import lora_layers
-from lora.paths import index_by_suffix
 from lora.storage.peft_format import AdapterError
 from lora.targets import select_layers
 
@@ -56,24 +53,6 @@ def expected_shapes(model: nn.Module, config: LoRAConfig) -> dict[str, tuple[int
         for name, parameter in module.named_parameters():
             shapes[f"{PREFIX}{path}.{name}"] = tuple(parameter.shape)
     return shapes
-
-
-def known_exclusions(model: nn.Module, config: LoRAConfig) -> LoRAConfig:
-    """Return the config without excluded names that match no target, which PEFT ignores.
-
-    Args:
-        model: A model without adapters.
-        config: The settings of a file.
-
-    Raises:
-        ConfigError: The config names layers that the model does not have.
-    """
-    if not config.exclude_modules:
-        return config
-    chosen, _ = select_layers(model, LoRAConfig(target_modules=config.target_modules))
-    index = index_by_suffix(chosen)
-    names = [name for name in config.exclude_modules if name in index]
-    return replace(config, exclude_modules=names)
 
 
 def tied_tensors(model: nn.Module, config: LoRAConfig) -> list[list[str]]:
