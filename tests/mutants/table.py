@@ -68,8 +68,8 @@ LABELS = [
     Mutant(
         "labels",
         "data/templates/variables.py",
-        "        if name not in values:",
-        "        if True:",
+        "if name not in values:",
+        "if True:",
         (VARIABLES,),
     ),
     Mutant(
