@@ -50,7 +50,30 @@ SIGNALED = (
     f"{FAULTS}::test_a_signal_exits_with_its_code_and_the_resumed_run_equals_an_uninterrupted_one"
 )
 
+THINKING, VARIABLES = (f"tests/data/test_{name}.py" for name in ("thinking", "template_variables"))
+
 LABELS = [
+    Mutant(
+        "labels",
+        "data/learned_answers.py",
+        "same = (some for some in groups if some[0].ids[: len(answer.ids)] == answer.ids)",
+        "same = iter(groups)",
+        (THINKING,),
+    ),
+    Mutant(
+        "labels",
+        "data/templates/thoughts.py",
+        'return prompt + closing + answer.lstrip("\\n")',
+        'return prompt + answer.lstrip("\\n")',
+        (THINKING,),
+    ),
+    Mutant(
+        "labels",
+        "data/templates/variables.py",
+        "if name not in values:",
+        "if True:",
+        (VARIABLES,),
+    ),
     Mutant(
         "labels",
         "data/learned_answers.py",
