@@ -17,6 +17,9 @@ CONFIG, DROPOUT, LAYER, FUNCTION, INJECT, OPTIMIZER, QUANTIZED = (
     for name in ("config", "dropout", "layer", "lora_function", "inject", "optimizer", "quantized")
 )
 ADAPTER, WRITING = (f"{LORA}/storage/test_{name}.py" for name in ("adapter", "files"))
+FOREIGN, CONTINUING = (
+    f"{LORA}/storage/test_{name}.py" for name in ("foreign_adapters", "continuing")
+)
 KINDS = f"{LORA}/test_adapter_kinds.py"
 NEW_ADAPTER = f"{KINDS}::test_a_new_adapter_changes_no_bit_of_the_logits"
 MERGED = f"{KINDS}::test_a_merged_model_is_dense_and_computes_the_same"
@@ -30,6 +33,7 @@ PACK, ANSWERS = "tests/lit/packing/test_pack.py", "tests/families/test_answers.p
 LOSS, ATTENTION = "tests/lit/model/test_loss.py", "tests/lit/packing/test_attention.py"
 MODULE, DATAMODULE = "tests/lit/train/test_module.py", "tests/lit/train/test_datamodule.py"
 BEST, STEP_LOSS = (f"tests/lit/train/test_{name}.py" for name in ("best_adapter", "step_loss"))
+CONTINUED, MODELFILE = "tests/runs/test_continued_run.py", "tests/lit/exporting/test_modelfile.py"
 COMPARE, MERGE = "tests/lit/comparison/test_compare.py", "tests/lit/exporting/test_merge.py"
 LOADING, SHARDS = "tests/lit/model/test_loading.py", "tests/lit/exporting/test_shards.py"
 CHECKPOINT, MANIFEST = (
@@ -1146,7 +1150,73 @@ FILES = [
     ),
 ]
 
+GOING_ON = [
+    Mutant(
+        "going on",
+        "lora/storage/mismatch.py",
+        "if shape is None or len(shape) <= dimension or shape[dimension] == tokens:",
+        "if True:",
+        (FOREIGN,),
+    ),
+    Mutant(
+        "going on",
+        "lora/storage/mismatch.py",
+        "if found := sorted({path for name in names for path in index.get(name, ())}):",
+        "if found := []:",
+        (FOREIGN,),
+    ),
+    Mutant(
+        "going on",
+        "lora/full_layers.py",
+        "if self.apart:",
+        "if False:",
+        (TIED,),
+    ),
+    Mutant(
+        "going on",
+        "lora/storage/continuing.py",
+        "if value != actual",
+        "if False",
+        (CONTINUING,),
+    ),
+    Mutant(
+        "going on",
+        "lora/storage/continuing.py",
+        "if asked.keys() != actual.keys():",
+        "if False:",
+        (CONTINUING,),
+    ),
+    Mutant(
+        "going on",
+        "lora/storage/continuing.py",
+        "return load_adapter(model, directory, given.lora_dropout)",
+        "return load_adapter(model, directory)",
+        (CONTINUING,),
+    ),
+    Mutant(
+        "going on",
+        "lit/run/folder.py",
+        'if setting == "model.adapter" and own.is_relative_to(read):',
+        'if setting == "model.adapter" and own == read:',
+        (CONTINUED,),
+    ),
+    Mutant(
+        "going on",
+        "lit/exporting/modelfile.py",
+        'LAST = "eq (len (slice $.Messages $i)) 1"',
+        'LAST = "eq $i 0"',
+        (MODELFILE,),
+    ),
+    Mutant(
+        "going on",
+        "lit/exporting/turns.py",
+        "_render(conversation, tokenizer) != turns.render(conversation)",
+        "turns.render(conversation) is None",
+        (MODELFILE,),
+    ),
+]
+
 MUTANTS = [
     *(LABELS + PLANS + LOSSES + LAYERS + ADAPTERS),
-    *(RESUMES + SPLITS + INTERVALS + ATTENTIONS + FILES),
+    *(RESUMES + SPLITS + INTERVALS + ATTENTIONS + FILES + GOING_ON),
 ]
