@@ -9,6 +9,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from data.planning.step_map import describe_step_change
 from lit.distributed.ranks import Ranks
+from lit.fitting.peft_note import describe_misreading
 from lit.fitting.summary import print_result, print_rows_and_plan
 from lit.preflight.forecast import forecast
 from lit.preflight.verdict import judge, refuse
@@ -181,6 +182,7 @@ class Training:
             lora_dropout=model.lora.lora_dropout,
             targets=last_names(path for path, _ in lora_layers(model.adapted_model)),
             step=best.step,
+            note=describe_misreading(model.adapted_model),
         )
         # The last file: a run without it is incomplete.
         loss_picture(*read_losses(self.folder.metrics), self.folder.picture)

@@ -70,6 +70,7 @@ def write_card(
     lora_dropout: float,
     targets: str,
     step: int,
+    note: str = "",
 ) -> None:
     """Write README.md into an adapter's folder; one that a person wrote or changed stays.
 
@@ -86,8 +87,10 @@ def write_card(
         lora_dropout: As in ``LoRAConfig``.
         targets: The last names of the adapted layers.
         step: The optimizer step after which the adapter was saved.
+        note: Why PEFT cannot load the adapter, and the command to use instead; empty if it can.
     """
-    text = (CARD + USE).format(
+    use = f"\n## Use\n\n{note} --adapter path/to/this/folder\n" if note else USE
+    text = (CARD + use).format(
         card_data=_card_data(base),
         base=_python(base),
         title=escape_markdown(base),
