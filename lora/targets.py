@@ -162,7 +162,7 @@ def _excluded(model: nn.Module, selected: set[str], names: Sequence[str]) -> set
     known = known_exclusions(model, names) if names else []
     if unknown := [name for name in names if name not in known]:
         raise ConfigError(
-            f"`exclude_modules` names {unknown[0]}, and no linear layer is named so; "
+            f"`exclude_modules` names {unknown[0]}, and no layer that adapters go on is named so; "
             f"`target_modules` selects {last_names(selected)}"
         )
     index = index_by_suffix(selected)

@@ -4,6 +4,7 @@ import torch
 
 from data.templates.variables import read_values, shown
 from lit.device.memory import peak_memory
+from lit.fitting.peft_note import describe_misreading
 from lit.preflight.coverage import describe_not_adapted, shares_not_adapted
 from lit.run.console import print_rank0
 from lit.run.folder import RunFolder
@@ -69,6 +70,8 @@ def print_result(
             print_rank0(f"       the adapter is not better than {start} on held-out rows")
     size_in_bytes = sum(path.stat().st_size for path in folder.adapter.iterdir())
     print_rank0(f"wrote  {folder.adapter} ({size_in_bytes / 1e6:.1f} MB), {folder.picture}")
+    if misread := describe_misreading(arguments.model.adapted_model):
+        print_rank0(f"       {misread} --adapter {folder.adapter}")
     print_rank0(f"next   python -m lit.compare --adapter {folder.adapter}")
     print_rank0(f"       python -m lit.chat --adapter {folder.adapter}")
     print_rank0(f"       tensorboard --logdir {folder.path}")

@@ -11,6 +11,7 @@ from data.planning.step_map import describe_step_change
 from data.templates.variables import read_values, shown
 from lit.distributed.ranks import Ranks
 from lit.fitting.hyperparameters import log_hyperparameters
+from lit.fitting.peft_note import describe_misreading
 from lit.fitting.summary import print_result, print_rows_and_plan
 from lit.model.architecture import loader_of
 from lit.preflight.forecast import forecast
@@ -191,6 +192,7 @@ class Training:
             loader=loader_of(model.adapted_model),
             values=shown(values) if (values := read_values(data.tokenizer)) else "",
             adapter=model.adapter,
+            note=describe_misreading(model.adapted_model),
         )
         last = self.trainer.callback_metrics
         losses = {"best_val_loss": best.loss} if len(data.val_rows) else {}

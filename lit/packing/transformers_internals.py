@@ -6,6 +6,7 @@ symbol, and that no other file of lit uses one.
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.conversion_mapping import _MODEL_TO_CONVERSION_PATTERN
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
 
@@ -22,6 +23,11 @@ def has_attention_interface(model: PreTrainedModel) -> bool:
 def loaded_from(model: PreTrainedModel) -> str:
     """Return the hub name or folder that a model was loaded from."""
     return model.config._name_or_path
+
+
+def conversion_pattern(model: PreTrainedModel) -> str | None:
+    """Return the family whose conversion of weights a model's family shares, if it has one."""
+    return _MODEL_TO_CONVERSION_PATTERN.get(model.config.model_type)
 
 
 def repeat_heads(states: Tensor, groups: int) -> Tensor:

@@ -74,6 +74,7 @@ def write_card(
     loader: str = CAUSAL,
     values: str = "",
     adapter: str | None = None,
+    note: str = "",
 ) -> None:
     """Write README.md into an adapter's folder; one that a person wrote or changed stays.
 
@@ -94,9 +95,11 @@ def write_card(
         loader: The class of transformers that loads the base.
         values: Values of the template's variables as a person types them; empty for none.
         adapter: The folder of the adapter that training went on from, or None.
+        note: Why PEFT cannot load the adapter, and the command to use instead; empty if it can.
     """
     origin = f"Training went on from the adapter {escape_markdown(adapter)}.\n" if adapter else ""
-    text = (CARD + USE).format(
+    use = f"\n## Use\n\n{note} --adapter path/to/this/folder\n" if note else USE
+    text = (CARD + use).format(
         card_data=_card_data(base),
         base=_python(base),
         loader=loader,

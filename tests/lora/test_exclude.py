@@ -83,8 +83,8 @@ def test_an_adapter_of_peft_that_excludes_names_without_effect_loads(tmp_path):
         (
             "projections",
             ["q_proj", "query"],
-            "^`exclude_modules` names query, and no linear layer is named so; `target_modules` "
-            "selects down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj$",
+            "^`exclude_modules` names query, and no layer that adapters go on is named so; "
+            "`target_modules` selects down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_pr",
         ),
         ("all-linear", ["lm_head"], "names lm_head, and"),
         ("attention", ["mlp"], "names mlp, and .* selects k_proj, o_proj, q_proj, v_proj$"),
