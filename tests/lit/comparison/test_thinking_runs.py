@@ -16,8 +16,9 @@ from data.templates.variables import read_values
 from data.types import Message, Row, RowError
 from lit.answering.sampling import Sampling
 from lit.chat import main as chat
+from lit.comparison.answers import chrf
 from lit.comparison.comparison import compare
-from lit.comparison.result import Comparison
+from lit.comparison.result import AnswerPair, Comparison
 from lit.exporting.modelfile import modelfile
 from lit.fit import main as fit
 from lit.model.tuned import load
@@ -175,3 +176,14 @@ def test_a_template_of_ones_own_keeps_the_values_of_the_adapter(run: Run, tmp_pa
     assert str(text).endswith(EMPTY_THOUGHT.replace("<think>", "<think> "))
     _, tokenizer = load(run.folder / "adapter", template="plain")
     assert read_values(tokenizer) == {}
+
+
+def test_what_a_model_thinks_is_no_part_of_the_similarity_to_the_reference() -> None:
+    def score(base: str, tuned: str, reference: str) -> dict[str, float] | None:
+        return chrf([AnswerPair("Why?", base, tuned, 1, 1, True, True, reference)])
+
+    plain = score("It is warm.", "It sticks.", "It sticks well.")
+    thought = "<think>\nIt sticks well, I think.\n</think>\n\n"
+    assert score(f"{thought}It is warm.", "It sticks.", f"{thought}It sticks well.") == plain
+    # A prompt that opens the thought leaves its first tag out of the answer.
+    assert score("Hm.\n</think>\n\nIt is warm.", "It sticks.", "It sticks well.") == plain
