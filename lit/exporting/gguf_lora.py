@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from lit.exporting.gguf_targets import MERGE, architecture_of, target_tensors
 from lit.model.tuned import base_config, base_of, load_tuned, stored_dtype
+from lit.run.console import print_rank0
 from lit.run.output import check_free, creating
 from lora.config import ConfigError
 from lora.injection import lora_layers
@@ -56,6 +57,7 @@ def write_gguf(file: Path, adapter: Path, base: str | None = None) -> int:
             f"{MERGE}"
         )
     architecture_of(base_config(adapter, base))
+    print_rank0("export loading the model …")
     model, _ = load_tuned(adapter, base, stored_dtype(adapter, base))
     with creating(file) as new:
         write_lora(new, model, base_of(adapter, base)[0])

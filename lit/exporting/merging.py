@@ -60,11 +60,13 @@ def merge_into(
     stored = stored_dtype(adapter, base)
     dtype = dtype or stored
     # In the dtype of its files, the base stays mapped and takes no memory of its own.
+    print_rank0("merge  loading the model …")
     model, tokenizer = load_tuned(adapter, base, stored)
     expected = probe_logits(model, tokenizer)
     checkpoint = find_checkpoint(name, revision)
     reason = why_not(model, checkpoint) if checkpoint else "the base has no safetensors files"
     with creating(folder) as new:
+        print_rank0("merge  writing the merged weights …")
         if checkpoint and not reason:
             write_merged(model, checkpoint, new, dtype)
         else:
@@ -72,6 +74,7 @@ def merge_into(
             del model
             write_whole(adapter, base, new, stored, dtype)
         tokenizer.save_pretrained(new)
+        print_rank0("merge  loading them again to compare …")
         written = AutoModelForCausalLM.from_pretrained(
             new, dtype=dtype, trust_remote_code=False, local_files_only=True
         )
