@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from data.text import clean
 from lit.run.command import flag_names, mapping, run_command
+from lit.run.console import announce_imports
 from lit.run.streams import check_stdout
 
 if TYPE_CHECKING:
@@ -61,13 +62,12 @@ def _chat(options: argparse.Namespace) -> None:
     elif sys.stdin.isatty():
         _talk(conversation)
     else:
-        for line in sys.stdin:
-            if line.strip() and not conversation.handle(line.strip()):
-                break
+        _answer_lines(conversation)
 
 
 def _open(options: argparse.Namespace) -> "Conversation":
     # torch and transformers take seconds to load: --help and a wrong flag do not wait for them.
+    announce_imports()
     import torch
 
     from lit.answering.conversation import Conversation
@@ -87,6 +87,7 @@ def _open(options: argparse.Namespace) -> "Conversation":
     device, dtype, note = place(config, options.device, quantize)
     if (device.type, dtype) != ("cpu", torch.float32):
         print(f"model  {note}", file=sys.stderr)
+    print("loading the model …", file=sys.stderr, flush=True)
     model, tokenizer = load(
         adapter, base, options.template, quantize, dtype, device, options.template_kwargs
     )
@@ -96,6 +97,16 @@ def _open(options: argparse.Namespace) -> "Conversation":
 def _write(text: str) -> None:
     print(text, end="", flush=True)
     check_stdout()
+
+
+def _answer_lines(conversation: "Conversation") -> None:
+    """Answer each line of a pipe; a transcript repeats the question above its answer."""
+    for line in map(str.strip, sys.stdin):
+        if line:
+            _write(f"> {clean(line)}\n")
+            if not conversation.handle(line):
+                return
+            _write("\n")
 
 
 def _talk(conversation: "Conversation") -> None:

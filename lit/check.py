@@ -9,6 +9,7 @@ Exit codes: 0 the run works, perhaps with warnings; 2 it cannot work; 130 stoppe
 import sys
 
 from lit.run.command import run_command
+from lit.run.console import announce_imports
 
 ABOUT = "Print what a run of lit.fit would do; no weights are loaded."
 
@@ -20,6 +21,7 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _check(args: list[str]) -> int:
+    announce_imports()
     from lit.model import base as models
     from lit.preflight.checkup import examine
     from lit.preflight.sections import check_page, sections, write
@@ -38,6 +40,7 @@ def _check(args: list[str]) -> int:
         resume = arguments.config.ckpt_path
         folder.check_owner(resume=bool(resume) and folder.has_checkpoint(resume))
         check_page(folder.path)
+        print("reading the rows and planning the run …", file=sys.stderr, flush=True)
         checkup = examine(arguments)
         show_page(sections(checkup, None))
         try:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from lit.run.command import flag_names, mapping, run_command
+from lit.run.console import announce_imports
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,6 +64,7 @@ def main(args: list[str] | None = None) -> int:
 
 def _compare(options: argparse.Namespace) -> int:
     # torch and transformers take seconds to load: --help and a wrong flag do not wait for them.
+    announce_imports()
     from lit.answering.sampling import Sampling
     from lit.comparison import report
     from lit.comparison.comparison import compare

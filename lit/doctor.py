@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from lit.run.command import flag_names, run_command
+from lit.run.console import announce_imports
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -32,7 +33,7 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _examine(options: argparse.Namespace) -> int:
-    print("loading the libraries …", flush=True)
+    announce_imports()
     # torch, transformers and lightning take seconds: --help and a wrong flag do not wait for them.
     from lit.device.device import choose_device
     from lit.diagnosis.checks import CHECKS

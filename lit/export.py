@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lit.run.command import flag_names, run_command
+from lit.run.console import announce_imports
 
 SUFFIXES = {"peft": "-peft", "merged": "-merged", "gguf": ".gguf"}
 """The formats, and what is added to the adapter's name if --output is not given."""
@@ -49,6 +50,7 @@ def _export(options: argparse.Namespace) -> int:
         )
         return 2
     # torch and transformers take seconds to load: --help and a wrong flag do not wait for them.
+    announce_imports()
     from lit.model.base import quiet
 
     quiet()

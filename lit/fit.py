@@ -7,6 +7,7 @@ signal after saving.
 import sys
 
 from lit.run.command import run_command
+from lit.run.console import announce_imports
 
 
 def main(args: list[str] | None = None) -> int:
@@ -16,6 +17,7 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _fit(args: list[str]) -> int:
+    announce_imports()
     from lit.device.memory import retain_heap
     from lit.distributed.ranks import Ranks, is_connection_error
     from lit.fitting.training import fit

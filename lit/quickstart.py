@@ -54,15 +54,22 @@ def _quickstart() -> None:
     if not picture.is_file():
         if not (FOLDER / "config.json").is_file():
             _check_packages()
+            _announce("fetch the embedded model")
             _run("lit.embedded")
+        _announce("train the adapter (minutes; the command prints how long)")
         _run("lit.fit", "--config", str(CONFIG), "--overwrite", "true")
     if not report.is_file() or report.stat().st_mtime < picture.stat().st_mtime:
+        _announce("compare it with its base (a few minutes)")
         _run("lit.compare", "--adapter", adapter)
     python = _python()
     print(f"adapter     {adapter}")
     print(f"comparison  {report}")
     print(f"losses      {python} -m tensorboard.main --logdir {RUN}")
     print(f"talk to it  {python} -m lit.chat --adapter {adapter}")
+
+
+def _announce(step: str) -> None:
+    print(f"quickstart: {step}", file=sys.stderr, flush=True)
 
 
 def _check_packages() -> None:

@@ -7,8 +7,6 @@ from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 
-from rich.progress import Progress
-
 from data.templates.variables import Value, read_values, shown
 from data.types import DataError
 from lit.answering.generation import check_context, context_length
@@ -29,7 +27,9 @@ from lit.device.device import check_quantization, choose_device, traits
 from lit.device.precision import base_dtype, check_precision, computing_in
 from lit.model.tuned import base_config, load, trained_values
 from lit.packing.transformers_internals import loaded_from
+from lit.run.console import print_rank0
 from lit.run.folder import RunFolder
+from lit.run.progress import make_progress
 from lora.storage.adapter import read_config
 
 StartBar = Callable[[str, int], Callable[[int], None]]
@@ -90,6 +90,7 @@ def compare(
     check_precision(used.precision, traits(chosen), model_type)
     check_quantization(used.quantize, traits(chosen))
     dtype = base_dtype(used.precision)
+    print_rank0(f"loading the model in {used.precision} …", note=True)
     model, tokenizer = load(adapter, base, template, used.quantize, dtype, chosen, template_kwargs)
     notes = used.differences(trained)
     if found is None and used.quantize and quantize is None:
@@ -195,11 +196,14 @@ def _result(losses: Losses) -> LossResult:
 
 @contextmanager
 def _progress() -> Iterator[StartBar]:
-    """Show progress bars on a terminal, and nothing on a pipe."""
-    with Progress(transient=True) as progress:
+    """Show progress bars on a terminal, and on a pipe a line for each."""
+    with make_progress() as progress:
 
         def start_bar(name: str, total: int) -> Callable[[int], None]:
-            task = progress.add_task(name, total=total)
-            return lambda rows: progress.advance(task, rows)
+            if not progress.console.is_terminal:
+                print_rank0(f"{name}: {total // 2} under each of the two models …", note=True)
+            task = progress.add_task(name, total=total, values="")
+            progress.refresh()
+            return lambda rows: progress.update(task, advance=rows, refresh=True)
 
         yield start_bar

@@ -40,18 +40,33 @@ def draw_pictures(
         loss_picture(*read_losses(run.metrics), folder / "training_loss.png")
         names.append("training_loss.png")
     rows = [
-        (pairs[i].question, pairs[i].base_answer, pairs[i].tuned_answer)
+        (
+            pairs[i].question,
+            pairs[i].reference or "none",
+            _with_loss(pairs[i].base_answer, pairs[i].base_loss),
+            _with_loss(pairs[i].tuned_answer, pairs[i].tuned_loss),
+        )
         for i in evenly_spread(len(pairs), PICTURED_ANSWERS)
     ]
     # The report has these answers as text; the picture is for other documents.
     if rows:
-        answers_picture(rows, folder / "comparison_table.png")
+        answers_picture(
+            rows,
+            folder / "comparison_table.png",
+            f"{len(rows)} of {len(pairs)} questions, answered by the base and the tuned model",
+        )
     if examples:
         tokens = zip(examples[0].ids, examples[0].labels, strict=True)
         spans = [
             (str(tokenizer.decode([i for i, _ in group])), labeled)
             for labeled, group in groupby(tokens, key=lambda token: token[1] != IGNORE)
         ]
-        example_picture(spans, folder / "dataset_example.png")
+        title = "The first measured row: the model learns the labeled text"
+        example_picture(spans, folder / "dataset_example.png", title)
         names.append("dataset_example.png")
     return names
+
+
+def _with_loss(answer: str, loss: float | None) -> str:
+    """Return an answer below the loss of its reference, which a cut answer would hide."""
+    return answer if loss is None else f"[loss of the reference {loss:.2f}]\n{answer}"

@@ -11,6 +11,8 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 """What ``--device`` takes."""
 BF16_CAPABILITY = (8, 0)
 """The first compute capability with bfloat16 units: Ampere."""
+BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16")
+"""The names in ``torch.cpu.get_capabilities`` of a CPU's bfloat16 units, on x86 and on ARM."""
 INT8_CAPABILITY = (7, 5)
 """The first compute capability with 8-bit matrix products: Turing."""
 
@@ -23,6 +25,7 @@ class Traits:
         kind: ``cpu``, ``cuda`` or ``mps``.
         name: What the maker calls it.
         capability: The compute capability of a CUDA device; None for others.
+        cpu_bf16: Whether a CPU has instructions for bfloat16.
         flash: Whether torch's CUDA build has flash attention; its Windows builds lack it.
     """
 
@@ -30,6 +33,7 @@ class Traits:
     name: str
     capability: tuple[int, int] | None = None
     flash: bool = True
+    cpu_bf16: bool = True
 
     @property
     def has_bf16(self) -> bool:
@@ -126,7 +130,16 @@ def _traits(kind: str, index: int | None) -> Traits:
             torch.cuda.get_device_capability(index),
         )
         return Traits(kind, name, capability, torch.backends.cuda.is_flash_attention_available())
-    return Traits(kind, {"mps": "Apple GPU", "cpu": "CPU"}.get(kind, kind))
+    if kind == "cpu":
+        return Traits(kind, "CPU", cpu_bf16=_cpu_has_bf16())
+    return Traits(kind, {"mps": "Apple GPU"}.get(kind, kind))
+
+
+def _cpu_has_bf16() -> bool:
+    """Return whether the CPU has instructions for bfloat16, as far as torch knows."""
+    found = torch.cpu.get_capabilities()
+    known = [found[name] for name in BF16_INSTRUCTIONS if name in found]
+    return any(known) or not known
 
 
 def _is_available(kind: str) -> bool:

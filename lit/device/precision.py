@@ -95,6 +95,13 @@ def check_precision(precision: str, device: Traits, model_type: str) -> None:
         raise ConfigError(f"`precision` is {precision}, {problem}: set `precision` to {better}")
 
 
+def slow_precision(precision: str, device: Traits) -> str:
+    """Return why a device computes in a precision much slower than in float32, or an empty text."""
+    if device.kind != "cpu" or not precision.startswith("bf16") or device.cpu_bf16:
+        return ""
+    return "this CPU has no bfloat16 units, so it is slower than float32: use 32-true"
+
+
 def choose_dtype(
     device: Traits, stored: torch.dtype, model_type: str, parameters: int, memory: int | None
 ) -> tuple[torch.dtype, str]:

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from lit.exporting.gguf_targets import MERGE, architecture_of, target_tensors
 from lit.exporting.modelfile import modelfile
 from lit.model.tuned import base_config, base_of, load_tuned, stored_dtype
+from lit.run.console import print_rank0
 from lit.run.output import check_free, creating
 from lora.config import ConfigError
 from lora.injection import lora_layers
@@ -65,6 +66,7 @@ def write_gguf(file: Path, adapter: Path, base: str | None = None, ollama: bool 
             f"{MERGE}"
         )
     architecture_of(base_config(adapter, base))
+    print_rank0("export loading the model …")
     model, tokenizer = load_tuned(adapter, base, stored_dtype(adapter, base))
     name = base_of(adapter, base)[0]
     # What a Modelfile cannot hold is found before anything is written.

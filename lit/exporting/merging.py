@@ -63,6 +63,7 @@ def merge_into(
     stored = stored_dtype(adapter, base)
     dtype = dtype or stored
     # In the dtype of its files, the base stays mapped and takes no memory of its own.
+    print_rank0("merge  loading the model …")
     model, tokenizer = load_tuned(adapter, base, stored)
     # What a Modelfile cannot hold is found before the work.
     text = modelfile(model, tokenizer) if ollama else ""
@@ -70,6 +71,7 @@ def merge_into(
     checkpoint = find_checkpoint(name, revision)
     reason = why_not(model, checkpoint) if checkpoint else "the base has no safetensors files"
     with creating(folder) as new:
+        print_rank0("merge  writing the merged weights …")
         if checkpoint and not reason:
             write_merged(model, checkpoint, new, dtype)
         else:
@@ -79,6 +81,7 @@ def merge_into(
         tokenizer.save_pretrained(new)
         if config.get_text_config(decoder=True) is not config:
             copy_processor(name, revision, new)
+        print_rank0("merge  loading them again to compare …")
         written = model_class(config, name).from_pretrained(
             new, dtype=dtype, trust_remote_code=False, local_files_only=True
         )

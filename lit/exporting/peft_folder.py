@@ -7,6 +7,7 @@ from lit.exporting.probe import probe_logits, relative_difference
 from lit.model.architecture import loader_of
 from lit.model.tuned import base_of, load_tuned
 from lit.run.card import write_plain_card
+from lit.run.console import print_rank0
 from lit.run.output import check_free, creating
 from lora.config import ConfigError
 from lora.injection import eject
@@ -34,6 +35,7 @@ def write_peft(folder: Path, adapter: Path, base: str | None = None) -> float:
     """
     check_free(folder)
     name, revision = base_of(adapter, base)
+    print_rank0("export loading the model …")
     model, tokenizer = load_tuned(adapter, base)
     expected = probe_logits(model, tokenizer)
     with creating(folder) as new:
@@ -44,6 +46,7 @@ def write_peft(folder: Path, adapter: Path, base: str | None = None) -> float:
             shutil.copyfile(card, new / card.name)
         else:
             write_plain_card(new, name, loader_of(model))
+        print_rank0("export reading the adapter back to compare …")
         config = load_adapter(eject(model), new)
         difference = relative_difference(probe_logits(model.eval(), tokenizer), expected)
         if not difference < MAX_DIFFERENCE:

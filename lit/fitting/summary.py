@@ -44,16 +44,31 @@ def print_rows_and_plan(arguments: Arguments) -> None:
 
 
 def print_result(
-    arguments: Arguments, folder: RunFolder, best: BestAdapter, throughput: Throughput
+    arguments: Arguments,
+    folder: RunFolder,
+    best: BestAdapter,
+    throughput: Throughput,
+    resumed_at: int,
 ) -> None:
-    """Print what was trained, what it cost, whether it helped, and what to type next."""
+    """Print what was trained, what it cost, whether it helped, and what to type next.
+
+    Args:
+        arguments: The settings.
+        folder: The run's folder.
+        best: The best adapter of the run.
+        throughput: Tokens and seconds of this process.
+        resumed_at: Optimizer steps that earlier processes have done.
+    """
     trainer, device = arguments.trainer, arguments.trainer.strategy.root_device
     size = count_parameters(arguments.model.adapted_model)
     print_rank0(f"model  {size.trainable:,} of {size.total:,} parameters trained")
     if left := describe_not_adapted(shares_not_adapted(arguments.model.adapted_model)):
         print_rank0(f"       {left}")
+    done, earlier = trainer.global_step - resumed_at, ""
+    if resumed_at:
+        earlier = f" since the resume at step {resumed_at} ({trainer.global_step} in the whole run)"
     print_rank0(
-        f"run    {trainer.global_step} optimizer steps, {throughput.tokens:,} tokens in "
+        f"run    {done} optimizer steps{earlier}, {throughput.tokens:,} tokens in "
         f"{_duration(throughput.seconds)}, {_peak_memory(device)}"
     )
     planned = arguments.datamodule.total_steps()

@@ -4,7 +4,6 @@ import json
 import math
 import sys
 
-from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from data.planning.step_map import describe_step_change
@@ -12,6 +11,7 @@ from data.templates.variables import read_values, shown
 from lit.distributed.ranks import Ranks
 from lit.fitting.hyperparameters import log_hyperparameters
 from lit.fitting.peft_note import describe_misreading
+from lit.fitting.progress_bar import ProgressBar
 from lit.fitting.summary import print_result, print_rows_and_plan
 from lit.model.architecture import loader_of
 from lit.preflight.forecast import forecast
@@ -98,7 +98,7 @@ class Training:
         wanted = arguments.config.trainer.enable_progress_bar is not False
         terminal = wanted and sys.stdout.isatty()
         self.tensorboard = TensorBoardLogger(folder.path, name="tensorboard", version="")
-        progress = [RichProgressBar() if terminal else ProgressLines(self.data.total_steps)]
+        progress = (ProgressBar if terminal else ProgressLines)(self.data.total_steps)
         self.trainer = arguments.make_trainer(
             callbacks=[
                 self.best,
@@ -106,11 +106,11 @@ class Training:
                 self.stop,
                 ResumeState(settings, start, self.data),
                 SampleAnswers(self.data),
-                *(progress if wanted else []),
+                *([progress] if wanted else []),
                 LongestBatchTrial(self.data.largest_micro_batch),
             ],
             default_root_dir=str(folder.path),
-            enable_progress_bar=terminal,
+            enable_progress_bar=False,
             logger=[
                 self.tensorboard,
                 MetricsTable(folder.metrics, done=start.step),
@@ -129,17 +129,21 @@ class Training:
                 return
             self._print_start(changes)
             if not self.start.path:
+                if count := len(self.data.val_rows):
+                    print_rank0(f"base   measuring its loss on {count} validation rows …")
                 self.trainer.validate(self.model, self.data, verbose=False)
             self.trainer.fit(self.model, self.data, ckpt_path=self.start.path, weights_only=True)
             if self.best.validated < self.trainer.global_step:
                 self.trainer.validate(self.model, self.data, verbose=False)
             if self.trainer.is_global_zero:
                 self._write_results()
-                print_result(self.arguments, self.folder, self.best, self.throughput)
+                done = self.start.step
+                print_result(self.arguments, self.folder, self.best, self.throughput, done)
 
     def _prepare(self) -> bool:
         """Set up data, plan and ranks; return False for a run that is complete already."""
         data, start, trainer = self.data, self.start, self.trainer
+        print_rank0(f"data   reading the rows of {data.source} …")
         data.setup()
         rows = rows_digest(data)
         # Checkpoints of this run hold the digests too.

@@ -53,6 +53,7 @@ class ModelSpec:
         Raises:
             ConfigError: It does not load, does not suit the adapter, or is quantized and sharded.
         """
+        print_rank0(f"model  loading {self.base} …")
         model = load_base(self.base, self.revision, dtype, self.quantize, device)
         if sharded and any(is_quantized(layer) for layer in linear_layers(model).values()):
             raise ConfigError(

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from lit.device.precision import slow_precision
 from lit.preflight.finding import Finding
 from lit.preflight.forecast import Forecast
 from lit.preflight.suitability import check_answers, check_lengths, check_template, check_vocabulary
@@ -20,7 +21,7 @@ MIN_MOVEMENT = 5e-3
 learning rate in each step, and B starts at zero: the product is about how far B can move."""
 USUAL_LR = 2e-4
 HIGH_LR = 10 * USUAL_LR
-FEW_VALIDATION_ROWS = 10
+FEW_VALIDATION_ROWS = 20
 
 
 def judge(arguments: Arguments, forecast: Forecast) -> list[Finding]:
@@ -142,6 +143,12 @@ def _check_lr(arguments: Arguments, forecast: Forecast) -> Iterator[Finding]:
         )
 
 
+def _check_precision(arguments: Arguments, forecast: Forecast) -> Iterator[Finding]:
+    hardware = arguments.hardware
+    if reason := slow_precision(hardware.precision.value, hardware.device):
+        yield Finding(f"trainer.precision is {hardware.precision.value}, and {reason}")
+
+
 def _round_up(value: float) -> float:
     """Return the next value of …, 1e-4, 2e-4, 5e-4, 1e-3, …"""
     power = 10.0 ** math.floor(math.log10(value))
@@ -159,6 +166,7 @@ RULES: tuple[Callable[[Arguments, Forecast], Iterator[Finding]], ...] = (
     _check_validation,
     _check_adapter,
     _check_lr,
+    _check_precision,
     check_vocabulary,
     check_lengths,
     check_template,

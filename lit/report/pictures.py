@@ -47,49 +47,55 @@ def loss_picture(train: Points, val: Points, path: Path) -> None:
     _save(figure, path)
 
 
-def answers_picture(rows: Sequence[tuple[str, str, str]], path: Path) -> None:
+def answers_picture(rows: Sequence[tuple[str, str, str, str]], path: Path, title: str) -> None:
     """Draw a table of questions with the answers of both models.
 
     Args:
-        rows: (question, answer of the base model, answer of the tuned model).
+        rows: (question, reference answer, answer of the base model, answer of the tuned model).
         path: The .png file to write.
+        title: The line above the table.
     """
-    widths, characters = (0.2, 0.4, 0.4), (24, 52, 52)
+    widths, characters = (0.16, 0.22, 0.31, 0.31), (20, 29, 42, 42)
     wrapped = [[_wrap(text, n) for text, n in zip(row, characters, strict=True)] for row in rows]
     heights = [1.6, *(max(cell.count("\n") for cell in row) + 2.2 for row in wrapped)]
     figure = Figure(figsize=(13, 0.19 * sum(heights) + 0.2))
     axes = figure.subplots()
     axes.axis("off")
+    axes.set_title(_wrap(title, 120, 2), loc="left", fontsize=11)
     table = axes.table(
         [list(row) for row in wrapped],
-        colLabels=["question", "base", "tuned"],
+        colLabels=["question", "reference answer", "base", "tuned"],
         colWidths=widths,
         cellLoc="left",
         bbox=Bbox.unit(),
     )
     table.auto_set_font_size(False)
-    table.set_fontsize(9)
+    table.set_fontsize(8)
     for (row, column), cell in table.get_celld().items():
         cell.set_height(heights[row] / sum(heights))
         cell.PAD = 0.008 / widths[column]  # matplotlib's default is a tenth of the width
+        # Letters of one width: lines are wrapped by their number.
+        cell.get_text().set_fontfamily("DejaVu Sans Mono")
         cell.set_edgecolor("#d1d5db")
         if row == 0:
             cell.set_facecolor("#f3f4f6")
     _save(figure, path)
 
 
-def example_picture(spans: Sequence[tuple[str, bool]], path: Path) -> None:
+def example_picture(spans: Sequence[tuple[str, bool]], path: Path, title: str) -> None:
     """Draw one row as the model sees it.
 
     Args:
         spans: (text, whether its tokens have labels), in order.
         path: The .png file to write.
+        title: The line above the row.
     """
     blocks = [(_wrap(text.strip("\n"), 100, 60), labeled) for text, labeled in spans]
     heights = [block.count("\n") + 1.4 for block, _ in blocks]
     figure = Figure(figsize=(11, 0.21 * (sum(heights) + 3)))
     axes = figure.subplots()
     axes.axis("off")
+    axes.set_title(_wrap(title, 100, 2), loc="left", fontsize=11)
     total, top = sum(heights) + 2, 0.0
     axes.text(0, 1, "masked", color=MASKED, va="top", fontsize=10, weight="bold")
     axes.text(0.1, 1, "labeled", color=LABELED, va="top", fontsize=10, weight="bold")

@@ -1,6 +1,7 @@
 """What a command prints: its own lines, and as few as possible of the libraries'."""
 
 import logging
+import os
 import sys
 import warnings
 
@@ -27,6 +28,10 @@ EXPECTED = (
 )
 
 
+RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+"""What launchers set to the rank of a process that they start."""
+
+
 def is_rank0() -> bool:
     """Return whether this process is the first rank; a process without Lightning is."""
     return getattr(rank_zero_only, "rank", 0) == 0
@@ -46,6 +51,17 @@ def print_rank0(line: str, note: bool = False) -> None:
     except (OSError, ValueError):
         # Only where the stream is not the command's own, as in a notebook: see lit.run.streams.
         return
+
+
+def announce_imports() -> None:
+    """Say that the libraries are loaded now, on stderr, unless they are there already.
+
+    Call it before the first import of torch: what follows takes seconds without a sign of life.
+    """
+    # Lightning, which would know the rank, is one of the libraries.
+    first = all(os.environ.get(name, "0") == "0" for name in RANK_VARIABLES)
+    if first and "torch" not in sys.modules:
+        print("loading the libraries …", file=sys.stderr, flush=True)
 
 
 def quiet() -> None:

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from data.text import clean
 from lit.distributed.sharding import check_strategy
 from lit.resume.checkpoint import Checkpoints
 from lit.settings.command_line import config_files, config_name, explain_error
@@ -21,6 +22,7 @@ from lit.settings.continuing import (
 )
 from lit.settings.defaults import CHECKPOINT_DEFAULTS, TRAINER_DEFAULTS, early_stopping
 from lit.settings.hardware import Hardware
+from lit.settings.help_page import asked_page, help_page
 from lit.settings.keys import check_keys
 from lit.settings.trainer_settings import PrecisionTrainer, check_trainer_settings
 from lit.train.datamodule import QADataModule
@@ -98,6 +100,9 @@ class Arguments(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Check the keys of the YAML files, with their lines, then parse."""
         known = list(parser.get_defaults().keys())
+        if (every := asked_page(args)) is not None:
+            print(clean(help_page(parser, every)))
+            raise SystemExit(0)
         for path in config_files(args):
             check_keys(path, known)
         if adapter := named_adapter(args):

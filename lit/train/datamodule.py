@@ -29,7 +29,7 @@ class QADataModule(L.LightningDataModule):
         path: A .jsonl, .json, .csv, .tsv, .xlsx or .parquet file, a folder of such files,
             ``hub:OWNER/NAME``, or a list of these.
         val_path: The same, to validate on; without it, a share of ``path`` is held out.
-        val_fraction: That share.
+        val_fraction: The share of ``path`` that is held out without ``val_path``.
         columns: The file's name for each of our fields, such as ``{prompt: question_text}``.
         encoding: Encoding of text files; by default UTF-8, or what their byte order mark says.
             ``auto`` takes another one if it is certain.

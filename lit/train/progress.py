@@ -13,6 +13,28 @@ from lit.run.console import print_rank0
 from lit.run.lightning_internals import step_ends
 
 
+def time_left(first: int, total: int) -> Callable[[int], str]:
+    """Start a clock; the result says how long a run takes from a step to its end.
+
+    Args:
+        first: Optimizer steps that are done.
+        total: Optimizer steps of the run.
+    """
+    since = time.perf_counter()
+
+    def left(step: int) -> str:
+        seconds = (time.perf_counter() - since) / (step - first) * (total - step)
+        return f"{seconds / 60:.0f} min left" if seconds >= 90 else f"{seconds:.0f} s left"
+
+    return left
+
+
+def values_of_step(trainer: L.Trainer) -> str:
+    """Return the loss and the speed of the last optimizer step."""
+    values = trainer.callback_metrics
+    return f"loss {values['train/loss']:.3f}  {values['train/tokens_per_s']:.0f} tokens/s"
+
+
 class Throughput(Callback):
     """Logs ``train/tokens_per_s``: tokens of an optimizer step on all ranks, without validation.
 
@@ -51,7 +73,7 @@ class Throughput(Callback):
         self.tokens += tokens
         self.seconds += seconds
         # A tensor on the CPU: Lightning would copy a number to the device.
-        pl_module.log("train/tokens_per_s", torch.tensor(tokens / seconds), prog_bar=True)
+        pl_module.log("train/tokens_per_s", torch.tensor(tokens / seconds))
         self._restart()
 
     def _restart(self) -> None:
@@ -73,7 +95,7 @@ class ProgressLines(Callback):
         """Note where the run starts and ends."""
         self._total = self.total_steps()
         self._first = self._printed = trainer.global_step
-        self._since = time.perf_counter()
+        self._left = time_left(self._first, self._total)
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
         """Print at the ends of optimizer steps, evenly over the run."""
@@ -81,13 +103,7 @@ class ProgressLines(Callback):
         if step == self._printed or (step % every and step != self._total):
             return
         self._printed = step
-        seconds = (time.perf_counter() - self._since) / (step - self._first)
-        values = trainer.callback_metrics
-        print_rank0(
-            f"step {step}/{self._total}  loss {values['train/loss']:.3f}  "
-            f"{values['train/tokens_per_s']:.0f} tokens/s  "
-            f"{seconds * (self._total - step) / 60:.0f} min left"
-        )
+        print_rank0(f"step {step}/{self._total}  {values_of_step(trainer)}  {self._left(step)}")
 
     def on_validation_end(self, trainer: L.Trainer, *_: object) -> None:
         """Print the validation loss."""

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from lit.answering.generation import Answer, answers, context_length
 from lit.answering.sampling import NotFiniteError, Sampling
 from lit.packing.pack import unpacked
+from lit.run.console import print_rank0
 from lit.train.datamodule import QADataModule
 from lit.train.module import LoRAModule
 
@@ -42,6 +43,8 @@ class SampleAnswers(Callback):
             prompts = [prompt for prompt in prompts if len(prompt) < limit]
             room = limit - max(map(len, prompts), default=0)
             sampling = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room))
+
+        print_rank0(f"       sampling {len(prompts)} answers for TensorBoard …")
 
         def answer_all(model: PreTrainedModel) -> list[tuple[int, Answer]]:
             try:

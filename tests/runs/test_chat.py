@@ -94,8 +94,12 @@ def test_a_question_on_a_pipe_is_answered_line_by_line(
         command, input=f"{lines}/quit\nnever asked\n", capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("\n") >= 2
-    assert piped(lines, "--adapter", str(adapter)) == done.stdout
+    first, second = re.fullmatch(
+        r"> Почему\?\n(.*)\n\n> Как тепло\?\n(.*)\n\n> /quit\n", done.stdout, re.DOTALL
+    ).groups()
+    assert first
+    assert second
+    assert piped(f"{lines}/quit\n", "--adapter", str(adapter)) == done.stdout
     assert "\x1b" not in done.stdout
 
 
@@ -105,9 +109,11 @@ def test_base_and_tuned_answer_from_one_model_and_differ(
     both = piped("/both\nWhy?\n", "--adapter", str(adapter))
     base, tuned = re.search(r"\[base\] (.*)\[tuned\] (.*)", both, re.DOTALL).groups()
     assert base != tuned
-    assert base == piped("Why?\n", "--base", str(tiny_folder))
-    assert piped("Why?\n", "--adapter", str(adapter)) == tuned
-    assert piped("/base\nWhy?\n", "--adapter", str(adapter)).endswith(base)
+    asked = "> Why?\n"
+    assert asked + base + "\n" == piped("Why?\n", "--base", str(tiny_folder))
+    assert piped("Why?\n", "--adapter", str(adapter)) == asked + tuned
+    switched = piped("/base\nWhy?\n", "--adapter", str(adapter))
+    assert switched == f"> /base\nbase answers\n\n{asked}{base}\n"
 
 
 def test_a_conversation_in_a_terminal(terminal: pexpect.spawn, tmp_path: Path) -> None:

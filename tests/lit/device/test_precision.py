@@ -1,11 +1,19 @@
 """The precision and the dtype that suit a device and a model, by tables."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_device import AMPERE, APPLE, CPU, PASCAL, TURING
 
 from lit.device.device import Traits
-from lit.device.precision import check_precision, choose_dtype, choose_precision
+from lit.device.precision import (
+    PRECISIONS,
+    check_precision,
+    choose_dtype,
+    choose_precision,
+    slow_precision,
+)
 from lora.config import ConfigError
 
 CHOSEN = [
@@ -21,7 +29,6 @@ CHOSEN = [
     (TURING, "gpt_oss", True, "32-true"),
     (PASCAL, "qwen2", False, "16-mixed"),
 ]
-PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "bf16-true")
 
 
 @pytest.mark.parametrize(("device", "model", "quantized", "precision"), CHOSEN)
@@ -93,3 +100,12 @@ def test_a_model_that_only_answers_is_loaded_as_the_device_needs(
     dtype: torch.dtype,
 ):
     assert choose_dtype(device, stored, model, parameters, memory)[0] == dtype
+
+
+@pytest.mark.parametrize("device", [CPU, replace(CPU, cpu_bf16=False), APPLE, AMPERE])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_bfloat16_on_a_cpu_without_its_units_is_slow(precision: str, device: Traits) -> None:
+    lacks = device.kind == "cpu" and not device.cpu_bf16
+    said = slow_precision(precision, device)
+    assert bool(said) == (lacks and precision.startswith("bf16"))
+    assert not said or "use 32-true" in said

@@ -37,7 +37,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         AnswerPair(question, base, tuned, 40, 30, False, True, "Стол был холодным.", 3.2, 2.1)
         for question, base, tuned in texts
     ]
-    answers_picture(texts, folder / "comparison_table.png")
+    table = [(question, LONG, base, tuned) for question, base, tuned in texts]
+    answers_picture(table, folder / "comparison_table.png", "Answers of both models")
     loss = LossResult(4.1, 3.4, -0.9, -0.5, 34, 2700, 33)
     result = Comparison(
         adapter="runs/quickstart/adapter",
