@@ -1,6 +1,7 @@
 """What a package may import, how large a file may be, and what no product code may do."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -281,3 +282,11 @@ def test_product_code_keeps_the_rule(rule: str) -> None:
 
 def test_no_file_has_an_empty_name() -> None:
     assert not [path for path in SOURCES if path.stem in ("utils", "util", "helpers", "misc")]
+
+
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="no other worker computes")
+def test_a_worker_of_this_suite_computes_in_one_thread():
+    import torch
+
+    # With two, small models take a hundred times as long: threads wait for each other's cores.
+    assert torch.get_num_threads() == 1
