@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from lit.run.console import print_rank0
 
 MAX_TOKENS = 2048
 MODELS = ("base", "tuned")
+_told: WeakSet[PreTrainedModel] = WeakSet()
+"""Models of which a person was told that their rows are computed one by one."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,8 @@ def measure_losses(
     )
     sums = {which: np.zeros(len(examples)) for which in MODELS}
     with restored_attention(model), computing_in(precision, model.device):
-        if reason := pack(model):
+        if (reason := pack(model)) and model not in _told:
+            _told.add(model)  # a comparison measures twice
             print_rank0(f"losses  {one_by_one(reason)}", note=True)
         for micro_step in range(batches.micro_steps):
             rows = batches.rows(0, micro_step)

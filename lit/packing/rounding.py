@@ -24,11 +24,11 @@ def tolerance(model: PreTrainedModel, states: Tensor) -> float:
 
 
 def difference(expected: Tensor, states: Tensor, lengths: tuple[int, ...]) -> float:
-    """Return the largest relative difference of a row.
+    """Return the largest relative difference of a row; NaN if any number is.
 
     Args:
         expected, states: (1, tokens, hidden).
         lengths: Tokens of each row.
     """
     rows = zip(*(x[0].float().split(lengths) for x in (expected, states)), strict=True)
-    return max(float((row - other).norm() / row.norm()) for row, other in rows)
+    return float(torch.stack([(row - other).norm() / row.norm() for row, other in rows]).max())

@@ -1,5 +1,6 @@
 """A model is packed only if no row changes another, and every row stays what it is alone."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -19,6 +20,7 @@ from lit.packing.isolation import rows_are_isolated
 from lit.packing.pack import pack, unpacked
 from lit.packing.probe import PROBE_LENGTHS, probe_batch
 from lit.packing.reach import PROBED, check_reach
+from lit.packing.rounding import difference
 from lora.config import ConfigError
 from tests.families.model import make, make_family
 from tests.families.table import LOCAL, LONGROPE, SMALL
@@ -141,6 +143,15 @@ def test_running_out_of_memory_is_no_reason_to_go_row_by_row(monkeypatch: pytest
     with pytest.raises(torch.OutOfMemoryError):
         pack(model)
     assert model.config._attn_implementation == "eager"
+
+
+@pytest.mark.parametrize("row", range(3))
+def test_a_number_that_is_not_finite_in_any_row_is_a_difference(row: int):
+    states = torch.ones(1, sum(PROBE_LENGTHS), 4)
+    broken = states.clone()
+    broken.split(PROBE_LENGTHS, 1)[row][0, 0, 0] = torch.nan
+    assert difference(states, states, PROBE_LENGTHS) == 0
+    assert math.isnan(difference(states, broken, PROBE_LENGTHS))
 
 
 def test_a_second_check_of_a_packed_model_compares_with_its_own_attention_again():

@@ -1,0 +1,72 @@
+"""What a person is told of a model before it trains, and which models are refused."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from data.types import IGNORE, Example
+from lit.comparison.losses import measure_losses
+from lit.model.preparation import check_model
+from lora.config import ConfigError, LoRAConfig
+from lora.injection import inject
+from tests.families.model import make_family
+
+REASONS = {
+    "lfm2": "Lfm2ForCausalLM cannot be packed: its rows would see each other",
+    "gpt_neo": "GPTNeoForCausalLM has an attention of its own, which cannot be packed",
+    "deepseek_v32": "DeepseekV32ForCausalLM cannot be packed (TypeError: ",
+    "qwen3_5_text": "Qwen3_5ForCausalLM cannot be packed (ValueError: ",
+}
+
+
+def check(model: PreTrainedModel, must_pack: str | None = None, longest: int | None = 5) -> None:
+    def call(function: Any, *args: Any) -> Any:
+        return function(model, *args)
+
+    check_model(call, model.config, torch.device("cpu"), must_pack, longest)
+
+
+@pytest.mark.parametrize("name", REASONS)
+def test_a_run_and_a_comparison_say_once_each_why_rows_go_one_by_one(
+    name: str, capsys: pytest.CaptureFixture
+):
+    model = make_family(name)
+    inject(model, LoRAConfig(r=2, target_modules="all-linear"))
+    rows = [Example(list(range(3, 3 + n)), [IGNORE, *range(4, 3 + n)]) for n in (4, 6)]
+    for told in (check, partial(measure_losses, examples=rows, on_progress=lambda _: None)):
+        told(model)
+        output = capsys.readouterr()
+        (line,) = (output.out + output.err).splitlines()
+        assert REASONS[name] in line
+        assert line.endswith(
+            "rows are computed one by one, which is slower and gives the same result"
+        )
+
+
+def test_nothing_is_said_of_a_model_that_is_packed(capsys: pytest.CaptureFixture):
+    check(make_family("llama"), must_pack="fsdp2")
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", REASONS)
+def test_a_strategy_that_needs_packed_rows_refuses_a_model_with_the_same_reason(name: str):
+    with pytest.raises(ConfigError) as refused:
+        check(make_family(name), must_pack="fsdp2")
+    assert str(refused.value).startswith(REASONS[name])
+    assert "trainer.strategy fsdp2 cannot train this model" in str(refused.value)
+
+
+@pytest.mark.parametrize(("longest", "allowed"), [(12, True), (13, False), (None, False)])
+def test_sharded_ranks_train_longrope_only_where_no_row_changes_its_frequencies(
+    longest: int | None, allowed: bool
+):
+    model = make_family("phi3, longrope")
+    if allowed:
+        check(model, "fsdp2", longest)
+        return
+    with pytest.raises(ConfigError, match=r"phi3 .* rows above 12 tokens.*data.max_length to 12"):
+        check(model, "fsdp2", longest)
+    check(model, None, longest)
