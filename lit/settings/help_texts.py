@@ -3,7 +3,8 @@
 TEXTS = {
     "config": "a YAML file of settings; several flags: the last one wins",
     "seed_everything": "the seed of everything that is random",
-    "model.lora.target_modules": "layers to adapt: all-linear, attention, mlp, or last names",
+    "model.lora.target_modules": "projections, all-linear, attention, mlp, or last names of layers",
+    "model.lora.exclude_modules": "last names of layers that target_modules leaves out",
     "model.lora.variant": "lora, dora or pissa",
     "model.lora.rank_pattern": "ranks of single layers, by the end of their path",
     "data.path": "a JSONL, JSON, CSV, TSV, XLSX or Parquet file, a folder, hub:OWNER/NAME",
@@ -11,6 +12,7 @@ TEXTS = {
     "data.val_fraction": "the share of data.path that is held out",
     "data.encoding": "encoding of text files; null: UTF-8; auto: another one if certain",
     "data.template": "auto, chat, plain, or a Jinja file",
+    "data.template_kwargs": "values of the template's variables: {enable_thinking: false}",
     "data.near_duplicates": "share of text above which rows are near-duplicates, such as 0.8",
     "model.fast_layers": "auto: faster layers with the same result; off: transformers' own",
     "model.on_nonfinite": "where a loss or gradient is not finite: stop, or skip the step",
