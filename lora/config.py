@@ -1,11 +1,14 @@
 """The settings of a LoRA adapter, with their defaults and limits."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from lora.paths import ends_with
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+EXPERTS = "experts"
+"""The target that stands for all experts of a model, and their name in most families."""
 MAX_RANK = 2**16
 """Far above any useful rank: one above the width of a layer adds nothing."""
 
@@ -26,8 +29,9 @@ class LoRAConfig:
         lora_alpha: Numerator of the scale.
         lora_dropout: Probability that an input element of the update is zeroed in training.
         target_modules: Layers to adapt: ``projections`` (every linear layer but the output head
-            and routers), ``all-linear`` (with routers), ``attention``, ``mlp``, or the last names
-            of layers.
+            and routers), ``all-linear`` (with routers), ``attention``, ``mlp``, ``experts`` (the
+            weights of experts that one tensor holds for a whole block), or the last names of
+            layers; one or a list.
         exclude_modules: Last names of layers, or ends of their paths, to leave out of
             ``target_modules``, such as ``down_proj`` or ``layers.0.mlp.down_proj``.
         use_rslora: Scale by ``lora_alpha / sqrt(r)`` (arXiv:2312.03732) instead of
@@ -76,6 +80,9 @@ class LoRAConfig:
             raise ConfigError(f"`lora_dropout` is {self.lora_dropout}; it must be in [0, 1)")
         if not self.target_modules:
             raise ConfigError("`target_modules` is empty; name layers, or use all-linear")
+        targets = self.target_modules
+        if any(ends_with(t, EXPERTS) for t in ([targets] if isinstance(targets, str) else targets)):
+            check_for_experts(self)
         if self.layers_to_transform is not None and (
             not self.layers_to_transform or min(self.layers_to_transform) < 0
         ):
@@ -98,12 +105,39 @@ class LoRAConfig:
         """The factor of the update B A."""
         return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
 
-    def at(self, path: str) -> "LoRAConfig":
-        """Return the settings of the layer at a path: patterns are looked up and then dropped."""
-        ranks, alphas = self.rank_pattern.items(), self.alpha_pattern.items()
-        r = next((rank for name, rank in ranks if ends_with(path, name)), self.r)
-        alpha = next((alpha for name, alpha in alphas if ends_with(path, name)), self.lora_alpha)
+    def at(self, *paths: str) -> "LoRAConfig":
+        """Return the settings of a layer: patterns are looked up and then dropped.
+
+        Args:
+            paths: The path of the layer; for a parameter of experts, its own path and theirs.
+        """
+
+        def matching(pattern: dict) -> Iterator[str]:
+            return (name for name in pattern if any(ends_with(path, name) for path in paths))
+
+        r = next((self.rank_pattern[name] for name in matching(self.rank_pattern)), self.r)
+        alphas = (self.alpha_pattern[name] for name in matching(self.alpha_pattern))
+        alpha = next(alphas, self.lora_alpha)
         return replace(self, r=r, lora_alpha=alpha, rank_pattern={}, alpha_pattern={})
+
+
+def check_for_experts(config: LoRAConfig) -> None:
+    """Check that the settings suit adapters on experts, which have neither dropout nor variants.
+
+    Raises:
+        ConfigError: They have one of them.
+    """
+    if config.variant != "lora":
+        raise ConfigError(
+            f"`target_modules` has experts, which take no variant, and `variant` is "
+            f"{config.variant}: set `variant` to lora, or take experts out of `target_modules`"
+        )
+    if config.lora_dropout:
+        raise ConfigError(
+            f"`target_modules` has experts, which take no dropout, and `lora_dropout` is "
+            f"{config.lora_dropout}: set `lora_dropout` to 0, or take experts out of "
+            "`target_modules`"
+        )
 
 
 def _named(name: str, pattern: dict) -> dict:

@@ -9,11 +9,13 @@ from torch import nn
 
 from lora.base import parameter_size, quantized_layer
 from lora.config import ConfigError, LoRAConfig
+from lora.families.experts import is_experts, names_in_file
 from lora.full_layers import untied_layers, wrap_full_layers
 from lora.layer import DISABLED, Adapter, LoRALinear
 from lora.replacement import replace_module, replacements
 from lora.targets import linear_layers, select_layers
 from lora.variants.dora import DoRALinear
+from lora.variants.experts import ExpertFactors, LoRAExperts, wrap_experts
 from lora.variants.pissa import PiSSALinear
 
 VARIANTS: dict[str, type[LoRALinear]] = {
@@ -51,7 +53,12 @@ def inject(model: nn.Module, config: LoRAConfig) -> list[str]:
     targets, full = select_layers(model, config)
     variant = VARIANTS[config.variant]
     # All layers are made before the first is replaced: a variant may refuse one of them.
-    layers = {path: variant(layer, config.at(path)) for path, layer in targets.items()}
+    layers = {
+        path: wrap_experts(layer, path, config)
+        if is_experts(layer)
+        else variant(layer, config.at(path))
+        for path, layer in targets.items()
+    }
     model.requires_grad_(False)
     full_layers = wrap_full_layers(full, config.ensure_weight_tying)
     for path, layer in [*layers.items(), *full_layers.items()]:
@@ -79,6 +86,26 @@ def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoRALinear]]:
     for path, module in model.named_modules():
         if isinstance(module, LoRALinear):
             yield path, module
+
+
+def adapted_layers(model: nn.Module) -> Iterator[tuple[str, LoRALinear | LoRAExperts]]:
+    """Yield every layer with low-rank updates with its path: linear layers, and experts."""
+    for path, module in model.named_modules():
+        if isinstance(module, LoRALinear | LoRAExperts):
+            yield path, module
+
+
+def updates(model: nn.Module) -> Iterator[tuple[str, LoRALinear | ExpertFactors]]:
+    """Yield every low-rank update with the path under which an adapter's file has it.
+
+    A linear layer has one, under its own path; experts have one for each of two parameters.
+    """
+    for path, layer in adapted_layers(model):
+        if isinstance(layer, LoRALinear):
+            yield path, layer
+        else:
+            stored = names_in_file(path, layer.base)
+            yield from ((stored[name], update) for name, update in layer.updates())
 
 
 def merge(model: nn.Module) -> nn.Module:

@@ -60,6 +60,8 @@ class LoRALinear(Adapter):
     """
 
     base: nn.Linear
+    experts = 1
+    """The pairs of factors: one, as the layer is no mixture of experts."""
 
     DECAYED: tuple[str, ...] = ("lora_A", "lora_B")
     """Parameters that weight decay may shrink: at zero the layer equals its base."""

@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lora.config import ConfigError
-from lora.injection import lora_layers, trainable_parameters
+from lora.injection import trainable_parameters, updates
 
 
 def _adamw_8bit(paged: bool) -> Callable[..., Optimizer]:
@@ -62,9 +62,9 @@ def parameter_groups(
         Hayou et al., LoRA+, 2024, arXiv:2402.12354.
     """
     fast_ids, decaying_ids = set(), set()
-    for _, layer in lora_layers(model):
-        fast_ids.add(id(layer.lora_B))
-        decaying_ids |= {id(layer.get_parameter(name)) for name in layer.DECAYED}
+    for _, update in updates(model):
+        fast_ids.add(id(update.lora_B))
+        decaying_ids |= {id(update.get_parameter(name)) for name in update.DECAYED}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in trainable_parameters(model).values():
         fast = id(parameter) in fast_ids and loraplus_lr_ratio != 1

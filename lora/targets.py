@@ -1,15 +1,17 @@
 """The layers of a model that a config selects."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from torch import nn
 
 from lora.base import is_linear
-from lora.config import ConfigError, LoRAConfig
+from lora.config import EXPERTS, ConfigError, LoRAConfig
 from lora.families.decoder import text_path
+from lora.families.experts import describe_experts, expert_parameters, is_experts
 from lora.families.reach import is_router, unreached_layers
 from lora.full_layers import select_full_layers
-from lora.paths import index_by_suffix, is_inside, last_names
+from lora.paths import ends_with, index_by_suffix, is_inside, last_names
 
 LISTED_NAMES = 5
 """Unknown names that one error lists."""
@@ -17,8 +19,10 @@ LISTED_NAMES = 5
 
 def select_layers(
     model: nn.Module, config: LoRAConfig
-) -> tuple[dict[str, nn.Linear], dict[str, nn.Module]]:
+) -> tuple[dict[str, Any], dict[str, nn.Module]]:
     """Return the layers to adapt and the layers to train in full, by path; change nothing.
+
+    The layers to adapt are linear, or hold the experts of a block.
 
     Raises:
         ConfigError: A name or a block number matches nothing in this model.
@@ -42,7 +46,13 @@ def select_layers(
             f"`layers_to_transform` is {blocks}, and no target layer is in these blocks; choose "
             f"from blocks 0 to {_last_block(model)}"
         )
-    index = index_by_suffix(targets)
+    parameters = [
+        f"{path}.{name}"
+        for path, layer in targets.items()
+        if is_experts(layer)
+        for name in expert_parameters(layer)
+    ]
+    index = index_by_suffix([*targets, *parameters])
     for setting in ("rank_pattern", "alpha_pattern"):
         if unused := getattr(config, setting).keys() - index.keys():
             raise ConfigError(
@@ -54,13 +64,13 @@ def select_layers(
 
 def match_targets(
     model: nn.Module, target_modules: str | list[str], exclude_modules: Sequence[str] = ()
-) -> dict[str, nn.Linear]:
-    """Return the linear layers that the targets name, by path, in the model's order.
+) -> dict[str, nn.Module]:
+    """Return the layers that the targets name, by path: linear ones, then those with experts.
 
     Args:
         model: Any module.
-        target_modules: ``projections``, ``all-linear``, ``attention``, ``mlp``, or ends of paths
-            such as ``q_proj`` and ``attn.c_proj``; one or a list.
+        target_modules: ``projections``, ``all-linear``, ``attention``, ``mlp``, ``experts``, or
+            ends of paths such as ``q_proj`` and ``attn.c_proj``; one or a list.
         exclude_modules: Ends of paths of layers to leave out.
 
     Raises:
@@ -73,14 +83,22 @@ def match_targets(
             "model"
         )
     targets = [target_modules] if isinstance(target_modules, str) else target_modules
-    groups, index = _groups(linear), index_by_suffix(linear)
+    experts = expert_layers(model)
+    groups, index = _groups(linear, experts), index_by_suffix([*linear, *experts])
     barred = barred_layers(model)
     barred_index = index_by_suffix(barred)
     for target in targets:
         if target not in groups and (paths := barred_index.get(target)):
             raise ConfigError(_why_barred(target, min(paths), barred, linear))
     matches = {target: groups.get(target) or index.get(target, set()) for target in targets}
-    if missing := [target for target, paths in matches.items() if not paths]:
+    missing = [target for target, paths in matches.items() if not paths]
+    if any(ends_with(target, EXPERTS) for target in missing):
+        raise ConfigError(
+            f"`target_modules` has experts, and {type(model).__name__} has none of that name that "
+            f"an adapter can go on: {describe_experts(model, linear, experts)}. Take experts out; "
+            f"the linear layers are {last_names(linear)}"
+        )
+    if missing:
         more = f" or {len(missing) - LISTED_NAMES} more" if len(missing) > LISTED_NAMES else ""
         raise ConfigError(
             f"no linear layer is named {', '.join(missing[:LISTED_NAMES])}{more}; "
@@ -89,7 +107,7 @@ def match_targets(
         )
     selected = set().union(*matches.values())
     selected -= _excluded(model, selected, exclude_modules)
-    return {path: layer for path, layer in linear.items() if path in selected}
+    return {path: layer for path, layer in (linear | experts).items() if path in selected}
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
@@ -106,6 +124,16 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
         and path
         and path not in unreached
         and is_inside(path, part)
+    }
+
+
+def expert_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Return every module of the text part that holds the experts of a block, by path."""
+    part = text_path(model)
+    return {
+        path: module
+        for path, module in model.named_modules(remove_duplicate=False)
+        if is_experts(module) and is_inside(path, part)
     }
 
 
@@ -128,7 +156,7 @@ def output_head(model: nn.Module) -> nn.Module | None:
     return getattr(model, "get_output_embeddings", lambda: None)()
 
 
-def _groups(linear: dict[str, nn.Linear]) -> dict[str, set[str]]:
+def _groups(linear: Iterable[str], experts: Iterable[str]) -> dict[str, set[str]]:
     """Return the layers of each name that stands for several."""
     projections = {path for path in linear if not is_router(path)}
     attention = {path for path in projections if _is_attention(path)}
@@ -137,6 +165,7 @@ def _groups(linear: dict[str, nn.Linear]) -> dict[str, set[str]]:
         "all-linear": set(linear),
         "attention": attention,
         "mlp": projections - attention,
+        EXPERTS: set(experts),
     }
 
 
@@ -148,8 +177,9 @@ def _why_barred(target: str, path: str, barred: dict[str, str], linear: Iterable
 
 
 def known_exclusions(model: nn.Module, names: Sequence[str]) -> list[str]:
-    """Return the names that match a layer of the model that is or looks linear."""
-    index = index_by_suffix([*linear_layers(model), *barred_layers(model)])
+    """Return the names that match experts, or a layer that is or looks linear."""
+    layers = [*linear_layers(model), *expert_layers(model), *barred_layers(model)]
+    index = index_by_suffix(layers)
     return [name for name in names if name in index]
 
 

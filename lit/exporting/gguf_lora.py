@@ -56,7 +56,9 @@ def write_gguf(file: Path, adapter: Path, base: str | None = None, ollama: bool 
     if ollama:
         check_free(file.with_suffix(MODELFILE))
     # Two small files show whether the adapter can be written, before weights are loaded.
-    settings = from_peft(read_config(adapter))
+    settings = from_peft(content := read_config(adapter))
+    if content.get("target_parameters"):
+        raise ConfigError(f"{adapter} is on experts, which a LoRA GGUF is not written for: {MERGE}")
     if settings.variant == "dora":
         raise ConfigError(f"{adapter} is DoRA, and a LoRA GGUF cannot hold its magnitudes: {MERGE}")
     if settings.modules_to_save:

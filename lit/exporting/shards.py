@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lora.config import ConfigError
 from lora.full_layers import FullLayer, untied_layers
 from lora.replacement import Replacement, replace_module, replacements
+from lora.variants.experts import LoRAExperts
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 CODES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
@@ -71,8 +72,15 @@ def changed_layers(model: nn.Module) -> dict[str, tuple[str, Replacement]]:
     return {
         f"{path}.{name}": (path, layer)
         for path, layer in replacements(model)
-        for name in (layer.trained if isinstance(layer, FullLayer) else ["weight"])
+        for name in _changed_parameters(layer)
     }
+
+
+def _changed_parameters(layer: Replacement) -> list[str]:
+    """Return the names of the parameters of the base that a layer changes."""
+    if isinstance(layer, LoRAExperts):
+        return [name for name, _ in layer.updates()]
+    return list(layer.trained) if isinstance(layer, FullLayer) else ["weight"]
 
 
 def why_not(model: nn.Module, checkpoint: Checkpoint) -> str | None:
@@ -127,6 +135,8 @@ def write_merged(
         if (finer := torch.promote_types(stored.dtype, dtype)) != stored.dtype:
             layer.to(finer)
         replace_module(model, path, nn.Identity())
+        if isinstance(layer, LoRAExperts):
+            return layer.merged_parameter(name)
         return layer.folded().get_parameter(name).detach()
 
     folder.mkdir()

@@ -32,7 +32,7 @@ from lit.train.best_adapter import BestAdapter
 from lit.train.longest_batch import LongestBatchTrial
 from lit.train.progress import ProgressLines, Throughput
 from lit.train.sample_answers import SampleAnswers
-from lora.injection import lora_layers
+from lora.injection import adapted_layers
 from lora.paths import last_names
 
 LAST_LOSSES = {"train/loss": "last_train_loss", "val/loss": "last_val_loss"}
@@ -191,7 +191,7 @@ class Training:
             r=model.lora.r,
             lora_alpha=model.lora.lora_alpha,
             lora_dropout=model.lora.lora_dropout,
-            targets=last_names(path for path, _ in lora_layers(model.adapted_model)),
+            targets=last_names(path for path, _ in adapted_layers(model.adapted_model)),
             step=best.step,
             loader=loader_of(model.adapted_model),
             values=shown(values) if (values := read_values(data.tokenizer)) else "",

@@ -22,7 +22,7 @@ from lit.run.console import print_rank0
 from lora.base import is_quantized
 from lora.config import ConfigError, LoRAConfig
 from lora.full_layers import tied_groups
-from lora.injection import inject, lora_layers
+from lora.injection import adapted_layers, inject
 from lora.paths import last_names
 from lora.storage.continuing import continue_adapter
 from lora.targets import linear_layers
@@ -126,7 +126,7 @@ def check_reached(model: PreTrainedModel, batch: Batch) -> None:
     Raises:
         ConfigError: An adapter is not called, in no block.
     """
-    layers, called = dict(lora_layers(model)), set[nn.Module]()
+    layers, called = dict(adapted_layers(model)), set[nn.Module]()
     hooks = [
         layer.register_forward_hook(lambda layer, *_: called.add(layer))
         for layer in layers.values()

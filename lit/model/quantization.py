@@ -20,11 +20,13 @@ from lora.base import (
     dense_copy,
     dense_weight,
     is_quantized,
+    parameter_size,
     set_compute_dtype,
 )
 from lora.config import ConfigError
+from lora.families.experts import expert_parameters
 from lora.storage.peft_format import printable
-from lora.targets import linear_layers
+from lora.targets import expert_layers, linear_layers
 
 BITSANDBYTES = "bitsandbytes"
 """What a model's config calls the one method whose folders load here."""
@@ -145,9 +147,26 @@ def finish(model: Any, base: str, dtype: torch.dtype) -> None:
             )
         else:
             dense.append(path)
-    if dense:
-        line = f"model  not quantized: {counted(dense, 'linear layer')}: {listed(dense)}"
-        print_rank0(line, note=True)
+    kept = [f"{counted(dense, 'linear layer')}: {listed(dense)}"] if dense else []
+    if experts := describe_experts(model):
+        kept.append(experts)
+    if kept:
+        print_rank0(f"model  not quantized: {'; '.join(kept)}", note=True)
+
+
+def describe_experts(model: nn.Module) -> str:
+    """Return the share of a model's parameters in experts, which stay dense; empty for none."""
+    parameters = [
+        layer.get_parameter(name)
+        for layer in expert_layers(model).values()
+        for name in expert_parameters(layer)
+    ]
+    if not parameters:
+        return ""
+    size = sum(map(parameter_size, parameters))
+    share = size / sum(map(parameter_size, model.parameters()))
+    dtype = str(parameters[0].dtype).removeprefix("torch.")
+    return f"experts: {share:.0%} of the parameters stay in {dtype}"
 
 
 def dense_parameters(model: PreTrainedModel) -> Iterator[nn.Parameter]:

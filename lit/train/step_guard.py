@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from lit.run.console import print_rank0
-from lora.injection import lora_layers
+from lora.injection import updates
 
 LISTED_ROWS = 8
 """Rows of a step that one message lists."""
@@ -110,10 +110,10 @@ class StepGuard(Callback):
                 "and did not change the adapter"
             )
             self._check_overflows(trainer.global_step)
-        layers = list(lora_layers(pl_module))
-        if silent := paths_of_zeros({path: layer.lora_B for path, layer in layers}):
+        factors = {path: update.lora_B for path, update in updates(pl_module)}
+        if silent := paths_of_zeros(factors):
             raise TrainingError(
-                f"B of {len(silent)} of {len(layers)} adapted layers is still zero after "
+                f"B of {len(silent)} of {len(factors)} adapted layers is still zero after "
                 f"{trainer.global_step} steps, for example {silent[0]}: these layers change "
                 "nothing. Raise model.lr, or train longer"
             )
@@ -165,7 +165,7 @@ def loss_scaler(trainer: L.Trainer) -> torch.amp.GradScaler | None:
     return getattr(trainer.precision_plugin, "scaler", None)
 
 
-def paths_of_zeros(tensors: dict[str, Tensor | None]) -> list[str]:
+def paths_of_zeros(tensors: Mapping[str, Tensor | None]) -> list[str]:
     """Return the paths whose tensor is missing or zero; the device is asked once."""
     there = {path: tensor for path, tensor in tensors.items() if tensor is not None}
     found = torch.stack([tensor.any() for tensor in there.values()]).tolist() if there else []
@@ -179,7 +179,7 @@ def check_gradients(model: nn.Module) -> None:
     Raises:
         TrainingError: A layer has none, or zeros only.
     """
-    gradients = {path: layer.lora_B.grad for path, layer in lora_layers(model)}
+    gradients = {path: update.lora_B.grad for path, update in updates(model)}
     if silent := paths_of_zeros(gradients):
         raise TrainingError(
             f"{len(silent)} adapted layers got no gradient in the first step, for example "

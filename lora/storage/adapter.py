@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lora.config import ConfigError, LoRAConfig
-from lora.injection import inject, lora_layers
+from lora.injection import adapted_layers, inject
 from lora.storage.files import replacing, write_text
 from lora.storage.metadata import WEIGHTS, file_metadata, sort_metadata
 from lora.storage.mismatch import (
@@ -65,7 +65,7 @@ def save_adapter(
         AdapterError: The model has no adapters, a weight is not finite, or the tensors that were
             written compute another update than the layers.
     """
-    if not any(lora_layers(model)):
+    if not any(adapted_layers(model)):
         raise AdapterError("this model has no adapter to save")
     for key, value in adapter_parameters(model).items():
         if not value.isfinite().all():

@@ -7,8 +7,8 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from lora.base import QUANTIZATIONS, quantization
-from lora.injection import lora_layers
 from lora.storage.peft_format import AdapterError, printable
+from lora.targets import linear_layers
 
 WEIGHTS = "adapter_model.safetensors"
 QUANTIZE = "quantize"
@@ -22,7 +22,8 @@ def file_metadata(model: nn.Module, quantize: str | None) -> dict[str, str]:
         model: A model with adapters.
         quantize: How its base was quantized in training; None for as it is in ``model``.
     """
-    kinds = [quantize, *(quantization(layer.base) for _, layer in lora_layers(model))]
+    # Not only adapted layers: an adapter may be on experts alone, which stay dense.
+    kinds = [quantize, *(quantization(layer) for layer in linear_layers(model).values())]
     kind = next((kind for kind in kinds if kind), None)
     return {"format": "pt"} | ({QUANTIZE: kind} if kind else {})
 

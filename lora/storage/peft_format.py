@@ -1,16 +1,17 @@
 """The settings of an adapter in PEFT's format: the content of adapter_config.json."""
 
 import re
-from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
 
 from lora.base import is_transposed
-from lora.config import ConfigError, LoRAConfig
+from lora.config import EXPERTS, ConfigError, LoRAConfig
+from lora.families.experts import DOWN, UP, expert_parameters, is_experts
 from lora.full_layers import full_layers
-from lora.injection import lora_layers
-from lora.paths import ends_with, path_suffixes
+from lora.injection import adapted_layers, updates
+from lora.paths import ends_with
+from lora.storage.layer_names import shortest_names
 from lora.variants.dora import DoRALinear
 
 # Settings of PEFT that this package does not support, with the values that mean "not used".
@@ -28,7 +29,6 @@ UNSUPPORTED: dict[str, tuple] = {
     "lora_ga_config": (None, {}),
     "megatron_config": (None, {}),
     "monteclora_config": (None, {}),
-    "target_parameters": (None, []),
     "trainable_token_indices": (None, [], {}),
     "use_bdlora": (False, None),
     "use_qalora": (False, None),
@@ -57,10 +57,12 @@ def to_peft(
         base: The base model's hub name or folder.
         revision: The base model's revision on the hub.
     """
-    layers = dict(lora_layers(model))
-    first = next(iter(layers.values()))
+    layers = dict(adapted_layers(model))
+    experts = {path: layer.base for path, layer in layers.items() if is_experts(layer.base)}
+    parameters = {name: None for base in experts.values() for name in expert_parameters(base)}
+    first = next(update for _, update in updates(model))
     excluded = first.config.exclude_modules
-    return {
+    settings: dict[str, Any] = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base,
@@ -68,7 +70,7 @@ def to_peft(
         "r": r,
         "lora_alpha": lora_alpha,
         "lora_dropout": first.config.lora_dropout,
-        "target_modules": _shortest_names(model, set(layers), excluded),
+        "target_modules": shortest_names(model, layers.keys() - experts.keys(), excluded),
         "exclude_modules": excluded or None,
         "use_rslora": False,
         "use_dora": isinstance(first, DoRALinear),
@@ -76,10 +78,14 @@ def to_peft(
         "fan_in_fan_out": any(is_transposed(layer.base) for layer in layers.values()),
         "init_lora_weights": True,
         "inference_mode": True,
-        "modules_to_save": _shortest_names(model, {path for path, _ in full_layers(model)}) or None,
+        "modules_to_save": shortest_names(model, {path for path, _ in full_layers(model)}) or None,
         "rank_pattern": {},
         "alpha_pattern": {},
     }
+    if experts:
+        ends = shortest_names(model, set(experts))
+        settings["target_parameters"] = [f"{end}.{name}" for end in ends for name in parameters]
+    return settings
 
 
 def from_peft(peft: dict[str, Any]) -> LoRAConfig:
@@ -94,6 +100,8 @@ def from_peft(peft: dict[str, Any]) -> LoRAConfig:
     targets = peft.get("target_modules")
     if targets != "all-linear":
         targets = _names(peft, "target_modules")
+    if experts := _experts(peft):
+        targets = [*([targets] if isinstance(targets, str) else targets), *experts]
     blocks = peft.get("layers_to_transform")
     peft = peft | {"layers_to_transform": [blocks] if isinstance(blocks, int) else blocks}
     settings: dict[str, Any] = {
@@ -115,6 +123,28 @@ def from_peft(peft: dict[str, Any]) -> LoRAConfig:
         return LoRAConfig(**{key: value for key, value in settings.items() if value is not None})
     except ConfigError as error:
         raise AdapterError(printable(str(error))) from None
+
+
+def _experts(peft: dict[str, Any]) -> list[str]:
+    """Return ends of the paths of the experts whose parameters are targets."""
+    found: dict[str, set[str]] = {}
+    for name in _list(peft, "target_parameters", str):
+        path, _, last = name.rpartition(".")
+        found.setdefault(path or EXPERTS, set()).add(last)
+    for path, names in found.items():
+        if not names <= {*UP, DOWN} or len(names) < 2 or DOWN not in names:
+            raise AdapterError(
+                f"target_parameters has {_shown(sorted(names))} of {_shown(path)}; only adapters "
+                f"on both weights of experts load, {UP[0]} or {UP[1]} and {DOWN}"
+            )
+        patterns = (_pattern(peft, f"{name}_pattern", NUMBER) for name in ("rank", "alpha"))
+        for key in (key for pattern in patterns for key in pattern):
+            if ends_with(path, key) or ends_with(key, path):
+                raise AdapterError(
+                    f"a pattern names {_shown(key)}, which PEFT does not apply: experts have "
+                    f"patterns by parameter, such as {key}.{DOWN}"
+                )
+    return list(found)
 
 
 def _value(peft: dict[str, Any], key: str, kinds: tuple[type, ...]) -> Any:
@@ -166,29 +196,3 @@ def printable(text: str, length: int = 400) -> str:
 
 def _shown(value: object) -> str:
     return printable(repr(value), 80)
-
-
-def _shortest_names(
-    model: nn.Module, selected: set[str], excluded: Iterable[str] = ()
-) -> list[str]:
-    """Return the shortest path suffixes that match the selected layers and no others.
-
-    Args:
-        model: A model with adapters.
-        selected: Paths of layers.
-        excluded: Names of further layers that a suffix may match.
-    """
-    # GPT-2 has a c_proj in attention and one in the MLP: for the first, attn.c_proj is written.
-    others = {
-        suffix
-        for path, _ in model.named_modules()
-        if path not in selected
-        and not any(ends_with(path, name) for name in ("base", "trained", *excluded))
-        for suffix in path_suffixes(path)
-    }
-    return sorted(
-        {
-            next(suffix for suffix in path_suffixes(path) if suffix not in others)
-            for path in selected
-        }
-    )

@@ -5,8 +5,9 @@ from torch import Tensor, nn
 
 from lora.base import features
 from lora.config import LoRAConfig
+from lora.families.experts import expert_features, is_experts, names_in_file, split_factors
 from lora.full_layers import full_layers
-from lora.injection import lora_layers
+from lora.injection import updates
 from lora.storage.peft_format import AdapterError
 from lora.targets import select_layers
 
@@ -23,8 +24,8 @@ def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters that train, keyed by their names in an adapter file."""
     named = {
         f"{PREFIX}{path}.{SUFFIX[name]}": parameter
-        for path, layer in lora_layers(model)
-        for name, parameter in layer.named_parameters(recurse=False)
+        for path, update in updates(model)
+        for name, parameter in update.named_parameters(recurse=False)
     }
     for path, module in full_layers(model):
         named |= {f"{PREFIX}{path}.{name}": value for name, value in module.trained.items()}
@@ -44,6 +45,13 @@ def expected_shapes(model: nn.Module, config: LoRAConfig) -> dict[str, tuple[int
     targets, full = select_layers(model, config)
     shapes: dict[str, tuple[int, ...]] = {}
     for path, layer in targets.items():
+        if is_experts(layer):
+            for name, stored in names_in_file(path, layer).items():
+                number, width, height = expert_features(layer, name)
+                columns = number * config.at(f"{path}.{name}", path).r
+                shapes[f"{PREFIX}{stored}.{SUFFIX['lora_A']}"] = (columns, width)
+                shapes[f"{PREFIX}{stored}.{SUFFIX['lora_B']}"] = (height, columns)
+            continue
         (width, height), r = features(layer), config.at(path).r
         shapes[f"{PREFIX}{path}.{SUFFIX['lora_A']}"] = (r, width)
         shapes[f"{PREFIX}{path}.{SUFFIX['lora_B']}"] = (height, r)
@@ -80,16 +88,19 @@ def to_portable(model: nn.Module) -> tuple[int, int, dict[str, Tensor]]:
     Returns:
         The rank, the alpha, and the tensors by their names in a file, float32 on the CPU.
     """
-    layers = dict(lora_layers(model))
+    layers = dict(updates(model))
     factors = {path: layer.factors() for path, layer in layers.items()}
-    r = max(A.shape[0] for A, _ in factors.values())
+    r = max(A.shape[0] // layers[path].experts for path, (A, _) in factors.items())
     lora_alpha = max(1, round(max(layer.config.scale for layer in layers.values()) * r))
     tensors = {key: value.detach() for key, value in adapter_parameters(model).items()}
     for path, (A, B) in factors.items():
-        missing = r - A.shape[0]
+        missing = r - A.shape[0] // (experts := layers[path].experts)
         B = B * (layers[path].config.scale / (lora_alpha / r))
-        tensors[f"{PREFIX}{path}.{SUFFIX['lora_A']}"] = nn.functional.pad(A, (0, 0, 0, missing))
-        tensors[f"{PREFIX}{path}.{SUFFIX['lora_B']}"] = nn.functional.pad(B, (0, missing))
+        A = nn.functional.pad(A.view(experts, -1, A.shape[1]), (0, 0, 0, missing)).flatten(0, 1)
+        # The columns of B are grouped by rank, so the rows of zeros of all experts come last.
+        B = nn.functional.pad(B, (0, missing * experts))
+        tensors[f"{PREFIX}{path}.{SUFFIX['lora_A']}"] = A
+        tensors[f"{PREFIX}{path}.{SUFFIX['lora_B']}"] = B
     # A tied matrix is saved under each of its names; safetensors refuses shared memory.
     return r, lora_alpha, {key: value.cpu().float().clone() for key, value in tensors.items()}
 
@@ -105,12 +116,14 @@ def check_portable(
     """
     generator = torch.Generator().manual_seed(0)
     unchecked = adapter_parameters(model)
-    for path, layer in lora_layers(model):
+    for path, layer in updates(model):
         keys = [f"{PREFIX}{path}.{SUFFIX[name]}" for name in ("lora_A", "lora_B")]
         x = torch.randn(4, layer.in_features, generator=generator)
         A, B = (factor.detach().cpu().float() for factor in layer.factors())
-        expected = layer.config.scale * x @ A.T @ B.T
-        saved = lora_alpha / r * x @ tensors[keys[0]].T @ tensors[keys[1]].T
+        A, B = split_factors(A, B, layer.experts)
+        expected = layer.config.scale * x @ A.mT @ B.mT
+        A, B = split_factors(tensors[keys[0]], tensors[keys[1]], layer.experts)
+        saved = lora_alpha / r * x @ A.mT @ B.mT
         if not (saved - expected).norm() <= tolerance * expected.norm():
             raise AdapterError(f"the saved tensors of {path} compute another update than the layer")
         for key in keys:

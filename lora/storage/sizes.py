@@ -1,12 +1,15 @@
 """Check the size of an adapter's update against the weights that it changes."""
 
 import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lora.base import compute_dtype, features
 from lora.config import LoRAConfig
+from lora.families.experts import expert_features, is_experts, names_in_file, split_factors
 from lora.storage.peft_format import AdapterError
 from lora.storage.peft_tensors import PREFIX, SUFFIX
 from lora.targets import select_layers
@@ -15,6 +18,15 @@ MAX_RATIO = 1e4
 """The largest norm of an update, relative to that of its weight. Trained adapters are below 1."""
 PROBES = 8
 """Random inputs that estimate the norm of a weight, to about a factor of 2."""
+
+
+class Weight(NamedTuple):
+    """A weight that an adapter changes: its norm, its update's path in a file, and its settings."""
+
+    norm: float
+    stored: str
+    config: LoRAConfig
+    experts: int = 1
 
 
 @torch.no_grad()
@@ -31,23 +43,39 @@ def check_sizes(model: nn.Module, config: LoRAConfig, tensors: dict[str, Tensor]
             weight of the base is not finite.
     """
     targets, full = select_layers(model, config)
-    norms = {path: _weight_norm(layer) for path, layer in targets.items()}
-    if broken := [path for path, norm in norms.items() if not math.isfinite(norm)]:
+    weights = dict(_weights(targets, config))
+    if broken := [name for name, weight in weights.items() if not math.isfinite(weight.norm)]:
         raise AdapterError(
-            f"the base model's {broken[0]}.weight is not finite: the base model is damaged. "
+            f"the base model's {broken[0]} is not finite: the base model is damaged. "
             "Download it again, or choose another one"
         )
     # A single weight may be zero, so each update is also compared with the mean weight.
-    mean = sum(norms.values()) / len(norms)
-    for path, norm in norms.items():
-        A, B = (tensors[f"{PREFIX}{path}.{SUFFIX[name]}"] for name in ("lora_A", "lora_B"))
-        _compare(f"the update of {path}", config.at(path).scale * _product_norm(B, A), norm, mean)
-        if (magnitude := tensors.get(f"{PREFIX}{path}.{SUFFIX['magnitude']}")) is not None:
+    mean = sum(weight.norm for weight in weights.values()) / len(weights)
+    for name, (norm, stored, settings, experts) in weights.items():
+        path = name.removesuffix(".weight")
+        A, B = (tensors[f"{PREFIX}{stored}.{SUFFIX[name]}"] for name in ("lora_A", "lora_B"))
+        update = settings.scale * _product_norm(*split_factors(A, B, experts))
+        _compare(f"the update of {path}", update, norm, mean)
+        if (magnitude := tensors.get(f"{PREFIX}{stored}.{SUFFIX['magnitude']}")) is not None:
             _compare(f"the magnitude of {path}", _norm(magnitude), norm, mean)
     for path, module in full.items():
         for name, parameter in module.named_parameters():
             trained = _norm(tensors[f"{PREFIX}{path}.{name}"])
             _compare(f"{path}.{name}", trained, _norm(parameter), mean)
+
+
+def _weights(targets: dict[str, Any], config: LoRAConfig) -> Iterator[tuple[str, Weight]]:
+    """Yield every weight that an adapter changes, with its name in the model."""
+    for path, layer in targets.items():
+        if not is_experts(layer):
+            yield f"{path}.weight", Weight(_weight_norm(layer), path, config.at(path))
+            continue
+        for name, stored in names_in_file(path, layer).items():
+            parameter, own = layer.get_parameter(name), f"{path}.{name}"
+            # Expert by expert: a copy of all in a wider dtype would take much memory.
+            norm = math.hypot(*(_norm(weight) for weight in parameter))
+            number = expert_features(layer, name)[0]
+            yield own, Weight(norm, stored, config.at(own, path), number)
 
 
 def _compare(name: str, actual: float, norm: float, mean: float) -> None:
@@ -65,10 +93,15 @@ def _norm(tensor: Tensor) -> float:
     return float(tensor.detach().double().norm())
 
 
-def _product_norm(B: Tensor, A: Tensor) -> float:
-    """Return the norm of B A, computed from (r, r) matrices in float64."""
+def _product_norm(A: Tensor, B: Tensor) -> float:
+    """Return the norm of B A of all experts, computed from (r, r) matrices in float64.
+
+    Args:
+        A: (experts, r, in).
+        B: (experts, out, r).
+    """
     A, B = A.double(), B.double()
-    square = ((A @ A.T) * (B.T @ B)).sum()
+    square = ((A @ A.mT) * (B.mT @ B)).sum()
     # Rounding may leave a small negative number where B A is almost zero; NaN stays NaN.
     return float(square.clamp_min(0).sqrt())
 

@@ -377,7 +377,7 @@ LAYERS = [
     Mutant(
         "layer",
         "lora/config.py",
-        "alpha = next((alpha for name, alpha in alphas if ends_with(path, name)), self.lora_alpha)",
+        "alpha = next(alphas, self.lora_alpha)",
         "alpha = self.lora_alpha",
         (CONFIG,),
     ),
@@ -520,10 +520,8 @@ ADAPTERS = [
     Mutant(
         "adapter",
         "lora/storage/peft_tensors.py",
-        "tensors[f\"{PREFIX}{path}.{SUFFIX['lora_A']}\"] = "
-        "nn.functional.pad(A, (0, 0, 0, missing))",
-        "tensors[f\"{PREFIX}{path}.{SUFFIX['lora_A']}\"] = "
-        "nn.functional.pad(A, (0, 0, missing, 0))",
+        "A = nn.functional.pad(A.view(experts, -1, A.shape[1]), (0, 0, 0, missing)).flatten(0, 1)",
+        "A = nn.functional.pad(A.view(experts, -1, A.shape[1]), (0, 0, missing, 0)).flatten(0, 1)",
         (SAVED,),
     ),
     Mutant(
@@ -577,7 +575,7 @@ ADAPTERS = [
     ),
     Mutant(
         "adapter",
-        "lora/storage/peft_format.py",
+        "lora/storage/layer_names.py",
         "next(suffix for suffix in path_suffixes(path) if suffix not in others)",
         'path.rpartition(".")[2]',
         (ADAPTER,),
