@@ -23,6 +23,7 @@ EXECUTING = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "ma
 
 LAYERS: dict[str, list[set[str]]] = {
     "lora": [
+        {"lora.replacement"},
         {"lora.families"},
         {"lora"},
         {"lora.variants"},

@@ -16,6 +16,7 @@ from lit.packing.hidden_states import hidden_states
 from lit.packing.isolation import rows_are_isolated
 from lit.packing.probe import probe_batch
 from lit.packing.reach import check_reach
+from lit.packing.recurrence import has_kernels, join_rows, separate_rows
 from lit.packing.rounding import difference, tolerance
 from lit.packing.transformers_internals import attention_name, has_attention_interface
 from lora.config import ConfigError
@@ -49,10 +50,13 @@ def pack(model: PreTrainedModel, batch: Batch | None = None) -> str | None:
     try:
         with unpacked(model):
             by_row = _by_row(model, batch)
-        reason = _reason(model, batch, by_row)
+        ways = [True, False] if has_kernels(model, batch.input_ids.device) else [False]
+        for by_kernel in ways:
+            if (reason := _reason(model, batch, by_row, by_kernel)) is None:
+                break
     finally:
         if reason is not None:
-            model.set_attn_implementation(_own.get(model, before))
+            _set_attention(model, _own.get(model, before))
         model.train(was_training)
     return reason
 
@@ -69,7 +73,7 @@ def restored_attention(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
     try:
         yield model
     finally:
-        model.set_attn_implementation(before)
+        _set_attention(model, before)
 
 
 @contextmanager
@@ -79,6 +83,18 @@ def unpacked(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
         if attention_name(model) == PACKED:
             model.set_attn_implementation(_own.get(model, "sdpa"))
         yield model
+
+
+def use_packed(model: PreTrainedModel, by_kernel: bool = False) -> None:
+    """Set a model to packed attention and recurrences that know rows, right for it or not."""
+    separate_rows(model, by_kernel)
+    model.set_attn_implementation(PACKED)
+
+
+def _set_attention(model: PreTrainedModel, name: str) -> None:
+    if name != PACKED:
+        join_rows(model)
+    model.set_attn_implementation(name)
 
 
 def _by_row(model: PreTrainedModel, batch: Batch) -> Tensor:
@@ -91,13 +107,13 @@ def _by_row(model: PreTrainedModel, batch: Batch) -> Tensor:
         ) from error
 
 
-def _reason(model: PreTrainedModel, batch: Batch, by_row: Tensor) -> str | None:
+def _reason(model: PreTrainedModel, batch: Batch, by_row: Tensor, by_kernel: bool) -> str | None:
     name = type(model).__name__
     if not has_attention_interface(model):
         return f"{name} has an attention of its own, which cannot be packed"
     try:
         check_reach(model, batch.input_ids[:, : batch.lengths[0]])
-        model.set_attn_implementation(PACKED)
+        use_packed(model, by_kernel)
         packed = hidden_states(model, batch)
         change = difference(by_row, packed, batch.lengths)
         if isfinite(change) and not rows_are_isolated(model, batch, packed):

@@ -16,9 +16,8 @@ from transformers import PreTrainedModel
 from data.types import Batch
 from lit.fast_layers.table import use_fast_layers
 from lit.model.loss import sum_at
-from lit.packing.attention import PACKED
 from lit.packing.hidden_states import hidden_states
-from lit.packing.pack import restored_attention
+from lit.packing.pack import restored_attention, use_packed
 
 
 class StepMemory(NamedTuple):
@@ -97,7 +96,7 @@ def trace_step(
     # Some families search the token values for padding; meta tensors have no values.
     model.config.pad_token_id = None
     if _accepts_packing(model):
-        model.set_attn_implementation(PACKED)
+        use_packed(model)
     if gradient_checkpointing:
         # The recomputed forward passes need the attention mode as well.
         options = {
@@ -126,7 +125,7 @@ def _accepts_packing(model: PreTrainedModel) -> bool:
     """Return whether a model runs with packed attention; only real values show if it is right."""
     try:
         with restored_attention(model), FusedAttention():
-            model.set_attn_implementation(PACKED)
+            use_packed(model)
             hidden_states(model, _meta_batch([2, 2]))
     # As in ``pack``, any error means that the family does not know rows that lie end to end.
     except Exception:

@@ -9,6 +9,8 @@ that rows of text do not have. Others are called, and no gradient comes back.
 
 from torch import nn
 
+from lora.replacement import Replacement
+
 MAMBA = ("x_proj", "dt_proj", "out_proj")
 MAMBA2 = ("out_proj",)
 READ_DIRECTLY: dict[str, tuple[str, ...]] = {
@@ -48,6 +50,8 @@ def unreached_layers(model: nn.Module) -> dict[str, str]:
     found: dict[str, str] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         inside = f"{path}." if path else ""
+        if isinstance(module, Replacement):
+            module = module.original()
         classes = {base.__name__ for base in type(module).__mro__}
         for name in sorted(classes & READ_DIRECTLY.keys()):
             why = f"{type(module).__name__} reads its weight without calling the layer"

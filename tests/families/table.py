@@ -185,14 +185,46 @@ FAMILIES: dict[str, Family] = {
     # The tokens of a row that attend are chosen by their values.
     "deepseek_v32": Family(SMALL | INDEXED | {"first_k_dense_replace": 1}, ERROR),
     "glm_moe_dsa": Family(SMALL | INDEXED | {"n_group": 1}, ERROR),
-    # Convolutions and states that go on from row to row.
-    "lfm2": Family(hybrid(WITH_CONVOLUTION), LEAKS),
-    "lfm2_moe": Family(hybrid(WITH_CONVOLUTION, **MANY, num_dense_layers=1), LEAKS),
+    # Convolutions and states, each given its rows one by one inside a packed model.
+    "lfm2": Family(hybrid(WITH_CONVOLUTION)),
+    "lfm2_moe": Family(hybrid(WITH_CONVOLUTION, **MANY, num_dense_layers=1)),
     "falcon_h1": Family(
-        SMALL | MAMBA | {"mamba_d_ssm": 64, "mamba_chunk_size": 8} | {"lm_head_multiplier": 0.1},
-        LEAKS,
+        SMALL | MAMBA | {"mamba_d_ssm": 64, "mamba_chunk_size": 8} | {"lm_head_multiplier": 0.1}
     ),
-    "bamba": Family(SMALL | MAMBA | {"attn_layer_indices": [1], "mamba_chunk_size": 8}, LEAKS),
+    "bamba": Family(SMALL | MAMBA | {"attn_layer_indices": [1], "mamba_chunk_size": 8}),
+    "zamba": Family(
+        SMALL
+        | {"num_hidden_layers": 4, "layers_block_type": ["mamba", "hybrid"] * 2}
+        | {"attention_head_dim": 16, "mamba_d_state": 8, "n_mamba_heads": 2}
+        | {"use_mamba_kernels": False},
+    ),
+    "zamba2": Family(
+        SMALL
+        | {"num_hidden_layers": 3, "layers_block_type": ["mamba", "hybrid", "mamba"]}
+        | {"n_mamba_heads": 8, "mamba_headdim": 8, "mamba_ngroups": 1, "chunk_size": 8}
+        | {"attention_head_dim": 16, "mamba_d_state": 8, "num_mem_blocks": 1},
+    ),
+    "granitemoehybrid": Family(
+        hybrid(["mamba", "attention"], **LOCAL, **MAMBA)
+        | {"shared_intermediate_size": 16, "mamba_chunk_size": 8},
+    ),
+    "nemotron_h": Family(
+        SMALL
+        | {"layers_block_type": ["mamba", "attention", "mlp"], "ssm_state_size": 8}
+        | {"mamba_num_heads": 8, "mamba_head_dim": 8, "n_groups": 1, "chunk_size": 8},
+    ),
+    "minimax": Family(hybrid(WITH_DELTA, **LOCAL, block_size=8)),
+    "recurrent_gemma": Family(
+        SMALL | {"lru_width": 32, "attention_window_size": 5, "num_hidden_layers": 3}
+    ),
+    "bailing_hybrid": Family(
+        hybrid(["linear_attention", "full_attention"], **MLA | ROUTED, num_experts=4)
+    ),
+    "mamba2": Family(STATE | {"num_heads": 8, "head_dim": 8, "n_groups": 1, "chunk_size": 8}),
+    "qwen3_5_text": Family(hybrid(WITH_DELTA, **DELTA)),
+    "qwen3_next": Family(hybrid(WITH_DELTA, **DELTA, **MANY, shared_expert_intermediate_size=16)),
+    "olmo_hybrid": Family(hybrid(WITH_DELTA, **DELTA)),
+    # States that go on from row to row, in layers that are not told where a row begins.
     "jamba": Family(
         SMALL
         | {"num_experts": 2, "expert_layer_period": 2, "expert_layer_offset": 1}
@@ -200,43 +232,8 @@ FAMILIES: dict[str, Family] = {
         | {"mamba_d_state": 8, "mamba_dt_rank": 4, "use_mamba_kernels": False},
         LEAKS,
     ),
-    "zamba": Family(
-        SMALL
-        | {"num_hidden_layers": 4, "layers_block_type": ["mamba", "hybrid"] * 2}
-        | {"attention_head_dim": 16, "mamba_d_state": 8, "n_mamba_heads": 2}
-        | {"use_mamba_kernels": False},
-        LEAKS,
-    ),
-    "zamba2": Family(
-        SMALL
-        | {"num_hidden_layers": 3, "layers_block_type": ["mamba", "hybrid", "mamba"]}
-        | {"n_mamba_heads": 8, "mamba_headdim": 8, "mamba_ngroups": 1, "chunk_size": 8}
-        | {"attention_head_dim": 16, "mamba_d_state": 8, "num_mem_blocks": 1},
-        LEAKS,
-    ),
-    "granitemoehybrid": Family(
-        hybrid(["mamba", "attention"], **LOCAL, **MAMBA)
-        | {"shared_intermediate_size": 16, "mamba_chunk_size": 8},
-        LEAKS,
-    ),
-    "nemotron_h": Family(
-        SMALL
-        | {"layers_block_type": ["mamba", "attention", "mlp"], "ssm_state_size": 8}
-        | {"mamba_num_heads": 8, "mamba_head_dim": 8, "n_groups": 1, "chunk_size": 8},
-        LEAKS,
-    ),
-    "minimax": Family(hybrid(WITH_DELTA, **LOCAL, block_size=8), LEAKS),
-    "recurrent_gemma": Family(
-        SMALL | {"lru_width": 32, "attention_window_size": 5, "num_hidden_layers": 3}, LEAKS
-    ),
-    "bailing_hybrid": Family(
-        hybrid(["linear_attention", "full_attention"], **MLA | ROUTED, num_experts=4), LEAKS
-    ),
     "mamba": Family(STATE, LEAKS),
     "falcon_mamba": Family(STATE, LEAKS),
-    "mamba2": Family(
-        STATE | {"num_heads": 8, "head_dim": 8, "n_groups": 1, "chunk_size": 8}, LEAKS
-    ),
     "xlstm": Family(
         STATE
         | {"embedding_dim": 32, "num_blocks": 2, "num_heads": 4, "chunk_size": 8}
@@ -245,12 +242,6 @@ FAMILIES: dict[str, Family] = {
         mute=True,
     ),
     "rwkv": Family(STATE | {"attention_hidden_size": 32}, OWN),
-    # Recurrences that refuse rows that lie end to end themselves.
-    "qwen3_5_text": Family(hybrid(WITH_DELTA, **DELTA), ERROR),
-    "qwen3_next": Family(
-        hybrid(WITH_DELTA, **DELTA, **MANY, shared_expert_intermediate_size=16), ERROR
-    ),
-    "olmo_hybrid": Family(hybrid(WITH_DELTA, **DELTA), ERROR),
 }
 """The rows that the tests lay end to end are longer than each window, chunk and convolution."""
 

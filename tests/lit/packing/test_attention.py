@@ -115,7 +115,7 @@ OWN_ATTENTION = {
     "mpt": {"vocab_size": 320, "d_model": 32, "n_layers": 2, "n_heads": 4, "expansion_ratio": 2},
     "stablelm": SMALL,
     "gpt_oss": SMALL | {"num_local_experts": 2, "num_experts_per_tok": 2},
-    "recurrent_gemma": SMALL,
+    "mamba": {"vocab_size": 320, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8},
 }
 
 
@@ -130,7 +130,7 @@ def make_own(family: str) -> PreTrainedModel:
     [
         ("stablelm", "does not pass the row lengths to attention"),
         ("gpt_oss", "needs s_aux in attention"),
-        ("recurrent_gemma", "its rows would see each other"),
+        ("mamba", "its rows would see each other"),
     ],
 )
 def test_a_family_that_cannot_be_packed_says_why_and_stays_as_it_was(family, reason):
