@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import LinearCrossEntropyOptions
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from data.types import Batch
 from lit.packing.decoder import head_of
@@ -17,6 +17,14 @@ CHUNK = 512
 """Positions that meet the vocabulary matrix at a time; torch's own default is 4 times slower."""
 SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 """What families call the cap on their logits."""
+FACTORS = ("logit_scale", "lm_head_multiplier", "output_multiplier")
+"""What families call the factor of their logits; Granite has a divisor, ``logits_scaling``."""
+MULTIPLIED = {"HyperCLOVAXForCausalLM", "HyperCLOVAXVisionV2ForConditionalGeneration"}
+"""Classes that multiply by what Granite divides by."""
+NOT_SCALED = {"AyaVisionForConditionalGeneration", "Cohere2VisionForConditionalGeneration"}
+"""Classes with a text part whose own class would multiply its logits, and that do not."""
+BEFORE_HEAD = {"ModernBertDecoderForCausalLM": "lm_head"}
+"""The layers that a class calls between its decoder and its head."""
 MAX_LOSS_DIFFERENCE = 0.02
 """How far this loss may be from the model's own, absolute below 1 nat and relative above."""
 
@@ -80,9 +88,9 @@ def _labeled_states(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tenso
 def _head_loss(model: PreTrainedModel, hidden: Tensor, targets: Tensor, reduction: str) -> Tensor:
     head = head_of(model)
     config = model.config.get_text_config()
-    # Granite divides its logits, Cohere and Falcon H1 multiply them, Gemma and xLSTM cap them.
-    scale = getattr(config, "logit_scale", None) or getattr(config, "lm_head_multiplier", None) or 1
-    scale /= getattr(config, "logits_scaling", None) or 1
+    if layers := BEFORE_HEAD.get(type(model).__name__):
+        hidden = model.get_submodule(layers)(hidden)
+    scale = _logit_scale(type(model).__name__, config)
     hidden = (hidden if scale == 1 else hidden * scale).to(head.weight.dtype)
     softcap = next(filter(None, (getattr(config, name, None) for name in SOFTCAPS)), None)
     if softcap is None:
@@ -101,3 +109,12 @@ def _head_loss(model: PreTrainedModel, hidden: Tensor, targets: Tensor, reductio
 
     chunks = zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)
     return torch.cat([checkpoint(capped_loss, *chunk, use_reentrant=False) for chunk in chunks])
+
+
+def _logit_scale(class_name: str, config: PretrainedConfig) -> float:
+    """Return by what a class multiplies the logits of its head."""
+    if class_name in NOT_SCALED:
+        return 1.0
+    factor = next(filter(None, (getattr(config, name, None) for name in FACTORS)), 1.0)
+    divisor = getattr(config, "logits_scaling", None) or 1.0
+    return factor * divisor if class_name in MULTIPLIED else factor / divisor

@@ -13,8 +13,7 @@ from data.types import Batch
 from lit.fast_layers.table import FAST_LAYERS, use_fast_layers
 from lit.model.base import load_base
 from lit.model.causality import check_causal
-from lit.model.loss import check_loss
-from lit.packing.hidden_states import hidden_states
+from lit.model.loss import check_loss, token_losses
 from lit.packing.pack import one_by_one, pack
 from lit.packing.probe import probe_batch, probe_examples
 from lit.packing.rotary import rotary_limit
@@ -120,6 +119,22 @@ def check_model(
     call(check_reached, short)
 
 
+def use_checkpointing(model: PreTrainedModel) -> None:
+    """Let a model keep few activations in training and compute the others twice.
+
+    Raises:
+        ConfigError: The family cannot.
+    """
+    try:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    except ValueError:
+        raise ConfigError(
+            f"{type(model).__name__} cannot compute its activations twice: set "
+            "model.gradient_checkpointing to false, and lower data.max_length or data.batch_size "
+            "if memory is short"
+        ) from None
+
+
 def check_reached(model: PreTrainedModel, batch: Batch) -> None:
     """Check that the model calls every adapter in training; one that is not called never learns.
 
@@ -135,7 +150,7 @@ def check_reached(model: PreTrainedModel, batch: Batch) -> None:
     # Some families read a weight in training that they call otherwise. Dropout draws numbers.
     model.train()
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        hidden_states(model, batch)
+        token_losses(model, batch)
     model.train(was_training)
     for hook in hooks:
         hook.remove()

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from lit.device.precision import base_dtype
 from lit.distributed.sharding import FSDP2, ShardedRoot, ShardedStrategy, shard
-from lit.model.preparation import ModelSpec, check_model
+from lit.model.preparation import ModelSpec, check_model, use_checkpointing
 from lit.train.datamodule import QADataModule
 from lora.injection import trainable_parameters
 
@@ -62,7 +62,7 @@ def set_up_model(spec: ModelSpec, trainer: L.Trainer) -> tuple[PreTrainedModel, 
             longest_row=_longest_row(trainer),
         )
     if spec.gradient_checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
+        use_checkpointing(model)
     return model, root
 
 

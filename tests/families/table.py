@@ -94,7 +94,7 @@ FAMILIES: dict[str, Family] = {
         ("mistral", "phi3", "gemma2", "gemma3_text", "starcoder2", "cohere2", "olmo3", "ministral"),
         Family(SMALL | WINDOW),
     ),
-    "modernbert-decoder": Family(SMALL | {"local_attention": 8}, refused=True),
+    "modernbert-decoder": Family(SMALL | {"local_attention": 8}),
     "gemma3n_text": Family(
         hybrid(
             ["sliding_attention", "full_attention"],
