@@ -14,6 +14,7 @@ from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
 from data.encoder import TRUNCATIONS, Encoder
+from data.formats.judged import Judged
 from data.formats.rows import check_columns
 from data.readers.source import Source
 from data.report.reading import read_parts
@@ -64,6 +65,10 @@ class Store:
     def messages(self, row: int) -> list[Message]:
         """Return the conversation of a row."""
         return [Message(*turn) for turn in json.loads(self.table[int(row)]["messages"])]
+
+    def judged(self, row: int) -> Judged:
+        """Return the answers of a row that are not learned."""
+        return Judged(*map(tuple, json.loads(self.table[int(row)]["judged"])))
 
 
 def build_store(

@@ -17,6 +17,7 @@ import datasets
 import pyarrow
 
 from data.encoder import Encoder
+from data.formats.judged import Judged
 from data.formats.rows import UnknownKeysError, read_row
 from data.formats.turns import train_on_last
 from data.readers.source import Source
@@ -39,6 +40,7 @@ ROW_FEATURES = datasets.Features(
         "question_hash": datasets.Value("int64"),
         "content_hash": datasets.Value("int64"),
         "messages": datasets.Value("string"),
+        "judged": datasets.Value("string"),
         "file": datasets.Value("string"),
         "line": datasets.Value("int64"),
     }
@@ -81,7 +83,7 @@ class TokenizeRows:
             DataError: The template does not end an answer with a special token.
         """
         issues: dict[int, RowIssue] = {}
-        conversations: dict[int, tuple[Row, list[Message]]] = {}
+        conversations: dict[int, tuple[Row, list[Message], Judged]] = {}
         files = Counter(replace_surrogates(row.file) for row in rows)
         unread: Counter[tuple[str, str]] = Counter()
         changes: Counter[str] = Counter()
@@ -99,13 +101,16 @@ class TokenizeRows:
                     unknown_keys.setdefault(issues[i].file, keys)
                 continue
             last = self.train_on == "last"
-            conversations[i] = row, train_on_last(read.messages) if last else read.messages
+            messages = train_on_last(read.messages) if last else read.messages
+            conversations[i] = row, messages, read.judged
             changes += read.changes
             for key, count in read.unread.items():
                 unread[replace_surrogates(row.file), printable(key)] += count
         records = []
-        examples = self.encoder.encode_all([messages for _, messages in conversations.values()])
-        for (i, (row, messages)), example in zip(conversations.items(), examples, strict=True):
+        examples = self.encoder.encode_all([messages for _, messages, _ in conversations.values()])
+        for (i, (row, messages, judged)), example in zip(
+            conversations.items(), examples, strict=True
+        ):
             if isinstance(example, TooLongError):
                 issues[i] = make_issue(TOO_LONG, row, str(example), example.tokens)
             elif isinstance(example, RowError):
@@ -117,13 +122,13 @@ class TokenizeRows:
                     reason = f"{example.cut} tokens cut from the {where}"
                     issues[i] = make_issue(CUT, row, reason, example.cut)
                 changes[GUARDED] += example.guarded
-                records.append(_record(row, messages, example))
+                records.append(_record(row, messages, judged, example))
         table = pyarrow.Table.from_pylist(records, ROW_FEATURES.arrow_schema)
         found = [issues[i] for i in sorted(issues)]
         return TokenizedChunk(table, found, files, unread, changes, unknown_keys)
 
 
-def _record(row: Row, messages: list[Message], example: Example) -> dict[str, Any]:
+def _record(row: Row, messages: list[Message], judged: Judged, example: Example) -> dict[str, Any]:
     return {
         "ids": example.ids,
         "labels": example.labels,
@@ -132,6 +137,7 @@ def _record(row: Row, messages: list[Message], example: Example) -> dict[str, An
         "question_hash": question_hash(messages),
         "content_hash": content_hash(messages),
         "messages": json.dumps(messages, ensure_ascii=False),
+        "judged": json.dumps(judged, ensure_ascii=False),
         "file": replace_surrogates(row.file),  # a name in another encoding than the system's
         "line": row.line,
     }

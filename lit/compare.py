@@ -24,7 +24,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output_dir", type=Path, help="default: comparison/ of the run")
     parser.add_argument(
-        "--answers", type=int, default=12, help="how many of the rows both models answer (12)"
+        "--answers", type=int, help="the most rows that both models answer; default: all, up to 500"
+    )
+    parser.add_argument(
+        "--budget",
+        default="3m",
+        help="time for matching and the rows' answers, such as 90s, 3m or 1h (3m)",
+    )
+    parser.add_argument(
+        "--metric",
+        action="append",
+        default=[],
+        help="FILE.py:function of yours, which is run: (question, reference, answer) to a number, "
+        "higher is better; may be given again",
     )
     parser.add_argument(
         "--template",
@@ -58,14 +70,18 @@ def _compare(options: argparse.Namespace) -> int:
     # torch and transformers take seconds to load: --help and a wrong flag do not wait for them.
     from lit.answering.sampling import Sampling
     from lit.comparison import report
+    from lit.comparison.budget import parse_duration
     from lit.comparison.comparison import compare
     from lit.comparison.folder import replacing_comparison
     from lit.comparison.result import is_valid
+    from lit.measures.own import load_metric
     from lit.model.base import quiet
 
     quiet()
     folder = options.output_dir or options.adapter.absolute().parent / "comparison"
     sampling = Sampling(options.seed, options.temperature, options.top_p, options.max_new_tokens)
+    budget, metrics = parse_duration(options.budget), [load_metric(x) for x in options.metric]
+    print(f"budget {options.budget} for matching and the answers to the rows (--budget)")
     with replacing_comparison(folder, [options.data, options.questions]) as new:
         result = compare(
             adapter=options.adapter,
@@ -74,6 +90,8 @@ def _compare(options: argparse.Namespace) -> int:
             questions_file=options.questions,
             folder=new,
             max_answers=options.answers,
+            budget=budget,
+            metrics=metrics,
             template=options.template,
             quantize=options.quantize,
             precision=options.precision,

@@ -1,15 +1,18 @@
 """How a run encoded its rows and loaded its model, so that a comparison measures the same."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from data.types import DataError
 from lit.device.device import Traits
 from lit.device.precision import PRECISIONS, check_precision, choose_precision
 from lit.model.tuned import NOT_QUANTIZED
 from lit.run.folder import RunFolder
+from lit.run.metrics_file import read_losses
 from lora.config import ConfigError
 from lora.storage.metadata import read_quantization
 
@@ -107,6 +110,36 @@ def read_run_settings(run: RunFolder) -> LoadSettings | None:
             "unknown how the rows were measured: copy the adapter's folder elsewhere and give "
             "--data FILE"
         ) from None
+
+
+def find_rows(run: RunFolder, data: Path | None, needed: bool) -> tuple[Path | None, str]:
+    """Return the file of rows to measure, and a sentence about it for the report.
+
+    Raises:
+        DataError: There is none, and one is needed.
+    """
+    if data is not None:
+        return data, f"Rows of {data}; this report cannot know if the adapter was trained on them."
+    if run.validation.is_file():
+        return run.validation, "The rows were held out by the run: it never trained on them."
+    if needed:
+        raise DataError(
+            f"{run.validation} does not exist, so there are no held-out rows: add --data FILE or "
+            "--questions FILE"
+        )
+    return None, "Only questions were given."
+
+
+def measured_by(run: RunFolder) -> list[str]:
+    """Return what the run itself measured on its held-out rows, as a sentence."""
+    if not run.metrics.is_file():
+        return []
+    _, losses = read_losses(run.metrics)
+    base = [loss for step, loss in losses if step == 0]
+    tuned = [loss for step, loss in losses if step > 0 and math.isfinite(loss)]
+    if not base or not tuned:
+        return []
+    return [f"The run measured {base[0]:.4f} → {min(tuned):.4f} on these rows."]
 
 
 def unknown_settings(adapter: Path, device: Traits, model_type: str) -> LoadSettings:

@@ -9,6 +9,7 @@ import lightning as L
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
+from data.formats.judged import Judged
 from data.planning.batch import collate
 from data.planning.epoch_plans import EpochPlans
 from data.planning.loader import MicroBatches, MicroStepSampler
@@ -182,9 +183,10 @@ class QADataModule(L.LightningDataModule):
         batches = MicroBatches(self.val, self.val_rows, planned, self._trainer.global_rank)
         return self._loader(batches, MicroStepSampler(0, planned.micro_steps))
 
-    def held_out(self) -> Iterator[tuple[str, list[Message]]]:
-        """Yield the validation rows, each with its location."""
-        return ((self.val.location(row), self.val.messages(row)) for row in self.val_rows.tolist())
+    def held_out(self) -> Iterator[tuple[str, list[Message], Judged]]:
+        """Yield the validation rows, each with its location and the answers it does not learn."""
+        val = self.val
+        return ((val.location(x), val.messages(x), val.judged(x)) for x in self.val_rows.tolist())
 
     def held_out_prompts(self, count: int) -> list[list[int]]:
         """Return the tokens before the first answer of a few held-out rows, evenly spread."""

@@ -20,9 +20,9 @@ from data.types import IGNORE, Example
 from lit.answering.generation import answers, context_length
 from lit.answering.sampling import NotFiniteError, RowSampler, Sampling, nucleus
 from lit.compare import main as compare
-from lit.comparison.losses import Losses, measure_losses
 from lit.comparison.result import Comparison, LossResult, is_valid, verdict
 from lit.exporting.probe import relative_difference
+from lit.measures.losses import Losses, measure_losses
 from lit.model.loss import check_loss
 from lit.model.tuned import load
 from lit.run.metrics_file import perplexity, relative_change

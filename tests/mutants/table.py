@@ -838,21 +838,21 @@ SPLITS = [
 INTERVALS = [
     Mutant(
         "interval",
-        "lit/comparison/losses.py",
+        "lit/measures/losses.py",
         "low, high = np.quantile(difference, [0.025, 0.975])",
         "low, high = np.quantile(difference, [0.975, 0.025])",
         (INTERVAL,),
     ),
     Mutant(
         "interval",
-        "lit/comparison/losses.py",
+        "lit/measures/losses.py",
         "low, high = np.quantile(difference, [0.025, 0.975])",
         "low, high = np.quantile(difference, [0.25, 0.75])",
         (INTERVAL,),
     ),
     Mutant(
         "interval",
-        "lit/comparison/losses.py",
+        "lit/measures/losses.py",
         "difference = (self.tuned - self.base)[drawn].sum(1) / self.labels[drawn].sum(1)",
         "difference = self.tuned[drawn] - self.base[drawn[::-1]]; "
         "difference = difference.sum(1) / self.labels[drawn].sum(1)",
@@ -860,28 +860,28 @@ INTERVALS = [
     ),
     Mutant(
         "interval",
-        "lit/comparison/losses.py",
+        "lit/measures/losses.py",
         "difference = (self.tuned - self.base)[drawn].sum(1) / self.labels[drawn].sum(1)",
         "difference = (self.base - self.tuned)[drawn].sum(1) / self.labels[drawn].sum(1)",
         (INTERVAL,),
     ),
     Mutant(
         "interval",
-        "lit/comparison/losses.py",
+        "lit/measures/losses.py",
         "difference = (self.tuned - self.base)[drawn].sum(1) / self.labels[drawn].sum(1)",
         "difference = ((self.tuned - self.base) / self.labels)[drawn].mean(1)",
         (INTERVAL,),
     ),
     Mutant(
         "interval",
-        "lit/comparison/losses.py",
+        "lit/measures/losses.py",
         "return float(getattr(self, which).sum() / self.labels.sum())",
         "return float(self.rows(which).mean())",
         (INTERVAL,),
     ),
     Mutant(
         "interval",
-        "lit/comparison/losses.py",
+        "lit/measures/losses.py",
         "sums[which][rows] = [float(part.sum()) for part in parts]",
         "sums[which][: len(rows)] = [float(part.sum()) for part in parts]",
         (INTERVAL,),

@@ -13,8 +13,8 @@ from data.types import IGNORE, Example
 from lit.answering.generation import answers, stream
 from lit.answering.sampling import Sampling
 from lit.compare import main
-from lit.comparison.losses import Losses, measure_losses
 from lit.fit import main as fit
+from lit.measures.losses import Losses, measure_losses
 from lit.model.tuned import load
 from lora.injection import adapters_disabled
 

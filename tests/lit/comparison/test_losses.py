@@ -6,9 +6,9 @@ import torch
 from transformers import PreTrainedModel
 
 from data.types import IGNORE, Example
-from lit.comparison import losses as losses_module
-from lit.comparison.losses import Losses, measure_losses
 from lit.comparison.result import Comparison, LossResult, verdict
+from lit.measures import losses as losses_module
+from lit.measures.losses import Losses, measure_losses
 from lora.config import LoRAConfig
 from lora.injection import inject, lora_layers
 

@@ -12,6 +12,7 @@ from data.planning.plan import plan_epoch
 from data.types import IGNORE, Example
 from lit.answering.generation import use_model
 from lit.device.precision import computing_in
+from lit.measures.intervals import Interval, paired_interval
 from lit.model.attention import pack, restored_attention
 from lit.model.loss import token_losses
 
@@ -43,18 +44,12 @@ class Losses:
         """Return the numbers, from 1, of the rows whose loss under a model is not finite."""
         return [int(i) + 1 for i in np.flatnonzero(~np.isfinite(getattr(self, which)))]
 
-    def interval(self, samples: int = 10_000, seed: int = 0) -> tuple[float, float]:
-        """Return the 95% interval of tuned minus base, by a paired bootstrap over rows.
+    def interval(self) -> Interval | None:
+        """Return the 95% interval of tuned minus base per token; None for too few rows.
 
-        Rows are drawn with replacement, each with both of its losses. So a row that is hard for
-        both models does not widen the interval.
+        It is paired: a row that is hard for both models does not widen it.
         """
-        drawn = np.random.default_rng(seed).integers(
-            len(self.labels), size=(samples, len(self.labels))
-        )
-        difference = (self.tuned - self.base)[drawn].sum(1) / self.labels[drawn].sum(1)
-        low, high = np.quantile(difference, [0.025, 0.975])
-        return float(low), float(high)
+        return paired_interval(self.tuned - self.base, self.labels)
 
 
 @torch.inference_mode()
