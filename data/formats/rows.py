@@ -138,8 +138,7 @@ def _reading(keys: tuple[str, ...], columns: tuple[tuple[str, str], ...]) -> Rea
     given = {OUR_FIELD[fold_name(field)]: name for field, name in columns}
     found = find_names((key for key in keys if key not in given.values()), OUR_FIELD)
     if given:
-        optional = {name for format_ in FORMATS.values() for name in format_.optional}
-        optional |= {*Judged._fields}
+        optional = {*Judged._fields, *(x for one in FORMATS.values() for x in one.optional)}
         found = {name: key for name, key in found.items() if name in optional - {*QUESTIONS[:4]}}
     found |= given
     refused = {
@@ -150,15 +149,8 @@ def _reading(keys: tuple[str, ...], columns: tuple[tuple[str, str], ...]) -> Rea
     format_ = _choose(found)
     if format_ is not None and format_.keys == ("text",) and LABEL in keys:
         format_ = None  # rows for a classifier: their label is the answer
-    names = (
-        {
-            name: found[name]
-            for name in (*format_.keys, *format_.optional, *Judged._fields)
-            if name in found
-        }
-        if format_
-        else {}
-    )
+    known = (*format_.keys, *format_.optional, *Judged._fields) if format_ else ()
+    names = {name: found[name] for name in known if name in found}
     read = {*names.values(), *refused}
     return Reading(format_, names, refused, tuple(key for key in keys if key not in read))
 

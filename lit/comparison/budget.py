@@ -1,9 +1,7 @@
-"""How long a comparison may measure, and in which order it takes the rows."""
+"""How long a comparison may measure."""
 
 import re
 import time
-
-import numpy as np
 
 from lora.config import ConfigError
 
@@ -20,11 +18,6 @@ def parse_duration(text: str) -> float:
     if not found or not float(found[1]):
         raise ConfigError(f"--budget is {text}; write it as 90s, 3m or 1h")
     return float(found[1]) * SECONDS[found[2]]
-
-
-def fair_order(rows: int, seed: int = 0) -> list[int]:
-    """Return the rows in an order of which every beginning is a random sample of them."""
-    return np.random.default_rng(seed).permutation(rows).tolist()
 
 
 class Budget:

@@ -12,7 +12,7 @@ from rich.progress import Progress
 from lit.answering.generation import check_context, context_length
 from lit.answering.sampling import NotFiniteError, Sampling
 from lit.comparison.answers import answer_all, written
-from lit.comparison.budget import Budget, fair_order
+from lit.comparison.budget import Budget
 from lit.comparison.matching import MatchingResult, measure_matching
 from lit.comparison.pictures import draw_pictures
 from lit.comparison.questions import (
@@ -34,6 +34,7 @@ from lit.device.precision import base_dtype, check_precision, computing_in
 from lit.measures.losses import MODELS, Losses, measure_losses
 from lit.measures.matching import MOST_ROWS
 from lit.measures.own import OwnMetric
+from lit.measures.sample import fair_order
 from lit.measures.texts import measure_texts
 from lit.model.transformers_internals import loaded_from
 from lit.model.tuned import base_config, load

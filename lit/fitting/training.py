@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from data.planning.step_map import describe_step_change
 from lit.distributed.ranks import Ranks
 from lit.fitting.summary import print_result, print_rows_and_plan
+from lit.fitting.val_matching import ValMatching
 from lit.preflight.forecast import forecast
 from lit.preflight.verdict import judge, refuse
 from lit.report.pictures import loss_picture
@@ -84,13 +85,16 @@ class Training:
         """Whether the run resumes in the folder of its checkpoint."""
         arguments.instantiate()
         self.model, self.data = arguments.model, arguments.datamodule
-        self.best, self.throughput = BestAdapter(folder, self.data), Throughput()
+        best_by = arguments.best_by()
+        self.best, self.throughput = BestAdapter(folder, self.data, best_by), Throughput()
+        self.matching = [ValMatching(self.data)] if self.data.val_matching else []
         self.stop = StopOnSignal(folder)
         wanted = arguments.config.trainer.enable_progress_bar is not False
         terminal = wanted and sys.stdout.isatty()
         progress = [RichProgressBar() if terminal else ProgressLines(self.data.total_steps)]
         self.trainer = arguments.make_trainer(
             callbacks=[
+                *self.matching,
                 self.best,
                 self.throughput,
                 self.stop,
@@ -137,6 +141,8 @@ class Training:
         check_settings(start.settings, self.settings)
         if start.path:
             data.plans.resume_from(start.step_map, start.step)
+        for callback in self.matching:
+            callback.keys()  # finds out before training whether there is anything to match
         complete = start.step and start.step >= data.total_steps() and self.folder.picture.is_file()
         if complete and self.in_place:
             _print_complete(self.folder, start)

@@ -54,10 +54,10 @@ class Matching:
             WRONG: [case.wrong for case in cases],
         }
 
-    def keys(self, row: int) -> list[Key]:
-        """Return what must be scored for a row."""
-        case = self.cases[row]
-        texts = dict.fromkeys((case.answer, *(x for of in self.others.values() for x in of[row])))
+    def keys(self, row: int, kinds: Sequence[str] = (NEAREST, SIMILAR, WRONG)) -> list[Key]:
+        """Return what must be scored for a row, for some kinds of other answers."""
+        others = (text for kind in kinds for text in self.others[kind][row])
+        texts = dict.fromkeys((self.cases[row].answer, *others))
         return [(question, text) for text in texts for question in (row, EMPTY)]
 
     def examples(self, keys: Sequence[Key]) -> dict[Key, Example]:

@@ -728,15 +728,15 @@ RESUMES = [
     Mutant(
         "resume",
         "lit/train/best_adapter.py",
-        'STATE = ("base_loss", "loss", "step", "validated", "tensors")',
-        'STATE = ("base_loss", "step", "validated", "tensors")',
+        'STATE = ("base_loss", "loss", "matching", "step", "validated", "tensors")',
+        'STATE = ("base_loss", "matching", "step", "validated", "tensors")',
         (BEST,),
     ),
     Mutant(
         "resume",
         "lit/train/best_adapter.py",
-        "elif loss < self.loss:",
-        "elif not loss < self.loss or self.loss == math.inf:",
+        "if loss < math.inf and (-matching, loss) < (-self.matching, self.loss):",
+        "if not loss < self.loss or self.loss == math.inf:",
         (BEST,),
     ),
     Mutant(
@@ -882,8 +882,8 @@ INTERVALS = [
     Mutant(
         "interval",
         "lit/measures/losses.py",
-        "sums[which][rows] = [float(part.sum()) for part in parts]",
-        "sums[which][: len(rows)] = [float(part.sum()) for part in parts]",
+        "sums[which][rows] = _sums(tokens, labels[rows])",
+        "sums[which][: len(rows)] = _sums(tokens, labels[rows])",
         (INTERVAL,),
     ),
     Mutant(
