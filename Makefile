@@ -1,6 +1,7 @@
 # make quickstart   train an adapter on the embedded model
 # make test         ruff, mypy and pytest
 # make test-faults  kill runs and resume them; takes minutes
+# make families     check packed rows, losses and answers of every model family
 # make mutants      plant faults in the code and report which test finds each; takes minutes
 # make wheels       check that pip can install constraints.txt on each system; takes minutes
 # make bench        compare with PEFT, TRL and LitGPT, on two idle cores: benchmarks/RESULTS.md
@@ -12,7 +13,7 @@ MODEL = models/SmolLM2-135M-Instruct
 
 LITGPT = .venv-bench-litgpt/checkpoint/SmolLM2-135M-Instruct
 
-.PHONY: quickstart test test-faults mutants wheels bench lint format clean
+.PHONY: quickstart test test-faults families mutants wheels bench lint format clean
 
 quickstart: .venv/quickstart
 	.venv/bin/python -m lit.quickstart
@@ -23,6 +24,9 @@ test: lint $(MODEL)/config.json
 
 test-faults: .venv/test
 	.venv/bin/python -m pytest -m faults
+
+families: .venv/test
+	.venv/bin/python -m pytest -m "families or not families" tests/families
 
 # MUTANTS="labels plan" plants the faults of two areas only.
 mutants: .venv/test $(MODEL)/config.json

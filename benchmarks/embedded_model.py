@@ -8,8 +8,8 @@ from transformers import PreTrainedModel
 from data.planning.batch import collate
 from data.types import IGNORE, Batch, Example
 from lit.fast_layers.table import use_fast_layers
-from lit.model.attention import pack
 from lit.model.base import load_base
+from lit.packing.pack import pack
 from lora.config import LoRAConfig
 from lora.injection import inject
 

@@ -23,7 +23,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from data.planning.batch import collate
 from data.types import IGNORE, Example
-from lit.model.attention import hidden_states, pack
+from lit.packing.hidden_states import hidden_states
+from lit.packing.pack import pack
 from lora.config import PROJECTIONS, LoRAConfig
 from lora.injection import inject
 

@@ -161,7 +161,8 @@ def _write(
         issues = ArrowWriter(features=ISSUE_FEATURES, path=str(new / "issues.arrow"))
         for chunk in tokenize_chunks(read_parts(source, report), tokenize, processes):
             report.add_rows(
-                len(chunk.table), chunk.files, chunk.unread, chunk.changes, chunk.unknown_keys
+                *(chunk.used, len(chunk.table), chunk.files),
+                *(chunk.unread, chunk.changes, chunk.unknown_keys),
             )
             rows.write_table(chunk.table)
             index.write_table(chunk.table.select(INDEX_COLUMNS))

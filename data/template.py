@@ -1,25 +1,32 @@
 """The template that writes a conversation as text, the same in training and in chat."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from data.encoder import Encoder
 from data.sandbox import check_template
+from data.templates.variables import Value, add_values, read_values
 from data.types import DataError, Example, Message, RowError
 
 PLAIN = "{% for message in messages %}{{ message['content'] + eos_token }}{% endfor %}"
 SAMPLE = (Message("user", "?"), Message("assistant", "!"))
 
 
-def choose_template(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
+def choose_template(
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    template_kwargs: Mapping[str, Value] | None = None,
+) -> str:
     """Set the tokenizer's template, which is later saved with the adapter.
 
     Args:
         tokenizer: Changed in place.
         template: ``chat``, the model's own; ``plain``, each text followed by the end token;
             ``auto``, chat if the model has one and plain otherwise; or a Jinja file.
+        template_kwargs: Values for variables that the template reads, such as enable_thinking; they
+            are written into the template, and replace those that were written before.
 
     Returns:
         The choice: ``chat``, ``plain`` or the file's name.
@@ -29,6 +36,8 @@ def choose_template(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
     """
     if template == "auto":
         template = "chat" if tokenizer.chat_template else "plain"
+    own = {} if template == "plain" else read_values(tokenizer)
+    values = {**own, **(template_kwargs or {})}
     if template == "chat":
         if not tokenizer.chat_template:
             raise DataError(
@@ -52,6 +61,8 @@ def choose_template(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
             f"`template` is {template!r}, and there is no such file: choose auto, chat, plain or a "
             "Jinja file"
         )
+    if values != read_values(tokenizer):
+        add_values(tokenizer, values)
     check_template(tokenizer)
     _ensure_one_start_token(tokenizer)  # also finds an unusable template before any row is read
     return template
@@ -72,12 +83,15 @@ def encode(
 
     Raises:
         RowError: The row cannot be used; TooLongError if it does not fit.
-        DataError: The template does not end an answer with a special token.
+        DataError: The template does not end an answer with a special token, or it writes earlier
+            answers differently once others follow: ``Encoder.encode_all`` gives several examples.
     """
     (result,) = Encoder(tokenizer, max_length, truncation).encode_all([messages])
     if isinstance(result, RowError):
         raise result
-    return result
+    if len(result) > 1:
+        raise DataError(f"the conversation becomes {len(result)} examples: call Encoder.encode_all")
+    return result[0]
 
 
 def prompt_ids(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -114,4 +128,4 @@ def _ensure_one_start_token(tokenizer: PreTrainedTokenizerBase) -> None:
         raise DataError("this template writes the start token twice: remove one of the two from it")
     if ids[0] != bos:
         # In the template itself, so that every tool that loads the adapter writes it too.
-        tokenizer.chat_template = "{{ bos_token }}" + str(tokenizer.chat_template)
+        tokenizer.chat_template = "{{ bos_token }}" + str(tokenizer.get_chat_template())

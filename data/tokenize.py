@@ -20,13 +20,14 @@ from data.encoder import Encoder
 from data.formats.judged import Judged
 from data.formats.rows import UnknownKeysError, read_row
 from data.formats.turns import train_on_last
+from data.learned_answers import count_changes
 from data.readers.source import Source
 from data.report.row_issue import BAD, CUT, TOO_LONG, RowIssue, make_issue, printable
 from data.text import fold, normalize, replace_surrogates
 from data.types import IGNORE, BadRow, Example, Message, Row, RowError, TooLongError
 
+NOT_JUDGED = Judged()
 CHUNK_ROWS = 2048
-GUARDED = "special tokens in texts are read as ordinary text"
 SERIAL_CHUNKS = 4
 """Chunks that this process tokenizes before it starts others: a small file needs none."""
 INDEX_COLUMNS = ("length", "label_count", "question_hash", "content_hash")
@@ -51,6 +52,8 @@ class TokenizedChunk(NamedTuple):
     """The examples of a chunk of rows, and its issues."""
 
     table: pyarrow.Table
+    used: int
+    """Rows that became examples."""
     issues: list[RowIssue]
     files: Counter[str]
     """Rows read, by file."""
@@ -82,7 +85,7 @@ class TokenizeRows:
         Raises:
             DataError: The template does not end an answer with a special token.
         """
-        issues: dict[int, RowIssue] = {}
+        issues: dict[int, list[RowIssue]] = {}
         conversations: dict[int, tuple[Row, list[Message], Judged]] = {}
         files = Counter(replace_surrogates(row.file) for row in rows)
         unread: Counter[tuple[str, str]] = Counter()
@@ -90,15 +93,15 @@ class TokenizeRows:
         unknown_keys: dict[str, list[str]] = {}
         for i, row in enumerate(rows):
             if isinstance(row, BadRow):
-                issues[i] = make_issue(BAD, row, row.reason)
+                issues[i] = [make_issue(BAD, row, row.reason)]
                 continue
             try:
                 read = read_row(row, self.source.columns)
             except RowError as error:
-                issues[i] = make_issue(BAD, row, str(error))
+                issues[i] = [make_issue(BAD, row, str(error))]
                 if isinstance(error, UnknownKeysError):
                     keys = [printable(key) for key in error.keys]
-                    unknown_keys.setdefault(issues[i].file, keys)
+                    unknown_keys.setdefault(issues[i][0].file, keys)
                 continue
             last = self.train_on == "last"
             messages = train_on_last(read.messages) if last else read.messages
@@ -106,29 +109,34 @@ class TokenizeRows:
             changes += read.changes
             for key, count in read.unread.items():
                 unread[replace_surrogates(row.file), printable(key)] += count
-        records = []
-        examples = self.encoder.encode_all([messages for _, messages, _ in conversations.values()])
-        for (i, (row, messages, judged)), example in zip(
-            conversations.items(), examples, strict=True
-        ):
-            if isinstance(example, TooLongError):
-                issues[i] = make_issue(TOO_LONG, row, str(example), example.tokens)
-            elif isinstance(example, RowError):
-                issues[i] = make_issue(BAD, row, str(example))
-            else:
-                if example.cut:
-                    end = messages[0].role == "text"
-                    where = "end of the text" if end else "middle of the prompt"
-                    reason = f"{example.cut} tokens cut from the {where}"
-                    issues[i] = make_issue(CUT, row, reason, example.cut)
-                changes[GUARDED] += example.guarded
-                records.append(_record(row, messages, judged, example))
+        records, used = [], 0
+        results = self.encoder.encode_all([messages for _, messages, _ in conversations.values()])
+        for (i, taken), examples in zip(conversations.items(), results, strict=True):
+            row, messages, judged = taken
+            if isinstance(examples, TooLongError):
+                issues[i] = [make_issue(TOO_LONG, row, str(examples), examples.tokens)]
+                continue
+            if isinstance(examples, RowError):
+                issues[i] = [make_issue(BAD, row, str(examples))]
+                continue
+            used += 1
+            end = messages[0].role == "text"
+            where = "end of the text" if end else "middle of the prompt"
+            issues[i] = [
+                make_issue(CUT, row, f"{x.cut} tokens cut from the {where}", x.cut)
+                for x in examples
+                if x.cut
+            ]
+            changes += count_changes(examples)
+            records += [_record(row, example) for example in examples[:-1]]
+            records.append(_record(row, examples[-1], judged))
         table = pyarrow.Table.from_pylist(records, ROW_FEATURES.arrow_schema)
-        found = [issues[i] for i in sorted(issues)]
-        return TokenizedChunk(table, found, files, unread, changes, unknown_keys)
+        found = [issue for i in sorted(issues) for issue in issues[i]]
+        return TokenizedChunk(table, used, found, files, unread, changes, unknown_keys)
 
 
-def _record(row: Row, messages: list[Message], judged: Judged, example: Example) -> dict[str, Any]:
+def _record(row: Row, example: Example, judged: Judged = NOT_JUDGED) -> dict[str, Any]:
+    messages = example.messages
     return {
         "ids": example.ids,
         "labels": example.labels,

@@ -61,7 +61,7 @@ def remove_spans(example: Example, spans: Sequence[Span]) -> Example:
     ids, labels = [*example.ids], [*example.labels]
     for start, end in reversed(spans):
         del ids[start:end], labels[start:end]
-    return Example(ids, labels, len(example.ids) - len(ids), example.guarded)
+    return example._replace(ids=ids, labels=labels, cut=len(example.ids) - len(ids))
 
 
 def _total(lengths: Sequence[int], most: int) -> int:

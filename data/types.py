@@ -94,6 +94,12 @@ class Example(NamedTuple):
     """Tokens removed from the prompt to fit ``max_length``."""
     guarded: int = 0
     """Special tokens in its texts, which are written as ordinary text."""
+    messages: Sequence[Message] = ()
+    """The turns that it was made of; of their answers that train, it labels all."""
+    closed: int = 0
+    """Answers before which a thought that the prompt opens is closed, as the template does not."""
+    unthought: int = 0
+    """Answers of the history that do not train and whose thoughts the template leaves out."""
 
 
 @dataclass  # not frozen: Lightning's half precision assigns to its fields

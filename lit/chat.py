@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from data.text import clean
-from lit.run.command import flag_names, run_command
+from lit.run.command import flag_names, mapping, run_command
 from lit.run.streams import check_stdout
 
 if TYPE_CHECKING:
@@ -37,6 +37,13 @@ def _parser() -> argparse.ArgumentParser:
         "--template",
         default="auto",
         help="auto: the adapter's, else the model's; plain; a Jinja file; none: continue the text",
+    )
+    parser.add_argument(
+        "--template_kwargs",
+        type=mapping,
+        metavar="{NAME: VALUE}",
+        help="values for variables of the template, such as '{enable_thinking: false}'; default: "
+        "as the adapter was trained",
     )
     return parser
 
@@ -80,7 +87,9 @@ def _open(options: argparse.Namespace) -> "Conversation":
     device, dtype, note = place(config, options.device, quantize)
     if (device.type, dtype) != ("cpu", torch.float32):
         print(f"model  {note}", file=sys.stderr)
-    model, tokenizer = load(adapter, base, options.template, quantize, dtype, device)
+    model, tokenizer = load(
+        adapter, base, options.template, quantize, dtype, device, options.template_kwargs
+    )
     return Conversation(model, tokenizer, sampling, bool(options.adapter), _write, options.system)
 
 

@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from lit.run.command import flag_names, run_command
+from lit.run.command import flag_names, mapping, run_command
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -42,6 +42,13 @@ def _parser() -> argparse.ArgumentParser:
         "--template",
         default="auto",
         help="as in lit.chat; none: the text of a question is continued",
+    )
+    parser.add_argument(
+        "--template_kwargs",
+        type=mapping,
+        metavar="{NAME: VALUE}",
+        help="values for variables of the template, such as '{enable_thinking: false}'; default: "
+        "as the adapter was trained",
     )
     parser.add_argument(
         "--quantize",
@@ -81,7 +88,9 @@ def _compare(options: argparse.Namespace) -> int:
     folder = options.output_dir or options.adapter.absolute().parent / "comparison"
     sampling = Sampling(options.seed, options.temperature, options.top_p, options.max_new_tokens)
     budget, metrics = parse_duration(options.budget), [load_metric(x) for x in options.metric]
-    print(f"budget {options.budget} for matching and the answers to the rows (--budget)")
+    print(
+        f"budget {options.budget} for matching and the answers to the rows (--budget)", flush=True
+    )
     with replacing_comparison(folder, [options.data, options.questions]) as new:
         result = compare(
             adapter=options.adapter,
@@ -93,6 +102,7 @@ def _compare(options: argparse.Namespace) -> int:
             budget=budget,
             metrics=metrics,
             template=options.template,
+            template_kwargs=options.template_kwargs,
             quantize=options.quantize,
             precision=options.precision,
             device=options.device,

@@ -28,6 +28,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--format", required=True, choices=tuple(SUFFIXES), help="see below")
     parser.add_argument("--output", type=Path, help="where to write; default: beside the adapter")
     parser.add_argument("--base", help="the base model, if the adapter's path to it is wrong")
+    parser.add_argument(
+        "--ollama", action="store_true", help="also write a Modelfile; for merged and gguf"
+    )
     return parser
 
 
@@ -50,23 +53,49 @@ def _export(options: argparse.Namespace) -> int:
 
     quiet()
     output = options.output or _beside(options.adapter, options.format)
-    proof = _write(options.format, output, options.adapter, options.base)
+    if options.ollama and options.format == "peft":
+        print("error: --ollama needs --format merged or gguf", file=sys.stderr)
+        return 2
+    proof = _write(options.format, output, options.adapter, options.base, options.ollama)
     print(f"wrote  {output}")
     print(f"       {proof}")
+    if options.ollama:
+        _print_ollama(output, options.adapter, options.base)
     return 0
 
 
-def _write(kind: str, output: Path, adapter: Path, base: str | None) -> str:
+def _print_ollama(output: Path, adapter: Path, base: str | None) -> None:
+    """Print which files Ollama's machine needs, with their sizes."""
+    from lit.exporting.gguf_lora import MODELFILE
+    from lit.exporting.shards import checkpoint_size
+    from lit.model.tuned import base_of
+
+    if output.is_dir():
+        file, size = output / "Modelfile", sum(path.stat().st_size for path in output.iterdir())
+        print(f"send   the folder {output} ({size / 1e6:.1f} MB)")
+    else:
+        file, name = output.with_suffix(MODELFILE), base_of(adapter, base)[0]
+        size = checkpoint_size(*base_of(adapter, base))
+        print(f"       {file}")
+        print(f"send   {file.name}, {output.name} ({output.stat().st_size / 1e6:.1f} MB),")
+        print(
+            f"       and the base {name} ({size / 1e6:.1f} MB), as ./{Path(name).name} beside them"
+        )
+        print("       Where Ollama has the base already, write its name after FROM instead.")
+    print(f"next   ollama create NAME -f {file}")
+
+
+def _write(kind: str, output: Path, adapter: Path, base: str | None, ollama: bool) -> str:
     """Write one format, and return a line about how it was verified."""
     if kind == "gguf":
         from lit.exporting.gguf_lora import write_gguf
 
-        layers = write_gguf(output, adapter, base)
+        layers = write_gguf(output, adapter, base, ollama)
         return f"read back, its {layers} layers compute the adapter's updates"
     if kind == "merged":
         from lit.exporting.merging import merge_into
 
-        moved = merge_into(output, adapter, base)
+        moved = merge_into(output, adapter, base, ollama=ollama)
     else:
         from lit.exporting.peft_folder import write_peft
 

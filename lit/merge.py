@@ -61,7 +61,9 @@ def _merge(options: argparse.Namespace) -> None:
         f"       loaded again, its logits differ from the adapter's{on} by {moved:.1e} (relative)"
     )
     if options.ollama:
-        print(f"       ollama create NAME -f {options.output_dir / 'Modelfile'}")
+        size = sum(path.stat().st_size for path in options.output_dir.iterdir())
+        print(f"send   the folder {options.output_dir} ({size / 1e6:.1f} MB)")
+        print(f"next   ollama create NAME -f {options.output_dir / 'Modelfile'}")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lora.config import ConfigError
+from lora.families.reach import LINEAR_CLASSES
 from lora.replacement import Replacement
 
 QUANTIZATIONS = ("nf4", "fp4", "int8")
@@ -20,8 +21,19 @@ INT8_OUTLIER = 6.0
 
 
 def is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
-    """Return whether a module is linear: ``nn.Linear``, a quantized one, or GPT-2's ``Conv1D``."""
-    return isinstance(module, nn.Linear) or is_transposed(module)
+    """Return whether a module computes W x + b and nothing else.
+
+    True for ``nn.Linear``, bitsandbytes' layers, GPT-2's ``Conv1D`` and ``LINEAR_CLASSES``. Other
+    subclasses of ``nn.Linear`` may return tuples or multiply in groups, as routers do.
+    """
+    kind = type(module)
+    if not isinstance(module, nn.Linear):
+        return is_transposed(module)
+    return (
+        kind is nn.Linear
+        or kind.__name__ in LINEAR_CLASSES
+        or kind.__module__.startswith("bitsandbytes.")
+    )
 
 
 def is_transposed(module: nn.Module) -> bool:
@@ -35,6 +47,12 @@ def features(base: nn.Linear) -> tuple[int, int]:
     if is_transposed(base):
         return base.weight.shape[0], base.weight.shape[1]
     return base.in_features, base.out_features
+
+
+def parameter_size(parameter: nn.Parameter) -> int:
+    """Return the number of values of a parameter; a 4-bit one stores two in each byte."""
+    state = getattr(parameter, "quant_state", None)
+    return parameter.numel() if state is None else state.shape.numel()
 
 
 def quant_state(base: nn.Linear) -> Any:

@@ -25,8 +25,11 @@ class LoRAConfig:
         r: Rank of the update: rows of A, columns of B.
         lora_alpha: Numerator of the scale.
         lora_dropout: Probability that an input element of the update is zeroed in training.
-        target_modules: Layers to adapt: ``all-linear`` (every linear layer but the output head),
-            ``attention``, ``mlp``, or the last names of layers.
+        target_modules: Layers to adapt: ``projections`` (every linear layer but the output head
+            and routers), ``all-linear`` (with routers), ``attention``, ``mlp``, or the last names
+            of layers.
+        exclude_modules: Last names of layers, or ends of their paths, to leave out of
+            ``target_modules``, such as ``down_proj`` or ``layers.0.mlp.down_proj``.
         use_rslora: Scale by ``lora_alpha / sqrt(r)`` (arXiv:2312.03732) instead of
             ``lora_alpha / r``.
         variant: A key of ``lora.injection.VARIANTS``: ``lora``, ``dora`` or ``pissa``.
@@ -35,6 +38,8 @@ class LoRAConfig:
         alpha_pattern: Alphas of single layers, by the end of their path.
         layers_to_transform: Numbers of the blocks to adapt, from 0; all by default.
         modules_to_save: Last names of layers to train in full: embeddings or the output head.
+        ensure_weight_tying: Train layers with tied weights as the one matrix that they are; if
+            false, each layer of ``modules_to_save`` trains apart, as PEFT does by default.
         loraplus_lr_ratio: Learning rate of B divided by that of A (LoRA+, arXiv:2402.12354).
         neftune_alpha: Noise on the input embeddings in training (arXiv:2310.05914); 5 is usual.
 
@@ -45,13 +50,15 @@ class LoRAConfig:
     r: int = 8
     lora_alpha: float = 16
     lora_dropout: float = 0.0
-    target_modules: str | list[str] = field(default_factory=lambda: list(PROJECTIONS))
+    target_modules: str | list[str] = "projections"
+    exclude_modules: list[str] = field(default_factory=list)
     use_rslora: bool = False
     variant: str = "lora"
     rank_pattern: dict[str, int] = field(default_factory=dict)
     alpha_pattern: dict[str, float] = field(default_factory=dict)
     layers_to_transform: list[int] | None = None
     modules_to_save: list[str] = field(default_factory=list)
+    ensure_weight_tying: bool = True
     loraplus_lr_ratio: float = 1.0
     neftune_alpha: float = 0.0
 

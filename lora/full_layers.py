@@ -1,5 +1,6 @@
 """Layers that train in full beside their frozen originals: embeddings and the output head."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 import torch
@@ -17,12 +18,16 @@ class FullLayer(Adapter):
     Args:
         base: A layer without children. It is frozen in place and called with the trained values.
         trained: The float32 copies by name of the parameter. Layers with tied weights share them.
+        apart: Whether other layers read the same parameters and keep their values.
     """
 
-    def __init__(self, base: nn.Module, trained: dict[str, nn.Parameter]) -> None:
+    def __init__(
+        self, base: nn.Module, trained: dict[str, nn.Parameter], apart: bool = False
+    ) -> None:
         super().__init__()
         self.base = base.requires_grad_(False)
         self.trained = nn.ParameterDict(trained)
+        self.apart = apart
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer with the trained values, or with the frozen ones while disabled."""
@@ -32,10 +37,16 @@ class FullLayer(Adapter):
     def folded(self) -> nn.Module:
         """Write the trained values into the base, in its dtype, and return it.
 
-        The base keeps its parameters and gets new values, so tied weights stay tied.
+        The base keeps its parameters and gets new values, so tied weights stay tied; a layer that
+        trained apart gets parameters of its own.
         """
         for name, value in self.trained.items():
-            self.base.get_parameter(name).copy_(value)
+            parameter = self.base.get_parameter(name)
+            if self.apart:
+                value = nn.Parameter(value.to(parameter.dtype), requires_grad=False)
+                self.base.register_parameter(name, value)
+            else:
+                parameter.copy_(value)
         return self.base
 
     @property
@@ -60,11 +71,16 @@ def full_layers(model: nn.Module) -> Iterator[tuple[str, FullLayer]]:
             yield path, module
 
 
-def select_full_layers(model: nn.Module, names: list[str]) -> dict[str, nn.Module]:
+def select_full_layers(model: nn.Module, names: list[str], tied: bool) -> dict[str, nn.Module]:
     """Return the layers that the names match and the layers tied to them, by path.
 
     Tied weights are one matrix, so every layer that reads it trains: an embedding that is also the
     output head comes with the head.
+
+    Args:
+        model: Any module.
+        names: Ends of paths.
+        tied: Whether layers tied to them come along.
 
     Raises:
         ConfigError: A name matches no layer, or one that cannot train.
@@ -88,7 +104,7 @@ def select_full_layers(model: nn.Module, names: list[str]) -> dict[str, nn.Modul
                 "name it in `target_modules` instead"
             )
     selected = {path for name in names for path in index[name]}
-    shared = {id(p) for path in selected for p in leaves[path].parameters()}
+    shared = {id(p) for path in selected for p in leaves[path].parameters()} if tied else set()
     return {
         path: module
         for path, module in leaves.items()
@@ -96,17 +112,20 @@ def select_full_layers(model: nn.Module, names: list[str]) -> dict[str, nn.Modul
     }
 
 
-def wrap_full_layers(layers: dict[str, nn.Module]) -> dict[str, FullLayer]:
-    """Wrap layers; layers with tied weights share one trained copy."""
-    masters: dict[int, nn.Parameter] = {}
+def wrap_full_layers(layers: dict[str, nn.Module], tied: bool) -> dict[str, FullLayer]:
+    """Wrap layers; those with tied weights share one trained copy, or each has its own."""
+    masters: dict[object, nn.Parameter] = {}
 
-    def master(parameter: nn.Parameter) -> nn.Parameter:
-        if id(parameter) not in masters:
-            masters[id(parameter)] = nn.Parameter(parameter.detach().float().clone())
-        return masters[id(parameter)]
+    def master(path: str, parameter: nn.Parameter) -> nn.Parameter:
+        key = id(parameter) if tied else (path, id(parameter))
+        if key not in masters:
+            masters[key] = nn.Parameter(parameter.detach().float().clone())
+        return masters[key]
 
     return {
-        path: FullLayer(layer, {name: master(p) for name, p in layer.named_parameters()})
+        path: FullLayer(
+            layer, {name: master(path, p) for name, p in layer.named_parameters()}, apart=not tied
+        )
         for path, layer in layers.items()
     }
 
@@ -118,3 +137,13 @@ def tied_groups(model: nn.Module) -> list[list[str]]:
         for value in layer.trained.values():
             groups.setdefault(id(value), []).append(path)
     return [paths for paths in groups.values() if len(paths) > 1]
+
+
+def untied_layers(model: nn.Module) -> list[str]:
+    """Return the paths of layers that train apart from a layer with the same frozen matrix."""
+    readers = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
+    return [
+        path
+        for path, layer in full_layers(model)
+        if layer.apart and any(readers[id(p)] > 1 for p in layer.base.parameters())
+    ]

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from lora.base import quantized_layer
+from lora.base import parameter_size, quantized_layer
 from lora.config import ConfigError, LoRAConfig
-from lora.full_layers import wrap_full_layers
+from lora.full_layers import untied_layers, wrap_full_layers
 from lora.layer import DISABLED, Adapter, LoRALinear
 from lora.replacement import replace_module, replacements
 from lora.targets import linear_layers, select_layers
@@ -53,7 +53,8 @@ def inject(model: nn.Module, config: LoRAConfig) -> list[str]:
     # All layers are made before the first is replaced: a variant may refuse one of them.
     layers = {path: variant(layer, config.at(path)) for path, layer in targets.items()}
     model.requires_grad_(False)
-    for path, layer in [*layers.items(), *wrap_full_layers(full).items()]:
+    full_layers = wrap_full_layers(full, config.ensure_weight_tying)
+    for path, layer in [*layers.items(), *full_layers.items()]:
         replace_module(model, path, layer)
     return list(targets)
 
@@ -81,9 +82,17 @@ def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoRALinear]]:
 
 
 def merge(model: nn.Module) -> nn.Module:
-    """Replace each adapter, in place, by a dense layer that computes the same."""
+    """Replace each adapter, in place, by a dense layer that computes the same.
+
+    A model whose embedding and output head no longer are one matrix says so in its config.
+    """
+    untied = untied_layers(model)
     for path, module in replacements(model):
         replace_module(model, path, module.folded())
+    config: Any = getattr(model, "config", None)
+    if untied and hasattr(config, "get_text_config"):
+        # What transformers saves, and what it ties when it loads, depends on this value.
+        config.tie_word_embeddings = config.get_text_config().tie_word_embeddings = False
     return model
 
 
@@ -122,13 +131,8 @@ def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def count_parameters(model: nn.Module) -> ParameterCount:
     """Count the parameters that train and all parameters; a shared one counts once."""
-
-    def size(parameter: nn.Parameter) -> int:
-        state = getattr(parameter, "quant_state", None)
-        return parameter.numel() if state is None else state.shape.numel()
-
     parameters = list(model.parameters())
     return ParameterCount(
-        trainable=sum(size(p) for p in parameters if p.requires_grad),
-        total=sum(size(p) for p in parameters),
+        trainable=sum(parameter_size(p) for p in parameters if p.requires_grad),
+        total=sum(parameter_size(p) for p in parameters),
     )

@@ -8,6 +8,11 @@ def ends_with(path: str, name: str) -> bool:
     return path == name or path.endswith("." + name)
 
 
+def is_inside(path: str, part: str) -> bool:
+    """Return whether a module lies in a part of a model; the empty path is the whole model."""
+    return not part or path == part or path.startswith(part + ".")
+
+
 def path_suffixes(path: str) -> Iterator[str]:
     """Yield every name that matches a path, the shortest first."""
     parts = path.split(".")

@@ -1,11 +1,15 @@
 """The layers of a model that a config selects."""
 
+from collections.abc import Iterable, Sequence
+
 from torch import nn
 
 from lora.base import is_linear
 from lora.config import ConfigError, LoRAConfig
+from lora.families.decoder import text_path
+from lora.families.reach import is_router, unreached_layers
 from lora.full_layers import select_full_layers
-from lora.paths import index_by_suffix, last_names
+from lora.paths import index_by_suffix, is_inside, last_names
 
 LISTED_NAMES = 5
 """Unknown names that one error lists."""
@@ -19,11 +23,13 @@ def select_layers(
     Raises:
         ConfigError: A name or a block number matches nothing in this model.
     """
-    full = select_full_layers(model, config.modules_to_save)
+    full = select_full_layers(model, config.modules_to_save, config.ensure_weight_tying)
     blocks = config.layers_to_transform
     targets = {
         path: layer
-        for path, layer in match_targets(model, config.target_modules).items()
+        for path, layer in match_targets(
+            model, config.target_modules, config.exclude_modules
+        ).items()
         if path not in full and (blocks is None or _block(path) in blocks)
     }
     if not targets and blocks is None:
@@ -46,22 +52,33 @@ def select_layers(
     return targets, full
 
 
-def match_targets(model: nn.Module, target_modules: str | list[str]) -> dict[str, nn.Linear]:
+def match_targets(
+    model: nn.Module, target_modules: str | list[str], exclude_modules: Sequence[str] = ()
+) -> dict[str, nn.Linear]:
     """Return the linear layers that the targets name, by path, in the model's order.
 
     Args:
         model: Any module.
-        target_modules: ``all-linear``, ``attention``, ``mlp``, or ends of paths such as ``q_proj``
-            and ``attn.c_proj``; one or a list.
+        target_modules: ``projections``, ``all-linear``, ``attention``, ``mlp``, or ends of paths
+            such as ``q_proj`` and ``attn.c_proj``; one or a list.
+        exclude_modules: Ends of paths of layers to leave out.
 
     Raises:
-        ConfigError: A target matches no layer.
+        ConfigError: A name matches no layer, or one that no adapter can reach.
     """
     linear = linear_layers(model)
+    if not linear:
+        raise ConfigError(
+            f"{type(model).__name__} has no linear layer that an adapter can go on: choose another "
+            "model"
+        )
     targets = [target_modules] if isinstance(target_modules, str) else target_modules
-    attention = {path for path in linear if _is_attention(path)}
-    groups = {"all-linear": set(linear), "attention": attention, "mlp": set(linear) - attention}
-    index = index_by_suffix(linear)
+    groups, index = _groups(linear), index_by_suffix(linear)
+    barred = barred_layers(model)
+    barred_index = index_by_suffix(barred)
+    for target in targets:
+        if target not in groups and (paths := barred_index.get(target)):
+            raise ConfigError(_why_barred(target, min(paths), barred, linear))
     matches = {target: groups.get(target) or index.get(target, set()) for target in targets}
     if missing := [target for target, paths in matches.items() if not paths]:
         more = f" or {len(missing) - LISTED_NAMES} more" if len(missing) > LISTED_NAMES else ""
@@ -71,18 +88,91 @@ def match_targets(model: nn.Module, target_modules: str | list[str]) -> dict[str
             "Set `target_modules` to names from this list, or to all-linear"
         )
     selected = set().union(*matches.values())
+    selected -= _excluded(model, selected, exclude_modules)
     return {path: layer for path, layer in linear.items() if path in selected}
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
-    """Return every linear layer but the output head, by path."""
-    # The output head is as wide as the vocabulary and often tied to the embeddings.
-    head = getattr(model, "get_output_embeddings", lambda: None)()
+    """Return every linear layer that an adapter can go on, by path.
+
+    The output head and layers outside the text part, such as those of a tower, are none.
+    """
+    head, unreached, part = output_head(model), unreached_layers(model), text_path(model)
     return {
         path: module
         for path, module in model.named_modules(remove_duplicate=False)
-        if is_linear(module) and module is not head and path
+        if is_linear(module)
+        and module is not head
+        and path
+        and path not in unreached
+        and is_inside(path, part)
     }
+
+
+def barred_layers(model: nn.Module) -> dict[str, str]:
+    """Return, by path, why an adapter cannot go on a layer that looks linear."""
+    head, unreached = output_head(model), unreached_layers(model)
+    barred = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        if module is head or not (isinstance(module, nn.Linear) or is_linear(module)):
+            continue
+        if path in unreached:
+            barred[path] = unreached[path]
+        elif not is_linear(module):
+            barred[path] = f"{type(module).__name__} computes more than a linear layer"
+    return barred
+
+
+def output_head(model: nn.Module) -> nn.Module | None:
+    """Return the layer that makes logits, as wide as the vocabulary, or None."""
+    return getattr(model, "get_output_embeddings", lambda: None)()
+
+
+def _groups(linear: dict[str, nn.Linear]) -> dict[str, set[str]]:
+    """Return the layers of each name that stands for several."""
+    projections = {path for path in linear if not is_router(path)}
+    attention = {path for path in projections if _is_attention(path)}
+    return {
+        "projections": projections,
+        "all-linear": set(linear),
+        "attention": attention,
+        "mlp": projections - attention,
+    }
+
+
+def _why_barred(target: str, path: str, barred: dict[str, str], linear: Iterable[str]) -> str:
+    return (
+        f"`target_modules` names {target}, and no adapter can go on {path}: {barred[path]}. "
+        f"Choose from {last_names(linear)}, or set `target_modules` to all-linear"
+    )
+
+
+def known_exclusions(model: nn.Module, names: Sequence[str]) -> list[str]:
+    """Return the names that match a layer of the model that is or looks linear."""
+    index = index_by_suffix([*linear_layers(model), *barred_layers(model)])
+    return [name for name in names if name in index]
+
+
+def _excluded(model: nn.Module, selected: set[str], names: Sequence[str]) -> set[str]:
+    """Return the selected layers that the names leave out.
+
+    Raises:
+        ConfigError: A name matches no layer, or no layer is left.
+    """
+    known = known_exclusions(model, names) if names else []
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(
+            f"`exclude_modules` names {unknown[0]}, and no linear layer is named so; "
+            f"`target_modules` selects {last_names(selected)}"
+        )
+    index = index_by_suffix(selected)
+    excluded = set().union(*(index.get(name, ()) for name in names))
+    if selected <= excluded:
+        raise ConfigError(
+            "`exclude_modules` leaves out every layer that `target_modules` selects, "
+            f"{last_names(selected)}: take a name out of it"
+        )
+    return excluded
 
 
 def _is_attention(path: str) -> bool:

@@ -5,8 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# Two torch processes at once spin against each other; make test runs two.
-os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+# Threads of two torch processes spin against each other, and make test runs two. Not setdefault:
+# a worker inherits the 2 that the process that started it has set here.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import datasets
@@ -96,6 +99,18 @@ ADAPTERS: dict[str, Kind] = {
     "tied embedding": Kind(
         EMBEDDING, EMBEDDING | {"ensure_weight_tying": True}, {"tie_word_embeddings": True}
     ),
+    **{
+        name: Kind(
+            {"modules_to_save": layers, "ensure_weight_tying": False},
+            {"modules_to_save": layers},
+            {"tie_word_embeddings": True},
+        )
+        for name, layers in {
+            "embedding without its head": ["embed_tokens"],
+            "head without its embedding": ["lm_head"],
+            "embedding and head apart": ["embed_tokens", "lm_head"],
+        }.items()
+    },
 }
 """Every kind of adapter; what holds for adapters is tested over this table."""
 

@@ -21,20 +21,28 @@ FORBIDDEN = {
 EXECUTING = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 LAYERS: dict[str, list[set[str]]] = {
-    "lora": [{"lora"}, {"lora.variants"}, {"lora.injection"}, {"lora.optimizer"}, {"lora.storage"}],
+    "lora": [
+        {"lora.families"},
+        {"lora"},
+        {"lora.variants"},
+        {"lora.injection"},
+        {"lora.optimizer"},
+        {"lora.storage"},
+    ],
     "data": [
         {"data.types", "data.text"},
         {"data.readers"},
-        {"data.formats"},
+        {"data.formats", "data.templates"},
         {"data.report"},
         {"data"},
         {"data.splitting", "data.planning"},
     ],
     "lit": [
         {"lit.device", "lit.report", "lit.run"},
-        {"lit.distributed", "lit.fast_layers"},
+        {"lit.distributed", "lit.fast_layers", "lit.packing"},
         {"lit.model"},
         {"lit.answering"},
+        {"lit.measures"},
         {"lit.train"},
         {"lit.resume"},
         {"lit.settings"},

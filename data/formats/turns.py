@@ -1,5 +1,6 @@
 """The turns of a conversation: the keys that they may have, their roles and their order."""
 
+import json
 from collections import Counter
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -8,6 +9,8 @@ from data.formats.names import OUR_ROLE, OUR_TURN_FIELD, ROLES, find_names, fold
 from data.formats.refused import NOT_LEARNED
 from data.formats.values import Changes, Fields, is_blank
 from data.types import Message, RowError, kind_of
+
+FROM_JSON = "lists of turns are filed as text, which is read as JSON"
 
 
 class TurnNames(NamedTuple):
@@ -38,23 +41,28 @@ def parse_turns(fields: Fields, name: str, unread: Counter[str]) -> list[Message
         RowError: It is not a list of turns, or a turn cannot be learned as it is meant.
     """
     where = fields.where(name)
-    turns = fields.get(name)
+    turns = _list(fields, name)
     if not isinstance(turns, list):
-        raise RowError(f"{where}: not a list of turns")
-    return [
-        _turn(turn, f"{where}[{i}]", fields.changes, unread, where) for i, turn in enumerate(turns)
-    ]
+        as_text = ", and not the JSON of one" if isinstance(turns, str) else ""
+        raise RowError(f"{where}: not a list of turns{as_text}")
+    return _read_turns(turns, where, fields.changes, unread)
+
+
+def _read_turns(
+    turns: list[Any], where: str, changes: Changes, unread: Counter[str]
+) -> list[Message]:
+    return [_turn(turn, f"{where}[{i}]", changes, unread, where) for i, turn in enumerate(turns)]
 
 
 def parse_history(fields: Fields, unread: Counter[str]) -> list[Message]:
     """Return the earlier turns of a row: a list of [question, answer], or of turns."""
-    history, where = fields.get("history"), fields.where("history")
+    history, where = _list(fields, "history"), fields.where("history")
     if history is None:
         return []
     if not isinstance(history, list):
         raise RowError(f"{where}: not a list of [question, answer] but {kind_of(history)}")
     if all(isinstance(turn, dict) for turn in history):
-        return parse_turns(fields, "history", unread)
+        return _read_turns(history, where, fields.changes, unread)
     messages = []
     for i, pair in enumerate(history):
         if not isinstance(pair, list | tuple) or len(pair) != 2:
@@ -64,6 +72,32 @@ def parse_history(fields: Fields, unread: Counter[str]) -> list[Message]:
         )
         messages += [Message("user", values.text("0")), Message("assistant", values.answer("1"))]
     return messages
+
+
+def _list(fields: Fields, name: str) -> Any:
+    """Return an optional value; a text that is the JSON of a list, as tables have it, is the list.
+
+    Raises:
+        RowError: An object in the list has a key twice.
+    """
+    value = fields.get(name)
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return value
+
+    def turn(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        # Python's decoder silently keeps the last of two equal keys.
+        if repeated := [key for key, count in Counter(k for k, _ in pairs).items() if count > 1]:
+            raise RowError(f"{fields.where(name)}: {repeated[0]}: this key appears twice")
+        return dict(pairs)
+
+    try:
+        turns = json.loads(value, object_pairs_hook=turn)
+    except RowError:
+        raise
+    except (ValueError, RecursionError):
+        return value
+    fields.changes[FROM_JSON] += 1
+    return turns
 
 
 def _turn(turn: Any, path: str, changes: Changes, unread: Counter[str], where: str) -> Message:

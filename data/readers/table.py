@@ -47,7 +47,8 @@ def read_table(
         if open_ended:
             values = [*values, *[""] * (len(header) - len(values))]
         if len(values) != len(header):
-            reason = f"{len(values)} fields, but the header has {len(header)}"
+            fields = "1 field" if len(values) == 1 else f"{len(values)} fields"
+            reason = f"{fields}, but the header has {len(header)}"
             yield BadRow(str(path), line, reason)
         else:
             yield Row(dict(zip(header, values, strict=True)), str(path), line)

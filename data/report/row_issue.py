@@ -1,6 +1,7 @@
 """A row that was cut or left out, and why."""
 
 import re
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import datasets
@@ -38,8 +39,38 @@ class RowIssue(NamedTuple):
 
     @property
     def group(self) -> str:
-        """The reason with its numbers replaced; issues of one group are counted together."""
+        """The reason without its numbers; issues of one group are counted together."""
         return NUMBER.sub("N", self.reason)
+
+
+def titles(issues: Iterable[RowIssue]) -> dict[str, str]:
+    """Return the reason of each group; numbers that differ in it are shown as a range.
+
+    Such as ``1 to 3 fields, but the header has 2``.
+    """
+    first: dict[str, str] = {}
+    lowest: dict[str, list[int]] = {}
+    highest: dict[str, list[int]] = {}
+    for issue in issues:
+        group, numbers = issue.group, [int(number) for number in NUMBER.findall(issue.reason)]
+        first.setdefault(group, issue.reason)
+        lowest[group] = [*map(min, lowest.get(group, numbers), numbers)]
+        highest[group] = [*map(max, highest.get(group, numbers), numbers)]
+    return {
+        group: _with_ranges(reason, zip(lowest[group], highest[group], strict=True))
+        for group, reason in first.items()
+    }
+
+
+def _with_ranges(reason: str, ranges: Iterator[tuple[int, int]]) -> str:
+    def number(match: re.Match[str]) -> str:
+        low, high = next(ranges)
+        if low == high:
+            return match[0]
+        inside = reason[: match.start()][-1:].isalnum() or reason[match.end() :][:1].isalnum()
+        return "N" if inside else f"{low} to {high}"
+
+    return NUMBER.sub(number, reason)
 
 
 def make_issue(kind: str, row: Row | BadRow, reason: str, tokens: int = 0) -> RowIssue:

@@ -13,7 +13,7 @@ from pyarrow import compute
 from data.formats.guess import guess_columns, is_headless
 from data.formats.rows import MISSING_COLUMN, UNKNOWN_KEYS
 from data.report.refusal import RefusedError, as_flag
-from data.report.row_issue import BAD, CUT, TOO_LONG, RowIssue
+from data.report.row_issue import BAD, CUT, TOO_LONG, RowIssue, titles
 
 MAX_GROUPS, OTHER = 200, "other reasons"
 """Groups of one kind beyond this number are counted together as OTHER."""
@@ -21,8 +21,6 @@ MAX_FILES = 10
 """Files that are listed for each reason."""
 MAX_LINES = 8
 """Further lines that are listed for each reason and file."""
-MAX_GROUPS, OTHER = 200, "other reasons"
-"""Groups of one kind beyond this number are counted together as OTHER."""
 
 
 @dataclass
@@ -32,6 +30,7 @@ class RowReport:
     Args:
         read: Rows read.
         used: Rows that became examples, cut ones included.
+        examples: The examples; a conversation can become several.
         files: Rows read by file.
         notes: What is to be said of files: how they are written, and what is not read.
         unread: How many rows have a value under each key that is not read, by file.
@@ -47,6 +46,7 @@ class RowReport:
 
     read: int = 0
     used: int = 0
+    examples: int = 0
     files: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     unread: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -62,14 +62,16 @@ class RowReport:
     def add_rows(
         self,
         used: int,
+        examples: int,
         files: Counter[str],
         unread: Counter[tuple[str, str]],
         changes: Counter[str],
         unknown_keys: dict[str, list[str]],
     ) -> None:
-        """Count rows that were read, ``used`` of which became examples."""
+        """Count rows that were read, ``used`` of which became ``examples``."""
         self.read += files.total()
         self.used += used
+        self.examples += examples
         for sums, more in ((self.files, files), (self.changes, changes)):
             for name, count in more.items():
                 sums[name] = sums.get(name, 0) + count
@@ -103,6 +105,12 @@ class RowReport:
         kinds, tokens = (self.table.data.column(name) for name in ("kind", "tokens"))
         return tokens.filter(compute.is_in(kinds, pyarrow.array([CUT, TOO_LONG]))).to_numpy()
 
+    def titles(self, kind: str) -> dict[str, str]:
+        """Return what to call each group of a kind: its reason, with ranges of numbers."""
+        groups = self.counts.get(kind, {})
+        found = titles(issue for issue in self.issues(kind) if issue.group in groups)
+        return {group: found.get(group, group) for group in groups}
+
     def listing(self, kind: str) -> str:
         """List issues of a kind: for each reason and file the first row, and further lines.
 
@@ -112,6 +120,7 @@ class RowReport:
             kind: BAD, TOO_LONG or CUT.
         """
         groups = dict(sorted(self.counts.get(kind, {}).items(), key=lambda item: -item[1]))
+        called = self.titles(kind)
         places: dict[str, dict[str, list[int]]] = {group: {} for group in groups}
         first: dict[tuple[str, str], RowIssue] = {}
         for issue in self.issues(kind):
@@ -120,15 +129,15 @@ class RowReport:
             first.setdefault((group, issue.file), issue)
         parts = []
         for group, count in groups.items():
-            parts.append(f"{count} × {group}")
+            parts.append(f"{count} × {called[group]}")
             for file, lines in islice(places[group].items(), MAX_FILES):
                 if 1 < len(lines) == self.files.get(file) and group != OTHER:
                     parts.append(f"  {file}: every row")
                     continue
                 parts.append(f"  {first[group, file]}")
+                lines = [*dict.fromkeys(lines)]  # a row may have several prompts that are cut
                 if others := [str(line) for line in lines[1 : MAX_LINES + 1]]:
-                    rest = len(lines) - len(others) - 1
-                    more = f" and {rest} more" if rest else ""
+                    more = f" and {rest} more" if (rest := len(lines) - len(others) - 1) else ""
                     parts.append(f"  … and in line {', '.join(others)}{more}")
             if len(places[group]) > MAX_FILES:
                 parts.append(f"  … and in {len(places[group]) - MAX_FILES} more files")
@@ -166,7 +175,7 @@ class RowReport:
     def _describe(self, kind: str, source: str, what: str) -> str:
         count, groups = self.count(kind), self.counts[kind]
         if len(groups) == len(self.files) == 1 < count == self.read:
-            return f"all {count} rows of {source} are {what}: {next(iter(groups))}"
+            return f"all {count} rows of {source} are {what}: {''.join(self.titles(kind).values())}"
         return f"{count} of {self.read} rows of {source} are {what}:\n{self.listing(kind)}"
 
     def _columns_advice(self, flags: dict[str, str]) -> list[str]:
@@ -188,13 +197,19 @@ class RowReport:
             if is_headless(self.unknown_keys[file])
         ]
 
+    @property
+    def unit(self) -> str:
+        """What trains and validates: rows, or examples if some rows became several."""
+        return "examples" if self.examples > self.used else "rows"
+
     def lines(self) -> list[str]:
         """Return what else is to be said of the rows: how files are read, and what is not."""
         unread = [f"{file}: not read: {', '.join(keys)}" for file, keys in self.unread.items()]
         return [*self.notes, *unread, *(f"{n} {what}" for what, n in self.changes.items() if n)]
 
     def __str__(self) -> str:
-        counts = [f"{self.read} rows read, {self.used} used"]
+        several = f" as {self.examples} examples" if self.unit == "examples" else ""
+        counts = [f"{self.read} rows read, {self.used} used{several}"]
         if cut := self.count(CUT):
             counts.append(f"{cut} prompts cut by {self.tokens[CUT]} tokens in total")
         if too_long := self.count(TOO_LONG):

@@ -26,6 +26,23 @@ class TrainValSplit:
     share_note: str = ""
     """How many rows are held out, if not the share that was asked for."""
 
+    def check_labels(self, source: str) -> None:
+        """Check that there is something to learn, and to measure.
+
+        Args:
+            source: The source of the training rows, as messages name it.
+
+        Raises:
+            DataError: No training row or no validation row has a labeled token.
+        """
+        if not self.train.label_counts[self.train_rows].any():
+            raise DataError(f"no training row of {source} has a labeled token: raise `max_length`")
+        if len(self.val_rows) and not self.val.label_counts[self.val_rows].any():
+            raise DataError(
+                "no validation row has a labeled token, so there is no loss to compute: raise "
+                "`max_length`, or give other rows as `val_path`"
+            )
+
 
 def split_train_val(
     train: Store,

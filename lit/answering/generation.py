@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from copy import copy
 from typing import NamedTuple
 
 import torch
@@ -18,6 +17,7 @@ from transformers import (
 from data.formats.values import tidy
 from data.seeds import mix_seed
 from data.template import stop_token
+from lit.answering.batching import split_batches, without_defaults
 from lit.answering.sampling import RefuseNaN, RowSampler, Sampling
 from lora.config import ConfigError
 from lora.injection import adapters_disabled
@@ -59,6 +59,13 @@ def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> l
     if tokenizer.chat_template:
         tokens.append(stop_token(tokenizer))
     return sorted({token for token in tokens if token is not None})
+
+
+def pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the token that fills up shorter prompts of a batch."""
+    if tokenizer.pad_token_id is not None:
+        return tokenizer.pad_token_id
+    return stop_tokens(model, tokenizer)[0]
 
 
 def context_length(model: PreTrainedModel) -> int | None:
@@ -115,7 +122,7 @@ def answers(
     batch_size: int = 8,
     synced: bool = False,
 ) -> Iterator[tuple[int, Answer]]:
-    """Answer prompts in batches of similar length.
+    """Answer prompts in batches of similar length, or one by one where a batch changes answers.
 
     Args:
         model: In eval mode.
@@ -132,9 +139,8 @@ def answers(
         ConfigError: A prompt and its answer do not fit into the model's context.
         NotFiniteError: The model computes NaN.
     """
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    for first in range(0, len(order), batch_size):
-        indices = order[first : first + batch_size]
+    lengths, pad = [len(prompt) for prompt in prompts], pad_token(model, tokenizer)
+    for indices in split_batches(model, lengths, batch_size, sampling.max_new_tokens, pad):
         batch = [prompts[i] for i in indices]
         generated = _generate(model, tokenizer, batch, sampling, synced=synced)
         yield from zip(indices, generated, strict=True)
@@ -150,8 +156,7 @@ def _generate(
     synced: bool = False,
 ) -> list[Answer]:
     check_context(model, prompts, sampling.max_new_tokens)
-    stops = stop_tokens(model, tokenizer)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stops[0]
+    stops, pad = stop_tokens(model, tokenizer), pad_token(model, tokenizer)
     width = max(len(prompt) for prompt in prompts)
     # Padding is on the left, so that every answer starts at the same position.
     ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts])
@@ -161,7 +166,7 @@ def _generate(
         seeds = [mix_seed(sampling.seed, *prompt) for prompt in prompts]
         sampler = RowSampler(sampling.temperature, sampling.top_p, seeds, model.device)
         choosing.append(sampler)
-    output = _without_defaults(model).generate(  # type: ignore[operator]
+    output = without_defaults(model).generate(  # type: ignore[operator]
         ids.to(model.device),
         attention_mask=mask.to(model.device),
         generation_config=GenerationConfig(
@@ -175,18 +180,6 @@ def _generate(
         synced_gpus=synced,
     )
     return [_answer(row[width:].tolist(), stops, tokenizer) for row in output]
-
-
-def _without_defaults(model: PreTrainedModel) -> PreTrainedModel:
-    """Return the same model without the settings of its generation_config.json.
-
-    transformers fills every field that a config leaves out from there: a repetition penalty, beams.
-    """
-    # The copy is shallow: both have the same layers. The model itself stays unchanged, as another
-    # thread may use it, or save it.
-    plain = copy(model)
-    plain.generation_config = GenerationConfig()
-    return plain
 
 
 def _answer(ids: list[int], stops: list[int], tokenizer: PreTrainedTokenizerBase) -> Answer:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from data.templates.thoughts import split_thought
 from lit.answering.generation import Answer, answers, use_model
 from lit.answering.sampling import Sampling
 from lit.comparison.budget import Budget
@@ -75,15 +76,22 @@ def answer_all(
 
 
 def written(pairs: Sequence[AnswerPair]) -> list[Written]:
-    """Return answers in the form that measures of texts take."""
+    """Return answers in the form that measures of texts take.
+
+    What a model thinks before an answer is no part of it.
+    """
     return [
         Written(
             question=pair.question,
-            references=(pair.reference, *pair.accepted) if pair.reference else pair.accepted,
-            base=pair.base_answer,
-            tuned=pair.tuned_answer,
+            references=tuple(map(_said, filter(None, (pair.reference, *pair.accepted)))),
+            base=_said(pair.base_answer),
+            tuned=_said(pair.tuned_answer),
             base_stopped=pair.base_stopped,
             tuned_stopped=pair.tuned_stopped,
         )
         for pair in pairs
     ]
+
+
+def _said(text: str) -> str:
+    return split_thought(text)[1].strip()

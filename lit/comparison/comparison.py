@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.progress import Progress
 
+from data.templates.variables import Value, read_values, shown
 from lit.answering.generation import check_context, context_length
 from lit.answering.sampling import NotFiniteError, Sampling
 from lit.comparison.answers import answer_all, written
@@ -36,8 +37,8 @@ from lit.measures.matching import MOST_ROWS
 from lit.measures.own import OwnMetric
 from lit.measures.sample import fair_order
 from lit.measures.texts import measure_texts
-from lit.model.transformers_internals import loaded_from
-from lit.model.tuned import base_config, load
+from lit.model.tuned import base_config, load, trained_values
+from lit.packing.transformers_internals import loaded_from
 from lit.run.folder import RunFolder
 from lora.storage.adapter import read_config
 
@@ -55,6 +56,7 @@ def compare(
     budget: float,
     metrics: Sequence[OwnMetric],
     template: str,
+    template_kwargs: dict[str, Value] | None,
     quantize: str | None,
     precision: str | None,
     device: str,
@@ -73,7 +75,7 @@ def compare(
         max_answers: The most rows of ``data`` to answer; None for as many as the time allows.
         budget: Seconds for matching and answers; ``questions_file`` is answered in any case.
         metrics: A person's own measures of answers.
-        template: As in ``lit.model.tuned.load``.
+        template, template_kwargs: As in ``lit.model.tuned.load``.
         quantize: As in ``lit.model.base.load_base``, or ``none``; None for the run's.
         precision: A key of ``lit.device.precision.PRECISIONS``; None for the run's,
             where the device computes in it.
@@ -102,7 +104,7 @@ def compare(
     check_precision(used.precision, traits(chosen), model_type)
     check_quantization(used.quantize, traits(chosen))
     dtype = base_dtype(used.precision)
-    model, tokenizer = load(adapter, base, template, used.quantize, dtype, chosen)
+    model, tokenizer = load(adapter, base, template, used.quantize, dtype, chosen, template_kwargs)
     notes = used.differences(trained)
     if found is None and used.quantize and quantize is None:
         notes.append(f"The base is loaded in {used.quantize}, as when the adapter was trained.")
@@ -110,14 +112,21 @@ def compare(
         notes.append(f"The run trained on {own_base}; this comparison uses {base}.")
     if template != "auto":
         notes.append(f"The run trained with its own template; this comparison uses {template}.")
+    own, values = trained_values(adapter), read_values(tokenizer)
+    if template != "none" and own != values:
+        notes.append(
+            f"The run trained with template_kwargs {shown(own)}; this comparison uses "
+            f"{shown(values)}."
+        )
     if found is None and data is None and rows:
         notes.append(f"{run.config} is missing, so the run's settings are unknown.")
     # Only the run's own rows in its own template are cut as the run cut them.
     cut: tuple[int | None, str] = (None, "middle")
-    if data is None and template == "auto":
+    if data is None and template == "auto" and own == values:
         cut = used.max_length, used.truncation
         notes += measured_by(run)
-    examples = encode_rows(rows, tokenizer, *cut)
+    encoded = encode_rows(rows, tokenizer, *cut)
+    examples = [example for row in encoded for example in row]
     general = general_text(tokenizer, context_length(model))
     order = fair_order(len(rows))[: MOST_ROWS if max_answers is None else max_answers]
     questions = [*more, *(rows[i] for i in order)]
@@ -127,8 +136,9 @@ def compare(
     with _progress() as start_bar:
         losses = None
         if rows:
-            bar = start_bar("losses", 2 * len(rows))
-            losses = measure_losses(model, examples, bar, used.precision)
+            bar = start_bar("losses", 2 * len(examples))
+            measured = measure_losses(model, examples, bar, used.precision)
+            losses = measured.summed([len(row) for row in encoded])
         bar = start_bar("losses of general text", 2 * len(general))
         forgetting = measure_losses(model, general, bar, used.precision)
         end = Budget(budget)

@@ -95,8 +95,8 @@ def encode_rows(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int | None = None,
     truncation: str = "middle",
-) -> list[Example]:
-    """Return rows in tokens, with the labels that training gives them.
+) -> list[list[Example]]:
+    """Return each row as the examples that training makes of it, with their labels.
 
     Args:
         questions: Questions of a data file.
@@ -107,7 +107,7 @@ def encode_rows(
         DataError: A row cannot be encoded; the message has its number.
     """
     if not tokenizer.chat_template:
-        return [_encode_continuation(question, tokenizer) for question in questions]
+        return [[_encode_continuation(question, tokenizer)] for question in questions]
     encoder = Encoder(tokenizer, max_length, truncation)
     examples = []
     for number, result in enumerate(encoder.encode_all([q.messages for q in questions]), 1):
@@ -143,7 +143,8 @@ def encode_answers(
         max_length, truncation: As in ``data.encoder.Encoder``.
     """
     if tokenizer.chat_template:
-        return Encoder(tokenizer, max_length, truncation).encode_all(conversations)
+        found = Encoder(tokenizer, max_length, truncation).encode_all(conversations)
+        return [x if isinstance(x, RowError) else x[-1] for x in found]
     return [
         _continuation(turns[-2].content, turns[-1].content, tokenizer) for turns in conversations
     ]
@@ -168,10 +169,11 @@ def encode_prompt(
     alone = question.turns[0].role == "text"
     if max_length is not None and question.reference is not None and not alone:
         untrained = [turn._replace(train=False) for turn in question.turns]
-        row = [*untrained, Message("assistant", question.reference)]
-        (example,) = Encoder(tokenizer, max_length, truncation).encode_all([row])
-        if isinstance(example, Example) and example.cut:
-            return example.ids[: [label == IGNORE for label in example.labels].index(False)]
+        answer = question.messages[len(question.turns)]._replace(train=True)
+        (result,) = Encoder(tokenizer, max_length, truncation).encode_all([[*untrained, answer]])
+        if not isinstance(result, RowError) and result[0].cut:
+            ids, labels = result[0].ids, result[0].labels
+            return ids[: [label == IGNORE for label in labels].index(False)]
     return prompt_ids(question.turns, tokenizer)
 
 

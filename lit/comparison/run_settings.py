@@ -130,18 +130,6 @@ def find_rows(run: RunFolder, data: Path | None, needed: bool) -> tuple[Path | N
     return None, "Only questions were given."
 
 
-def measured_by(run: RunFolder) -> list[str]:
-    """Return what the run itself measured on its held-out rows, as a sentence."""
-    if not run.metrics.is_file():
-        return []
-    _, losses = read_losses(run.metrics)
-    base = [loss for step, loss in losses if step == 0]
-    tuned = [loss for step, loss in losses if step > 0 and math.isfinite(loss)]
-    if not base or not tuned:
-        return []
-    return [f"The run measured {base[0]:.4f} → {min(tuned):.4f} on these rows."]
-
-
 def unknown_settings(adapter: Path, device: Traits, model_type: str) -> LoadSettings:
     """Return settings for an adapter without its run: the device's precision, rows uncut.
 
@@ -158,3 +146,18 @@ def _mapping(config: Any, name: str) -> dict[str, Any]:
     if not isinstance(config[name], dict):
         raise TypeError
     return config[name]
+
+
+def measured_by(run: RunFolder) -> list[str]:
+    """Return what the run itself measured on its held-out rows, as a sentence."""
+    if not run.metrics.is_file():
+        return []
+    _, losses = read_losses(run.metrics)
+    base = [loss for step, loss in losses if step == 0]
+    tuned = [loss for step, loss in losses if step > 0 and math.isfinite(loss)]
+    if not base or not tuned:
+        return []
+    return [
+        f"The run measured {base[0]:.4f} before training and {min(tuned):.4f} at its best on these "
+        "rows."
+    ]

@@ -12,8 +12,10 @@ from data.types import IGNORE, Batch, Example
 from lit.device.precision import PRECISIONS
 from lit.diagnosis.machine import Machine, WrongError
 from lit.diagnosis.sample import SMALL, VOCABULARY, make_model
-from lit.model.attention import hidden_states, pack, unpacked
 from lit.model.loss import summed_loss
+from lit.packing.decoder import decoder_of
+from lit.packing.hidden_states import hidden_states
+from lit.packing.pack import pack, unpacked
 from lora.dropout import drop
 from lora.lora_function import lean_sum
 
@@ -39,7 +41,8 @@ def check_packing(machine: Machine) -> str:
                 raise WrongError(f"{family} in {_name(dtype)} is not packed: {reason}")
             together = hidden_states(model, batch)[0]
             with unpacked(model):
-                alone = torch.cat([model.base_model(input_ids=ids)[0][0] for ids in _rows(batch)])
+                decoder = decoder_of(model)
+                alone = torch.cat([decoder(input_ids=ids)[0][0] for ids in _rows(batch)])
             found.append(_compare(f"{family} {_name(dtype)}", together, alone, TOLERANCE[dtype]))
     return "; ".join(found)
 

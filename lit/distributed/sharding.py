@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from lit.run.lightning_internals import join_one_mesh, use_command_launcher
 from lora.config import ConfigError
+from lora.families.decoder import text_decoder
 from lora.injection import trainable_parameters
 
 FSDP2 = "fsdp2"
@@ -132,7 +133,7 @@ def shard(model: PreTrainedModel, mesh: DeviceMesh, device: torch.device) -> Sha
     root = ShardedRoot(model)
     unsharded = set(trainable_parameters(model).values())
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    groups = list(_blocks(model.base_model))
+    groups = list(_blocks(text_decoder(model)))
     if not {*embedding.parameters()} & {*head.parameters()}:
         groups.append(embedding)
     for module in [*groups, root]:

@@ -16,22 +16,29 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lit.exporting.gguf_targets import MERGE, architecture_of, target_tensors
+from lit.exporting.modelfile import modelfile
 from lit.model.tuned import base_config, base_of, load_tuned, stored_dtype
 from lit.run.output import check_free, creating
 from lora.config import ConfigError
 from lora.injection import lora_layers
 from lora.storage.adapter import read_config
+from lora.storage.files import write_text
 from lora.storage.peft_format import AdapterError, from_peft
 from lora.storage.peft_tensors import PREFIX, SUFFIX, check_portable, to_portable
 
+MODELFILE = ".Modelfile"
+"""What the name of a Modelfile beside a GGUF file ends with."""
 
-def write_gguf(file: Path, adapter: Path, base: str | None = None) -> int:
+
+def write_gguf(file: Path, adapter: Path, base: str | None = None, ollama: bool = False) -> int:
     """Write an adapter as a GGUF file.
 
     Args:
         file: The file to make, atomically; it must not exist.
         adapter: The adapter's folder.
         base: The base model, if it is not where the adapter says.
+        ollama: Whether to write a Modelfile beside the file: the base in a folder of its own name
+            beside them, and the adapter on it.
 
     Returns:
         The number of layers written.
@@ -45,6 +52,8 @@ def write_gguf(file: Path, adapter: Path, base: str | None = None) -> int:
             f"{file} is a folder, but a LoRA GGUF is one file: give --output NAME.gguf"
         )
     check_free(file)
+    if ollama:
+        check_free(file.with_suffix(MODELFILE))
     # Two small files show whether the adapter can be written, before weights are loaded.
     settings = from_peft(read_config(adapter))
     if settings.variant == "dora":
@@ -56,11 +65,16 @@ def write_gguf(file: Path, adapter: Path, base: str | None = None) -> int:
             f"{MERGE}"
         )
     architecture_of(base_config(adapter, base))
-    model, _ = load_tuned(adapter, base, stored_dtype(adapter, base))
+    model, tokenizer = load_tuned(adapter, base, stored_dtype(adapter, base))
+    name = base_of(adapter, base)[0]
+    # What a Modelfile cannot hold is found before anything is written.
+    text = modelfile(model, tokenizer, f"./{Path(name).name}", f"./{file.name}") if ollama else ""
     with creating(file) as new:
-        write_lora(new, model, base_of(adapter, base)[0])
+        write_lora(new, model, name)
         with new.open("rb+") as written:
             os.fsync(written.fileno())
+    if ollama:
+        write_text(file.with_suffix(MODELFILE), text)
     return sum(1 for _ in lora_layers(model))
 
 

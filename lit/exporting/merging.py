@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lit.answering.generation import stop_tokens
 from lit.exporting.modelfile import modelfile
 from lit.exporting.probe import probe_logits, relative_difference
+from lit.exporting.processor_files import copy_processor
 from lit.exporting.shards import find_checkpoint, not_finite, why_not, write_merged
+from lit.model.architecture import model_class
 from lit.model.quantization import stored_quantization
 from lit.model.tuned import base_config, base_of, load_tuned, stored_dtype
 from lit.run.console import print_rank0
@@ -52,7 +54,8 @@ def merge_into(
     """
     check_free(folder)
     name, revision = base_of(adapter, base)
-    if kind := stored_quantization(base_config(adapter, base), name):
+    config = base_config(adapter, base)
+    if kind := stored_quantization(config, name):
         raise ConfigError(
             f"{name} is stored in {kind}, and an adapter is merged into 16-bit weights: give the "
             "model that it was made from with --base"
@@ -61,6 +64,8 @@ def merge_into(
     dtype = dtype or stored
     # In the dtype of its files, the base stays mapped and takes no memory of its own.
     model, tokenizer = load_tuned(adapter, base, stored)
+    # What a Modelfile cannot hold is found before the work.
+    text = modelfile(model, tokenizer) if ollama else ""
     expected = probe_logits(model, tokenizer)
     checkpoint = find_checkpoint(name, revision)
     reason = why_not(model, checkpoint) if checkpoint else "the base has no safetensors files"
@@ -72,12 +77,14 @@ def merge_into(
             del model
             write_whole(adapter, base, new, stored, dtype)
         tokenizer.save_pretrained(new)
-        written = AutoModelForCausalLM.from_pretrained(
+        if config.get_text_config(decoder=True) is not config:
+            copy_processor(name, revision, new)
+        written = model_class(config, name).from_pretrained(
             new, dtype=dtype, trust_remote_code=False, local_files_only=True
         )
         write_stops(new, written, tokenizer)
         if ollama:
-            write_text(new / "Modelfile", modelfile(written, tokenizer))
+            write_text(new / "Modelfile", text)
         logits = probe_logits(written, tokenizer)
         difference = relative_difference(logits, expected)
         allowed = max(MAX_DIFFERENCE[dtype], MAX_DIFFERENCE[stored])

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from lit.exporting.probe import probe_logits, relative_difference
+from lit.model.architecture import loader_of
 from lit.model.tuned import base_of, load_tuned
 from lit.run.card import write_plain_card
 from lit.run.output import check_free, creating
@@ -42,7 +43,7 @@ def write_peft(folder: Path, adapter: Path, base: str | None = None) -> float:
         if card.is_file():
             shutil.copyfile(card, new / card.name)
         else:
-            write_plain_card(new, name)
+            write_plain_card(new, name, loader_of(model))
         config = load_adapter(eject(model), new)
         difference = relative_difference(probe_logits(model.eval(), tokenizer), expected)
         if not difference < MAX_DIFFERENCE:

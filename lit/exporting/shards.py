@@ -13,7 +13,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from lora.config import ConfigError
-from lora.full_layers import FullLayer
+from lora.full_layers import FullLayer, untied_layers
 from lora.replacement import Replacement, replace_module, replacements
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -60,6 +60,12 @@ def find_checkpoint(base: str, revision: str | None) -> Checkpoint | None:
     return Checkpoint(shards, index, config, find("generation_config.json"))
 
 
+def checkpoint_size(base: str, revision: str | None) -> int:
+    """Return the bytes of the weights of a base model that was loaded."""
+    checkpoint = find_checkpoint(base, revision)
+    return sum(path.stat().st_size for path in checkpoint.shards.values()) if checkpoint else 0
+
+
 def changed_layers(model: nn.Module) -> dict[str, tuple[str, Replacement]]:
     """Return the path and the layer of each parameter that an adapter changes, by its name."""
     return {
@@ -75,6 +81,8 @@ def why_not(model: nn.Module, checkpoint: Checkpoint) -> str | None:
     Every parameter that it changes must be in the files under the name that it has in the model,
     with the same values: then no conversion lies between the two.
     """
+    if untied := untied_layers(model):
+        return f"{untied[0]} was trained apart from the layer that shares its matrix"
     parameters = {
         name: layer.original().get_parameter(name.rpartition(".")[2])
         for name, (_, layer) in changed_layers(model).items()

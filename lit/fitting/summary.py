@@ -2,7 +2,9 @@
 
 import torch
 
+from data.templates.variables import read_values, shown
 from lit.device.memory import peak_memory
+from lit.preflight.coverage import describe_not_adapted, shares_not_adapted
 from lit.run.console import print_rank0
 from lit.run.folder import RunFolder
 from lit.run.metrics_file import relative_change
@@ -27,9 +29,10 @@ def print_rows_and_plan(arguments: Arguments) -> None:
             print_rank0(f"       {line}")
     for line in filter(None, (str(data.overlap), data.share_note)):
         print_rank0(f"       {line}")
+    values = read_values(data.tokenizer)
     print_rank0(
-        f"       {len(data.train_rows)} rows train, {len(data.val_rows)} validate; "
-        f"template {data.template}"
+        f"       {len(data.train_rows)} {data.store.report.unit} train, {len(data.val_rows)} "
+        f"validate; template {data.template}{f' with {shown(values)}' if values else ''}"
     )
     print_rank0(f"device {arguments.hardware.device}: {precision.value} ({precision.reason})")
     print_rank0(
@@ -46,6 +49,8 @@ def print_result(
     trainer, device = arguments.trainer, arguments.trainer.strategy.root_device
     size = count_parameters(arguments.model.adapted_model)
     print_rank0(f"model  {size.trainable:,} of {size.total:,} parameters trained")
+    if left := describe_not_adapted(shares_not_adapted(arguments.model.adapted_model)):
+        print_rank0(f"       {left}")
     print_rank0(
         f"run    {trainer.global_step} optimizer steps, {throughput.tokens:,} tokens in "
         f"{_duration(throughput.seconds)}, {_peak_memory(device)}"
@@ -60,7 +65,8 @@ def print_result(
             f"best at step {best.step}"
         )
         if not best.loss < best.base_loss:
-            print_rank0("       the adapter is not better than the base on held-out rows")
+            start = arguments.model.adapter or "the base"
+            print_rank0(f"       the adapter is not better than {start} on held-out rows")
     size_in_bytes = sum(path.stat().st_size for path in folder.adapter.iterdir())
     print_rank0(f"wrote  {folder.adapter} ({size_in_bytes / 1e6:.1f} MB), {folder.picture}")
     print_rank0(f"next   python -m lit.compare --adapter {folder.adapter}")

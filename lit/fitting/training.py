@@ -8,9 +8,12 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from data.planning.step_map import describe_step_change
+from data.templates.variables import read_values, shown
 from lit.distributed.ranks import Ranks
+from lit.fitting.hyperparameters import log_hyperparameters
 from lit.fitting.summary import print_result, print_rows_and_plan
 from lit.fitting.val_matching import ValMatching
+from lit.model.architecture import loader_of
 from lit.preflight.forecast import forecast
 from lit.preflight.verdict import judge, refuse
 from lit.report.pictures import loss_picture
@@ -29,6 +32,11 @@ from lit.train.best_adapter import BestAdapter
 from lit.train.longest_batch import LongestBatchTrial
 from lit.train.progress import ProgressLines, Throughput
 from lit.train.sample_answers import SampleAnswers
+from lora.injection import lora_layers
+from lora.paths import last_names
+
+LAST_LOSSES = {"train/loss": "last_train_loss", "val/loss": "last_val_loss"}
+"""What the last values of the logged losses are called among a run's final losses."""
 
 
 def fit(arguments: Arguments, ranks: Ranks) -> None:
@@ -91,6 +99,7 @@ class Training:
         self.stop = StopOnSignal(folder)
         wanted = arguments.config.trainer.enable_progress_bar is not False
         terminal = wanted and sys.stdout.isatty()
+        self.tensorboard = TensorBoardLogger(folder.path, name="tensorboard", version="")
         progress = [RichProgressBar() if terminal else ProgressLines(self.data.total_steps)]
         self.trainer = arguments.make_trainer(
             callbacks=[
@@ -106,7 +115,7 @@ class Training:
             default_root_dir=str(folder.path),
             enable_progress_bar=terminal,
             logger=[
-                TensorBoardLogger(folder.path, name="tensorboard", version=""),
+                self.tensorboard,
                 MetricsTable(folder.metrics, done=start.step),
             ],
             plugins=[AtomicCheckpointIO()],
@@ -183,8 +192,17 @@ class Training:
             r=model.lora.r,
             lora_alpha=model.lora.lora_alpha,
             lora_dropout=model.lora.lora_dropout,
-            targets=model.lora.target_modules,
+            targets=last_names(path for path, _ in lora_layers(model.adapted_model)),
             step=best.step,
+            loader=loader_of(model.adapted_model),
+            values=shown(values) if (values := read_values(data.tokenizer)) else "",
+            adapter=model.adapter,
+        )
+        last = self.trainer.callback_metrics
+        losses = {"best_val_loss": best.loss} if len(data.val_rows) else {}
+        losses |= {name: float(last[key]) for key, name in LAST_LOSSES.items() if key in last}
+        log_hyperparameters(
+            self.tensorboard, self.arguments.settings(), losses, self.trainer.global_step
         )
         # The last file: a run without it is incomplete.
         loss_picture(*read_losses(self.folder.metrics), self.folder.picture)

@@ -14,8 +14,9 @@ from data.types import IGNORE, Batch, Example
 from lit.answering.generation import use_model
 from lit.device.precision import computing_in
 from lit.measures.intervals import Interval, paired_interval
-from lit.model.attention import pack, restored_attention
 from lit.model.loss import token_losses
+from lit.packing.pack import one_by_one, pack, restored_attention
+from lit.run.console import print_rank0
 
 MAX_TOKENS = 2048
 MODELS = ("base", "tuned")
@@ -40,6 +41,18 @@ class Losses:
     def rows(self, which: str) -> np.ndarray:
         """Return the mean loss per labeled token of each row under one model, (rows,)."""
         return getattr(self, which) / self.labels
+
+    def summed(self, counts: Sequence[int]) -> "Losses":
+        """Return the sums of consecutive rows.
+
+        Args:
+            counts: How many rows form each sum, at least one.
+        """
+        starts = np.cumsum([0, *counts[:-1]])
+        base, tuned, labels = (
+            np.add.reduceat(values, starts) for values in (self.base, self.tuned, self.labels)
+        )
+        return Losses(base, tuned, labels)
 
     def not_finite(self, which: str) -> list[int]:
         """Return the numbers, from 1, of the rows whose loss under a model is not finite."""
@@ -71,7 +84,8 @@ def measure_losses(
     labels = _label_counts(examples)
     sums = {which: np.zeros(len(examples)) for which in MODELS}
     with restored_attention(model), computing_in(precision, model.device):
-        pack(model, collate(examples[:3]).to(model.device))
+        if reason := pack(model):
+            print_rank0(f"losses  {one_by_one(reason)}", note=True)
         for rows in _batches(examples, labels):
             batch = collate([examples[row] for row in rows]).to(model.device)
             for which in MODELS:

@@ -1,1 +1,1 @@
-"""Base and tuned models: loading, packed attention, loss, generation, fast layers."""
+"""Base and tuned models: loading, placing, preparing and checking, loss."""

@@ -3,8 +3,9 @@
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
+from lit.model.architecture import model_class, skeleton, stored_dtype
 from lit.model.quantization import (
     counted,
     dense_parameters,
@@ -12,7 +13,6 @@ from lit.model.quantization import (
     listed,
     quantization_of,
     quantization_settings,
-    skeleton,
     stored_quantization,
 )
 from lit.run.console import print_rank0
@@ -62,6 +62,7 @@ def load_weights(
     """
     config = load_config(base, where)
     kind, stored = quantization_of(config, base, quantize), stored_quantization(config, base)
+    loader = model_class(config, base)
     if kind:
         check_quantization(kind, device)
     try:
@@ -70,9 +71,9 @@ def load_weights(
             settings: dict[str, Any] = {}
             if kind and not stored:
                 settings["quantization_config"] = quantization_settings(
-                    skeleton(config, dtype), kind, dtype, device
+                    skeleton(config, base, dtype), kind, dtype, device
                 )
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = loader.from_pretrained(
                 base,
                 dtype=dtype,
                 device_map={"": device},
@@ -92,7 +93,7 @@ def load_weights(
         return model
     finish(model, base, dtype)
     for tensor in dense_parameters(model):
-        if stored and tensor.dtype == config.dtype:
+        if stored and tensor.dtype == stored_dtype(config):
             # transformers leaves a quantized folder's other weights in the dtype of the folder.
             tensor.data = tensor.data.to(dtype)
         elif not stored and device.type == "cpu":

@@ -8,11 +8,15 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from data.types import Batch
-from lit.model.attention import hidden_states, unpacked
+from lit.packing.decoder import head_of
+from lit.packing.hidden_states import hidden_states
+from lit.packing.pack import unpacked
 from lora.config import ConfigError
 
 CHUNK = 512
 """Positions that meet the vocabulary matrix at a time; torch's own default is 4 times slower."""
+SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+"""What families call the cap on their logits."""
 MAX_LOSS_DIFFERENCE = 0.02
 """How far this loss may be from the model's own, absolute below 1 nat and relative above."""
 
@@ -43,7 +47,8 @@ def check_loss(model: PreTrainedModel, batch: Batch) -> None:
     """Compare the loss with plain cross entropy over the model's own logits.
 
     Raises:
-        ConfigError: They differ: this family changes its logits in a way that is not known here.
+        ConfigError: The model has no output head, or they differ: this family changes its logits
+            in a way that is not known here.
     """
     was_training = model.training
     model.eval()
@@ -73,13 +78,13 @@ def _labeled_states(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tenso
 
 
 def _head_loss(model: PreTrainedModel, hidden: Tensor, targets: Tensor, reduction: str) -> Tensor:
-    head = model.get_output_embeddings()
+    head = head_of(model)
     config = model.config.get_text_config()
-    # Granite divides its logits, Cohere multiplies them, Gemma caps them.
-    scale = getattr(config, "logit_scale", None) or 1
+    # Granite divides its logits, Cohere and Falcon H1 multiply them, Gemma and xLSTM cap them.
+    scale = getattr(config, "logit_scale", None) or getattr(config, "lm_head_multiplier", None) or 1
     scale /= getattr(config, "logits_scaling", None) or 1
     hidden = (hidden if scale == 1 else hidden * scale).to(head.weight.dtype)
-    softcap = getattr(config, "final_logit_softcapping", None)
+    softcap = next(filter(None, (getattr(config, name, None) for name in SOFTCAPS)), None)
     if softcap is None:
         return F.linear_cross_entropy(
             hidden,

@@ -3,11 +3,12 @@
 from typing import NamedTuple
 
 import torch
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers import PretrainedConfig
 
 from lit.device.device import check_quantization, choose_device, traits
 from lit.device.memory import total_memory
 from lit.device.precision import choose_dtype
+from lit.model.architecture import skeleton, stored_dtype
 
 
 class Placement(NamedTuple):
@@ -32,7 +33,7 @@ def place(config: PretrainedConfig, asked: str = "auto", quantize: str | None = 
     device = choose_device(asked)
     known = traits(device)
     check_quantization(quantize, known)
-    stored = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
+    stored = stored_dtype(config)
     # Only weights that a CPU would hold in more bytes than they are stored in can be too large.
     widened = device.type == "cpu" and stored != torch.float32 and not quantize
     dtype, reason = choose_dtype(
@@ -46,6 +47,5 @@ def place(config: PretrainedConfig, asked: str = "auto", quantize: str | None = 
 
 
 def _count_parameters(config: PretrainedConfig) -> int:
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    model = skeleton(config, config.name_or_path or "the model", stored_dtype(config))
     return sum(parameter.numel() for parameter in model.parameters())

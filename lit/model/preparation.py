@@ -5,23 +5,27 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from data.planning.batch import collate
-from data.types import IGNORE, Example
+from data.types import Batch
 from lit.fast_layers.table import FAST_LAYERS, use_fast_layers
-from lit.model.attention import pack
 from lit.model.base import load_base
+from lit.model.causality import check_causal
 from lit.model.loss import check_loss
+from lit.packing.hidden_states import hidden_states
+from lit.packing.pack import one_by_one, pack
+from lit.packing.probe import probe_batch, probe_examples
+from lit.packing.rotary import rotary_limit
 from lit.run.console import print_rank0
 from lora.base import is_quantized
 from lora.config import ConfigError, LoRAConfig
 from lora.full_layers import tied_groups
-from lora.injection import inject
+from lora.injection import inject, lora_layers
+from lora.paths import last_names
+from lora.storage.continuing import continue_adapter
 from lora.targets import linear_layers
-
-PROBE_LENGTHS = (16, 8)
-"""Tokens of the rows on which a model is checked: few, since every run waits for it."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class ModelSpec:
     gradient_checkpointing: bool
     fast_layers: bool
     seed: int
+    adapter: str | None = None
+    """The folder of an adapter to go on from."""
 
     def make(self, dtype: torch.dtype, device: torch.device, sharded: bool) -> PreTrainedModel:
         """Load the base, put the adapters on, and use fast layers.
@@ -56,7 +62,12 @@ class ModelSpec:
             )
         # A is drawn from the seed alone, whatever was drawn before.
         torch.manual_seed(self.seed)
-        inject(model, self.lora)
+        if self.adapter is None:
+            inject(model, self.lora)
+        else:
+            continue_adapter(model, self.adapter, self.lora)
+            on = f", on the base in {self.quantize}" if self.quantize else ""
+            print_rank0(f"model  goes on from the adapter {self.adapter}{on}")
         if self.fast_layers:
             use_fast_layers(model, self._fast_kinds(sharded))
         for paths in tied_groups(model):
@@ -69,20 +80,12 @@ class ModelSpec:
         return [kind for kind in FAST_LAYERS if not unused.get(kind, sharded)]
 
 
-def probe_examples(vocab_size: int) -> list[Example]:
-    """Return a few short rows of tokens that are spread evenly over a vocabulary.
-
-    Every label but a row's first is set. The rows are the same on every rank and in every run.
-    """
-    total = sum(PROBE_LENGTHS)
-    # A step that shares no factor with most vocabulary sizes, so that neighbors are far apart.
-    ids = [(1 + 7919 * i * max(1, vocab_size // total)) % vocab_size for i in range(total)]
-    rows = [ids[: PROBE_LENGTHS[0]], ids[PROBE_LENGTHS[0] :]]
-    return [Example(row, [IGNORE, *row[1:]]) for row in rows]
-
-
 def check_model(
-    call: Callable[..., Any], config: PretrainedConfig, device: torch.device, must_pack: str | None
+    call: Callable[..., Any],
+    config: PretrainedConfig,
+    device: torch.device,
+    must_pack: str | None,
+    longest_row: int | None,
 ) -> None:
     """Use packed attention where it is right for a model, and check its loss.
 
@@ -91,18 +94,60 @@ def check_model(
         config: The model's config.
         device: The model's device.
         must_pack: A strategy that cannot train models without packed attention, or None.
+        longest_row: Tokens of the longest row, or None if it is not known.
 
     Raises:
-        ConfigError: The loss differs from the model's own, or packing is needed and impossible.
+        ConfigError: The model reads ahead, the loss differs from the model's own, packing is needed
+            and impossible, or an adapter is never called.
     """
-    examples = probe_examples(config.get_text_config().vocab_size)
-    batch = collate(examples).to(device)
-    if reason := call(pack, batch):
+    limit = rotary_limit(config)
+    if must_pack and limit is not None and not (longest_row and longest_row <= limit):
+        raise ConfigError(
+            f"the rotary positions of {config.model_type} are others in rows above {limit:,} "
+            f"tokens, and trainer.strategy {must_pack} cannot train such rows together with "
+            f"shorter ones: set data.max_length to {limit} or less, or trainer.strategy to ddp"
+        )
+    row = probe_examples(config.get_text_config().vocab_size)[0]
+    short = collate([row]).to(device)
+    call(check_causal, short.input_ids)
+    if reason := call(pack, probe_batch(config, device)):
         if must_pack:
             # Ranks have different numbers of rows and must gather weights equally often.
             raise ConfigError(f"{reason}: trainer.strategy {must_pack} cannot train this model")
-        print_rank0(
-            f"model  {reason}: rows are computed one by one, which is slower and gives the same "
-            "result"
+        print_rank0(f"model  {one_by_one(reason)}")
+    call(check_loss, short)
+    call(check_reached, short)
+
+
+def check_reached(model: PreTrainedModel, batch: Batch) -> None:
+    """Check that the model calls every adapter in training; one that is not called never learns.
+
+    Raises:
+        ConfigError: An adapter is not called, in no block.
+    """
+    layers, called = dict(lora_layers(model)), set[nn.Module]()
+    hooks = [
+        layer.register_forward_hook(lambda layer, *_: called.add(layer))
+        for layer in layers.values()
+    ]
+    was_training = model.training
+    # Some families read a weight in training that they call otherwise. Dropout draws numbers.
+    model.train()
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        hidden_states(model, batch)
+    model.train(was_training)
+    for hook in hooks:
+        hook.remove()
+    # A single expert may get no token of a short row, but some expert gets one.
+    reached = {_kind(path) for path, layer in layers.items() if layer in called}
+    if silent := [path for path in layers if _kind(path) not in reached]:
+        raise ConfigError(
+            f"{len(silent)} of {len(layers)} adapters are never reached, for example "
+            f"{silent[0]}: {type(model).__name__} does not call these layers. Set "
+            f"`exclude_modules` to [{last_names(silent)}]"
         )
-    call(check_loss, collate(examples[-1:]).to(device))
+
+
+def _kind(path: str) -> str:
+    """Return a path without its numbers: the same for a layer of every block and expert."""
+    return ".".join(part for part in path.split(".") if not part.isdecimal())

@@ -1,12 +1,12 @@
 """How a base model is quantized: in its folder, while it loads, and as an adapter remembers it."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import (
-    AutoModelForCausalLM,
     BitsAndBytesConfig,
     PretrainedConfig,
     PreTrainedModel,
@@ -28,12 +28,6 @@ from lora.targets import linear_layers
 
 BITSANDBYTES = "bitsandbytes"
 """What a model's config calls the one method whose folders load here."""
-
-
-def skeleton(config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
-    """Build a model on the meta device: all layers, and no weights."""
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
 
 
 def stored_quantization(config: PretrainedConfig, base: str) -> str | None:
@@ -92,7 +86,7 @@ def quantization_of(config: PretrainedConfig, base: str, quantize: str | None) -
 def quantization_settings(
     model: PreTrainedModel, kind: str, dtype: torch.dtype, device: torch.device
 ) -> BitsAndBytesConfig:
-    """Return how transformers quantizes the linear layers, but the output head, as it loads them.
+    """Return how transformers quantizes the layers that adapters go on, as it loads them.
 
     Args:
         model: The model without weights.
@@ -103,15 +97,20 @@ def quantization_settings(
     Raises:
         ConfigError: As ``lora.base.check_quantization``.
     """
-    check_quantization(kind, device, linear_layers(model).values())
-    head = model.get_output_embeddings()
-    paths = [path for path, layer in model.named_modules(remove_duplicate=False) if layer is head]
+    layers = linear_layers(model)
+    check_quantization(kind, device, layers.values())
+    # The output head, the layers of towers, and layers whose weight is read without calling them.
+    others = [
+        path
+        for path, layer in model.named_modules(remove_duplicate=False)
+        if isinstance(layer, nn.Linear) and path not in layers
+    ]
     return BitsAndBytesConfig(
         load_in_4bit=kind != "int8",
         load_in_8bit=kind == "int8",
         llm_int8_threshold=INT8_OUTLIER,
         # Regular expressions; without ^ and $ a name would also match the ends of others.
-        llm_int8_skip_modules=[f"^{path}$" for path in paths if head is not None],
+        llm_int8_skip_modules=[f"^{re.escape(path)}$" for path in others],
         bnb_4bit_quant_type=kind if kind != "int8" else "nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,

@@ -6,6 +6,8 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from data.template import choose_template, stop_token
+from data.templates.variables import Value, unread, values_in
+from lit.model import architecture
 from lit.model.base import load_base, load_tokenizer, locate, read_tokenizer
 from lit.model.loading import load_config
 from lit.run.console import print_rank0
@@ -13,6 +15,7 @@ from lora.config import ConfigError
 from lora.storage.adapter import load_adapter, read_config
 from lora.storage.files import check_regular_files
 from lora.storage.metadata import read_quantization
+from lora.storage.mismatch import GROWN
 from lora.storage.peft_format import printable
 
 NOT_QUANTIZED = "none"
@@ -26,6 +29,7 @@ def load(
     quantize: str | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    template_kwargs: dict[str, Value] | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load an adapter on its base, or a base alone.
 
@@ -36,6 +40,7 @@ def load(
         quantize: As in ``lit.model.base.load_base``.
         dtype: Dtype of the base's weights.
         device: The device to load onto.
+        template_kwargs: Values for variables of the template, instead of the adapter's own.
 
     Raises:
         ConfigError, DataError: Something does not exist, or does not match.
@@ -49,7 +54,9 @@ def load(
     if template == "none":
         tokenizer.chat_template = None
     else:
-        choose_template(tokenizer, template)
+        choose_template(tokenizer, template, template_kwargs)
+        if text := unread(tokenizer):
+            print_rank0(f"template_kwargs: {text}", note=True)
         # Raises if the template writes a question differently from training.
         stop_token(tokenizer)
     return model, tokenizer
@@ -102,14 +109,34 @@ def load_tuned(
     # The folder's tokenizer carries the template of training; other tools may not save it.
     own = Path(adapter) / "tokenizer_config.json"
     if own.is_file():
-        return model.eval(), read_tokenizer(str(adapter), {"local_files_only": True})
+        tokenizer = read_tokenizer(str(adapter), {"local_files_only": True})
+        _check_vocabulary(adapter, model, tokenizer)
+        return model.eval(), tokenizer
     return model.eval(), load_tokenizer(base, revision)
+
+
+def trained_values(adapter: str | Path) -> dict[str, Value]:
+    """Return the values of ``template_kwargs`` that an adapter was trained with."""
+    path = Path(adapter) / "chat_template.jinja"
+    return values_in(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _check_vocabulary(
+    adapter: str | Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    # Many bases have more rows than their tokenizer has tokens; fewer rows would fail in the middle
+    # of an answer.
+    rows = len(model.get_input_embeddings().weight)  # type: ignore[arg-type]
+    if (last := max(tokenizer.get_vocab().values(), default=0)) >= rows:
+        raise ConfigError(
+            f"the vocabulary grew: the tokenizer in {adapter} has tokens up to number {last}, and "
+            f"the embedding of this base has {rows} rows. {GROWN.format(last + 1)}"
+        )
 
 
 def stored_dtype(adapter: str | Path, base: str | None = None) -> torch.dtype:
     """Return the dtype in which the base model of an adapter is stored."""
-    dtype = base_config(adapter, base).dtype
-    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+    return architecture.stored_dtype(base_config(adapter, base))
 
 
 def base_config(adapter: str | Path, base: str | None = None) -> PretrainedConfig:

@@ -8,6 +8,7 @@ import numpy as np
 
 from data.report.row_issue import BAD, CUT, TOO_LONG
 from data.report.row_report import RowReport
+from data.templates.variables import read_values, shown
 from data.types import IGNORE
 from lit.preflight.checkup import Checkup
 from lit.report.page import Section
@@ -24,10 +25,14 @@ def rows_section(checkup: Checkup) -> Section:
     rows = []
     for source, report in _sources(checkup):
         counts = [report.count(kind) for kind in (CUT, TOO_LONG, BAD)]
-        rows.append([source, *map(str, (report.read, report.used, *counts))])
+        used = str(report.used)
+        if report.unit == "examples":
+            used += f" as {report.examples} examples"
+        rows.append([source, str(report.read), used, *map(str, counts)])
     duplicates = str(data.overlap)
     text = (
-        f"{len(data.train_rows)} rows train, {len(data.val_rows)} rows validate. "
+        f"{len(data.train_rows)} {data.store.report.unit} train, "
+        f"{len(data.val_rows)} {data.val.report.unit} validate. "
         f"{f'Duplicates: {duplicates}.' if duplicates else 'There are no duplicate rows.'}"
         f"{f' Of the rows, {data.share_note}.' if data.share_note else ''}"
     )
@@ -52,6 +57,7 @@ def _sources(checkup: Checkup) -> list[tuple[str, RowReport]]:
 
 def _reasons(report: RowReport) -> Iterator[list[str]]:
     for kind in (BAD, TOO_LONG, CUT):
+        titles = report.titles(kind)
         for group, count in report.counts.get(kind, {}).items():
             issues = (issue for issue in report.issues(kind) if issue.group == group)
             first = list(islice(issues, LISTED_LINES))
@@ -60,7 +66,7 @@ def _reasons(report: RowReport) -> Iterator[list[str]]:
                 for file, rows in groupby(first, key=lambda issue: Path(issue.file).name)
             ]
             more = [f"… and {count - len(first)} more"] if count > len(first) else []
-            yield [kind, str(count), group, "\n".join(locations + more)]
+            yield [kind, str(count), titles[group], "\n".join(locations + more)]
 
 
 def length_picture_section(checkup: Checkup) -> Section:
@@ -117,5 +123,6 @@ def special_tokens_section(checkup: Checkup) -> Section:
     ]
     end = data.store.example(data.train_rows[0]).ids[-1]
     rows.append(["end of an answer", str(data.tokenizer.convert_ids_to_tokens(end)), str(end)])
-    text = f"Template: {data.template}."
+    values = read_values(data.tokenizer)
+    text = f"Template: {data.template}{f' with {shown(values)}' if values else ''}."
     return Section("Special tokens", text, ["name", "token", "id"], rows)

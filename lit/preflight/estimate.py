@@ -1,7 +1,7 @@
 """The peak memory of a run, estimated from the model's config alone."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -9,10 +9,12 @@ from transformers import PreTrainedModel
 
 from lit.device.memory import peak_memory
 from lit.device.precision import base_dtype
+from lit.model.architecture import skeleton
 from lit.model.base import locate
 from lit.model.loading import load_config, summary
 from lit.model.loss import CHUNK
-from lit.model.quantization import quantization_of, skeleton
+from lit.model.quantization import quantization_of
+from lit.preflight.coverage import shares_not_adapted
 from lit.preflight.meta_step import trace_step
 from lit.train.module import LoRAModule
 from lora.config import ConfigError
@@ -23,6 +25,7 @@ from lora.injection import (
     lora_layers,
     trainable_parameters,
 )
+from lora.storage.continuing import check_layers
 from lora.targets import linear_layers
 
 STATE_BLOCK = 256
@@ -42,6 +45,7 @@ class MemoryEstimate:
         host: The peak of the machine's own memory while a base is loaded onto a GPU; else 0.
         activations_known: Whether the parts include activations. False for model families in
             which their size depends on the values of the weights.
+        not_adapted: The shares of the base that no adapter changes, by kind.
     """
 
     parameters: ParameterCount
@@ -49,6 +53,7 @@ class MemoryEstimate:
     loading: int
     host: int = 0
     activations_known: bool = True
+    not_adapted: dict[str, float] = field(default_factory=dict)
 
     @property
     def peak(self) -> int:
@@ -100,7 +105,9 @@ def estimate_model_memory(
         _saved_by_quantizing(layer, kind) for layer in linear_layers(model).values()
     )
     largest_tensor = max(p.nbytes for p in model.parameters())
-    inject(model, module.lora)
+    lora = check_layers(model, module.adapter, module.lora) if module.adapter else module.lora
+    inject(model, lora)
+    not_adapted = shares_not_adapted(model)
     parameters, trainable = count_parameters(model), list(trainable_parameters(model).values())
     trainable_bytes = sum(p.nbytes for p in trainable)
     # DoRA and PiSSA keep buffers besides their trainable parameters.
@@ -134,7 +141,7 @@ def estimate_model_memory(
     loading = weights + 2 * largest_tensor + (libraries if on_cpu else 0) if kind else 0
     # transformers reads a dense model with four threads.
     host = 0 if on_cpu else libraries + (2 if kind else 4) * largest_tensor
-    return MemoryEstimate(parameters, parts, loading, host, step is not None)
+    return MemoryEstimate(parameters, parts, loading, host, step is not None, not_adapted)
 
 
 def meta_model(base: str, revision: str | None, dtype: torch.dtype) -> PreTrainedModel:
@@ -145,7 +152,7 @@ def meta_model(base: str, revision: str | None, dtype: torch.dtype) -> PreTraine
     """
     config = load_config(base, locate(base, revision))
     try:
-        return skeleton(config, dtype)
+        return skeleton(config, base, dtype)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{base} does not load: {summary(error)}") from None
 

@@ -15,8 +15,10 @@ from transformers import PreTrainedModel
 
 from data.types import Batch
 from lit.fast_layers.table import use_fast_layers
-from lit.model.attention import PACKED, UnpackableError, hidden_states, restored_attention
 from lit.model.loss import sum_at
+from lit.packing.attention import PACKED
+from lit.packing.hidden_states import hidden_states
+from lit.packing.pack import restored_attention
 
 
 class StepMemory(NamedTuple):
@@ -126,7 +128,8 @@ def _accepts_packing(model: PreTrainedModel) -> bool:
         with restored_attention(model), FusedAttention():
             model.set_attn_implementation(PACKED)
             hidden_states(model, _meta_batch([2, 2]))
-    except UnpackableError:
+    # As in ``pack``, any error means that the family does not know rows that lie end to end.
+    except Exception:
         return False
     return True
 

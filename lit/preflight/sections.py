@@ -13,6 +13,7 @@ import numpy as np
 
 from lit.distributed.sharding import ShardedStrategy
 from lit.preflight.checkup import Checkup
+from lit.preflight.coverage import describe_not_adapted
 from lit.preflight.data_sections import (
     PICTURE,
     example_section,
@@ -96,6 +97,8 @@ def _plan(checkup: Checkup) -> Section:
         ["devices", f"{trainer.world_size}, {checkup.arguments.hardware.device}"],
         ["precision", f"{precision.value}: {precision.reason}"],
     ]
+    if adapter := checkup.arguments.model.adapter:
+        rows.insert(0, ["goes on from the adapter", adapter])
     return Section("Plan", "", ["", "value"], rows)
 
 
@@ -117,6 +120,8 @@ def _memory(checkup: Checkup) -> Section:
         f"{estimate.peak / 1e9:.1f} GB of {device.type.upper()} memory at its peak"
         f"{', plus what CUDA itself takes' if device.type == 'cuda' else ''}."
     )
+    if left := describe_not_adapted(estimate.not_adapted):
+        text += f" {left[0].upper()}{left[1:]}."
     if estimate.host:
         text += f" Loading needs about {estimate.host / 1e9:.1f} GB of this machine's own memory."
     if isinstance(trainer.strategy, ShardedStrategy):

@@ -13,6 +13,7 @@ import numpy as np
 from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
 from data.template import stop_token
+from data.templates.variables import unread
 from data.types import IGNORE, DataError
 from lit.model.base import load_tokenizer, locate
 from lit.preflight.finding import Finding
@@ -38,15 +39,18 @@ SAMPLED_ROWS = 2000
 def check_lengths(arguments: Arguments, forecast: Forecast) -> Iterator[Finding]:
     """Find rows that are longer than max_length, or than the model supports."""
     data, limit = arguments.datamodule, arguments.config.data.max_length
-    beyond, read = data.store.report.excess_tokens(), data.store.report.read
+    report = data.store.report
+    # A row that is left out counts as one example.
+    beyond, read = report.excess_tokens(), report.read - report.used + report.examples
     if len(beyond) > MAX_SHORTENED * read:
         fits_all, fits_most = (
             LENGTH_STEP * math.ceil((limit + np.quantile(beyond, share)) / LENGTH_STEP)
             for share in (1, 0.9)
         )
         yield Finding(
-            f"{len(beyond) / read:.0%} of the rows are longer than data.max_length {limit} and are "
-            f"cut or left out: add --data.max_length {fits_all}, which fits all of them"
+            f"{len(beyond) / read:.0%} of the {report.unit} are longer than data.max_length "
+            f"{limit} and are cut or left out: add --data.max_length {fits_all}, which fits all "
+            "of them"
             + (f", or {fits_most}, which fits 90% of them" if fits_most < fits_all else "")
         )
     where = locate(data.base, data.revision)
@@ -85,8 +89,13 @@ def check_vocabulary(arguments: Arguments, forecast: Forecast) -> Iterator[Findi
 
 
 def check_template(arguments: Arguments, forecast: Forecast) -> Iterator[Finding]:
-    """Find a chat template that differs from the one the model was trained with."""
+    """Find a chat template that differs from the one the model was trained with.
+
+    And settings that the template does not read.
+    """
     data = arguments.datamodule
+    if text := unread(data.tokenizer):
+        yield Finding(f"data.template_kwargs: {text}")
     original = load_tokenizer(data.base, data.revision)
     ends = {original.eos_token_id, *_end_tokens(data.base, data.revision)}
     stop = stop_token(data.tokenizer)
@@ -128,7 +137,7 @@ def check_answers(arguments: Arguments, forecast: Forecast) -> Iterator[Finding]
     rows = data.train_rows
     if len(rows) < FEW_ROWS:
         yield Finding(
-            f"{len(rows)} rows train: the model will memorize them; "
+            f"{len(rows)} {data.store.report.unit} train: the model will memorize them; "
             f"{ENOUGH_ROWS} or more generalize better"
         )
     sampled = rows[:: max(1, len(rows) // SAMPLED_ROWS)]

@@ -5,12 +5,15 @@ A new rule is a function, and its line in RULES.
 
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from lit.preflight.finding import Finding
 from lit.preflight.forecast import Forecast
 from lit.preflight.suitability import check_answers, check_lengths, check_template, check_vocabulary
 from lit.settings.arguments import Arguments
 from lora.config import ConfigError
+from lora.storage.adapter import read_config
+from lora.storage.peft_format import printable
 
 MIN_MOVEMENT = 5e-3
 """Optimizer steps times learning rate that a run should have. Adam moves a parameter by about the
@@ -102,6 +105,24 @@ def _check_validation(arguments: Arguments, forecast: Forecast) -> Iterator[Find
         )
 
 
+def _check_adapter(arguments: Arguments, forecast: Forecast) -> Iterator[Finding]:
+    module, data = arguments.model, arguments.datamodule
+    if not module.adapter:
+        return
+    template = Path(module.adapter) / "chat_template.jinja"
+    if template.is_file() and template.read_text("utf-8-sig") != data.tokenizer.chat_template:
+        yield Finding(
+            f"data.template is {data.template}, and the adapter {module.adapter} was trained with "
+            f"another one: leave data.template out, or give {template}"
+        )
+    named = read_config(module.adapter).get("base_model_name_or_path")
+    if named is not None and module.base != named:
+        yield Finding(
+            f"model.base is {module.base}, and the adapter {module.adapter} was trained on "
+            f"{printable(str(named), 200)}: leave model.base out, unless both are the same model"
+        )
+
+
 def _check_lr(arguments: Arguments, forecast: Forecast) -> Iterator[Finding]:
     module, steps, epochs = arguments.model, forecast.steps, forecast.epochs
     if module.optimizer == "sgd" or steps < 1:
@@ -136,6 +157,7 @@ def _format_lr(value: float) -> str:
 RULES: tuple[Callable[[Arguments, Forecast], Iterator[Finding]], ...] = (
     _check_steps,
     _check_validation,
+    _check_adapter,
     _check_lr,
     check_vocabulary,
     check_lengths,

@@ -11,6 +11,7 @@ from lora.config import ConfigError
 
 REFUSED = (
     *("model.base", "model.revision", "model.quantize", "model.lora.", "model.optimizer"),
+    "model.adapter",
     *("data.", "seed_everything", "trainer.precision"),
     *("trainer.limit_train_batches", "trainer.overfit_batches", "checkpoint.best_by"),
 )

@@ -12,6 +12,7 @@ from lit.run.console import print_rank0
 from lit.run.metrics_file import perplexity
 from lora.storage.files import write_text
 
+CAUSAL = "AutoModelForCausalLM"
 CARD = """\
 ---
 {card_data}
@@ -23,13 +24,13 @@ Trained with lit-lora on {rows} rows of {data}; {val_rows} rows were held out.
 
 | | validation loss | perplexity |
 |---|---|---|
-| base | {base_loss:.4f} | {base_perplexity:.2f} |
+| {start} | {base_loss:.4f} | {base_perplexity:.2f} |
 | with this adapter | {loss:.4f} | {perplexity:.2f} |
 
 ## Settings
 
 r {r}, lora_alpha {lora_alpha}, lora_dropout {lora_dropout}, layers: {targets}.
-The best adapter of the run, at optimizer step {step}. Prompts follow `chat_template.jinja`.
+{origin}The best adapter of the run, at optimizer step {step}. Prompts follow {template}.
 """
 CARD_WITHOUT_RUN = """\
 ---
@@ -45,9 +46,9 @@ USE = """
 
 ```python
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import {loader}, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained({base})
+model = {loader}.from_pretrained({base})
 model = PeftModel.from_pretrained(model, "path/to/this/folder")
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 ```
@@ -68,15 +69,19 @@ def write_card(
     r: int,
     lora_alpha: float,
     lora_dropout: float,
-    targets: object,
+    targets: str,
     step: int,
+    loader: str = CAUSAL,
+    values: str = "",
+    adapter: str | None = None,
 ) -> None:
     """Write README.md into an adapter's folder; one that a person wrote or changed stays.
 
     Args:
         folder: The adapter's folder.
         base: The base model's name.
-        base_loss: Validation loss of the base model; NaN without validation.
+        base_loss: Validation loss before training, of the base model or of ``adapter``; NaN without
+            validation.
         loss: Validation loss with the adapter.
         data: The name of the data.
         rows: Number of rows that trained.
@@ -84,13 +89,20 @@ def write_card(
         r: The rank.
         lora_alpha: As in ``LoRAConfig``.
         lora_dropout: As in ``LoRAConfig``.
-        targets: ``target_modules`` of ``LoRAConfig``.
+        targets: The last names of the adapted layers.
         step: The optimizer step after which the adapter was saved.
+        loader: The class of transformers that loads the base.
+        values: Values of the template's variables as a person types them; empty for none.
+        adapter: The folder of the adapter that training went on from, or None.
     """
+    origin = f"Training went on from the adapter {escape_markdown(adapter)}.\n" if adapter else ""
     text = (CARD + USE).format(
         card_data=_card_data(base),
         base=_python(base),
+        loader=loader,
         title=escape_markdown(base),
+        start="before this training" if adapter else "base",
+        origin=origin,
         base_loss=base_loss,
         base_perplexity=perplexity(base_loss),
         loss=loss,
@@ -101,21 +113,23 @@ def write_card(
         r=r,
         lora_alpha=lora_alpha,
         lora_dropout=lora_dropout,
-        targets=escape_markdown(str(targets)),
+        targets=escape_markdown(targets),
         step=step,
+        template="`chat_template.jinja`" + (f" with {escape_markdown(values)}" if values else ""),
     )
     _write(folder / "README.md", text)
 
 
-def write_plain_card(folder: Path, base: str) -> None:
+def write_plain_card(folder: Path, base: str, loader: str = CAUSAL) -> None:
     """Write README.md into the folder of an adapter whose training is unknown.
 
     Args:
         folder: The adapter's folder.
         base: The base model's name.
+        loader: The class of transformers that loads the base.
     """
     text = (CARD_WITHOUT_RUN + USE).format(
-        card_data=_card_data(base), base=_python(base), title=escape_markdown(base)
+        card_data=_card_data(base), base=_python(base), loader=loader, title=escape_markdown(base)
     )
     _write(folder / "README.md", text)
 

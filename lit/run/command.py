@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
+
+import yaml
 
 from data.text import clean
 from lit.run.streams import flush_streams, lost_output, prepare_streams
@@ -66,6 +69,23 @@ def run_command(
     if reason := lost_output():
         print(f"warning: stdout: {reason}; the rest of the output is lost", file=sys.stderr)
     return end(code, text)
+
+
+def mapping(text: str) -> dict[str, Any]:
+    """Return the mapping that a person typed as YAML or JSON; for ``type`` of a parser's argument.
+
+    Raises:
+        ArgumentTypeError: It is none.
+    """
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(
+            "write it as {name: value}, such as {enable_thinking: false}"
+        )
+    return value
 
 
 def flag_names(parser: argparse.ArgumentParser) -> dict[str, str]:

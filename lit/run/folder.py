@@ -109,12 +109,16 @@ class RunFolder:
                     f"{setting} is {path}, which this run would replace: copy it to another "
                     "folder, or choose another --output_dir"
                 )
-            if setting.startswith("data.") and os.path.realpath(path) == os.path.realpath(
-                self.path
-            ):
+            own, read = Path(os.path.realpath(self.path)), Path(os.path.realpath(path))
+            if setting.startswith("data.") and read == own:
                 raise ConfigError(
                     f"{setting} is {path}, the folder that this run writes to: name the files, "
                     "or choose another --output_dir"
+                )
+            if setting == "model.adapter" and own.is_relative_to(read):
+                raise ConfigError(
+                    f"{setting} is {path}, and this run would write into that folder: choose "
+                    "another --output_dir"
                 )
 
     def write_validation(self, held_out: Iterable[tuple[str, list[Message], Judged]]) -> None:

@@ -13,6 +13,12 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lit.distributed.sharding import check_strategy
 from lit.resume.checkpoint import Checkpoints
 from lit.settings.command_line import config_files, config_name, explain_error
+from lit.settings.continuing import (
+    adapter_defaults,
+    check_adapter,
+    named_adapter,
+    without_alias,
+)
 from lit.settings.defaults import CHECKPOINT_DEFAULTS, TRAINER_DEFAULTS, early_stopping
 from lit.settings.hardware import Hardware
 from lit.settings.keys import check_keys
@@ -36,7 +42,7 @@ class Arguments(LightningCLI):
     """The device and the precision; ``parse`` finds them."""
 
     def __init__(self, args: list[str], program: str, description: str) -> None:
-        self.command = args
+        self.command = args = without_alias(args)
         super().__init__(
             LoRAModule,
             QADataModule,
@@ -94,10 +100,13 @@ class Arguments(LightningCLI):
         known = list(parser.get_defaults().keys())
         for path in config_files(args):
             check_keys(path, known)
+        if adapter := named_adapter(args):
+            parser.set_defaults(adapter_defaults(adapter))
         try:
             self.config = parser.parse_args(args)
         except ArgumentError as error:
             raise ConfigError(explain_error(str(error), known)) from None
+        check_adapter(self.config, adapter)
 
     def instantiate_classes(self) -> None:
         """Make nothing yet: the run's folder is claimed before ``instantiate``."""
@@ -164,6 +173,8 @@ class Arguments(LightningCLI):
             value = getattr(data, name) or []
             named.append((f"data.{name}", [value] if isinstance(value, str | Path) else value))
         named.append(("model.base", [base]))
+        if adapter := self.config.model.adapter:
+            named.append(("model.adapter", [adapter]))
         return [(name, Path(path)) for name, paths in named for path in paths if _exists(path)]
 
     def settings(self) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def config_name(args: list[str]) -> str:
 def explain_error(message: str, known: list[str]) -> str:
     """Return a message of jsonargparse in one line, with the nearest setting that exists."""
     message = " ".join(message.split())
-    if found := re.search(r"unrecognized arguments: (?:--)?([\w.]+)", message):
+    if found := re.search(r"unrecognized arguments: (?:--)?([\w.-]+)", message):
         return f"there is no setting {found[1]}{nearest(found[1], known)}"
     if found := re.search(r'Parser key "([\w.]+)": Expected an? (.+)\. Got value: (.*)', message):
         name, kind, value = found[1], found[2], found[3]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from lit.settings.other_names import SETTINGS
 from lora.config import ConfigError
 
 MAX_BYTES = 1 << 20
@@ -81,12 +82,40 @@ def _keys(node: yaml.MappingNode, prefix: str) -> Iterator[tuple[str, int]]:
 
 
 def nearest(key: str, known: list[str]) -> str:
-    """Return a guess at the intended key as the end of a message, or an empty text."""
-    # The name may be right and its group wrong.
-    moved = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
-    depth = key.count(".") + 1
-    peers = {".".join(name.split(".")[:depth]) for name in known}
-    guess = moved if len(moved) == 1 else difflib.get_close_matches(key, sorted(peers), 1, 0.6)
-    if not guess:
-        guess = difflib.get_close_matches(key, known, 1, 0.6)
-    return f"; did you mean {guess[0]}?" if guess else ""
+    """Return a guess at the intended key as the end of a message, or an empty text.
+
+    The last part of the key is compared with the last parts of all settings and groups, and with
+    other trainers' names for them: the group before it may be wrong.
+    """
+    guess = _guess(key, known)
+    return f"; did you mean {guess}?" if guess else ""
+
+
+def _guess(key: str, known: list[str]) -> str:
+    groups = {
+        ".".join(name.split(".")[:n]) for name in known for n in range(1, name.count(".") + 1)
+    }
+    by_last: dict[str, list[str]] = {}
+    for name in sorted({*known, *groups}):
+        by_last.setdefault(name.rpartition(".")[2], []).append(name)
+    for other, setting in SETTINGS.items():
+        by_last.setdefault(other, [setting])
+    last = key.rpartition(".")[2]
+    same = [name for name in by_last if _letters(name) == _letters(last)]
+    close = difflib.get_close_matches(last.lower(), by_last, 3, 0.7)
+    scores = {
+        name: _likeness(last, found) + _likeness(key, name)
+        for found in (same or close)
+        for name in by_last[found]
+    }
+    if scores:
+        return max(scores, key=scores.__getitem__)
+    return next(iter(difflib.get_close_matches(key, [*known, *groups], 1, 0.6)), "")
+
+
+def _likeness(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()
+
+
+def _letters(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")

@@ -38,7 +38,7 @@ class BestAdapter(Callback):
         self.tensors: dict[str, torch.Tensor] = {}
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save the adapter if it is the best so far; before the first step it equals the base."""
+        """Save the adapter if it is the best so far; the first validation measures the start."""
         loss = float(trainer.callback_metrics["val/loss"])
         self.validated = trainer.global_step
         if trainer.global_step == 0:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 from torch.utils.data import DataLoader
@@ -16,7 +16,7 @@ from data.planning.epoch_plans import EpochPlans
 from data.planning.loader import MicroBatches, MicroStepSampler
 from data.planning.plan import plan_epoch
 from data.template import choose_template
-from data.types import Batch, DataError, Example, Message, RowError
+from data.types import Batch, Example, Message, RowError
 from lit.model.base import load_tokenizer
 from lit.train.trainer_check import check_trainer, micro_batch_limit
 
@@ -38,6 +38,8 @@ class QADataModule(L.LightningDataModule):
         separator: Separator of .csv files; by default read from the header.
         template: ``auto`` (the model's chat template, else plain), ``chat``, ``plain``, or a
             Jinja file.
+        template_kwargs: Values for variables of the template, such as ``{enable_thinking: false}``;
+            saved in the adapter's template.
         max_length: Tokens that a row may have.
         batch_size: Rows of a micro-batch.
         max_tokens: Tokens of a micro-batch.
@@ -66,6 +68,7 @@ class QADataModule(L.LightningDataModule):
         encoding: str | None = None,
         separator: str | None = None,
         template: str = "auto",
+        template_kwargs: dict[str, Any] | None = None,
         max_length: int = 512,
         batch_size: int = 4,
         max_tokens: int | None = None,
@@ -88,7 +91,8 @@ class QADataModule(L.LightningDataModule):
 
         self.source = Source(path, encoding, separator, columns or {})
         self.val_source = replace(self.source, path=val_path) if val_path else None
-        self.template, self.base, self.revision = template, base, revision
+        self.template, self.template_kwargs = template, template_kwargs
+        self.base, self.revision = base, revision
         self.batch_size, self.max_tokens = batch_size, max_tokens
         self.group_by_length = group_by_length
         self.num_workers, self.seed, self.val_matching = num_workers, seed, val_matching
@@ -115,23 +119,15 @@ class QADataModule(L.LightningDataModule):
         if self._train is not None:
             return
         self.tokenizer = load_tokenizer(self.base, self.revision)
-        self.template = choose_template(self.tokenizer, self.template)
+        self.template = choose_template(self.tokenizer, self.template, self.template_kwargs)
         # A folder may have files whose names say that they validate.
         named = (self.val_source or self.source).validation()
         self.val_source = named or self.val_source
         train, val = self._build(self.source, self.val_source, self.tokenizer, **self._rules)
         split = self._split(train, val)
+        split.check_labels(str(self.source))
         self.val, self.overlap, self.share_note = split.val, split.overlap, split.share_note
         self.train_rows, self.val_rows = split.train_rows, split.val_rows
-        if not train.label_counts[self.train_rows].any():
-            raise DataError(
-                f"no training row of {self.source} has a labeled token: raise `max_length`"
-            )
-        if len(self.val_rows) and not self.val.label_counts[self.val_rows].any():
-            raise DataError(
-                "no validation row has a labeled token, so there is no loss to compute: raise "
-                "`max_length`, or give other rows as `val_path`"
-            )
         self._train = train
 
     @property
@@ -194,7 +190,8 @@ class QADataModule(L.LightningDataModule):
 
     def encode(self, conversations: list[list[Message]]) -> list[Example | RowError]:
         """Return conversations in tokens, cut as the rows are."""
-        return Encoder(self.tokenizer, *self._cut).encode_all(conversations)
+        found = Encoder(self.tokenizer, *self._cut).encode_all(conversations)
+        return [x if isinstance(x, RowError) else x[-1] for x in found]
 
     def step_locations(self) -> list[str]:
         """Return file and line of each row of the current optimizer step, over all ranks."""

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from lit.device.precision import base_dtype
 from lit.distributed.sharding import FSDP2, ShardedRoot, ShardedStrategy, shard
 from lit.model.preparation import ModelSpec, check_model
+from lit.train.datamodule import QADataModule
 from lora.injection import trainable_parameters
 
 T = TypeVar("T")
@@ -58,6 +59,7 @@ def set_up_model(spec: ModelSpec, trainer: L.Trainer) -> tuple[PreTrainedModel, 
             model.config,
             strategy.root_device,
             must_pack=FSDP2 if root else None,
+            longest_row=_longest_row(trainer),
         )
     if spec.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
@@ -70,6 +72,13 @@ def call_model(
     """Call a function of a model; where the base is sharded, every rank must take part."""
     call = partial(function, model, *args)
     return root(call) if root else call()
+
+
+def _longest_row(trainer: L.Trainer) -> int | None:
+    data = getattr(trainer, "datamodule", None)
+    if not isinstance(data, QADataModule):
+        return None
+    return max(int(store.lengths.max(initial=0)) for store in (data.store, data.val))
 
 
 def names_that_ddp_ignores(module: L.LightningModule) -> list[str]:

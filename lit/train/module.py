@@ -54,6 +54,7 @@ class LoRAModule(ResidentModule):
             trains on transformers' own.
         on_nonfinite: Where a loss or gradient is not finite, ``stop`` the run before the update, or
             ``skip`` the step and count it.
+        adapter: The folder of an adapter to go on from; ``lora`` must agree with it.
         seed: Taken from ``seed_everything``.
     """
 
@@ -74,6 +75,7 @@ class LoRAModule(ResidentModule):
         gradient_checkpointing: bool = False,
         fast_layers: Literal["auto", "off"] = "auto",
         on_nonfinite: Literal["stop", "skip"] = "stop",
+        adapter: str | None = None,
         seed: int = 42,
     ) -> None:
         super().__init__()
@@ -82,11 +84,11 @@ class LoRAModule(ResidentModule):
         if not 0 <= warmup < float("inf"):
             raise ConfigError(f"model.warmup is {warmup}; give steps, or a share below 1")
         self.base, self.revision, self.lora, self.quantize = base, revision, lora, quantize
-        fast = fast_layers == "auto"
-        self.spec = ModelSpec(base, revision, quantize, lora, gradient_checkpointing, fast, seed)
+        self.adapter, fast, saving = adapter, fast_layers == "auto", gradient_checkpointing
+        self.spec = ModelSpec(base, revision, quantize, lora, saving, fast, seed, adapter)
         self.optimizer, self.lr, self.weight_decay = optimizer, lr, weight_decay
         self.scheduler, self.warmup, self.seed = scheduler, warmup, seed
-        self.gradient_checkpointing = gradient_checkpointing
+        self.gradient_checkpointing = saving
         self.step_guard = StepGuard(skip=on_nonfinite == "skip")
         self.total_steps: int | None = None
         """Optimizer steps of the run, for the schedule; None takes Lightning's own estimate."""
@@ -98,11 +100,7 @@ class LoRAModule(ResidentModule):
         self._last_epoch = 0
 
     def configure_model(self) -> None:
-        """Load the base, put the adapters on, and check packed attention and the loss.
-
-        Raises:
-            ConfigError: A setting cannot be fulfilled, or the model family cannot be trained.
-        """
+        """Load the base, put the adapters on, and check packed attention and the loss."""
         if self.model is not None:
             return
         self.model, self.root = model, _ = set_up_model(self.spec, self.trainer)

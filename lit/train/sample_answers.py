@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from data.types import IGNORE
 from lit.answering.generation import Answer, answers, context_length
 from lit.answering.sampling import NotFiniteError, Sampling
-from lit.model.attention import unpacked
+from lit.packing.pack import unpacked
 from lit.train.datamodule import QADataModule
 from lit.train.module import LoRAModule
 

@@ -183,5 +183,5 @@ def check_gradients(model: nn.Module) -> None:
     if silent := paths_of_zeros(gradients):
         raise TrainingError(
             f"{len(silent)} adapted layers got no gradient in the first step, for example "
-            f"{silent[0]}: they would never learn. Leave them out of model.lora.target_modules"
+            f"{silent[0]}: they would never learn. Leave them out: model.lora.exclude_modules"
         )

@@ -1,35 +1,42 @@
 """An adapter folder: adapter_model.safetensors and adapter_config.json, in PEFT's format."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from lora.config import LoRAConfig
+from lora.config import ConfigError, LoRAConfig
 from lora.injection import inject, lora_layers
 from lora.storage.files import replacing, write_text
 from lora.storage.metadata import WEIGHTS, file_metadata, sort_metadata
+from lora.storage.mismatch import (
+    adapted_paths,
+    check_layer_kinds,
+    check_names_and_shapes,
+    check_vocabulary,
+    made_for,
+)
 from lora.storage.peft_format import AdapterError, from_peft, printable, to_peft
 from lora.storage.peft_tensors import (
     adapter_parameters,
     check_portable,
-    check_tied,
     expected_shapes,
+    tied_tensors,
     to_portable,
 )
 from lora.storage.sizes import check_sizes
+from lora.storage.tensor_file import read_tensors, stored_shapes
+from lora.targets import known_exclusions
 
 __all__ = ["AdapterError", "load_adapter", "read_config", "save_adapter"]
 
 CONFIG = "adapter_config.json"
 MAX_CONFIG = 2**20
 """Bytes; the names of twenty thousand layers fit."""
-HEADER_PER_TENSOR = 512
-"""Header bytes allowed for each tensor that the model needs; about 150 are usual."""
 
 
 def save_adapter(
@@ -72,19 +79,22 @@ def save_adapter(
     with replacing(directory / WEIGHTS) as new:
         save_file(weights, new, metadata=file_metadata(model, quantize))
         sort_metadata(new)
-        written = _read_weights(new, {key: tuple(value.shape) for key, value in weights.items()})
+        written = read_tensors(new, weights)
         check_portable(model, r, lora_alpha, written)
     text = json.dumps(settings, indent=2, ensure_ascii=False)
     write_text(directory / CONFIG, text + "\n")
     return directory
 
 
-def load_adapter(model: nn.Module, directory: str | Path) -> LoRAConfig:
-    """Check an adapter folder against a model, then inject the adapter.
+def load_adapter(
+    model: nn.Module, directory: str | Path, lora_dropout: float | None = None
+) -> LoRAConfig:
+    """Put a saved adapter on a base model, after checking every tensor of it.
 
     Args:
         model: The base model; it is changed only after every check has passed.
         directory: A folder written by this package or by PEFT.
+        lora_dropout: The dropout of further training; None for the adapter's own.
 
     Returns:
         The adapter's settings.
@@ -93,20 +103,44 @@ def load_adapter(model: nn.Module, directory: str | Path) -> LoRAConfig:
         AdapterError: A file is missing or broken, or a name, shape, dtype or value is wrong, or the
             update is far larger than the weight it changes.
     """
-    directory = Path(directory)
-    settings = read_config(directory)
-    try:
-        config = from_peft(settings)
-        shapes = expected_shapes(model, config)
-    except AdapterError as error:
-        raise AdapterError(f"{directory / CONFIG}: {error}") from None
-    weights = _read_weights(directory / WEIGHTS, shapes)
-    check_tied(model, config, weights)
+    config = fitting_config(model, directory)
+    if lora_dropout is not None:
+        config = replace(config, lora_dropout=lora_dropout)
+    weights = read_tensors(Path(directory) / WEIGHTS, expected_shapes(model, config))
     check_sizes(model, config, weights)
     inject(model, config)
     with torch.no_grad():
         for key, parameter in adapter_parameters(model).items():
             parameter.copy_(weights[key])
+    return config
+
+
+def fitting_config(model: nn.Module, directory: str | Path) -> LoRAConfig:
+    """Return the settings of a saved adapter, after checking that it fits a model.
+
+    Args:
+        model: The base model, without adapters; on the meta device, weights are not needed.
+        directory: A folder written by this package or by PEFT.
+
+    Raises:
+        AdapterError: A file is missing or broken, or a name or a shape is wrong.
+    """
+    directory = Path(directory)
+    settings = read_config(directory)
+    try:
+        config, shapes = _known(model, from_peft(settings), settings)
+    except AdapterError as error:
+        raise AdapterError(f"{directory / CONFIG}: {error}") from None
+    path = directory / WEIGHTS
+    stored = stored_shapes(path, len(shapes))
+    try:
+        check_vocabulary(model, stored)
+        config = _as_stored(model, config, path, stored)
+        shapes = expected_shapes(model, config)
+        check_layer_kinds(model, adapted_paths(stored.keys() - shapes.keys()))
+        check_names_and_shapes(stored, shapes, settings)
+    except AdapterError as error:
+        raise AdapterError(f"{path}: {error}") from None
     return config
 
 
@@ -135,47 +169,29 @@ def read_config(directory: str | Path) -> dict[str, Any]:
     return config
 
 
-def _read_weights(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
-    if not path.is_file():
-        pickled = (path.parent / "adapter_model.bin").exists()
-        note = ", only adapter_model.bin, a pickle file, which is never opened" if pickled else ""
-        raise AdapterError(f"{path.parent} has no {WEIGHTS}{note}")
-    # The size of an untrusted header is checked before anything parses it.
-    with path.open("rb") as raw:
-        header = int.from_bytes(raw.read(8), "little")
-    if path.stat().st_size > header > 2**16 + HEADER_PER_TENSOR * len(shapes):
-        raise AdapterError(
-            f"{path} has a header of {header} bytes, too many for the {len(shapes)} tensors "
-            "that the model needs: it was made for another model"
-        )
+def _known(
+    model: nn.Module, config: LoRAConfig, settings: dict[str, Any]
+) -> tuple[LoRAConfig, dict[str, tuple[int, ...]]]:
+    """Return a config and the shapes that it asks for, or tell why the model has no such layers."""
     try:
-        with safe_open(path, framework="pt") as file:
-            _compare_names(path, set(file.keys()), set(shapes))
-            for key, shape in shapes.items():
-                stored = file.get_slice(key)
-                if (actual := tuple(stored.get_shape())) != shape:
-                    raise AdapterError(f"{path}: {key} has shape {actual}; the model needs {shape}")
-                if stored.get_dtype() not in ("F32", "F16", "BF16"):
-                    raise AdapterError(
-                        f"{path}: {key} is stored as {stored.get_dtype()}; F32, F16 and BF16 load"
-                    )
-            # Copies: the file stays mapped while a tensor of it lives, and Windows neither moves
-            # nor replaces a mapped file.
-            weights = {key: file.get_tensor(key).clone() for key in shapes}
-    except SafetensorError as error:
-        raise AdapterError(f"{path} is not a complete safetensors file: {error}") from None
-    for key, value in weights.items():
-        if not value.isfinite().all():
-            raise AdapterError(f"{path}: {key} holds NaN or infinity")
-    return weights
+        # PEFT ignores names that match nothing.
+        known = known_exclusions(model, config.exclude_modules)
+        config = replace(config, exclude_modules=known)
+        return config, expected_shapes(model, config)
+    except ConfigError as error:
+        named = config.target_modules
+        check_layer_kinds(model, [] if isinstance(named, str) else named)
+        raise AdapterError(f"{made_for(settings)}: {printable(str(error))}") from None
 
 
-def _compare_names(path: Path, actual: set[str], expected: set[str]) -> None:
-    for kind, names in (
-        ("lacks", expected - actual),
-        ("has the unknown tensor", actual - expected),
-    ):
-        if names:
-            name = printable(min(names), 200)
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise AdapterError(f"{path} {kind} {name}{more}: it was made for another model")
+def _as_stored(
+    model: nn.Module, config: LoRAConfig, path: Path, stored: dict[str, tuple[int, ...]]
+) -> LoRAConfig:
+    """Return a config by which tied layers train as one matrix or apart, as in their file."""
+    groups = tied_tensors(model, config)
+    same = all(stored.keys() >= set(group) for group in groups) and all(
+        torch.equal(first, other)
+        for first, *others in (read_tensors(path, group).values() for group in groups)
+        for other in others
+    )
+    return config if same else replace(config, ensure_weight_tying=False)

@@ -1,6 +1,7 @@
 """The settings of an adapter in PEFT's format: the content of adapter_config.json."""
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
@@ -19,7 +20,6 @@ UNSUPPORTED: dict[str, tuple] = {
     "bias": ("none", None),
     "corda_config": (None, {}),
     "eva_config": (None, {}),
-    "exclude_modules": (None, []),
     "kasa_config": (None, {}),
     "layer_replication": (None, []),
     "layers_pattern": (None, [], ""),
@@ -59,6 +59,7 @@ def to_peft(
     """
     layers = dict(lora_layers(model))
     first = next(iter(layers.values()))
+    excluded = first.config.exclude_modules
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -67,7 +68,8 @@ def to_peft(
         "r": r,
         "lora_alpha": lora_alpha,
         "lora_dropout": first.config.lora_dropout,
-        "target_modules": _shortest_names(model, set(layers)),
+        "target_modules": _shortest_names(model, set(layers), excluded),
+        "exclude_modules": excluded or None,
         "use_rslora": False,
         "use_dora": isinstance(first, DoRALinear),
         "bias": "none",
@@ -90,15 +92,14 @@ def from_peft(peft: dict[str, Any]) -> LoRAConfig:
         if key in peft and not any(_same(peft[key], value) for value in unused):
             raise AdapterError(f"{key} is {_shown(peft[key])}, which is not supported")
     targets = peft.get("target_modules")
-    if isinstance(targets, str) and targets != "all-linear":
-        raise AdapterError(
-            f"target_modules is the pattern {_shown(targets)}; it must be a list of names"
-        )
+    if targets != "all-linear":
+        targets = _names(peft, "target_modules")
     blocks = peft.get("layers_to_transform")
     peft = peft | {"layers_to_transform": [blocks] if isinstance(blocks, int) else blocks}
     settings: dict[str, Any] = {
         "variant": "dora" if _value(peft, "use_dora", (bool,)) else "lora",
-        "target_modules": targets or [],
+        "target_modules": targets,
+        "exclude_modules": _names(peft, "exclude_modules"),
         "r": _value(peft, "r", (int,)),
         "lora_alpha": _value(peft, "lora_alpha", NUMBER),
         "lora_dropout": _value(peft, "lora_dropout", NUMBER),
@@ -108,7 +109,7 @@ def from_peft(peft: dict[str, Any]) -> LoRAConfig:
         "layers_to_transform": _list(peft, "layers_to_transform", int) or None,
         "modules_to_save": _list(peft, "modules_to_save", str),
     }
-    if targets != "all-linear" and not _list(peft, "target_modules", str):
+    if not targets:
         raise AdapterError("target_modules is empty; it must be a list of names")
     try:
         return LoRAConfig(**{key: value for key, value in settings.items() if value is not None})
@@ -121,6 +122,13 @@ def _value(peft: dict[str, Any], key: str, kinds: tuple[type, ...]) -> Any:
     if value is not None and not _is(value, kinds):
         raise AdapterError(f"{key} is {_shown(value)}; it must be {KINDS[kinds]}")
     return value
+
+
+def _names(peft: dict[str, Any], key: str) -> list[str]:
+    if isinstance(peft.get(key), str):
+        # PEFT reads a text as a regular expression.
+        raise AdapterError(f"{key} is the pattern {_shown(peft[key])}; it must be a list of names")
+    return _list(peft, key, str)
 
 
 def _list(peft: dict[str, Any], key: str, kind: type) -> list:
@@ -160,13 +168,22 @@ def _shown(value: object) -> str:
     return printable(repr(value), 80)
 
 
-def _shortest_names(model: nn.Module, selected: set[str]) -> list[str]:
-    """Return the shortest path suffixes that match the selected layers and no others."""
+def _shortest_names(
+    model: nn.Module, selected: set[str], excluded: Iterable[str] = ()
+) -> list[str]:
+    """Return the shortest path suffixes that match the selected layers and no others.
+
+    Args:
+        model: A model with adapters.
+        selected: Paths of layers.
+        excluded: Names of further layers that a suffix may match.
+    """
     # GPT-2 has a c_proj in attention and one in the MLP: for the first, attn.c_proj is written.
     others = {
         suffix
         for path, _ in model.named_modules()
-        if path not in selected and not any(ends_with(path, name) for name in ("base", "trained"))
+        if path not in selected
+        and not any(ends_with(path, name) for name in ("base", "trained", *excluded))
         for suffix in path_suffixes(path)
     }
     return sorted(

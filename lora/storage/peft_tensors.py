@@ -4,10 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from lora.base import features
-from lora.config import ConfigError, LoRAConfig
+from lora.config import LoRAConfig
 from lora.full_layers import full_layers
 from lora.injection import lora_layers
-from lora.storage.peft_format import AdapterError, printable
+from lora.storage.peft_format import AdapterError
 from lora.targets import select_layers
 
 PREFIX = "base_model.model."
@@ -39,13 +39,9 @@ def expected_shapes(model: nn.Module, config: LoRAConfig) -> dict[str, tuple[int
         config: The adapter's settings.
 
     Raises:
-        AdapterError: The config names layers that the model does not have.
+        ConfigError: The config names layers that the model does not have.
     """
-    try:
-        targets, full = select_layers(model, config)
-    except ConfigError as error:
-        reason = printable(str(error))
-        raise AdapterError(f"it was made for another model: {reason}") from None
+    targets, full = select_layers(model, config)
     shapes: dict[str, tuple[int, ...]] = {}
     for path, layer in targets.items():
         (width, height), r = features(layer), config.at(path).r
@@ -59,19 +55,18 @@ def expected_shapes(model: nn.Module, config: LoRAConfig) -> dict[str, tuple[int
     return shapes
 
 
-def check_tied(model: nn.Module, config: LoRAConfig, tensors: dict[str, Tensor]) -> None:
-    """Check that tensors for layers with tied weights are equal.
+def tied_tensors(model: nn.Module, config: LoRAConfig) -> list[list[str]]:
+    """Return the names in an adapter file of the full layers that are one matrix in a model.
 
-    Raises:
-        AdapterError: They differ; PEFT can train such layers separately.
+    Args:
+        model: A model without adapters.
+        config: The adapter's settings.
     """
-    first: dict[int, str] = {}
+    names: dict[int, list[str]] = {}
     for path, module in select_layers(model, config)[1].items():
         for name, parameter in module.named_parameters():
-            key = f"{PREFIX}{path}.{name}"
-            other = first.setdefault(id(parameter), key)
-            if not torch.equal(tensors[key], tensors[other]):
-                raise AdapterError(f"{key} differs from {other}; in this model they are one matrix")
+            names.setdefault(id(parameter), []).append(f"{PREFIX}{path}.{name}")
+    return [group for group in names.values() if len(group) > 1]
 
 
 @torch.no_grad()

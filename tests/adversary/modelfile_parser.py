@@ -72,30 +72,3 @@ def _unquote(text: str) -> str | None:
     if text.startswith('"'):
         return text[1:-1] if len(text) >= 2 and text.endswith('"') else None
     return text
-
-
-def render(template: str, prompt: str, system: str) -> str:
-    """Return what Ollama's Go template writes, for the actions that lit.exporting uses."""
-    head, _, rest = template.partition("{{ if .System }}")
-    assert not head
-    with_system, _, rest = rest.partition("{{ else }}")
-    without, _, tail = rest.rpartition("{{ end }}")
-    assert not tail
-    return _run(with_system if system else without, {".Prompt": prompt, ".System": system})
-
-
-def _run(text: str, variables: dict[str, str]) -> str:
-    written = ""
-    while True:
-        literal, opened, text = text.partition("{{")
-        written += literal
-        if not opened:
-            return written
-        action, closed, text = text.partition("}}")
-        assert closed, "an action without an end"
-        action = action.strip()
-        if action.startswith('"'):
-            assert action.endswith('"')
-            written += action[1:-1].replace('\\"', '"')
-        else:
-            written += variables[action]

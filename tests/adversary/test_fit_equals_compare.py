@@ -110,6 +110,7 @@ def measure(run: Path, **changes: object) -> Comparison:
         "folder": run / "comparison",
         "max_answers": 0,
         "template": "auto",
+        "template_kwargs": None,
         "batch_size": 4,
         "quantize": None,
         "precision": None,

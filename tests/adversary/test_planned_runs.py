@@ -15,7 +15,7 @@ from torch import Tensor
 
 from data.types import Batch
 from lit.fit import main
-from lit.model.attention import unpacked
+from lit.packing.pack import unpacked
 from lit.train.module import LoRAModule
 from lit.train.schedule import lr_factor
 from lit.train.trainer_check import REFUSED_CALLBACKS

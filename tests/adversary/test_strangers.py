@@ -32,8 +32,9 @@ from lit.settings.keys import check_keys
 from lora.config import ConfigError, LoRAConfig
 from lora.injection import inject
 from lora.storage.adapter import save_adapter
-from tests.adversary.modelfile_parser import parse, render
+from tests.adversary.modelfile_parser import parse
 from tests.conftest import CHATML, make_model
+from tests.lit.exporting.go_template import render
 
 TEXTS: dict[str, str] = {
     "C12: an escape sequence": "a\x1b[2J\x1b]0;title\x07b\x9b31m",
@@ -139,6 +140,7 @@ def test_a_text_is_data_in_a_model_card(attack: str, tmp_path: Path) -> None:
         lora_alpha=16,
         lora_dropout=0.0,
         targets=[text],
+        adapter=text,
         **numbers,  # type: ignore[arg-type]
     )
     cards = [(tmp_path / "README.md").read_text("utf-8")]
@@ -182,7 +184,7 @@ def test_a_chat_template_is_text_in_a_modelfile(
     tokenizer.chat_template = "{{ " + json.dumps(text) + " }}" + CHATML
     model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=2))
     commands = parse(modelfile(model, tokenizer))  # type: ignore[arg-type]
-    assert [name for name, _ in commands] == ["from", "template", "stop"]
+    assert [name for name, _ in commands] == ["from", "template", "stop", "temperature"]
     assert commands[0][1] == "."
     assert commands[2][1] == "<|im_end|>"
     turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
@@ -190,7 +192,8 @@ def test_a_chat_template_is_text_in_a_modelfile(
         wanted = tokenizer.apply_chat_template(some, tokenize=False, add_generation_prompt=True)
         wanted = "".join(char for char in str(wanted) if char.isprintable() or char in "\t\r\n")
         system = some[0]["content"] if len(some) == 2 else ""
-        assert render(commands[1][1], "Why?", system) == wanted
+        listed = [{"Role": turn["role"], "Content": turn["content"]} for turn in some]
+        assert render(commands[1][1], {"System": system, "Messages": listed}) == wanted
 
 
 @pytest.mark.parametrize(
@@ -206,7 +209,8 @@ def test_a_stop_token_is_text_in_a_modelfile_or_refused(
         with pytest.raises(ConfigError, match="cannot be written in a Modelfile"):
             modelfile(model, tokenizer)  # type: ignore[arg-type]
         return
-    assert parse(modelfile(model, tokenizer)) == [("from", "."), ("stop", token)]  # type: ignore[arg-type]
+    commands = parse(modelfile(model, tokenizer))  # type: ignore[arg-type]
+    assert commands == [("from", "."), ("stop", token), ("temperature", "0")]
 
 
 TEMPLATES: dict[str, str] = {

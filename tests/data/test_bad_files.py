@@ -119,14 +119,23 @@ ROWS = {
     "null content": chat("messages[1].content: null", ASK, ("assistant", None)),
     "no turns": row("messages: not a list of turns", messages=[]),
     "messages in a text": row("messages: not a list of turns", messages="user: a"),
+    "messages in Python's notation": row(
+        "messages: not a list of turns, and not the JSON of one", messages="[{'role': 'user'}]"
+    ),
+    "messages as JSON with a key twice": row(
+        "messages: role: this key appears twice", messages='[{"role": "user", "role": "user"}]'
+    ),
+    "messages as JSON, but no turns": row(
+        "messages[0]: not an object but a number", messages="[1]"
+    ),
     "turn in a text": row("messages[0]: not an object but text", messages=["a", "b"]),
     "unknown speaker": row(
         "conversations[0].from: 'tool' is not one of",
         conversations=[{"from": "tool", "value": "a"}],
     ),
-    "field too few": table("Why?\n", 3, "1 fields, but the header has 2"),
+    "field too few": table("Why?\n", 3, "1 field, but the header has 2"),
     "field too many": table("Why?,Well,yes\n", 3, "3 fields, but the header has 2"),
-    "behind a long row": table('"a\nb\n","c\n"\nWhy?\n', 7, "1 fields, but the header has 2"),
+    "behind a long row": table('"a\nb\n","c\n"\nWhy?\n', 7, "1 field, but the header has 2"),
     "quote inside": table('"a"b,c\n', 3, "not CSV: "),
     "empty field": table("Why?,\n", 3, "response: blank"),
     "tab too many": table("a,b,c\n", 3, "3 fields, but the header has 2", ".tsv"),

@@ -1,12 +1,14 @@
 """Every row format gives messages, and the error for a damaged row names the field."""
 
 import copy
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from data.formats.rows import FORMATS, check_columns, to_messages
+from data.formats.rows import ASKED, FORMATS, SAID, check_columns, read_row, to_messages
+from data.formats.turns import FROM_JSON
 from data.types import DataError, Message, Row, RowError
 
 MISSING = object()
@@ -205,3 +207,23 @@ def test_columns_with_an_unknown_field_are_refused() -> None:
         DataError, match=r"`columns` names unknown fields: ask\..* the fields are prompt, question"
     ):
         check_columns({"prompt": "a", "ask": "b"})
+
+
+TURNS_AS_LISTS = {
+    "messages": FORMATS["messages"].sample,
+    "conversations": FORMATS["conversations"].sample,
+    "history in pairs": {"prompt": "b", "response": "c", "history": [["Hi?", "Hello."]]},
+    "history in turns": {"prompt": "b", "response": "c", "history": [ASKED, SAID]},
+}
+
+
+@pytest.mark.parametrize("name", TURNS_AS_LISTS)
+def test_turns_that_a_table_has_as_json_are_read_as_the_list_and_counted(name: str) -> None:
+    fields = TURNS_AS_LISTS[name]
+    as_text = {
+        key: json.dumps(value, indent=1) if isinstance(value, list) else value
+        for key, value in fields.items()
+    }
+    read = read_row(Row(as_text, "f.csv", 1))
+    assert read.messages == messages_of(fields)
+    assert +read.changes == {FROM_JSON: 1}

@@ -62,7 +62,7 @@ FAULTS = {
         "not JSON",
     ),
     "json, a number": ("f.json", '[{"q": "1"},\n2,\n{"q": "3"}]', 2, "not an object but a number"),
-    "csv, a field too few": ("f.csv", "q,a\n1,1\n2\n3,3\n", 3, "1 fields, but the header has 2"),
+    "csv, a field too few": ("f.csv", "q,a\n1,1\n2\n3,3\n", 3, "1 field, but the header has 2"),
     "csv, a field too many": (
         "f.csv",
         'q,a\n"1\n1",1\n2,2,2\n3,3\n',

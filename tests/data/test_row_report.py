@@ -1,6 +1,7 @@
 """Rows that were cut or left out are counted by reason, and listed up to a limit."""
 
 import datasets
+import pytest
 
 from data.report.row_issue import BAD, CUT, ISSUE_FEATURES, TOO_LONG, RowIssue
 from data.report.row_report import OTHER, RowReport
@@ -22,13 +23,31 @@ def test_reasons_that_differ_in_numbers_are_one_group_and_the_largest_group_is_f
     rows = bad(2, "response: blank", 10) + bad(3, "not JSON: Extra data at column {}")
     listing = report_of(*rows).listing(BAD).splitlines()
     assert listing == [
-        "3 × not JSON: Extra data at column N",
+        "3 × not JSON: Extra data at column 1 to 3",
         "  f.jsonl:1: not JSON: Extra data at column 1",
         "  … and in line 2, 3",
         "2 × response: blank",
         "  f.jsonl:10: response: blank",
         "  … and in line 11",
     ]
+
+
+@pytest.mark.parametrize(
+    ("reasons", "title"),
+    [
+        (["3 fields, but the header has 2"] * 2, "3 fields, but the header has 2"),
+        (["4 fields, but the header has 2", "13 fields, but the header has 2"],
+         "4 to 13 fields, but the header has 2"),
+        (["a: blank"], "a: blank"),
+        (["'user1' is unknown", "'user12' is unknown"], "'userN' is unknown"),
+        (["007 and 7", "7 and 7"], "007 and 7"),
+    ],
+)  # fmt: skip
+def test_numbers_in_which_reasons_of_a_group_agree_are_shown_and_others_as_a_range(
+    reasons: list[str], title: str
+) -> None:
+    report = report_of(*(RowIssue(BAD, "f", i, reason) for i, reason in enumerate(reasons)))
+    assert report.listing(BAD).splitlines()[0] == f"{len(reasons)} × {title}"
 
 
 def test_a_large_group_leaves_room_for_the_small_ones() -> None:

@@ -159,7 +159,7 @@ def test_a_template_that_does_not_end_an_answer_is_refused(
 
 
 def test_a_template_that_rewrites_the_prompt_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
-    tokenizer.chat_template += "{% if add_generation_prompt %}<think>{% endif %}"
+    tokenizer.chat_template += "{% if add_generation_prompt %}Answer:{% endif %}"
     with pytest.raises(RowError, match="turn 2: the template changes the text before this answer"):
         encode([ASK, ANSWER], tokenizer)
 

@@ -4,15 +4,19 @@ import peft
 import pytest
 import torch
 from conftest import make_model
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lora.config import ConfigError, LoRAConfig
-from lora.full_layers import full_layers, tied_groups
-from lora.injection import inject, lora_layers, merge, quantize_model
-from lora.storage.adapter import load_adapter
+from lora.full_layers import full_layers, tied_groups, untied_layers
+from lora.injection import inject, merge, quantize_model
+from lora.storage.adapter import load_adapter, save_adapter
 
 WIDE = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 16}
 EMBEDDING = LoRAConfig(modules_to_save=["embed_tokens"])
+
+
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    return model(input_ids=torch.arange(3, 14)[None], use_cache=False).logits
 
 
 def make_tied() -> PreTrainedModel:
@@ -60,16 +64,33 @@ def test_a_quantized_layer_cannot_train_in_full():
 
 
 @torch.no_grad()
-def test_two_different_matrices_do_not_load_into_a_tied_one(tmp_path):
-    names = ["embed_tokens", "lm_head"]
+@pytest.mark.parametrize("names", [["embed_tokens"], ["lm_head"], ["embed_tokens", "lm_head"]])
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
+def test_layers_that_peft_trained_apart_load_apart_and_stay_so_when_merged(names, tmp_path):
     config = peft.LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=names)
-    theirs = peft.get_peft_model(make_tied(), config)
-    theirs.save_pretrained(tmp_path / "equal")
-    load_adapter(make_tied(), tmp_path / "equal")
-    theirs.base_model.model.lm_head.modules_to_save["default"].weight[0, 0] += 1
-    theirs.save_pretrained(tmp_path / "different")
+    theirs = peft.get_peft_model(make_tied(), config).eval()
+    for name, parameter in theirs.named_parameters():
+        if "modules_to_save" in name:
+            parameter.add_(torch.randn_like(parameter))
+    theirs.save_pretrained(tmp_path)
     model = make_tied()
-    with pytest.raises(ConfigError, match=r"lm_head.weight differs from .*embed_tokens"):
-        load_adapter(model, tmp_path / "different")
-    assert not [*lora_layers(model), *full_layers(model)]
-    load_adapter(make_model(**WIDE), tmp_path / "different")
+    assert not load_adapter(model, tmp_path).ensure_weight_tying
+    assert [path.rpartition(".")[2] for path in untied_layers(model)] == names
+    expected = logits(theirs)
+    torch.testing.assert_close(logits(model), expected)
+    save_adapter(model, tmp_path / "again", "some/model")
+    load_adapter(again := make_tied(), tmp_path / "again")
+    torch.testing.assert_close(logits(again), expected)
+    merge(model).save_pretrained(tmp_path / "merged")
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    torch.testing.assert_close(logits(merged), expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_equal_tensors_of_tied_layers_load_as_one_matrix(tmp_path):
+    inject(model := make_tied(), EMBEDDING)
+    model.lm_head.trained["weight"].add_(1)
+    save_adapter(model, tmp_path, "some/model")
+    load_adapter(again := make_tied(), tmp_path)
+    assert tied_groups(again) == [["model.embed_tokens", "lm_head"]]
+    assert not untied_layers(again)

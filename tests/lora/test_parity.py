@@ -11,8 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from data.planning.batch import collate
 from data.types import IGNORE, Example
-from lit.model.attention import pack
 from lit.model.loss import summed_loss
+from lit.packing.pack import pack
 from lora.config import PROJECTIONS, LoRAConfig
 from lora.injection import count_parameters, inject, trainable_parameters
 from lora.optimizer import parameter_groups

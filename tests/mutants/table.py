@@ -17,17 +17,23 @@ CONFIG, DROPOUT, LAYER, FUNCTION, INJECT, OPTIMIZER, QUANTIZED = (
     for name in ("config", "dropout", "layer", "lora_function", "inject", "optimizer", "quantized")
 )
 ADAPTER, WRITING = (f"{LORA}/storage/test_{name}.py" for name in ("adapter", "files"))
+FOREIGN, CONTINUING = (
+    f"{LORA}/storage/test_{name}.py" for name in ("foreign_adapters", "continuing")
+)
 KINDS = f"{LORA}/test_adapter_kinds.py"
 NEW_ADAPTER = f"{KINDS}::test_a_new_adapter_changes_no_bit_of_the_logits"
 MERGED = f"{KINDS}::test_a_merged_model_is_dense_and_computes_the_same"
 SAVED = f"{KINDS}::test_a_saved_adapter_loads_to_the_same_logits_and_saves_to_the_same_bytes"
 IN_PEFT = f"{KINDS}::test_peft_computes_the_same_from_a_saved_adapter"
 FROM_PEFT = f"{KINDS}::test_an_adapter_that_peft_saved_computes_the_same"
-TIED = f"{LORA}/test_full_layers.py::test_two_different_matrices_do_not_load_into_a_tied_one"
+APART = "test_layers_that_peft_trained_apart_load_apart_and_stay_so_when_merged"
+TIED = f"{LORA}/test_full_layers.py::{APART}"
 GENERATION = "tests/lit/answering/test_generation.py"
-LOSS, ATTENTION = "tests/lit/model/test_loss.py", "tests/lit/model/test_attention.py"
+PACK, ANSWERS = "tests/lit/packing/test_pack.py", "tests/families/test_answers.py"
+LOSS, ATTENTION = "tests/lit/model/test_loss.py", "tests/lit/packing/test_attention.py"
 MODULE, DATAMODULE = "tests/lit/train/test_module.py", "tests/lit/train/test_datamodule.py"
 BEST, STEP_LOSS = (f"tests/lit/train/test_{name}.py" for name in ("best_adapter", "step_loss"))
+CONTINUED, MODELFILE = "tests/runs/test_continued_run.py", "tests/lit/exporting/test_modelfile.py"
 COMPARE, MERGE = "tests/lit/comparison/test_compare.py", "tests/lit/exporting/test_merge.py"
 LOADING, SHARDS = "tests/lit/model/test_loading.py", "tests/lit/exporting/test_shards.py"
 CHECKPOINT, MANIFEST = (
@@ -48,36 +54,65 @@ SIGNALED = (
     f"{FAULTS}::test_a_signal_exits_with_its_code_and_the_resumed_run_equals_an_uninterrupted_one"
 )
 
+THINKING, VARIABLES = (f"tests/data/test_{name}.py" for name in ("thinking", "template_variables"))
+
 LABELS = [
     Mutant(
         "labels",
-        "data/encoder.py",
+        "data/learned_answers.py",
+        "same = (some for some in groups if some[0].ids[: len(answer.ids)] == answer.ids)",
+        "same = iter(groups)",
+        (THINKING,),
+    ),
+    Mutant(
+        "labels",
+        "data/templates/thoughts.py",
+        'return prompt + closing + answer.lstrip("\\n")',
+        'return prompt + answer.lstrip("\\n")',
+        (THINKING,),
+    ),
+    Mutant(
+        "labels",
+        "data/templates/variables.py",
+        "if name not in values:",
+        "if True:",
+        (VARIABLES,),
+    ),
+    Mutant(
+        "labels",
+        "data/learned_answers.py",
         "labels[start:end] = ids[start:end]",
         "labels[start + 1 : end] = ids[start + 1 : end]",
         (TEMPLATE,),
     ),
     Mutant(
         "labels",
-        "data/encoder.py",
+        "data/learned_answers.py",
         "labels[start:end] = ids[start:end]",
         "labels[start : end - 1] = ids[start : end - 1]",
         (TEMPLATE,),
     ),
     Mutant(
         "labels",
-        "data/encoder.py",
+        "data/learned_answers.py",
         "labels[start:end] = ids[start:end]",
         "labels[start - 1 : end] = ids[start - 1 : end]",
         (TEMPLATE,),
     ),
     Mutant(
         "labels",
-        "data/encoder.py",
+        "data/learned_answers.py",
         "labels[start:end] = ids[start:end]",
         "labels[:end] = ids[:end]",
         (TEMPLATE,),
     ),
-    Mutant("labels", "data/encoder.py", "end = stop + 1", "end = turn_end", (TEMPLATE,)),
+    Mutant(
+        "labels",
+        "data/encoder.py",
+        "return Learned(answer.turn, ids[: stop + 1], len(prompt))",
+        "return Learned(answer.turn, ids, len(prompt))",
+        (TEMPLATE,),
+    ),
     Mutant(
         "labels",
         "data/encoder.py",
@@ -87,16 +122,16 @@ LABELS = [
     ),
     Mutant(
         "labels",
-        "data/encoder.py",
+        "data/templates/writing.py",
         'return [i for i, turn in enumerate(messages) if turn.role == "assistant" and turn.train]',
         'return [i for i, turn in enumerate(messages) if turn.role == "assistant"]',
         (TEMPLATE,),
     ),
     Mutant(
         "labels",
-        "data/encoder.py",
-        "if not texts[0].startswith(prompt)",
-        "if len(texts[0]) < len(prompt)",
+        "data/templates/thoughts.py",
+        "if written.startswith(prompt):",
+        "if len(written) >= len(prompt):",
         (TEMPLATE,),
     ),
     Mutant(
@@ -115,21 +150,21 @@ LABELS = [
     ),
     Mutant(
         "labels",
-        "data/answer_spans.py",
-        "if all(ids[: len(prompt)] == prompt for prompt in prompts):",
-        "if prompts:",
+        "data/learned_answers.py",
+        "if whole[: len(prompt)] == prompt:",
+        "if prompt:",
         (REAL_FILES,),
     ),
     Mutant(
         "labels",
-        "data/guard.py",
+        "data/templates/writing.py",
         "rest = without",
         "pass",
         (REAL_FILES,),
     ),
     Mutant(
         "labels",
-        "data/guard.py",
+        "data/templates/guard.py",
         "ids += self._encode_piece(piece, as_text=place % 2 == 1, follows=follows)",
         "ids += self._encode_piece(piece, as_text=False, follows=follows)",
         (TEMPLATE,),
@@ -137,7 +172,7 @@ LABELS = [
     Mutant(
         "labels",
         "data/template.py",
-        'tokenizer.chat_template = "{{ bos_token }}" + str(tokenizer.chat_template)',
+        'tokenizer.chat_template = "{{ bos_token }}" + str(tokenizer.get_chat_template())',
         "pass",
         (TEMPLATE,),
     ),
@@ -304,7 +339,7 @@ LOSSES = [
     Mutant(
         "loss",
         "lit/model/loss.py",
-        'softcap = getattr(config, "final_logit_softcapping", None)',
+        "softcap = next(filter(None, (getattr(config, name, None) for name in SOFTCAPS)), None)",
         "softcap = None",
         (LOSS,),
     ),
@@ -556,30 +591,30 @@ ADAPTERS = [
     ),
     Mutant(
         "adapter",
-        "lora/storage/adapter.py",
+        "lora/storage/tensor_file.py",
         'raise AdapterError(f"{path}: {key} holds NaN or infinity")',
         "pass",
         (ADAPTER,),
     ),
     Mutant(
         "adapter",
-        "lora/storage/adapter.py",
-        "if path.stat().st_size > header > 2**16 + HEADER_PER_TENSOR * len(shapes):",
+        "lora/storage/tensor_file.py",
+        "if path.stat().st_size > header > 2**16 + HEADER_PER_TENSOR * expected:",
         "if False:",
         (ADAPTER,),
     ),
     Mutant(
         "adapter",
-        "lora/storage/adapter.py",
-        "if (actual := tuple(stored.get_shape())) != shape:",
-        "if len(actual := tuple(stored.get_shape())) != len(shape):",
+        "lora/storage/mismatch.py",
+        "if (actual := stored[key]) != shape:",
+        "if len(actual := stored[key]) != len(shape):",
         (ADAPTER,),
     ),
     Mutant(
         "adapter",
         "lora/storage/adapter.py",
-        "check_tied(model, config, weights)",
-        "pass",
+        "return config if same else replace(config, ensure_weight_tying=False)",
+        "return config",
         (TIED,),
     ),
     Mutant(
@@ -940,59 +975,101 @@ INTERVALS = [
 ATTENTIONS = [
     Mutant(
         "attention",
-        "lit/model/transformers_internals.py",
+        "lit/packing/transformers_internals.py",
         "module, query, key, value, mask, dropout=dropout, scaling=scaling, is_causal=True",
         "module, query, key, value, mask, dropout=dropout, scaling=scaling, is_causal=False",
         (ATTENTION,),
     ),
     Mutant(
         "attention",
-        "lit/model/attention.py",
+        "lit/packing/attention.py",
         "split = (part.split(row_lengths, dim=2) for part in (query, key, value))",
         "split = (part.split(sum(row_lengths), dim=2) for part in (query, key, value))",
         (ATTENTION,),
     ),
     Mutant(
         "attention",
-        "lit/model/attention.py",
+        "lit/packing/attention.py",
         "return (distance >= 0) & (distance < (window or length))",
         "return (distance >= 0) & (distance <= (window or length))",
         (ATTENTION,),
     ),
     Mutant(
         "attention",
-        "lit/model/attention.py",
+        "lit/packing/attention.py",
         "seen = None if window is None or length <= window else window",
         "seen = None",
         (ATTENTION,),
     ),
     Mutant(
         "attention",
-        "lit/model/attention.py",
-        "position_ids=batch.position_ids,",
-        "position_ids=torch.arange(batch.input_ids.shape[1])[None],",
+        "lit/packing/hidden_states.py",
+        "position_ids=position_ids,",
+        "position_ids=torch.arange(input_ids.shape[1])[None],",
         (ATTENTION,),
     ),
     Mutant(
         "attention",
-        "lit/model/attention.py",
+        "lit/packing/attention.py",
         "scores = softcap * torch.tanh(scores / softcap)",
         "scores = scores * 1.0",
         (ATTENTION,),
     ),
     Mutant(
         "attention",
-        "lit/model/attention.py",
+        "lit/packing/attention.py",
         "scores = q @ k.transpose(2, 3) * (q.shape[-1] ** -0.5 if scaling is None else scaling)",
         "scores = q @ k.transpose(2, 3) * q.shape[-1] ** -0.5",
         (ATTENTION,),
     ),
     Mutant(
         "attention",
-        "lit/model/attention.py",
-        "MAX_DIFFERENCE = 0.02",
-        "MAX_DIFFERENCE = 2",
-        (ATTENTION,),
+        "lit/packing/pack.py",
+        "if not change <= tolerance(model, packed):",
+        "if False:",
+        (PACK,),
+    ),
+    Mutant(
+        "attention",
+        "lit/packing/pack.py",
+        "if isfinite(change) and not rows_are_isolated(model, batch, packed):",
+        "if False:",
+        (PACK,),
+    ),
+    Mutant(
+        "attention",
+        "lit/packing/isolation.py",
+        "return not _others(tainted, first, last).isnan().any()",
+        "return True",
+        (PACK,),
+    ),
+    Mutant(
+        "attention",
+        "lit/packing/reach.py",
+        "if seen != told:",
+        "if False:",
+        (PACK,),
+    ),
+    Mutant(
+        "attention",
+        "lit/packing/rotary.py",
+        "return limit is None or max(lengths) <= limit or len(lengths) == 1",
+        "return True",
+        (PACK,),
+    ),
+    Mutant(
+        "attention",
+        "lit/answering/batching.py",
+        "together = [i for i in order if limit is None or lengths[i] + max_new_tokens <= limit]",
+        "together = order",
+        (ANSWERS,),
+    ),
+    Mutant(
+        "attention",
+        "lit/answering/batching.py",
+        "mask[0, : len(padding)] = 0",
+        "padding = padding[:0]",
+        (ANSWERS,),
     ),
 ]
 
@@ -1073,7 +1150,73 @@ FILES = [
     ),
 ]
 
+GOING_ON = [
+    Mutant(
+        "going on",
+        "lora/storage/mismatch.py",
+        "if shape is None or len(shape) <= dimension or shape[dimension] == tokens:",
+        "if True:",
+        (FOREIGN,),
+    ),
+    Mutant(
+        "going on",
+        "lora/storage/mismatch.py",
+        "if found := sorted({path for name in names for path in index.get(name, ())}):",
+        "if found := []:",
+        (FOREIGN,),
+    ),
+    Mutant(
+        "going on",
+        "lora/full_layers.py",
+        "if self.apart:",
+        "if False:",
+        (TIED,),
+    ),
+    Mutant(
+        "going on",
+        "lora/storage/continuing.py",
+        "if value != actual",
+        "if False",
+        (CONTINUING,),
+    ),
+    Mutant(
+        "going on",
+        "lora/storage/continuing.py",
+        "if asked.keys() != actual.keys():",
+        "if False:",
+        (CONTINUING,),
+    ),
+    Mutant(
+        "going on",
+        "lora/storage/continuing.py",
+        "return load_adapter(model, directory, given.lora_dropout)",
+        "return load_adapter(model, directory)",
+        (CONTINUING,),
+    ),
+    Mutant(
+        "going on",
+        "lit/run/folder.py",
+        'if setting == "model.adapter" and own.is_relative_to(read):',
+        'if setting == "model.adapter" and own == read:',
+        (CONTINUED,),
+    ),
+    Mutant(
+        "going on",
+        "lit/exporting/modelfile.py",
+        'LAST = "eq (len (slice $.Messages $i)) 1"',
+        'LAST = "eq $i 0"',
+        (MODELFILE,),
+    ),
+    Mutant(
+        "going on",
+        "lit/exporting/turns.py",
+        "_render(conversation, tokenizer) != turns.render(conversation)",
+        "turns.render(conversation) is None",
+        (MODELFILE,),
+    ),
+]
+
 MUTANTS = [
     *(LABELS + PLANS + LOSSES + LAYERS + ADAPTERS),
-    *(RESUMES + SPLITS + INTERVALS + ATTENTIONS + FILES),
+    *(RESUMES + SPLITS + INTERVALS + ATTENTIONS + FILES + GOING_ON),
 ]

@@ -18,8 +18,10 @@ import torch
 import yaml
 from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
 
 from lit.fit import main
+from lit.run.metrics_file import read_losses
 
 ROWS = [
     {"prompt": f"How warm must bed {i} be?", "response": f"Bed {i} must be {50 + i} degrees warm."}
@@ -110,6 +112,33 @@ def test_tensorboard_shows_the_numbers_and_answers_of_a_run(finished: Finished) 
     texts = board.Tensors("answer 1/text_summary")
     assert [text.step for text in texts] == [0, 8, 16]
     assert "How warm must bed" in texts[0].tensor_proto.string_val[0].decode()
+
+
+def test_tensorboard_compares_the_settings_and_the_losses_of_runs(finished: Finished) -> None:
+    reader = EventAccumulator(str(finished.folder / "tensorboard"))
+    reader.Reload()
+    data = {
+        name: plugin_data_pb2.HParamsPluginData.FromString(content)
+        for name, content in reader.PluginTagToContent("hparams").items()
+    }
+    shown = data["_hparams_/session_start_info"].session_start_info.hparams
+    values = {name: getattr(value, value.WhichOneof("kind")) for name, value in shown.items()}
+    config = yaml.safe_load((finished.folder / "config.yaml").read_text("utf-8"))
+    assert values["model.base"] == config["model"]["base"]
+    assert (values["model.lora.r"], values["model.lora.lora_alpha"]) == (8, 16)
+    assert (values["model.lr"], values["data.batch_size"]) == (1e-2, 2)
+    assert (values["trainer.max_epochs"], values["model.quantize"]) == (2, "none")
+    targets = config["model"]["lora"]["target_modules"]
+    assert values["model.lora.target_modules"] == ", ".join(targets)
+    metrics = {info.name.tag for info in data["_hparams_/experiment"].experiment.metric_infos}
+    assert metrics == {"final/best_val_loss", "final/last_val_loss", "final/last_train_loss"}
+    _, validations = read_losses(finished.folder / "metrics.csv")
+    for name, loss in (
+        ("best", min(loss for step, loss in validations if step)),
+        ("last", validations[-1][1]),
+    ):
+        (logged,) = reader.Scalars(f"final/{name}_val_loss")
+        assert (logged.step, logged.value) == (16, pytest.approx(loss, rel=1e-6))
 
 
 def test_no_file_of_a_run_holds_a_base_weight(finished: Finished) -> None:

@@ -17,9 +17,10 @@ from lit.answering.generation import stream
 from lit.answering.sampling import Sampling
 from lit.fit import main as fit
 from lit.merge import main as merge
-from lit.model.attention import hidden_states, pack
 from lit.model.base import load_base
 from lit.model.tuned import load
+from lit.packing.hidden_states import hidden_states
+from lit.packing.pack import pack
 from lora.injection import adapters_disabled, count_parameters
 
 QUESTION = [Message("user", "Why does PLA stick badly to a cold bed?")]

@@ -246,8 +246,10 @@ def run(device: str, row: Row) -> dict[str, Any]:
         patch("lit.model.preparation.load_base", base_of(row, torch.device(device, 0))),
         # The codes of 8-bit states are a table of numbers, which the simulation does not know.
         patch("bitsandbytes.functional.create_dynamic_map", lambda *a, **k: torch.empty(256)),
-        # Packed and single rows are compared by a number, which the simulation does not know.
-        patch("lit.model.attention.MAX_DIFFERENCE", 2 * UNKNOWN),
+        # Packed and single rows are compared by numbers, which the simulation does not know.
+        patch("lit.packing.pack.tolerance", lambda *_: 2 * UNKNOWN),
+        patch("lit.packing.pack.check_reach", lambda *_: None),
+        patch("lit.packing.pack.rows_are_isolated", lambda *_: True),
     ):
         module = LoRAModule(
             "simulated", LoRAConfig(variant=row.variant, r=4, **row.lora), **row.module

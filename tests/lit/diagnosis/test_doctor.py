@@ -11,8 +11,8 @@ from lit.diagnosis.checks import CHECKS
 from lit.diagnosis.machine import Machine, SkippedError, run_check
 from lit.diagnosis.page import describe, render
 from lit.diagnosis.sample import SMALL
-from lit.model.attention import hidden_states
 from lit.model.loss import summed_loss
+from lit.packing.hidden_states import hidden_states
 
 ARITHMETIC = {
     # the check, what is replaced, by what

@@ -19,6 +19,7 @@ from lora.config import PROJECTIONS, LoRAConfig
 from lora.injection import inject, lora_layers, trainable_parameters
 from lora.storage.adapter import save_adapter
 from lora.storage.peft_tensors import to_portable
+from tests.adversary.modelfile_parser import parse
 
 IDS = torch.randint(3, 320, (2, 11), generator=torch.Generator().manual_seed(0))
 REFUSED = {
@@ -26,7 +27,13 @@ REFUSED = {
     "dora, biases": "is DoRA, and a LoRA GGUF cannot hold its magnitudes",
     "whole head": "lm_head trained in full, and a LoRA GGUF cannot hold full layers",
     "whole embedding": "embed_tokens trained in full, and a LoRA GGUF cannot hold full layers",
-    "tied embedding": "trained in full, and a LoRA GGUF cannot hold full layers",
+    **dict.fromkeys(
+        (
+            *("tied embedding", "embedding without its head", "head without its embedding"),
+            "embedding and head apart",
+        ),
+        "trained in full, and a LoRA GGUF cannot hold full layers",
+    ),
 }
 """Adapters of conftest's table that a LoRA GGUF cannot hold, with the error's text."""
 PORTABLE = [kind for kind in ADAPTERS if kind not in REFUSED]
@@ -279,3 +286,37 @@ def test_an_export_that_computes_something_else_is_not_kept(
 def doubled_alpha(model: nn.Module) -> tuple[int, int, dict[str, Tensor]]:
     r, lora_alpha, weights = to_portable(model)
     return r, 2 * lora_alpha, weights
+
+
+def test_a_modelfile_names_the_base_and_the_adapter_and_the_command_their_sizes(
+    make: Callable[..., Path], capsys: pytest.CaptureFixture
+) -> None:
+    adapter = make()
+    assert main(["--adapter", str(adapter), "--format", "gguf", "--ollama"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    written = dict(parse(adapter.with_suffix(".Modelfile").read_text("utf-8")))
+    assert (written["from"], written["adapter"]) == ("./base", "./adapter.gguf")
+    assert "{{ .Content }}" in written["template"]
+    assert (written["stop"], written["temperature"]) == ("<|im_end|>", "0")
+    size = adapter.with_suffix(".gguf").stat().st_size / 1e6
+    base = (adapter.parent / "base" / "model.safetensors").stat().st_size / 1e6
+    assert f"send adapter.Modelfile, adapter.gguf ({size:.1f} MB)" in printed
+    assert f"({base:.1f} MB), as ./base" in printed
+    assert f"ollama create NAME -f {adapter.with_suffix('.Modelfile')}" in printed
+
+
+@pytest.mark.parametrize("kind", ["merged", "gguf"])
+def test_a_template_that_ollama_cannot_have_ends_the_export_before_it_writes(
+    kind: str, make: Callable[..., Path], capsys: pytest.CaptureFixture
+) -> None:
+    adapter = make()
+    base = adapter.parent / "base"
+    numbered = "{% for m in messages %}{{ loop.index }}{{ m['content'] }}<|im_end|>{% endfor %}"
+    (base / "chat_template.jinja").write_text(numbered, "utf-8")
+    assert main(["--adapter", str(adapter), "--format", kind, "--ollama"]) == 2
+    assert "cannot be written as a template of Ollama" in capsys.readouterr().err
+    assert {path.name for path in adapter.parent.iterdir()} >= {"adapter", "base"}
+    assert not [path for path in adapter.parent.iterdir() if path.name.startswith("adapter-")]
+    assert not adapter.with_suffix(".gguf").exists()
+    assert main(["--adapter", str(adapter), "--format", kind]) == 0
+    assert main(["--adapter", str(adapter), "--format", "peft", "--ollama"]) == 2

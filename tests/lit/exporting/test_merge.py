@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import make_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lit.answering.generation import stream
@@ -130,5 +131,22 @@ def test_the_modelfile_has_the_template_and_stop_token_of_training(
     assert main(["--adapter", str(adapter), "--output_dir", str(out), "--ollama"]) == 0
     text = (out / "Modelfile").read_text()
     assert text.startswith("FROM .\n")
-    assert "<|im_start|>user\n{{ .Prompt }}<|im_end|>\n<|im_start|>assistant\n" in text
-    assert 'PARAMETER stop "<|im_end|>"' in text
+    assert "<|im_start|>user\n{{ .Content }}<|im_end|>\n" in text
+    assert 'PARAMETER stop "<|im_end|>"\nPARAMETER temperature 0\n' in text
+
+
+def test_an_embedding_that_trained_apart_from_the_head_is_merged_apart(
+    tokenizer_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    base, out = tmp_path / "base", tmp_path / "merged"
+    make_model(tie_word_embeddings=True).save_pretrained(base)
+    AutoTokenizer.from_pretrained(tokenizer_file).save_pretrained(base)
+    model = load_base(str(base))
+    inject(model, LoRAConfig(r=4, modules_to_save=["embed_tokens"], ensure_weight_tying=False))
+    with torch.no_grad():
+        model.get_input_embeddings().trained["weight"].mul_(-1)
+    save_adapter(model, tmp_path / "adapter", str(base))
+    assert main(["--adapter", str(tmp_path / "adapter"), "--output_dir", str(out)]) == 0
+    assert "embed_tokens was trained apart" in "".join(capsys.readouterr())
+    merged = AutoModelForCausalLM.from_pretrained(out)
+    assert torch.equal(merged.get_input_embeddings().weight, -merged.lm_head.weight)

@@ -15,8 +15,8 @@ import lit.fast_layers.onednn_linear
 from data.planning.batch import collate
 from data.types import IGNORE, Example
 from lit.fast_layers.table import FAST_LAYERS, use_fast_layers
-from lit.model.attention import pack
 from lit.model.loss import summed_loss
+from lit.packing.pack import pack
 from lora.config import LoRAConfig
 from lora.injection import adapters_disabled, eject, inject, merge, trainable_parameters
 from lora.replacement import replacements

@@ -11,8 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from data.planning.batch import collate
 from data.types import IGNORE, Example
 from lit.fast_layers.table import use_fast_layers
-from lit.model.attention import pack
 from lit.model.loss import summed_loss
+from lit.packing.pack import pack
 from lit.preflight.meta_step import trace_step
 from lora.config import LoRAConfig
 from lora.injection import VARIANTS, inject, trainable_parameters

@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 
 from data.planning.batch import collate
 from data.types import IGNORE, Example
-from lit.model.attention import pack
 from lit.model.loss import CHUNK, check_loss, summed_loss, token_losses
+from lit.packing.pack import pack
 from lora.config import ConfigError, LoRAConfig
 from lora.injection import inject, lora_layers, trainable_parameters
 

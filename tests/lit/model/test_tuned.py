@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lit.model.base import load_base
 from lit.model.tuned import chosen_quantization, load_tuned
-from lora.config import LoRAConfig
+from lora.config import ConfigError, LoRAConfig
 from lora.injection import inject, lora_layers
 from lora.storage.adapter import save_adapter
 
@@ -71,3 +71,12 @@ def test_a_base_is_quantized_as_asked_or_else_as_in_training(
     said = "model  the base is loaded in nf4, as when the adapter was trained; --quantize none"
     assert (said in capsys.readouterr().err) == (chosen == "nf4")
     assert chosen_quantization(None, asked) == (None if asked == "none" else asked)
+
+
+def test_a_tokenizer_with_more_tokens_than_the_base_is_refused_with_both_numbers(
+    adapter: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    tokenizer.add_tokens([f"<new{i}>" for i in range(330 - len(tokenizer))])
+    tokenizer.save_pretrained(adapter)
+    with pytest.raises(ConfigError, match=r"grew: .* number 329, and the embedding .* 320 rows"):
+        load_tuned(adapter)

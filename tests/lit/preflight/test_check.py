@@ -17,7 +17,8 @@ from data.types import IGNORE, Example
 from lit.check import main
 from lit.fast_layers.table import use_fast_layers
 from lit.fit import main as fit
-from lit.model.attention import hidden_states, pack
+from lit.packing.hidden_states import hidden_states
+from lit.packing.pack import pack
 from lit.preflight.checkup import examine
 from lit.preflight.estimate import meta_model
 from lit.preflight.meta_step import trace_step

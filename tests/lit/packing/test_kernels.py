@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn.attention import varlen as torch_varlen
 
 from lit.device.device import Traits
-from lit.model import attention, packed_kernels
-from lit.model.packed_kernels import nested, varlen
+from lit.packing import attention, kernels
+from lit.packing.kernels import nested, varlen
 
 LENGTHS = (9, 3, 40, 1, 17)
 HEADS, KV_HEADS, SIZE = 4, 2, 16
@@ -70,11 +70,11 @@ def nested_by_its_documentation(
 
 
 @pytest.fixture(autouse=True)
-def kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+def simulated_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernels of a GPU, by what torch documents of them."""
     functions = SimpleNamespace(scaled_dot_product_attention=nested_by_its_documentation)
-    monkeypatch.setattr(packed_kernels, "F", functions)
-    monkeypatch.setattr(packed_kernels, "varlen_attn", flash_by_its_documentation)
+    monkeypatch.setattr(kernels, "F", functions)
+    monkeypatch.setattr(kernels, "varlen_attn", flash_by_its_documentation)
 
 
 @pytest.mark.parametrize("scaling", [None, 0.3])

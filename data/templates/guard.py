@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from data.templates.thoughts import CLOSE, OPEN
 from data.types import Message
 
 START, END = "\ufdd0", "\ufdd1"
@@ -16,7 +17,7 @@ class Guard:
     """Tokenizes what a template wrote, with marked special tokens as ordinary text.
 
     Only special tokens are guarded. Another added token, such as ``<think>`` or one of the user's
-    own, is what a chat and every other tool make of it too.
+    own, is what a chat and every other tool make of it too; the tags of thoughts always are.
 
     Args:
         tokenizer: A tokenizer.
@@ -25,7 +26,7 @@ class Guard:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         added = tokenizer.added_tokens_decoder
-        names = {token.content for token in added.values() if token.special}
+        names = {token.content for token in added.values() if token.special} - {OPEN, CLOSE}
         # The longest first: it has priority over the tokens that it contains.
         longest = sorted((name for name in names if not name.isspace()), key=len, reverse=True)
         any_name = "|".join(map(re.escape, longest)) or "(?!)"
@@ -109,53 +110,3 @@ def _texts(message: Message) -> Mapping[str, str]:
     if message.reasoning_content:
         texts |= dict.fromkeys(("reasoning_content", "thinking"), message.reasoning_content)
     return texts
-
-
-def find_missing(
-    messages: Sequence[Message], whole: str, prompts: Sequence[str], guard: Guard
-) -> str:
-    """Return why a template does not write a conversation, or an empty text.
-
-    Each text must stand in what the template wrote, white space aside, and each answer that trains
-    between its prompt and the template's first special token after it.
-
-    Args:
-        messages: The conversation.
-        whole: What the template wrote of it.
-        prompts: What it wrote before each answer that trains; beginnings of ``whole``.
-        guard: Marked the special tokens in all of these.
-    """
-    turns = guard.mark(messages)
-    trained = [i for i, m in enumerate(messages) if m.role == "assistant" and m.train]
-    for i, prompt in zip(trained, prompts, strict=True):
-        learned = whole[len(prompt) :]
-        learned = learned[: guard.stop_in(learned)]
-        wanted = {turns[i]["content"], turns[i].get("thinking", "")}
-        if not all(_without(text, learned) is not None for text in wanted):
-            return _reason(i, messages[i])
-    rest = whole
-    # The longest first: a short text may also stand inside of another one.
-    for i in sorted(range(len(turns)), key=lambda i: -len(turns[i]["content"])):
-        without = _without(turns[i]["content"], rest)
-        if without is None:
-            return _reason(i, messages[i])
-        rest = without
-    return ""
-
-
-def _without(text: str, written: str) -> str | None:
-    """Return what a template wrote without a text, or None if the text does not stand there."""
-    if text in written:
-        return written.replace(text, "\0", 1)
-    text, written = ("".join(MARKS.sub("", value).split()) for value in (text, written))
-    return written.replace(text, "\0", 1) if text in written else None
-
-
-def _reason(turn: int, message: Message) -> str:
-    thinks = "</think>" in message.content or message.reasoning_content
-    what = {"assistant": "answer", "user": "question"}.get(message.role, f"{message.role} text")
-    return (
-        f"turn {turn + 1}: the template does not write all of this {what}"
-        + (", as it leaves out what the model thinks" if thinks else "")
-        + ": set `template` to plain or to another Jinja file, or change the row"
-    )

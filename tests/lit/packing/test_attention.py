@@ -8,7 +8,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from data.planning.batch import collate
 from data.types import IGNORE, Batch, Example
-from lit.model.attention import PACKED, hidden_states, pack, unpacked
+from lit.packing.attention import PACKED
+from lit.packing.hidden_states import hidden_states
+from lit.packing.pack import pack, unpacked
 
 LENGTHS = (9, 3, 14, 1)
 # Weights are too small for scores to reach the usual cap of 50.
@@ -128,7 +130,7 @@ def make_own(family: str) -> PreTrainedModel:
     [
         ("stablelm", "does not pass the row lengths to attention"),
         ("gpt_oss", "needs s_aux in attention"),
-        ("recurrent_gemma", "differ by"),
+        ("recurrent_gemma", "its rows would see each other"),
     ],
 )
 def test_a_family_that_cannot_be_packed_says_why_and_stays_as_it_was(family, reason):

@@ -1,6 +1,6 @@
 """Everything that lit uses of transformers' private API.
 
-Written for transformers>=5.23,<6; ``tests/lit/model/test_transformers_internals.py`` checks each
+Written for transformers>=5.23,<6; ``tests/lit/packing/test_transformers_internals.py`` checks each
 symbol, and that no other file of lit uses one.
 """
 
@@ -12,6 +12,11 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 def attention_name(model: PreTrainedModel) -> str:
     """Return the name of the attention that a model is set to."""
     return model.config._attn_implementation
+
+
+def has_attention_interface(model: PreTrainedModel) -> bool:
+    """Return whether a model's layers call a function of transformers' AttentionInterface."""
+    return model._can_set_attn_implementation()
 
 
 def loaded_from(model: PreTrainedModel) -> str:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nested import nested_tensor_from_jagged
 from torch.nn.attention.varlen import varlen_attn
 
-from lit.model.transformers_internals import repeat_heads
+from lit.packing.transformers_internals import repeat_heads
 
 
 class _Ungrouped(nn.Module):

@@ -1,25 +1,16 @@
-"""Attention over rows that lie end to end: packed where the model family allows it, else by row."""
-
-from collections.abc import Iterator
-from contextlib import contextmanager
-from weakref import WeakKeyDictionary
+"""Attention over rows that lie end to end, as a function that transformers calls in each layer."""
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface
 
-from data.types import Batch
 from lit.device.device import traits
 from lit.device.kernels import choose_kernel
-from lit.model.packed_kernels import UNGROUPED, nested, varlen
-from lit.model.transformers_internals import attention_name, causal_sdpa, repeat_heads
+from lit.packing.kernels import UNGROUPED, nested, varlen
+from lit.packing.transformers_internals import causal_sdpa, repeat_heads
 
 PACKED = "packed"
 """The name of packed attention in transformers' AttentionInterface."""
-MAX_DIFFERENCE = 0.02
-"""Relative difference of hidden states that rounding may cause between batch shapes."""
-_own: WeakKeyDictionary[PreTrainedModel, str] = WeakKeyDictionary()
-"""The attention that packed models were loaded with; not every family can use every other."""
 
 
 class UnpackableError(RuntimeError):
@@ -87,83 +78,10 @@ def packed_attention(
 AttentionInterface.register(PACKED, packed_attention)
 
 
-def hidden_states(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """Return the last hidden state of every token, (1, tokens, hidden); no row sees another."""
-    if attention_name(model) != PACKED:
-        # Exact for every family, since each row is alone; slower, since matrix products are small.
-        rows = batch.input_ids.split(batch.lengths, dim=1)
-        return torch.cat([model.base_model(input_ids=row, use_cache=False)[0] for row in rows], 1)
-    output = model.base_model(
-        input_ids=batch.input_ids,
-        position_ids=batch.position_ids,
-        row_lengths=batch.lengths,
-        cu_seq_lens_q=batch.cu_seqlens,
-        cu_seq_lens_k=batch.cu_seqlens,
-        max_length_q=max(batch.lengths),
-        max_length_k=max(batch.lengths),
-        use_cache=False,
-    )
-    return output[0]
-
-
-@torch.no_grad()
-def pack(model: PreTrainedModel, batch: Batch) -> str | None:
-    """Set a model to packed attention if it then computes what it computes row by row.
-
-    Args:
-        model: With or without adapters; set to packed attention, or left as it is.
-        batch: A few rows to compare on.
-
-    Returns:
-        None for a packed model; otherwise the reason why not, for the person to read.
-    """
-    was_training = model.training
-    model.eval()
-    before = attention_name(model)
-    if before != PACKED:
-        _own[model] = before
-    by_row = hidden_states(model, batch)
-    try:
-        model.set_attn_implementation(PACKED)
-        reason = _difference(by_row.float(), hidden_states(model, batch).float())
-    except UnpackableError as error:
-        reason = str(error)
-    if reason is not None:
-        model.set_attn_implementation(before)
-    model.train(was_training)
-    return reason
-
-
-@contextmanager
-def restored_attention(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
-    """Yield the model, and set it back at the end to the attention that it has now."""
-    before = attention_name(model)
-    try:
-        yield model
-    finally:
-        model.set_attn_implementation(before)
-
-
-@contextmanager
-def unpacked(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
-    """Yield the model with transformers' own attention."""
-    with restored_attention(model):
-        if attention_name(model) == PACKED:
-            model.set_attn_implementation(_own.get(model, "sdpa"))
-        yield model
-
-
 def _alike(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """Return whether a kernel for one dtype and one head size can take all three."""
     same_dtype = query.dtype == key.dtype == value.dtype
     return same_dtype and query.shape[-1] == key.shape[-1] == value.shape[-1]
-
-
-def _difference(by_row: Tensor, packed: Tensor) -> str | None:
-    difference = ((by_row - packed).norm() / by_row.norm()).item()
-    if difference < MAX_DIFFERENCE:
-        return None
-    return f"its packed rows differ by {difference:.1%} from single rows"
 
 
 def _causal_mask(length: int, window: int | None, device: torch.device) -> Tensor:

@@ -10,7 +10,7 @@ from conftest import make_model
 from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parents[3]
-INTERNALS = "lit/model/transformers_internals.py"
+INTERNALS = "lit/packing/transformers_internals.py"
 TESTED = SpecifierSet(">=5.23,<6")
 SYMBOLS = {
     "the scaled dot product attention": "transformers.integrations.sdpa_attention:"
@@ -20,8 +20,8 @@ SYMBOLS = {
     "OLMo 2's norm": "transformers.models.olmo2.modeling_olmo2:Olmo2RMSNorm",
     "Llama's MLP": "transformers.models.llama.modeling_llama:LlamaMLP",
 }
-ATTRIBUTES = ("_attn_implementation", "_name_or_path")
-"""Of a model's config."""
+ATTRIBUTES = ("_attn_implementation", "_name_or_path", "_can_set_attn_implementation")
+"""Of a model's config, or of the model."""
 
 
 @pytest.mark.parametrize("need", SYMBOLS)
@@ -33,8 +33,9 @@ def test_every_symbol_exists(need: str) -> None:
 
 
 @pytest.mark.parametrize("attribute", ATTRIBUTES)
-def test_every_attribute_of_a_config_exists(attribute: str) -> None:
-    assert hasattr(make_model().config, attribute), f"tested with transformers {TESTED}"
+def test_every_attribute_of_a_model_or_its_config_exists(attribute: str) -> None:
+    model = make_model()
+    assert hasattr(model, attribute) or hasattr(model.config, attribute), f"tested with {TESTED}"
 
 
 def test_setup_cfg_allows_the_tested_versions_only() -> None:

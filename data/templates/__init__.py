@@ -1,0 +1,1 @@
+"""What chat templates do besides writing turns: variables that they read, and thoughts."""

@@ -1,0 +1,43 @@
+"""Whether a model sees only what comes before: one that reads ahead would copy its labels."""
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from lit.model.architecture import TAKE
+from lit.packing.decoder import decoder_of
+from lora.config import ConfigError
+
+MAX_CHANGE, MAX_CHANGE_HALF = 1e-3, 0.02
+"""Relative changes of hidden states that rounding may cause in float32 and in half precision.
+
+Where tokens choose experts, another token changes which ones are computed together.
+"""
+
+
+@torch.no_grad()
+def check_causal(model: PreTrainedModel, input_ids: Tensor) -> None:
+    """Check that a token changes nothing before it.
+
+    Args:
+        model: With or without adapters.
+        input_ids: A row of at least two tokens, (1, tokens).
+
+    Raises:
+        ConfigError: The last token changes the hidden states of tokens before it.
+    """
+    was_training = model.training
+    model.eval()
+    changed = input_ids.clone()
+    changed[0, -1] = input_ids[0, 0]
+    before, after = (
+        decoder_of(model)(input_ids=ids, use_cache=False)[0][0, :-1].float()
+        for ids in (input_ids, changed)
+    )
+    model.train(was_training)
+    allowed = MAX_CHANGE if model.dtype == torch.float32 else MAX_CHANGE_HALF
+    if not (before - after).norm() <= allowed * before.norm():
+        raise ConfigError(
+            f"{type(model).__name__} reads a text in both directions, so it would see the answers "
+            f"that it should learn. {TAKE}"
+        )

@@ -1,0 +1,51 @@
+"""Hidden states of rows that lie end to end: packed where a model is set to it, else row by row."""
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from data.types import Batch
+from lit.packing.attention import PACKED
+from lit.packing.decoder import decoder_of
+from lit.packing.rotary import rotate_alike
+from lit.packing.transformers_internals import attention_name
+
+
+def hidden_states(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """Return the last hidden state of every token, (1, tokens, hidden); no row sees another.
+
+    Raises:
+        ConfigError: The model has no part that gives hidden states.
+    """
+    if attention_name(model) != PACKED:
+        # Exact for every family, since each row is alone; slower, since matrix products are small.
+        decoder, rows = decoder_of(model), batch.input_ids.split(batch.lengths, dim=1)
+        return torch.cat([decoder(input_ids=row, use_cache=False)[0] for row in rows], 1)
+    if rotate_alike(model.config, batch.lengths):
+        return _packed(model, batch.input_ids, batch.position_ids, batch.cu_seqlens, batch.lengths)
+    ids, positions = (x.split(batch.lengths, 1) for x in (batch.input_ids, batch.position_ids))
+    states = []
+    for row, length in enumerate(batch.lengths):
+        borders = batch.cu_seqlens[row : row + 2] - batch.cu_seqlens[row]
+        states.append(_packed(model, ids[row], positions[row], borders, (length,)))
+    return torch.cat(states, 1)
+
+
+def _packed(
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    position_ids: Tensor,
+    cu_seqlens: Tensor,
+    lengths: tuple[int, ...],
+) -> Tensor:
+    output = decoder_of(model)(
+        input_ids=input_ids,
+        position_ids=position_ids,
+        row_lengths=lengths,
+        cu_seq_lens_q=cu_seqlens,
+        cu_seq_lens_k=cu_seqlens,
+        max_length_q=max(lengths),
+        max_length_k=max(lengths),
+        use_cache=False,
+    )
+    return output[0]

@@ -1,0 +1,119 @@
+"""Set a model to packed attention, if it is right for its family, and back."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import isfinite
+from textwrap import shorten
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from data.types import Batch
+from lit.packing.attention import PACKED, UnpackableError
+from lit.packing.hidden_states import hidden_states
+from lit.packing.isolation import rows_are_isolated
+from lit.packing.probe import probe_batch
+from lit.packing.reach import check_reach
+from lit.packing.rounding import difference, tolerance
+from lit.packing.transformers_internals import attention_name, has_attention_interface
+from lora.config import ConfigError
+
+MAX_REASON = 160
+"""Letters of an error in the line that a run prints."""
+_own: WeakKeyDictionary[PreTrainedModel, str] = WeakKeyDictionary()
+"""The attention that packed models were loaded with; not every family can use every other."""
+
+
+@torch.no_grad()
+def pack(model: PreTrainedModel, batch: Batch | None = None) -> str | None:
+    """Set a model to packed attention if it then computes what it computes row by row.
+
+    Args:
+        model: With or without adapters; set to packed attention, or left as it is.
+        batch: Three rows or more to compare on; None for a few short ones.
+
+    Returns:
+        None for a packed model; otherwise the reason why not, for the person to read.
+
+    Raises:
+        ConfigError: The family computes no hidden states from tokens alone.
+    """
+    batch = probe_batch(model.config, model.device) if batch is None else batch
+    was_training, before = model.training, attention_name(model)
+    if before != PACKED:
+        _own[model] = before
+    model.eval()
+    reason: str | None = ""
+    try:
+        with unpacked(model):
+            by_row = _by_row(model, batch)
+        reason = _reason(model, batch, by_row)
+    finally:
+        if reason is not None:
+            model.set_attn_implementation(_own.get(model, before))
+        model.train(was_training)
+    return reason
+
+
+def one_by_one(reason: str) -> str:
+    """Return what to tell a person about a model that is not packed."""
+    return f"{reason}: rows are computed one by one, which is slower and gives the same result"
+
+
+@contextmanager
+def restored_attention(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
+    """Yield the model, and set it back at the end to the attention that it has now."""
+    before = attention_name(model)
+    try:
+        yield model
+    finally:
+        model.set_attn_implementation(before)
+
+
+@contextmanager
+def unpacked(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
+    """Yield the model with transformers' own attention."""
+    with restored_attention(model):
+        if attention_name(model) == PACKED:
+            model.set_attn_implementation(_own.get(model, "sdpa"))
+        yield model
+
+
+def _by_row(model: PreTrainedModel, batch: Batch) -> Tensor:
+    try:
+        return hidden_states(model, batch)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{type(model).__name__} computes no hidden states from tokens alone ("
+            f"{_first_line(error)}): this model family cannot be trained. Choose another model.base"
+        ) from error
+
+
+def _reason(model: PreTrainedModel, batch: Batch, by_row: Tensor) -> str | None:
+    name = type(model).__name__
+    if not has_attention_interface(model):
+        return f"{name} has an attention of its own, which cannot be packed"
+    try:
+        check_reach(model, batch.input_ids[:, : batch.lengths[0]])
+        model.set_attn_implementation(PACKED)
+        packed = hidden_states(model, batch)
+        change = difference(by_row, packed, batch.lengths)
+        if isfinite(change) and not rows_are_isolated(model, batch, packed):
+            return f"{name} cannot be packed: its rows would see each other"
+        if not change <= tolerance(model, packed):
+            return f"{name} cannot be packed: its rows would change by {change:.2%}"
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except UnpackableError as error:
+        return f"{name} cannot be packed: {error}"
+    # Any error of a family's own code means that it does not know rows that lie end to end.
+    except Exception as error:
+        return f"{name} cannot be packed ({_first_line(error)})"
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    line = str(error).partition("\n")[0]
+    return shorten(f"{type(error).__name__}: {line}", MAX_REASON, placeholder=" …")

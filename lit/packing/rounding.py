@@ -1,0 +1,34 @@
+"""How far hidden states may be apart that differ by rounding alone."""
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from lora.base import is_linear, is_quantized
+
+ROUNDING = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 2e-2}
+"""The relative difference that rounding may cause between products of other shapes."""
+TF32 = 2e-3
+"""The same for float32, where a person allowed an NVIDIA GPU to round its inputs."""
+
+
+def tolerance(model: PreTrainedModel, states: Tensor) -> float:
+    """Return the relative difference that rounding may cause in hidden states of a model."""
+    dtypes = [states.dtype, model.dtype]
+    if torch.is_autocast_enabled(states.device.type):
+        dtypes.append(torch.get_autocast_dtype(states.device.type))
+    if any(is_linear(layer) and is_quantized(layer) for layer in model.modules()):
+        dtypes.append(torch.bfloat16)  # an 8-bit layer rounds its input too
+    precise = torch.get_float32_matmul_precision() == "highest"
+    return max(0 if precise else TF32, *(ROUNDING.get(dtype, 0.0) for dtype in dtypes))
+
+
+def difference(expected: Tensor, states: Tensor, lengths: tuple[int, ...]) -> float:
+    """Return the largest relative difference of a row.
+
+    Args:
+        expected, states: (1, tokens, hidden).
+        lengths: Tokens of each row.
+    """
+    rows = zip(*(x[0].float().split(lengths) for x in (expected, states)), strict=True)
+    return max(float((row - other).norm() / row.norm()) for row, other in rows)

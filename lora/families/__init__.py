@@ -1,0 +1,1 @@
+"""What is known of model families by name: layers that no adapter can reach, and routers."""
