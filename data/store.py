@@ -17,10 +17,11 @@ from data.encoder import TRUNCATIONS, Encoder
 from data.formats.judged import Judged
 from data.formats.rows import check_columns
 from data.readers.source import Source
+from data.records import INDEX_COLUMNS, ROW_FEATURES
 from data.report.reading import read_parts
 from data.report.row_issue import ISSUE_FEATURES
 from data.report.row_report import RowReport
-from data.tokenize import INDEX_COLUMNS, ROW_FEATURES, TokenizeRows, tokenize_chunks
+from data.tokenize import TokenizeRows, tokenize_chunks
 from data.types import DataError, Example, Message, check_choice
 
 ON_BAD_ROW = ("error", "skip")

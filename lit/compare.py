@@ -29,7 +29,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--budget",
         default="3m",
-        help="time for matching and the rows' answers, such as 90s, 3m or 1h (3m)",
+        help="time for matching and the rows' answers, such as 90s, 3m or 1h (3m); 10 rows are "
+        "measured in any case",
     )
     parser.add_argument(
         "--metric",

@@ -43,7 +43,7 @@ def answer_all(
     """
     by_model: dict[str, dict[int, Answer]] = {which: {} for which in MODELS}
     done, seconds = 0, 0.0
-    while done < len(questions) and (done < max(1, required) or budget.allows(seconds)):
+    while done < len(questions) and (done < required or budget.allows(seconds)):
         start = time.monotonic()
         part = prompts[done : done + batch_size]
         for which in MODELS:

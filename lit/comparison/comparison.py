@@ -32,6 +32,7 @@ from lit.comparison.run_settings import (
 )
 from lit.device.device import check_quantization, choose_device, traits
 from lit.device.precision import base_dtype, check_precision, computing_in
+from lit.measures.intervals import MIN_ROWS
 from lit.measures.losses import MODELS, Losses, measure_losses
 from lit.measures.matching import MOST_ROWS
 from lit.measures.own import OwnMetric
@@ -73,7 +74,8 @@ def compare(
         questions_file: More questions, with or without reference answers.
         folder: The folder for the pictures; it exists.
         max_answers: The most rows of ``data`` to answer; None for as many as the time allows.
-        budget: Seconds for matching and answers; ``questions_file`` is answered in any case.
+        budget: Seconds for matching and answers. ``questions_file`` is answered in any case, and
+            as many rows as an interval needs.
         metrics: A person's own measures of answers.
         template, template_kwargs: As in ``lit.model.tuned.load``.
         quantize: As in ``lit.model.base.load_base``, or ``none``; None for the run's.
@@ -160,7 +162,7 @@ def compare(
                     [*[(None, None)] * len(more), *_row_losses(losses, order)],
                     sampling,
                     batch_size,
-                    len(more),
+                    len(more) + min(len(order), MIN_ROWS),
                     end,
                     start_bar("answers", 2 * len(questions)),
                 )

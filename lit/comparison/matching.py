@@ -9,11 +9,12 @@ from transformers import PreTrainedModel
 
 from lit.comparison.budget import Budget
 from lit.comparison.questions import Question
+from lit.measures.intervals import MIN_ROWS
 from lit.measures.losses import MODELS, measure_losses
 from lit.measures.matching import NEAREST, SIMILAR, WRONG, Case, Encode, Key, Matching
 from lit.measures.measured import Group, Measured, measure
 
-ROWS_AT_A_TIME = 8
+ROWS_AT_A_TIME = MIN_ROWS
 GROUPS = {NEAREST: Group.MATCHING, SIMILAR: Group.MATCHING, WRONG: Group.TRUTH}
 
 
@@ -40,7 +41,7 @@ def measure_matching(
         model: With an adapter, in eval mode.
         questions: The rows in the order to measure them; texts without a question are left out.
         encode: Encodes a conversation with labels on its last answer.
-        budget: The time; a few rows are measured in any case.
+        budget: The time; as many rows as an interval needs are measured in any case.
         on_progress: Called with the number of rows after each step.
         precision: As in ``measure_losses``.
     """

@@ -12,7 +12,7 @@ from typing import Any
 
 from data.text import clean, replace_surrogates
 from lit.comparison.result import AnswerPair, Comparison, all_measures, verdict
-from lit.comparison.verdict import number, reading
+from lit.comparison.verdict import number, short_reading
 from lit.measures.intervals import MIN_ROWS
 from lit.measures.losses import MODELS
 from lit.measures.measured import Measured
@@ -53,8 +53,13 @@ def show(result: Comparison) -> None:
 
 def _verdict(result: Comparison) -> Section:
     found = verdict(result)
-    text = " ".join([found.text, result.data_source, *result.notes])
+    text = " ".join([found.sentence, result.data_source])
     return Section("Verdict", text, tone=found.tone)
+
+
+def _grounds(result: Comparison) -> Section:
+    text = [*verdict(result).details, result.answered, *result.notes]
+    return Section("What it stands on", " ".join(filter(None, text)))
 
 
 HEADERS = ("", "base", "tuned", "95% interval of the difference", "rows", "reading")
@@ -69,7 +74,7 @@ def measure_rows(measures: Iterable[Measured]) -> list[list[str]]:
             number(x, x.tuned),
             _interval(x),
             str(x.rows),
-            reading(x),
+            short_reading(x),
         ]
         for x in measures
     ]
@@ -84,7 +89,7 @@ def _interval(measured: Measured) -> str:
 def _measures(result: Comparison) -> Section:
     chances = [f"{x.chance:.0%} for {x.name}" for x in result.measures if x.chance is not None]
     text = (
-        "Loss: mean per token of the reference answers, in nats; lower is better. Matching: the "
+        "Manner: the loss, the mean per token of the reference answers, in nats; lower is better. Matching: the "
         "share of rows whose own answer has the highest score among answers of other rows, of "
         "equal length or to the most similar questions; truth: among the row's own wrong answers. "
         "The score is the mean log-probability of a token after the question minus that after an "
@@ -129,7 +134,7 @@ def _answers(result: Comparison) -> Section:
     settings = ", ".join(f"{name} {value:g}" for name, value in result.sampling.items())
     return Section(
         "Answers",
-        f"{result.answered} Both models answer with the same settings: {settings}. Brackets show "
+        f"Both models answer with the same settings: {settings}. Brackets show "
         "the loss of the row's answers, base → tuned.",
         ["question", "base", "tuned", "reference"],
         rows,
@@ -159,6 +164,7 @@ def _method(result: Comparison) -> Section:
 
 SECTIONS: tuple[Callable[[Comparison], Section], ...] = (
     _verdict,
+    _grounds,
     _measures,
     _losses,
     _answers,

@@ -161,6 +161,12 @@ def reading(measured: Measured) -> str:
     return str(outcome)
 
 
+def short_reading(measured: Measured) -> str:
+    """Return the outcome for the cell of a table."""
+    needed = measured.rows_needed
+    return f"{measured.outcome}{f' (needs about {needed} rows)' if needed else ''}"
+
+
 def _changed(measures: Iterable[Measured], group: Group, subject: str) -> list[str]:
     """Say what of a group changed for sure, the bad first."""
     changes = [x for x in measures if x.group == group and x.outcome in (BETTER, WORSE)]

@@ -15,6 +15,8 @@ SAMPLES = 4000
 Z = 1.959963984540054
 MAX_BOOTSTRAP = 2000
 """More rows have the t interval alone: their mean is near normal, and resampling them is slow."""
+LEAST_SPREAD = 1e-3
+"""Of the rows' standard error: a bootstrap sample with less holds equal rows only, and tells nothing."""
 CHUNK = 4_000_000
 """Numbers that a chunk of bootstrap samples holds at a time."""
 
@@ -83,7 +85,7 @@ def intervals(difference: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, 
     step = max(1, CHUNK // (len(counts) + rows))
     for first in range(0, sets, step):
         part = slice(first, first + step)
-        lowest, highest = _studentized(rest[part], weights[part], counts)
+        lowest, highest = _studentized(rest[part], weights[part], error[part], counts)
         low[part] = np.fmin(low[part], mean[part] - highest * error[part])
         high[part] = np.fmax(high[part], mean[part] - lowest * error[part])
     return low, high
@@ -120,7 +122,7 @@ def _resamples(rows: int) -> np.ndarray:
 
 
 def _studentized(
-    rest: np.ndarray, weights: np.ndarray, counts: np.ndarray
+    rest: np.ndarray, weights: np.ndarray, all_error: np.ndarray, counts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the quantiles of (resampled - mean) / its own standard error, (sets,) each."""
     rows = rest.shape[1]
@@ -129,8 +131,8 @@ def _studentized(
     squares = counts @ (rest**2).T
     squares += shift * (shift * (counts @ (weights**2).T) - 2 * (counts @ (rest * weights).T))
     error = np.sqrt(rows / (rows - 1) * np.maximum(squares, 0)) / total
-    # A sample without spread has no standard error; t alone decides where all are such.
-    spread = error > 1e-9 * np.abs(shift)
+    # A sample of equal rows has no standard error; t alone decides where all are such.
+    spread = error > LEAST_SPREAD * all_error
     ratios = np.where(spread, shift / np.where(spread, error, 1), np.nan)
     known = spread.any(0)
     limits = np.zeros((2, rest.shape[0]))

@@ -24,10 +24,10 @@ class Outcome(StrEnum):
 class Group(StrEnum):
     """The question that a measure answers."""
 
-    STYLE = "style and words"
+    STYLE = "manner"
     MATCHING = "matching"
     TRUTH = "truth"
-    WRITTEN = "answers as written"
+    WRITTEN = "as written"
     CONDUCT = "conduct"
     FORGETTING = "forgetting"
     OWN = "own measure"

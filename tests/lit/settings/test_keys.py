@@ -56,5 +56,5 @@ def test_a_key_like_no_setting_proposes_nothing(known: list[str]) -> None:
 
 
 def test_the_command_line_proposes_for_a_flag_with_hyphens() -> None:
-    with pytest.raises(ConfigError, match="learning-rate; did you mean model.lr?"):
+    with pytest.raises(ConfigError, match=r"learning-rate; did you mean model\.lr\?"):
         parse(["--learning-rate", "1", "--model.base", "m", "--data.path", "p"])
