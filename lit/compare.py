@@ -84,6 +84,7 @@ def _compare(options: argparse.Namespace) -> int:
     from lit.comparison.result import is_valid
     from lit.measures.own import load_metric
     from lit.model.base import quiet
+    from lit.run.card import add_comparison
 
     quiet()
     folder = options.output_dir or options.adapter.absolute().parent / "comparison"
@@ -112,6 +113,10 @@ def _compare(options: argparse.Namespace) -> int:
         )
         report.write(result, new)
     report.show(result)
+    # The card has the run's own rows, in the run's own template.
+    own = options.data is None and options.base is None and options.template == "auto"
+    if own and result.loss is not None and is_valid(result):
+        add_comparison(options.adapter, report.card_text(result))
     print(f"wrote  {folder / 'report.html'}")
     # A comparison of numbers that are not finite is a failure, and its report says so.
     return 0 if is_valid(result) else 1

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from data.text import clean, replace_surrogates
+from data.text import clean, escape_markdown, replace_surrogates
 from lit.comparison.result import AnswerPair, Comparison, all_measures, verdict
 from lit.comparison.verdict import number, short_reading
 from lit.measures.intervals import MIN_ROWS
@@ -44,6 +44,16 @@ def _json(value: Any) -> Any:
     if isinstance(value, list):
         return [_json(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def card_text(result: Comparison) -> str:
+    """Return the verdict and its figures as Markdown, for the adapter's model card."""
+    found = verdict(result)
+    cells = (HEADERS, *measure_rows(all_measures(result)))
+    head, *rest = (f"| {' | '.join(map(escape_markdown, row))} |" for row in cells)
+    table = "\n".join([head, "|---" * len(HEADERS) + "|", *rest])
+    text = " ".join([found.text, result.data_source, result.answered])
+    return f"{escape_markdown(text)}\n\n{table}\n\nMeasured with lit.compare, {result.date}.\n"
 
 
 def show(result: Comparison) -> None:
@@ -89,8 +99,8 @@ def _interval(measured: Measured) -> str:
 def _measures(result: Comparison) -> Section:
     chances = [f"{x.chance:.0%} for {x.name}" for x in result.measures if x.chance is not None]
     text = (
-        "Manner: the loss, the mean per token of the reference answers, in nats; lower is better. Matching: the "
-        "share of rows whose own answer has the highest score among answers of other rows, of "
+        "Manner: mean loss per token of the reference answers, in nats; lower is better. "
+        "Matching: the share of rows whose own answer has the highest score among answers of other rows, of "
         "equal length or to the most similar questions; truth: among the row's own wrong answers. "
         "The score is the mean log-probability of a token after the question minus that after an "
         "empty question."

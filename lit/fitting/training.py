@@ -13,6 +13,7 @@ from lit.distributed.ranks import Ranks
 from lit.fitting.hyperparameters import log_hyperparameters
 from lit.fitting.summary import print_result, print_rows_and_plan
 from lit.fitting.val_matching import ValMatching
+from lit.measures.language import language
 from lit.model.architecture import loader_of
 from lit.preflight.forecast import forecast
 from lit.preflight.verdict import judge, refuse
@@ -197,6 +198,8 @@ class Training:
             loader=loader_of(model.adapted_model),
             values=shown(values) if (values := read_values(data.tokenizer)) else "",
             adapter=model.adapter,
+            language=language(message.content for _, row, _ in data.held_out() for message in row),
+            datasets=data.source.hub_names,
         )
         last = self.trainer.callback_metrics
         losses = {"best_val_loss": best.loss} if len(data.val_rows) else {}

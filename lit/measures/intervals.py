@@ -16,7 +16,7 @@ Z = 1.959963984540054
 MAX_BOOTSTRAP = 2000
 """More rows have the t interval alone: their mean is near normal, and resampling them is slow."""
 LEAST_SPREAD = 1e-3
-"""Of the rows' standard error: a bootstrap sample with less holds equal rows only, and tells nothing."""
+"""Of the rows' standard error; a bootstrap sample with less holds equal rows only."""
 CHUNK = 4_000_000
 """Numbers that a chunk of bootstrap samples holds at a time."""
 

@@ -951,14 +951,14 @@ INTERVALS = [
         (VERDICT,),
     ),
     Mutant(
-        "matching",
+        "interval",
         "lit/measures/matching.py",
         "scores = np.stack([means[row, text] - means[EMPTY, text] for text in texts])",
         "scores = np.stack([means[row, text] for text in texts])",
         (MATCHING,),
     ),
     Mutant(
-        "matching",
+        "interval",
         "lit/measures/matching.py",
         "SIMILAR: [_first_others(answers, i, -alike[i]) for i in range(len(cases))],",
         "SIMILAR: [_first_others(answers, i, alike[i]) for i in range(len(cases))],",
