@@ -14,12 +14,14 @@ from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
 from data.encoder import TRUNCATIONS, Encoder
+from data.formats.judged import Judged
 from data.formats.rows import check_columns
 from data.readers.source import Source
+from data.records import INDEX_COLUMNS, ROW_FEATURES
 from data.report.reading import read_parts
 from data.report.row_issue import ISSUE_FEATURES
 from data.report.row_report import RowReport
-from data.tokenize import INDEX_COLUMNS, ROW_FEATURES, TokenizeRows, tokenize_chunks
+from data.tokenize import TokenizeRows, tokenize_chunks
 from data.types import DataError, Example, Message, check_choice
 
 ON_BAD_ROW = ("error", "skip")
@@ -64,6 +66,10 @@ class Store:
     def messages(self, row: int) -> list[Message]:
         """Return the conversation of a row."""
         return [Message(*turn) for turn in json.loads(self.table[int(row)]["messages"])]
+
+    def judged(self, row: int) -> Judged:
+        """Return the answers of a row that are not learned."""
+        return Judged(*map(tuple, json.loads(self.table[int(row)]["judged"])))
 
 
 def build_store(

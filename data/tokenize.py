@@ -1,6 +1,5 @@
 """Tokenize rows in chunks, with several processes if there are many rows."""
 
-import json
 import multiprocessing
 import os
 import signal
@@ -9,40 +8,25 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from hashlib import blake2b
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import datasets
 import pyarrow
 
 from data.encoder import Encoder
+from data.formats.judged import Judged
 from data.formats.rows import UnknownKeysError, read_row
 from data.formats.turns import train_on_last
 from data.learned_answers import count_changes
 from data.readers.source import Source
+from data.records import ROW_FEATURES, make_record
 from data.report.row_issue import BAD, CUT, TOO_LONG, RowIssue, make_issue, printable
-from data.text import fold, normalize, replace_surrogates
-from data.types import IGNORE, BadRow, Example, Message, Row, RowError, TooLongError
+from data.text import replace_surrogates
+from data.types import BadRow, Message, Row, RowError, TooLongError
 
 CHUNK_ROWS = 2048
 SERIAL_CHUNKS = 4
 """Chunks that this process tokenizes before it starts others: a small file needs none."""
-INDEX_COLUMNS = ("length", "label_count", "question_hash", "content_hash")
-"""Columns that are held in memory; the others stay on disk."""
-ROW_FEATURES = datasets.Features(
-    {
-        "ids": datasets.List(datasets.Value("int32")),
-        "labels": datasets.List(datasets.Value("int32")),
-        "length": datasets.Value("int32"),
-        "label_count": datasets.Value("int32"),
-        "question_hash": datasets.Value("int64"),
-        "content_hash": datasets.Value("int64"),
-        "messages": datasets.Value("string"),
-        "file": datasets.Value("string"),
-        "line": datasets.Value("int64"),
-    }
-)
 
 
 class TokenizedChunk(NamedTuple):
@@ -83,7 +67,7 @@ class TokenizeRows:
             DataError: The template does not end an answer with a special token.
         """
         issues: dict[int, list[RowIssue]] = {}
-        conversations: dict[int, tuple[Row, list[Message]]] = {}
+        conversations: dict[int, tuple[Row, list[Message], Judged]] = {}
         files = Counter(replace_surrogates(row.file) for row in rows)
         unread: Counter[tuple[str, str]] = Counter()
         changes: Counter[str] = Counter()
@@ -100,14 +84,16 @@ class TokenizeRows:
                     keys = [printable(key) for key in error.keys]
                     unknown_keys.setdefault(issues[i][0].file, keys)
                 continue
-            last = self.train_on == "last"
-            conversations[i] = row, train_on_last(read.messages) if last else read.messages
+            last_only = self.train_on == "last"
+            messages = train_on_last(read.messages) if last_only else read.messages
+            conversations[i] = row, messages, read.judged
             changes += read.changes
             for key, count in read.unread.items():
                 unread[replace_surrogates(row.file), printable(key)] += count
         records, used = [], 0
-        results = self.encoder.encode_all([messages for _, messages in conversations.values()])
-        for (i, (row, messages)), examples in zip(conversations.items(), results, strict=True):
+        results = self.encoder.encode_all([messages for _, messages, _ in conversations.values()])
+        for (i, taken), examples in zip(conversations.items(), results, strict=True):
+            row, messages, judged = taken
             if isinstance(examples, TooLongError):
                 issues[i] = [make_issue(TOO_LONG, row, str(examples), examples.tokens)]
                 continue
@@ -123,43 +109,12 @@ class TokenizeRows:
                 if x.cut
             ]
             changes += count_changes(examples)
-            records += [_record(row, example) for example in examples]
+            # The row's own answer is its last one.
+            last = examples[-1]
+            records += [make_record(row, x, judged if x is last else Judged()) for x in examples]
         table = pyarrow.Table.from_pylist(records, ROW_FEATURES.arrow_schema)
         found = [issue for i in sorted(issues) for issue in issues[i]]
         return TokenizedChunk(table, used, found, files, unread, changes, unknown_keys)
-
-
-def _record(row: Row, example: Example) -> dict[str, Any]:
-    messages = example.messages
-    return {
-        "ids": example.ids,
-        "labels": example.labels,
-        "length": len(example.ids),
-        "label_count": len(example.labels) - example.labels.count(IGNORE),
-        "question_hash": question_hash(messages),
-        "content_hash": content_hash(messages),
-        "messages": json.dumps(messages, ensure_ascii=False),
-        "file": replace_surrogates(row.file),  # a name in another encoding than the system's
-        "line": row.line,
-    }
-
-
-def question_hash(messages: Sequence[Message]) -> int:
-    """Return a hash of the first question that ignores case, white space and the Unicode form."""
-    asked = (message.content for message in messages if message.role in ("user", "text"))
-    first = next(asked)
-    return _hash(fold(first).split())
-
-
-def content_hash(messages: Sequence[Message]) -> int:
-    """Return a hash of a conversation that ignores white space and the Unicode form."""
-    texts = [(turn.role, normalize(turn.content)) for turn in messages]
-    return _hash([word for role, text in texts for word in (f"\0{role}", *text.split())])
-
-
-def _hash(words: Sequence[str]) -> int:
-    digest = blake2b(" ".join(words).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big", signed=True)
 
 
 def tokenize_chunks(

@@ -25,7 +25,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output_dir", type=Path, help="default: comparison/ of the run")
     parser.add_argument(
-        "--answers", type=int, default=12, help="how many of the rows both models answer (12)"
+        "--answers", type=int, help="the most rows that both models answer; default: all, up to 500"
+    )
+    parser.add_argument(
+        "--budget",
+        default="3m",
+        help="time for matching and the rows' answers, such as 90s, 3m or 1h (3m); 10 rows are "
+        "measured in any case",
+    )
+    parser.add_argument(
+        "--metric",
+        action="append",
+        default=[],
+        help="FILE.py:function of yours, which is run: (question, reference, answer) to a number, "
+        "higher is better; may be given again",
     )
     parser.add_argument(
         "--template",
@@ -67,14 +80,21 @@ def _compare(options: argparse.Namespace) -> int:
     announce_imports()
     from lit.answering.sampling import Sampling
     from lit.comparison import report
+    from lit.comparison.budget import parse_duration
     from lit.comparison.comparison import compare
     from lit.comparison.folder import replacing_comparison
     from lit.comparison.result import is_valid
+    from lit.measures.own import load_metric
     from lit.model.base import quiet
+    from lit.run.card import add_comparison
 
     quiet()
     folder = options.output_dir or options.adapter.absolute().parent / "comparison"
     sampling = Sampling(options.seed, options.temperature, options.top_p, options.max_new_tokens)
+    budget, metrics = parse_duration(options.budget), [load_metric(x) for x in options.metric]
+    print(
+        f"budget {options.budget} for matching and the answers to the rows (--budget)", flush=True
+    )
     with replacing_comparison(folder, [options.data, options.questions]) as new:
         result = compare(
             adapter=options.adapter,
@@ -83,6 +103,8 @@ def _compare(options: argparse.Namespace) -> int:
             questions_file=options.questions,
             folder=new,
             max_answers=options.answers,
+            budget=budget,
+            metrics=metrics,
             template=options.template,
             template_kwargs=options.template_kwargs,
             quantize=options.quantize,
@@ -93,6 +115,10 @@ def _compare(options: argparse.Namespace) -> int:
         )
         report.write(result, new)
     report.show(result)
+    # The card has the run's own rows, in the run's own template.
+    own = options.data is None and options.base is None and options.template == "auto"
+    if own and result.loss is not None and is_valid(result):
+        add_comparison(options.adapter, report.card_text(result))
     print(f"wrote  {folder / 'report.html'}")
     # A comparison of numbers that are not finite is a failure, and its report says so.
     return 0 if is_valid(result) else 1

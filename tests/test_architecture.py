@@ -44,6 +44,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"lit.distributed", "lit.fast_layers", "lit.packing"},
         {"lit.model"},
         {"lit.answering"},
+        {"lit.measures"},
         {"lit.train"},
         {"lit.resume"},
         {"lit.settings"},

@@ -24,6 +24,9 @@ FIELDS = {
     "messages": ("сообщения",),
     "conversations": ("conversation", "dialog", "dialogue", "диалог"),
     "text": ("текст",),
+    # Not learned: answers that lit.compare measures by.
+    "wrong": ("wrong_answers", "incorrect_answers", "неверные", "неверные_ответы"),
+    "accepted": ("accepted_answers", "допустимые", "допустимые_ответы"),
 }
 TURN_FIELDS = {
     "role": ("from", "speaker", "роль", "от"),

@@ -11,6 +11,7 @@ from functools import lru_cache, partial
 from itertools import product
 from typing import Any, NamedTuple
 
+from data.formats.judged import Judged, read_judged
 from data.formats.names import FIELDS, OUR_FIELD, find_names, fold_name
 from data.formats.refused import LABEL, PREFERENCE, is_harmless, refusals
 from data.formats.turns import check_order, parse_history, parse_turns
@@ -56,6 +57,8 @@ class Conversation(NamedTuple):
     unread: Counter[str]
     """Keys that were not read, with the number of values."""
     changes: Changes
+    judged: Judged = Judged()
+    """Further answers, which are not learned."""
 
 
 class UnknownKeysError(RowError):
@@ -111,7 +114,7 @@ def read_row(row: Row, columns: Mapping[str, str] | None = None) -> Conversation
     values = Fields(fields, reading.names, Counter())
     messages = reading.format.parse(values, unread)
     check_order(messages)
-    return Conversation(messages, unread, values.changes)
+    return Conversation(messages, unread, values.changes, read_judged(values, messages))
 
 
 def check_columns(columns: Mapping[str, str]) -> None:
@@ -135,7 +138,7 @@ def _reading(keys: tuple[str, ...], columns: tuple[tuple[str, str], ...]) -> Rea
     given = {OUR_FIELD[fold_name(field)]: name for field, name in columns}
     found = find_names((key for key in keys if key not in given.values()), OUR_FIELD)
     if given:
-        optional = {name for format_ in FORMATS.values() for name in format_.optional}
+        optional = {*Judged._fields, *(x for one in FORMATS.values() for x in one.optional)}
         found = {name: key for name, key in found.items() if name in optional - {*QUESTIONS[:4]}}
     found |= given
     refused = {
@@ -146,11 +149,8 @@ def _reading(keys: tuple[str, ...], columns: tuple[tuple[str, str], ...]) -> Rea
     format_ = _choose(found)
     if format_ is not None and format_.keys == ("text",) and LABEL in keys:
         format_ = None  # rows for a classifier: their label is the answer
-    names = (
-        {name: found[name] for name in (*format_.keys, *format_.optional) if name in found}
-        if format_
-        else {}
-    )
+    known = (*format_.keys, *format_.optional, *Judged._fields) if format_ else ()
+    names = {name: found[name] for name in known if name in found}
     read = {*names.values(), *refused}
     return Reading(format_, names, refused, tuple(key for key in keys if key not in read))
 

@@ -71,6 +71,22 @@ class Fields:
             raise RowError(f"{self.where(name)}: missing")
         return to_text(self.values[self.names[name]], self.where(name))
 
+    def texts(self, name: str) -> tuple[str, ...]:
+        """Return an optional list of texts; a text is a list as JSON, or one text in each line.
+
+        Raises:
+            RowError: It is something else, or one of its items is blank or not text.
+        """
+        value = self.get(name)
+        if isinstance(value, str):
+            value = _parse_texts(value)
+        if value is None:
+            return ()
+        if not isinstance(value, list):
+            raise RowError(f"{self.where(name)}: not a list of texts but {kind_of(value)}")
+        items = (str(x) if type(x) in (int, float) else x for x in value)
+        return tuple(tidy(to_text(x, f"{self.where(name)}[{i}]")) for i, x in enumerate(items))
+
     def answer(self, name: str) -> str:
         """Return a text to learn; numbers and objects become text, and are counted.
 
@@ -88,6 +104,14 @@ class Fields:
         tidied = tidy(text)
         self.changes[TIDIED] += tidied != text
         return tidied
+
+
+def _parse_texts(text: str) -> list[Any]:
+    try:
+        parsed = json.loads(text) if text.lstrip().startswith("[") else None
+    except (ValueError, RecursionError):
+        parsed = None
+    return parsed if isinstance(parsed, list) else [x for x in text.splitlines() if not is_blank(x)]
 
 
 def to_text(value: Any, where: str) -> str:

@@ -44,6 +44,11 @@ class Source:
         return ", ".join(os.path.basename(str(path)) for path in self._paths)
 
     @property
+    def hub_names(self) -> list[str]:
+        """The names of the hub's data sets."""
+        return [str(path)[len("hub:") :] for path in self._paths if str(path).startswith("hub:")]
+
+    @property
     def _paths(self) -> list[str | Path]:
         return [self.path] if isinstance(self.path, str | Path) else list(self.path)
 

@@ -1,16 +1,18 @@
 """The answers of both models to the same questions."""
 
+import time
 from collections.abc import Callable, Sequence
 
-from torchmetrics.text import CHRFScore
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from data.templates.thoughts import split_thought
 from lit.answering.generation import Answer, answers, use_model
 from lit.answering.sampling import Sampling
-from lit.comparison.losses import MODELS
+from lit.comparison.budget import Budget
 from lit.comparison.questions import Question
 from lit.comparison.result import AnswerPair
+from lit.measures.losses import MODELS
+from lit.measures.texts import Written
 
 
 def answer_all(
@@ -18,33 +20,43 @@ def answer_all(
     tokenizer: PreTrainedTokenizerBase,
     questions: Sequence[Question],
     prompts: Sequence[Sequence[int]],
-    row_losses: Sequence[tuple[float, float]],
+    row_losses: Sequence[tuple[float, float] | tuple[None, None]],
     sampling: Sampling,
     batch_size: int,
+    required: int,
+    budget: Budget,
     on_progress: Callable[[int], None],
 ) -> list[AnswerPair]:
-    """Answer questions with both models.
+    """Answer questions with both models, from the first one on, until the time is over.
 
     Args:
         model: With an adapter, in eval mode.
         tokenizer: Its tokenizer.
         questions: The questions.
         prompts: Their tokens.
-        row_losses: (base, tuned) losses of the reference answers of the first questions.
+        row_losses: (base, tuned) losses of the reference answers; None where not measured.
         sampling: How both models draw tokens.
         batch_size: Answers generated at a time.
+        required: Questions at the beginning that are answered in any case.
+        budget: The time for the others.
         on_progress: Called with 1 after each answer.
     """
     by_model: dict[str, dict[int, Answer]] = {which: {} for which in MODELS}
-    for which in MODELS:
-        with use_model(model, which):
-            for index, answer in answers(model, tokenizer, prompts, sampling, batch_size):
-                by_model[which][index] = answer
-                on_progress(1)
+    done, seconds = 0, 0.0
+    while done < len(questions) and (done < required or budget.allows(seconds)):
+        start = time.monotonic()
+        part = prompts[done : done + batch_size]
+        for which in MODELS:
+            with use_model(model, which):
+                for index, answer in answers(model, tokenizer, part, sampling, batch_size):
+                    by_model[which][done + index] = answer
+                    on_progress(1)
+        done += len(part)
+        seconds = time.monotonic() - start
     pairs = []
-    for index, question in enumerate(questions):
+    for index, question in enumerate(questions[:done]):
         base, tuned = (by_model[which][index] for which in MODELS)
-        base_loss, tuned_loss = row_losses[index] if index < len(row_losses) else (None, None)
+        base_loss, tuned_loss = row_losses[index]
         pairs.append(
             AnswerPair(
                 question=question.text,
@@ -57,22 +69,29 @@ def answer_all(
                 reference=question.reference,
                 base_loss=base_loss,
                 tuned_loss=tuned_loss,
+                accepted=question.accepted,
             )
         )
     return pairs
 
 
-def chrf(pairs: Sequence[AnswerPair]) -> dict[str, float] | None:
-    """Return the chrF of each model's answers, 0 to 100; None without reference answers.
+def written(pairs: Sequence[AnswerPair]) -> list[Written]:
+    """Return answers in the form that measures of texts take.
 
     What a model thinks before an answer is no part of it.
     """
-    known = [pair for pair in pairs if pair.reference]
-    if not known:
-        return None
-    references = [[split_thought(str(pair.reference))[1].strip()] for pair in known]
-    scores = {}
-    for which in MODELS:
-        texts = [split_thought(getattr(pair, f"{which}_answer"))[1].strip() for pair in known]
-        scores[which] = 100 * float(CHRFScore(n_word_order=0)(texts, references))
-    return scores
+    return [
+        Written(
+            question=pair.question,
+            references=tuple(map(_said, filter(None, (pair.reference, *pair.accepted)))),
+            base=_said(pair.base_answer),
+            tuned=_said(pair.tuned_answer),
+            base_stopped=pair.base_stopped,
+            tuned_stopped=pair.tuned_stopped,
+        )
+        for pair in pairs
+    ]
+
+
+def _said(text: str) -> str:
+    return split_thought(text)[1].strip()

@@ -1,30 +1,41 @@
 """Compare a base model with its adapter, from one copy of the weights."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 
 from data.templates.variables import Value, read_values, shown
-from data.types import DataError
 from lit.answering.generation import check_context, context_length
 from lit.answering.sampling import NotFiniteError, Sampling
-from lit.comparison.answers import answer_all, chrf
-from lit.comparison.losses import MODELS, Losses, measure_losses
+from lit.comparison.answers import answer_all, written
+from lit.comparison.budget import Budget
+from lit.comparison.matching import MatchingResult, measure_matching
 from lit.comparison.pictures import draw_pictures
 from lit.comparison.questions import (
+    encode_answers,
     encode_prompt,
     encode_rows,
-    evenly_spread,
     general_text,
     read_questions,
 )
 from lit.comparison.result import Comparison, LossResult
-from lit.comparison.run_settings import measured_by, read_run_settings, unknown_settings
+from lit.comparison.run_settings import (
+    find_rows,
+    measured_by,
+    read_run_settings,
+    unknown_settings,
+)
 from lit.device.device import check_quantization, choose_device, traits
 from lit.device.precision import base_dtype, check_precision, computing_in
+from lit.measures.intervals import MIN_ROWS
+from lit.measures.losses import MODELS, Losses, measure_losses
+from lit.measures.matching import MOST_ROWS
+from lit.measures.own import OwnMetric
+from lit.measures.sample import fair_order
+from lit.measures.texts import measure_texts
 from lit.model.tuned import base_config, load, trained_values
 from lit.packing.transformers_internals import loaded_from
 from lit.run.console import print_rank0
@@ -42,7 +53,9 @@ def compare(
     data: Path | None,
     questions_file: Path | None,
     folder: Path,
-    max_answers: int,
+    max_answers: int | None,
+    budget: float,
+    metrics: Sequence[OwnMetric],
     template: str,
     template_kwargs: dict[str, Value] | None,
     quantize: str | None,
@@ -60,7 +73,10 @@ def compare(
         data: Rows with reference answers; None for the run's held-out rows.
         questions_file: More questions, with or without reference answers.
         folder: The folder for the pictures; it exists.
-        max_answers: Rows of ``data`` to answer, evenly spread.
+        max_answers: The most rows of ``data`` to answer; None for as many as the time allows.
+        budget: Seconds for matching and answers. ``questions_file`` is answered in any case, and
+            as many rows as an interval needs.
+        metrics: A person's own measures of answers.
         template, template_kwargs: As in ``lit.model.tuned.load``.
         quantize: As in ``lit.model.base.load_base``, or ``none``; None for the run's.
         precision: A key of ``lit.device.precision.PRECISIONS``; None for the run's,
@@ -77,7 +93,7 @@ def compare(
     # Reports a folder without an adapter before anything else.
     own_base = read_config(adapter).get("base_model_name_or_path")
     run = RunFolder(adapter.absolute().parent)
-    path, data_source = _data_source(run, data, needed=questions_file is None)
+    path, data_source = find_rows(run, data, needed=questions_file is None)
     rows = read_questions(path) if path else []
     more = read_questions(questions_file) if questions_file else []
     found = read_run_settings(run)
@@ -115,8 +131,8 @@ def compare(
     encoded = encode_rows(rows, tokenizer, *cut)
     examples = [example for row in encoded for example in row]
     general = general_text(tokenizer, context_length(model))
-    answered = evenly_spread(len(rows), max_answers)
-    questions = [rows[i] for i in answered] + more
+    order = fair_order(len(rows))[: MOST_ROWS if max_answers is None else max_answers]
+    questions = [*more, *(rows[i] for i in order)]
     prompts = [encode_prompt(question, tokenizer, *cut) for question in questions]
     check_context(model, prompts, sampling.max_new_tokens)
     pairs, no_answers = [], ""
@@ -128,6 +144,15 @@ def compare(
             losses = measured.summed([len(row) for row in encoded])
         bar = start_bar("losses of general text", 2 * len(general))
         forgetting = measure_losses(model, general, bar, used.precision)
+        end = Budget(budget)
+        matched = measure_matching(
+            model,
+            [rows[i] for i in fair_order(len(rows))[:MOST_ROWS]],
+            lambda conversations: encode_answers(conversations, tokenizer, *cut),
+            Budget(budget / 2),
+            start_bar("matching", min(len(rows), MOST_ROWS)),
+            used.precision,
+        )
         try:
             with computing_in(used.precision, model.device):
                 pairs = answer_all(
@@ -135,13 +160,18 @@ def compare(
                     tokenizer,
                     questions,
                     prompts,
-                    _row_losses(losses, answered),
+                    [*[(None, None)] * len(more), *_row_losses(losses, order)],
                     sampling,
                     batch_size,
+                    len(more) + min(len(order), MIN_ROWS),
+                    end,
                     start_bar("answers", 2 * len(questions)),
                 )
         except NotFiniteError as error:
             no_answers = str(error)
+    # Rows in the order of the file, then the other questions.
+    answered = dict(zip(order, pairs[len(more) :], strict=False))
+    pairs = [*(answered[row] for row in sorted(answered)), *pairs[: len(more)]]
     return Comparison(
         adapter=str(adapter),
         base=loaded_from(model),
@@ -149,49 +179,34 @@ def compare(
         seconds=time.perf_counter() - start,
         data_source=data_source,
         sampling=asdict(sampling),
-        loss=_result(losses) if losses else None,
-        forgetting=_result(forgetting),
-        chrf=chrf(pairs),
+        loss=LossResult.of(losses) if losses else None,
+        forgetting=LossResult.of(forgetting),
+        measures=[*matched.measures, *measure_texts(written(pairs), metrics)],
         answers=pairs,
         pictures=draw_pictures(folder, run, pairs, examples, tokenizer),
         notes=notes,
+        answered=_coverage(len(rows), len(answered), matched),
         no_answers=no_answers,
     )
 
 
-def _data_source(run: RunFolder, data: Path | None, needed: bool) -> tuple[Path | None, str]:
-    """Return the file of rows, and a sentence about it for the report."""
-    if data is not None:
-        return data, f"Rows of {data}; this report cannot know if the adapter was trained on them."
-    if run.validation.is_file():
-        return run.validation, "The rows were held out by the run: it never trained on them."
-    if needed:
-        raise DataError(
-            f"{run.validation} does not exist, so there are no held-out rows: add --data FILE or "
-            "--questions FILE"
-        )
-    return None, "Only questions were given."
-
-
-def _row_losses(losses: Losses | None, rows: list[int]) -> list[tuple[float, float]]:
+def _row_losses(losses: Losses | None, rows: Sequence[int]) -> list[tuple[float, float]]:
     if losses is None:
         return []
     base, tuned = (losses.rows(which) for which in MODELS)
     return [(float(base[row]), float(tuned[row])) for row in rows]
 
 
-def _result(losses: Losses) -> LossResult:
-    low, high = losses.interval()
-    return LossResult(
-        base=losses.mean("base"),
-        tuned=losses.mean("tuned"),
-        ci_low=low,
-        ci_high=high,
-        rows=len(losses.labels),
-        tokens=int(losses.labels.sum()),
-        improved_rows=int((losses.tuned < losses.base).sum()),
-        not_finite={which: losses.not_finite(which) for which in MODELS},
-    )
+def _coverage(rows: int, answered: int, matched: MatchingResult) -> str:
+    """Return how many rows were measured, as sentences; nothing without rows."""
+    if not rows:
+        return ""
+    parts = [f"{answered} of {rows} rows were answered and {matched.rows} matched"]
+    if min(answered, matched.rows) < rows:
+        parts.append("a random sample, within the time of --budget and the number of --answers")
+    if matched.left_out:
+        parts.append(f"{matched.left_out} of those matched have no other answers to compare with")
+    return "; ".join(parts) + "."
 
 
 @contextmanager

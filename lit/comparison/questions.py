@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 import data
 from data.encoder import Encoder
-from data.formats.rows import to_messages
+from data.formats.rows import read_row
 from data.readers.source import read
 from data.template import continuation_ids, prompt_ids
 from data.types import IGNORE, BadRow, DataError, Example, Message, RowError
@@ -25,6 +25,10 @@ class Question(NamedTuple):
     reference: str | None
     messages: list[Message] = []  # noqa: RUF012  a NamedTuple's default, never changed
     """The whole row: every answer of it that trains has a loss, not only the reference."""
+    wrong: tuple[str, ...] = ()
+    """Answers that are known to be wrong."""
+    accepted: tuple[str, ...] = ()
+    """Right answers beside the reference."""
 
     @property
     def text(self) -> str:
@@ -45,9 +49,10 @@ def read_questions(path: Path) -> list[Question]:
         if isinstance(row, BadRow):
             raise DataError(str(row))
         try:
-            messages = to_messages(row)
+            found = read_row(row)
         except RowError as error:
             raise DataError(f"{row.file}:{row.line}: {error}") from None
+        messages = found.messages
         if messages[0].role == "text":
             # A text alone is shown as its first half, and how it goes on.
             text = messages[0].content
@@ -55,7 +60,8 @@ def read_questions(path: Path) -> list[Question]:
             questions.append(Question([Message("text", text[:half])], text[half:], messages))
             continue
         last = max(i for i, message in enumerate(messages) if message.role == "assistant")
-        questions.append(Question(messages[:last], messages[last].content, messages))
+        turns, reference = messages[:last], messages[last].content
+        questions.append(Question(turns, reference, messages, *found.judged))
     return questions
 
 
@@ -112,9 +118,36 @@ def encode_rows(
 
 
 def _encode_continuation(question: Question, tokenizer: PreTrainedTokenizerBase) -> Example:
-    prompt = continuation_ids(question.text, tokenizer)
-    answer = continuation_ids(f" {question.reference}", tokenizer)
-    return Example(prompt + answer, [IGNORE] * len(prompt) + answer)
+    return _continuation(question.text, str(question.reference), tokenizer)
+
+
+def _continuation(question: str, answer: str, tokenizer: PreTrainedTokenizerBase) -> Example:
+    prompt = continuation_ids(question, tokenizer)
+    if not prompt:  # no token predicts a row's first one
+        prompt = [x for x in (tokenizer.bos_token_id, tokenizer.eos_token_id) if x is not None][:1]
+    ids = continuation_ids(f" {answer}", tokenizer)
+    return Example(prompt + ids, [IGNORE] * len(prompt) + ids)
+
+
+def encode_answers(
+    conversations: Sequence[Sequence[Message]],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int | None = None,
+    truncation: str = "middle",
+) -> list[Example | RowError]:
+    """Return conversations in tokens, with labels on the last answer alone.
+
+    Args:
+        conversations: Each ends with the answer; no earlier turn trains.
+        tokenizer: Without a template, the answer continues the question.
+        max_length, truncation: As in ``data.encoder.Encoder``.
+    """
+    if tokenizer.chat_template:
+        found = Encoder(tokenizer, max_length, truncation).encode_all(conversations)
+        return [x if isinstance(x, RowError) else x[-1] for x in found]
+    return [
+        _continuation(turns[-2].content, turns[-1].content, tokenizer) for turns in conversations
+    ]
 
 
 def encode_prompt(

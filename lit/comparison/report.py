@@ -5,14 +5,17 @@ A new section is a function, and its line in SECTIONS.
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from data.text import clean, replace_surrogates
-from lit.comparison.losses import MODELS
-from lit.comparison.result import AnswerPair, Comparison, verdict
+from data.text import clean, escape_markdown, replace_surrogates
+from lit.comparison.result import AnswerPair, Comparison, all_measures, verdict
+from lit.comparison.verdict import number, short_reading
+from lit.measures.intervals import MIN_ROWS
+from lit.measures.losses import MODELS
+from lit.measures.measured import Measured
 from lit.report.page import Section, show_page, write_page
 from lit.run.metrics_file import perplexity
 from lora.storage.files import write_text
@@ -21,7 +24,8 @@ from lora.storage.files import write_text
 def write(result: Comparison, folder: Path) -> None:
     """Write report.json, report.md, report.html and the answers as text files."""
     sections = [section(result) for section in SECTIONS]
-    text = json.dumps(_json(asdict(result)), ensure_ascii=False, indent=2, allow_nan=False)
+    judged = {"verdict": asdict(verdict(result))} | asdict(result)
+    text = json.dumps(_json(judged), ensure_ascii=False, indent=2, allow_nan=False)
     write_text(folder / "report.json", replace_surrogates(text) + "\n")
     for name in ("report.md", "report.html"):
         write_page(folder / name, f"{result.adapter} compared with its base", sections, folder)
@@ -42,55 +46,85 @@ def _json(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def card_text(result: Comparison) -> str:
+    """Return the verdict and its figures as Markdown, for the adapter's model card."""
+    found = verdict(result)
+    cells = (HEADERS, *measure_rows(all_measures(result)))
+    head, *rest = (f"| {' | '.join(map(escape_markdown, row))} |" for row in cells)
+    table = "\n".join([head, "|---" * len(HEADERS) + "|", *rest])
+    text = " ".join([found.text, result.data_source, result.answered])
+    return f"{escape_markdown(text)}\n\n{table}\n\nMeasured with lit.compare, {result.date}.\n"
+
+
 def show(result: Comparison) -> None:
     """Print the report's short sections."""
     show_page(section(result) for section in SECTIONS if section not in (_answers, _pictures))
 
 
 def _verdict(result: Comparison) -> Section:
-    return Section("Verdict", " ".join([verdict(result), result.data_source, *result.notes]))
+    found = verdict(result)
+    text = " ".join([found.sentence, result.data_source])
+    return Section("Verdict", text, tone=found.tone)
+
+
+def _grounds(result: Comparison) -> Section:
+    text = [*verdict(result).details, result.answered, *result.notes]
+    return Section("What it stands on", " ".join(filter(None, text)))
+
+
+HEADERS = ("", "base", "tuned", "95% interval of the difference", "rows", "reading")
+
+
+def measure_rows(measures: Iterable[Measured]) -> list[list[str]]:
+    """Return measures as rows of a table with ``HEADERS``."""
+    return [
+        [
+            f"{x.group}: {x.name}",
+            number(x, x.base),
+            number(x, x.tuned),
+            _interval(x),
+            str(x.rows),
+            short_reading(x),
+        ]
+        for x in measures
+    ]
+
+
+def _interval(measured: Measured) -> str:
+    if measured.low is None or measured.high is None:
+        return "–"
+    return " … ".join(number(measured, x, signed=True) for x in (measured.low, measured.high))
+
+
+def _measures(result: Comparison) -> Section:
+    chances = [f"{x.chance:.0%} for {x.name}" for x in result.measures if x.chance is not None]
+    text = (
+        "Manner: mean loss per token of the reference answers, in nats; lower is better. "
+        "Matching: the share of rows whose own answer has the highest score among answers of other rows, of "
+        "equal length or to the most similar questions; truth: among the row's own wrong answers. "
+        "The score is the mean log-probability of a token after the question minus that after an "
+        "empty question."
+        + (f" Guessing gets {', '.join(chances)}." if chances else "")
+        + " Answers as written and conduct are of the answers below. General text is unrelated to "
+        "the training data: a higher loss there means that the model forgot something. Each "
+        "interval is the 95% interval of tuned minus base over rows, by itself; fewer than "
+        f"{MIN_ROWS} rows have none."
+    )
+    return Section("What was measured", text, HEADERS, measure_rows(all_measures(result)))
 
 
 def _losses(result: Comparison) -> Section:
-    rows = []
-    for name, loss in (
-        ("reference answers", result.loss),
-        ("general text (forgetting)", result.forgetting),
-    ):
-        if loss is not None:
-            rows.append(
-                [
-                    name,
-                    f"{loss.base:.4f}",
-                    f"{loss.tuned:.4f}",
-                    f"{loss.ci_low:+.4f} … {loss.ci_high:+.4f}",
-                    f"{perplexity(loss.base):.2f} → {perplexity(loss.tuned):.2f}",
-                    f"{loss.improved_rows} of {loss.rows}",
-                ]
-            )
-    text = (
-        "Mean loss per token, in nats; lower is better. The interval is the 95% interval of tuned "
-        "minus base, from 10,000 paired bootstrap samples of rows. General text is prose that is "
-        "unrelated to the training data: a higher loss there means that the model forgot something."
-    )
-    headers = ["", "base", "tuned", "95% interval", "perplexity", "rows improved"]
-    return Section("Loss", text, headers, rows)
-
-
-def _writing(result: Comparison) -> Section:
-    pairs = result.answers
-    rows = []
-    for which in MODELS:
-        tokens = [getattr(pair, f"{which}_tokens") for pair in pairs]
-        stopped = sum(getattr(pair, f"{which}_stopped") for pair in pairs)
-        chrf = f"{result.chrf[which]:.1f}" if result.chrf else "–"
-        mean = sum(tokens) / max(1, len(tokens))
-        rows.append([which, f"{stopped} of {len(pairs)}", f"{mean:.0f}", chrf])
-    text = (
-        "How many answers end with a stop token, how long they are, and chrF, the similarity of "
-        "their character n-grams to the reference answers (0–100; higher is more similar)."
-    )
-    return Section("Writing", text, ["", "ended by itself", "mean tokens", "chrF"], rows)
+    rows = [
+        [
+            name,
+            f"{perplexity(loss.base):.2f} → {perplexity(loss.tuned):.2f}",
+            f"{loss.improved_rows} of {loss.rows}",
+            str(loss.tokens),
+        ]
+        for name, loss in (("reference answers", result.loss), ("general text", result.forgetting))
+        if loss is not None
+    ]
+    return Section("Loss", "", ["", "perplexity", "rows improved", "tokens"], rows)
 
 
 def _answers(result: Comparison) -> Section:
@@ -99,11 +133,18 @@ def _answers(result: Comparison) -> Section:
         question = pair.question
         if pair.base_loss is not None and pair.tuned_loss is not None:
             question += f"\n\n[{pair.base_loss:.2f} → {pair.tuned_loss:.2f}{_better(pair)}]"
-        rows.append([question, pair.base_answer, pair.tuned_answer, pair.reference or "–"])
+        rows.append(
+            [
+                question,
+                pair.base_answer,
+                pair.tuned_answer,
+                "\n\nor: ".join([pair.reference or "–", *pair.accepted]),
+            ]
+        )
     settings = ", ".join(f"{name} {value:g}" for name, value in result.sampling.items())
     return Section(
         "Answers",
-        f"Both models answer the same questions with the same settings: {settings}. Brackets show "
+        f"Both models answer with the same settings: {settings}. Brackets show "
         "the loss of the row's answers, base → tuned.",
         ["question", "base", "tuned", "reference"],
         rows,
@@ -133,8 +174,9 @@ def _method(result: Comparison) -> Section:
 
 SECTIONS: tuple[Callable[[Comparison], Section], ...] = (
     _verdict,
+    _grounds,
+    _measures,
     _losses,
-    _writing,
     _answers,
     _pictures,
     _method,

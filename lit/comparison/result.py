@@ -2,8 +2,11 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Self
 
-from lit.run.metrics_file import relative_change
+from lit.comparison.verdict import Verdict, judge
+from lit.measures.losses import MODELS, Losses
+from lit.measures.measured import Group, Measured, Outcome
 
 LISTED_ROWS = 8
 """Row numbers that a verdict lists."""
@@ -20,6 +23,7 @@ class AnswerPair:
         base_stopped, tuned_stopped: Whether the answers end with a stop token.
         reference: The reference answer, if there is one.
         base_loss, tuned_loss: The losses of the reference answer, if they were measured.
+        accepted: Further right answers.
     """
 
     question: str
@@ -32,6 +36,7 @@ class AnswerPair:
     reference: str | None = None
     base_loss: float | None = None
     tuned_loss: float | None = None
+    accepted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,8 @@ class LossResult:
 
     Args:
         base, tuned: The mean losses.
-        ci_low, ci_high: The 95% confidence interval of tuned minus base.
+        ci_low, ci_high: The 95% confidence interval of tuned minus base; None for fewer rows than
+            an interval needs.
         rows: Rows that were measured.
         tokens: Labeled tokens of these rows.
         improved_rows: Rows with a lower loss under the tuned model.
@@ -49,18 +55,38 @@ class LossResult:
 
     base: float
     tuned: float
-    ci_low: float
-    ci_high: float
+    ci_low: float | None
+    ci_high: float | None
     rows: int
     tokens: int
     improved_rows: int
     not_finite: dict[str, list[int]] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, losses: Losses) -> Self:
+        """Return the result of measured rows."""
+        low, high = losses.interval() or (None, None)
+        return cls(
+            base=losses.mean("base"),
+            tuned=losses.mean("tuned"),
+            ci_low=low,
+            ci_high=high,
+            rows=len(losses.labels),
+            tokens=int(losses.labels.sum()),
+            improved_rows=int((losses.tuned < losses.base).sum()),
+            not_finite={which: losses.not_finite(which) for which in MODELS},
+        )
+
     @property
     def finite(self) -> bool:
         """Whether every number here is finite, so that a verdict has a meaning."""
-        numbers = (self.base, self.tuned, self.ci_low, self.ci_high)
+        numbers = (self.base, self.tuned, self.ci_low or 0.0, self.ci_high or 0.0)
         return not any(self.not_finite.values()) and all(map(math.isfinite, numbers))
+
+    def measured(self, group: Group, name: str) -> Measured:
+        """Return the same as a measure among others."""
+        interval = self.ci_low, self.ci_high
+        return Measured(group, name, self.base, self.tuned, *interval, self.rows, "lower")
 
 
 @dataclass(frozen=True)
@@ -76,10 +102,11 @@ class Comparison:
         sampling: The settings of both models' answers.
         loss: The loss of the reference answers; None if there are none.
         forgetting: The loss of general text, which is unrelated to the training data.
-        chrf: The chrF score of each model's answers (0-100); None without reference answers.
+        measures: Every other measure, each with its interval.
         answers: The questions with both answers.
         pictures: File names of the pictures.
         notes: Sentences about how the rows were measured, and what differs from the run.
+        answered: How many rows were answered and matched, and how they were chosen.
         no_answers: Why there are no answers, if a model cannot answer.
     """
 
@@ -91,36 +118,33 @@ class Comparison:
     sampling: dict[str, float]
     loss: LossResult | None
     forgetting: LossResult
-    chrf: dict[str, float] | None
+    measures: list[Measured]
     answers: list[AnswerPair]
     pictures: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    answered: str = ""
     no_answers: str = ""
 
 
 def is_valid(result: Comparison) -> bool:
     """Return whether every measured number is finite and both models could answer."""
     losses = [loss for loss in (result.loss, result.forgetting) if loss is not None]
-    return not result.no_answers and all(loss.finite for loss in losses)
+    finite = all(loss.finite for loss in losses) and not _not_finite(result)
+    return not result.no_answers and finite
 
 
-def verdict(result: Comparison) -> str:
-    """Return whether the adapter helped, as one sentence that the interval supports."""
+def all_measures(result: Comparison) -> list[Measured]:
+    """Return every measure, in the order of the report."""
+    style = [result.loss.measured(Group.STYLE, "loss of the answers")] if result.loss else []
+    forgetting = result.forgetting.measured(Group.FORGETTING, "loss of general text")
+    return [*style, *result.measures, forgetting]
+
+
+def verdict(result: Comparison) -> Verdict:
+    """Return what was and was not learned, as far as the intervals support it."""
     if not is_valid(result):
-        return f"No verdict: {'; '.join(_invalid(result))}."
-    if result.loss is None:
-        return "There are no reference answers and so no losses: read the answers in the report."
-    loss = result.loss
-    change = (
-        f"loss {loss.base:.3f} → {loss.tuned:.3f} ({relative_change(loss.base, loss.tuned):+.1%}), "
-        f"difference {loss.tuned - loss.base:+.3f}, "
-        f"95% interval {loss.ci_low:+.3f} … {loss.ci_high:+.3f}"
-    )
-    if loss.ci_high < 0:
-        return f"The adapter is better: {change}."
-    if loss.ci_low > 0:
-        return f"The adapter is worse: {change}."
-    return f"No difference was found: {change}, which includes zero. More rows narrow the interval."
+        return Verdict("invalid", f"No verdict: {'; '.join(_invalid(result))}.", [], "bad")
+    return judge(all_measures(result))
 
 
 def _invalid(result: Comparison) -> list[str]:
@@ -136,7 +160,12 @@ def _invalid(result: Comparison) -> list[str]:
         ]
         where = " and ".join(rows) or "the whole, though each row's loss is finite"
         reasons.append(f"the loss of the {name} is not finite for {where}")
+    reasons += [f"{x.group} ({x.name}) is not finite" for x in _not_finite(result)]
     return [*reasons, *([result.no_answers] if result.no_answers else [])]
+
+
+def _not_finite(result: Comparison) -> list[Measured]:
+    return [x for x in result.measures if x.outcome is Outcome.NOT_FINITE]
 
 
 def _listed(numbers: list[int]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from data.types import DataError
 from lit.device.device import Traits
 from lit.device.precision import PRECISIONS, check_precision, choose_precision
 from lit.model.tuned import NOT_QUANTIZED
@@ -109,6 +110,24 @@ def read_run_settings(run: RunFolder) -> LoadSettings | None:
             "unknown how the rows were measured: copy the adapter's folder elsewhere and give "
             "--data FILE"
         ) from None
+
+
+def find_rows(run: RunFolder, data: Path | None, needed: bool) -> tuple[Path | None, str]:
+    """Return the file of rows to measure, and a sentence about it for the report.
+
+    Raises:
+        DataError: There is none, and one is needed.
+    """
+    if data is not None:
+        return data, f"Rows of {data}; this report cannot know if the adapter was trained on them."
+    if run.validation.is_file():
+        return run.validation, "The rows were held out by the run: it never trained on them."
+    if needed:
+        raise DataError(
+            f"{run.validation} does not exist, so there are no held-out rows: add --data FILE or "
+            "--questions FILE"
+        )
+    return None, "Only questions were given."
 
 
 def unknown_settings(adapter: Path, device: Traits, model_type: str) -> LoadSettings:

@@ -13,6 +13,8 @@ from lit.fitting.hyperparameters import log_hyperparameters
 from lit.fitting.peft_note import describe_misreading
 from lit.fitting.progress_bar import ProgressBar
 from lit.fitting.summary import print_result, print_rows_and_plan
+from lit.fitting.val_matching import ValMatching
+from lit.measures.language import language
 from lit.model.architecture import loader_of
 from lit.preflight.forecast import forecast
 from lit.preflight.verdict import judge, refuse
@@ -93,7 +95,9 @@ class Training:
         """Whether the run resumes in the folder of its checkpoint."""
         arguments.instantiate()
         self.model, self.data = arguments.model, arguments.datamodule
-        self.best, self.throughput = BestAdapter(folder, self.data), Throughput()
+        best_by = arguments.best_by()
+        self.best, self.throughput = BestAdapter(folder, self.data, best_by), Throughput()
+        self.matching = [ValMatching(self.data)] if self.data.val_matching else []
         self.stop = StopOnSignal(folder)
         wanted = arguments.config.trainer.enable_progress_bar is not False
         terminal = wanted and sys.stdout.isatty()
@@ -101,6 +105,7 @@ class Training:
         progress = (ProgressBar if terminal else ProgressLines)(self.data.total_steps)
         self.trainer = arguments.make_trainer(
             callbacks=[
+                *self.matching,
                 self.best,
                 self.throughput,
                 self.stop,
@@ -151,6 +156,8 @@ class Training:
         check_settings(start.settings, self.settings)
         if start.path:
             data.plans.resume_from(start.step_map, start.step)
+        for callback in self.matching:
+            callback.keys()  # finds out before training whether there is anything to match
         complete = start.step and start.step >= data.total_steps() and self.folder.picture.is_file()
         if complete and self.in_place:
             _print_complete(self.folder, start)
@@ -197,6 +204,8 @@ class Training:
             values=shown(values) if (values := read_values(data.tokenizer)) else "",
             adapter=model.adapter,
             note=describe_misreading(model.adapted_model),
+            language=language(message.content for _, row, _ in data.held_out() for message in row),
+            datasets=data.source.hub_names,
         )
         last = self.trainer.callback_metrics
         losses = {"best_val_loss": best.loss} if len(data.val_rows) else {}

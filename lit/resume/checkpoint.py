@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -105,7 +105,19 @@ def _allocate(descriptor: int, size: int) -> None:
 
 
 class Checkpoints(ModelCheckpoint):
-    """Lightning's ModelCheckpoint, which also saves the last step and checks the free space."""
+    """Lightning's ModelCheckpoint, which also saves the last step and checks the free space.
+
+    Args:
+        best_by: Which adapter of the run is the best: that of the lowest validation ``loss``, or of
+            the highest ``matching``, which needs ``data.val_matching``.
+        arguments: Those of ModelCheckpoint.
+    """
+
+    def __init__(
+        self, *arguments: Any, best_by: Literal["loss", "matching"] = "loss", **named: Any
+    ) -> None:
+        super().__init__(*arguments, **named)
+        self.best_by = best_by
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Check that the checkpoints fit on the disk.

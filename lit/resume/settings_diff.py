@@ -13,7 +13,7 @@ REFUSED = (
     *("model.base", "model.revision", "model.quantize", "model.lora.", "model.optimizer"),
     "model.adapter",
     *("data.", "seed_everything", "trainer.precision"),
-    *("trainer.limit_train_batches", "trainer.overfit_batches"),
+    *("trainer.limit_train_batches", "trainer.overfit_batches", "checkpoint.best_by"),
 )
 """Settings that may not change: the weights, rows or batches would be those of another run."""
 RESTORED = ("model.lr", "model.weight_decay")

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData
@@ -53,6 +54,7 @@ model = PeftModel.from_pretrained(model, "path/to/this/folder")
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 ```
 """
+COMPARISON = "\n## Comparison with the base\n\n"
 SIGNATURE = "\n<!-- written by lit-lora; SHA-256 of the text above: {digest} -->\n"
 """The end of a card; it tells whether a person has changed the card."""
 
@@ -75,6 +77,8 @@ def write_card(
     values: str = "",
     adapter: str | None = None,
     note: str = "",
+    language: str = "",
+    datasets: Sequence[str] = (),
 ) -> None:
     """Write README.md into an adapter's folder; one that a person wrote or changed stays.
 
@@ -96,11 +100,13 @@ def write_card(
         values: Values of the template's variables as a person types them; empty for none.
         adapter: The folder of the adapter that training went on from, or None.
         note: Why PEFT cannot load the adapter, and the command to use instead; empty if it can.
+        language: The code of the data's language; empty if it is not known.
+        datasets: The hub's names of the data.
     """
     origin = f"Training went on from the adapter {escape_markdown(adapter)}.\n" if adapter else ""
     use = f"\n## Use\n\n{note} --adapter path/to/this/folder\n" if note else USE
     text = (CARD + use).format(
-        card_data=_card_data(base),
+        card_data=_card_data(base, language, datasets),
         base=_python(base),
         loader=loader,
         title=escape_markdown(base),
@@ -145,12 +151,33 @@ def _write(path: Path, card: str) -> None:
     write_text(path, text + SIGNATURE.format(digest=_digest(text)))
 
 
+def add_comparison(folder: Path, text: str) -> None:
+    """Add what a comparison measured to the card of its adapter, in place of an earlier comparison.
+
+    Args:
+        folder: The adapter's folder. A card that a person wrote or changed stays as it is.
+        text: Markdown.
+    """
+    path = folder / "README.md"
+    card = None if path.is_symlink() or not path.is_file() else _written_text(path)
+    if card is None:
+        print_rank0(f"card   {path} stays without these figures: it is not as lit-lora wrote it")
+        return
+    card = card.partition(COMPARISON)[0].rstrip() + f"\n{COMPARISON}{text.strip()}\n"
+    write_text(path, card + SIGNATURE.format(digest=_digest(card)))
+
+
 def _is_unchanged(path: Path) -> bool:
     """Return whether a card is as it was written here."""
+    return _written_text(path) is not None
+
+
+def _written_text(path: Path) -> str | None:
+    """Return the text of a card without its signature; None if it is not as it was written."""
     signature = re.escape(SIGNATURE).replace(re.escape("{digest}"), "([0-9a-f]{64})")
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
         match = re.fullmatch(f"(.*){signature}", file.read(2**20), re.DOTALL)
-    return match is not None and match[2] == _digest(match[1])
+    return match[1] if match is not None and match[2] == _digest(match[1]) else None
 
 
 def _digest(text: str) -> str:
@@ -162,7 +189,14 @@ def _python(text: str) -> str:
     return json.dumps(replace_surrogates(text))
 
 
-def _card_data(base: str) -> str:
-    # The hub refuses a card whose base model is a local folder.
-    hub_name = None if Path(base).is_dir() else clean(base)
-    return ModelCardData(base_model=hub_name, library_name="peft", tags=["lora"]).to_yaml()
+def _card_data(base: str, language: str = "", datasets: Sequence[str] = ()) -> str:
+    # The hub refuses a card whose base model is a local folder. The license of what a person trains
+    # is not known here.
+    return ModelCardData(
+        base_model=None if Path(base).is_dir() else clean(base),
+        library_name="peft",
+        tags=["lora"],
+        pipeline_tag="text-generation",
+        language=language or None,
+        datasets=[clean(name) for name in datasets] or None,
+    ).to_yaml()

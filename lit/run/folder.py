@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from data.formats.judged import Judged
 from data.types import Message
 from lit.run.console import is_rank0
 from lit.run.lock import FolderLock
@@ -120,19 +121,17 @@ class RunFolder:
                     "another --output_dir"
                 )
 
-    def write_validation(self, held_out: Iterable[tuple[str, list[Message]]]) -> None:
+    def write_validation(self, held_out: Iterable[tuple[str, list[Message], Judged]]) -> None:
         """Write the held-out rows as a data file.
 
         Args:
-            held_out: The source (file and line) and the messages of each row.
+            held_out: The source (file and line), the messages and the judged answers of each row.
         """
-        rows = [
-            json.dumps(
-                {"messages": [message._asdict() for message in messages], "source": source},
-                ensure_ascii=False,
-            )
-            for source, messages in held_out
-        ]
+        rows = []
+        for source, messages, judged in held_out:
+            row = {"messages": [message._asdict() for message in messages], "source": source}
+            row |= {name: texts for name, texts in judged._asdict().items() if texts}
+            rows.append(json.dumps(row, ensure_ascii=False))
         write_text(self.validation, "\n".join(rows) + "\n")
 
     def check_owner(self, resume: bool) -> None:

@@ -127,6 +127,20 @@ class Arguments(LightningCLI):
         self.datamodule: QADataModule = self.config_init["data"]
         self.model: LoRAModule = self.config_init["model"]
 
+    def best_by(self) -> str:
+        """Return how the best adapter is chosen.
+
+        Raises:
+            ConfigError: By a number that the run does not measure.
+        """
+        chosen = str(self.config.checkpoint.best_by)
+        if chosen == "matching" and not self.config.data.val_matching:
+            raise ConfigError(
+                "checkpoint.best_by is matching, which this run does not measure: add "
+                "--data.val_matching true"
+            )
+        return chosen
+
     def make_trainer(self, callbacks: list[Any], **trainer: Any) -> Trainer:
         """Make the trainer, and give it to the data module.
 

@@ -16,19 +16,22 @@ from lora.storage.files import follow_umask, temporary_folder
 
 
 class BestAdapter(Callback):
-    """Keeps the adapter with the lowest validation loss, or the last one without validation rows.
+    """Keeps the best adapter by validation, or the last one without validation rows.
 
     Args:
         folder: The run's folder.
         data: The run's data; its tokenizer is saved beside the adapter.
+        best_by: ``loss`` keeps the adapter with the lowest validation loss; ``matching`` that with
+            the highest ``val/matching``, and of equal ones that with the lower loss.
     """
 
-    STATE = ("base_loss", "loss", "step", "validated", "tensors")
+    STATE = ("base_loss", "loss", "matching", "step", "validated", "tensors")
 
-    def __init__(self, folder: RunFolder, data: QADataModule) -> None:
-        self.folder, self.data = folder, data
+    def __init__(self, folder: RunFolder, data: QADataModule, best_by: str = "loss") -> None:
+        self.folder, self.data, self.best_by = folder, data, best_by
         self.base_loss = math.nan
         self.loss = math.inf
+        self.matching = -math.inf
         self.step = 0
         self.validated = 0
         """The optimizer step of the last validation."""
@@ -40,8 +43,13 @@ class BestAdapter(Callback):
         self.validated = trainer.global_step
         if trainer.global_step == 0:
             self.base_loss = loss
-        elif loss < self.loss:
-            self.loss, self.step = loss, trainer.global_step
+            return
+        matching = 0.0
+        if self.best_by == "matching":
+            matching = float(trainer.callback_metrics["val/matching"])
+        # A loss of NaN is below none, whatever the matching.
+        if loss < math.inf and (-matching, loss) < (-self.matching, self.loss):
+            self.loss, self.matching, self.step = loss, matching, trainer.global_step
             state = pl_module.state_dict().items()
             self.tensors = {name: value.to("cpu", copy=True) for name, value in state}
             self._save(pl_module)
@@ -68,7 +76,8 @@ class BestAdapter(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore it."""
         for name in self.STATE:
-            setattr(self, name, state_dict[name])
+            # A checkpoint of an earlier version knows no matching: its best has the lowest loss.
+            setattr(self, name, state_dict.get(name, 0.0))
 
     @rank_zero_only
     def _save(self, pl_module: L.LightningModule) -> None:

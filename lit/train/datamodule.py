@@ -9,12 +9,14 @@ import lightning as L
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
+from data.encoder import Encoder
+from data.formats.judged import Judged
 from data.planning.batch import collate
 from data.planning.epoch_plans import EpochPlans
 from data.planning.loader import MicroBatches, MicroStepSampler
 from data.planning.plan import plan_epoch
 from data.template import choose_template
-from data.types import IGNORE, Batch, Message
+from data.types import Batch, Example, Message, RowError
 from lit.model.base import load_tokenizer
 from lit.train.trainer_check import check_trainer, micro_batch_limit
 
@@ -48,6 +50,7 @@ class QADataModule(L.LightningDataModule):
         near_duplicates: The share of text above which rows are near-duplicates, such as 0.8; these
             rows then stay on one side of the split. Off by default.
         group_by_length: Make micro-batches of rows of similar length.
+        val_matching: Log at each validation how many answers are tied to their questions.
         num_workers: Processes that prepare batches.
         base: Taken from ``model.base``.
         revision: Taken from ``model.revision``.
@@ -75,6 +78,7 @@ class QADataModule(L.LightningDataModule):
         on_duplicate: str = "leave_out",
         near_duplicates: float | None = None,
         group_by_length: bool = False,
+        val_matching: bool = False,
         num_workers: int = 0,
         base: str = "",
         revision: str | None = None,
@@ -91,9 +95,10 @@ class QADataModule(L.LightningDataModule):
         self.base, self.revision = base, revision
         self.batch_size, self.max_tokens = batch_size, max_tokens
         self.group_by_length = group_by_length
-        self.num_workers, self.seed = num_workers, seed
+        self.num_workers, self.seed, self.val_matching = num_workers, seed, val_matching
         rules = {"truncation": truncation, "on_bad_row": on_bad_row, "train_on": train_on}
         self._build, self._rules = build_stores, {"max_length": max_length, **rules}
+        self._cut = max_length, truncation
         self._split = partial(
             split_train_val,
             val_fraction=val_fraction,
@@ -178,16 +183,15 @@ class QADataModule(L.LightningDataModule):
         batches = MicroBatches(self.val, self.val_rows, planned, self._trainer.global_rank)
         return self._loader(batches, MicroStepSampler(0, planned.micro_steps))
 
-    def held_out(self) -> Iterator[tuple[str, list[Message]]]:
-        """Yield the validation rows, each with its location."""
-        return ((self.val.location(row), self.val.messages(row)) for row in self.val_rows.tolist())
+    def held_out(self) -> Iterator[tuple[str, list[Message], Judged]]:
+        """Yield the validation rows, each with its location and the answers it does not learn."""
+        val = self.val
+        return ((val.location(x), val.messages(x), val.judged(x)) for x in self.val_rows.tolist())
 
-    def held_out_prompts(self, count: int) -> list[list[int]]:
-        """Return the tokens before the first answer of a few held-out rows, evenly spread."""
-        rows = self.val_rows[:: max(1, len(self.val_rows) // count)][:count]
-        examples = [self.val.example(row) for row in rows]
-        lengths = [[label == IGNORE for label in x.labels].index(False) for x in examples]
-        return [x.ids[:length] for x, length in zip(examples, lengths, strict=True)]
+    def encode(self, conversations: list[list[Message]]) -> list[Example | RowError]:
+        """Return conversations in tokens, cut as the rows are."""
+        found = Encoder(self.tokenizer, *self._cut).encode_all(conversations)
+        return [x if isinstance(x, RowError) else x[-1] for x in found]
 
     def step_locations(self) -> list[str]:
         """Return file and line of each row of the current optimizer step, over all ranks."""

@@ -96,6 +96,7 @@ class LoRAModule(ResidentModule):
         self.strict_loading = False  # load_state_dict below is strict about the adapter's tensors
         self.step_loss = StepLoss()
         self._val_loss = MeanLoss()
+        self.val_metrics: dict[str, float] = {}  # a callback's, to be logged with the loss
         self._last_epoch = 0
 
     def configure_model(self) -> None:
@@ -178,7 +179,7 @@ class LoRAModule(ResidentModule):
         self.log("val/loss", torch.tensor(loss), prog_bar=True, logger=False)
         # Lightning would log a validation under the number of the step before it, and, in a run
         # resumed at the end of an epoch, under the next epoch. Its sanity check is no validation.
-        values = loss_record(loss) | {"epoch": self._last_epoch}
+        values = loss_record(loss) | self.val_metrics | {"epoch": self._last_epoch}
         for logger in [] if self.trainer.sanity_checking else self.trainer.loggers:
             logger.log_metrics(values, self.trainer.global_step)
 

@@ -7,6 +7,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from transformers import PreTrainedModel
 
+from data.types import IGNORE
 from lit.answering.generation import Answer, answers, context_length
 from lit.answering.sampling import NotFiniteError, Sampling
 from lit.packing.pack import unpacked
@@ -28,6 +29,14 @@ class SampleAnswers(Callback):
         self.data, self.rows = data, rows
         self.sampling = Sampling(max_new_tokens=max_new_tokens)
 
+    def _prompts(self) -> list[list[int]]:
+        """Return the tokens before the first answer of a few held-out rows, evenly spread."""
+        rows = self.data.val_rows
+        rows = rows[:: max(1, len(rows) // self.rows)][: self.rows]
+        examples = [self.data.val.example(row) for row in rows]
+        lengths = [[label == IGNORE for label in x.labels].index(False) for x in examples]
+        return [x.ids[:length] for x, length in zip(examples, lengths, strict=True)]
+
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Answer with the most likely tokens, and write the texts."""
         boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
@@ -36,7 +45,7 @@ class SampleAnswers(Callback):
         sharded = pl_module.root is not None
         if not boards or not (trainer.is_global_zero or sharded):
             return
-        tokenizer, prompts = self.data.tokenizer, self.data.held_out_prompts(self.rows)
+        tokenizer, prompts = self.data.tokenizer, self._prompts()
         limit, sampling = context_length(pl_module.adapted_model), self.sampling
         if limit is not None:
             # A row may fill the context; then there is no room for an answer.

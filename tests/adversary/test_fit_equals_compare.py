@@ -109,6 +109,8 @@ def measure(run: Path, **changes: object) -> Comparison:
         "questions_file": None,
         "folder": run / "comparison",
         "max_answers": 0,
+        "budget": 60.0,
+        "metrics": [],
         "template": "auto",
         "template_kwargs": None,
         "batch_size": 4,
@@ -175,7 +177,7 @@ def test_a_report_names_other_settings_and_asks_the_last_question_of_each_row(
     run = run_with(SETTINGS["B5: float32"])
     result = measure(run, precision="bf16-true", max_answers=3)
     assert {pair.question for pair in result.answers} == {"And then?"}
-    report = verdict(result) + " ".join(result.notes)
+    report = verdict(result).text + " ".join(result.notes)
     assert "The run trained with precision 32-true; this comparison uses bf16-true." in report
     assert "The run measured" in report
     config = (run / "config.yaml").rename(run / "away")

@@ -20,9 +20,9 @@ from data.types import IGNORE, Example
 from lit.answering.generation import answers, context_length
 from lit.answering.sampling import NotFiniteError, RowSampler, Sampling, nucleus
 from lit.compare import main as compare
-from lit.comparison.losses import Losses, measure_losses
 from lit.comparison.result import Comparison, LossResult, is_valid, verdict
 from lit.exporting.probe import relative_difference
+from lit.measures.losses import Losses, measure_losses
 from lit.model.loss import check_loss
 from lit.model.tuned import load
 from lit.run.metrics_file import perplexity, relative_change
@@ -70,18 +70,20 @@ BROKEN_LOSSES = {
 def test_a_number_that_is_not_finite_is_the_verdict(name: str, field: str) -> None:
     broken = LossResult(**vars(GOOD) | BROKEN_LOSSES[name])
     losses: dict[str, Any] = {"loss": GOOD, "forgetting": GOOD} | {field: broken}
-    result = Comparison("", "", "", 0, "", {}, chrf=None, answers=[], **losses)
+    result = Comparison("", "", "", 0, "", {}, measures=[], answers=[], **losses)
     assert not is_valid(result)
-    assert verdict(result).startswith("No verdict: the loss of the ")
-    assert ("rows 3" in verdict(result)) == ("one row" in name)
+    assert verdict(result).sentence.startswith("No verdict: the loss of the ")
+    assert ("rows 3" in verdict(result).sentence) == ("one row" in name)
 
 
 def test_rows_that_are_not_finite_are_numbered_and_reach_the_interval() -> None:
-    base = np.array([1.0, NAN, 3.0, INF])
-    losses = Losses(base, np.ones(4), np.full(4, 2))
+    base = np.array([1.0, NAN, 3.0, INF] + [1.0] * 8)
+    losses = Losses(base, np.ones(12), np.full(12, 2))
     assert losses.not_finite("base") == [2, 4]
     assert losses.not_finite("tuned") == []
-    assert not math.isfinite(losses.interval()[0])
+    interval = losses.interval()
+    assert interval is not None
+    assert not math.isfinite(interval.low)
 
 
 def test_a_comparison_with_a_broken_base_reports_it_and_exits_with_1(

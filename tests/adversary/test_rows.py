@@ -12,11 +12,11 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from data.planning.batch import collate
+from data.records import content_hash, question_hash
 from data.splitting.near_duplicates import find_near_duplicates
 from data.splitting.split import split_by_group, split_train_val
 from data.store import build_store
 from data.template import encode
-from data.tokenize import content_hash, question_hash
 from data.truncation import MIN_PROMPT
 from data.types import IGNORE, DataError, Example, Message, RowError, TooLongError
 

@@ -26,7 +26,7 @@ from lit.exporting.modelfile import modelfile
 from lit.model.base import load_base, load_tokenizer, locate
 from lit.model.tuned import base_of
 from lit.report.page import Section, show_page, write_page
-from lit.run.card import write_card, write_plain_card
+from lit.run.card import add_comparison, write_card, write_plain_card
 from lit.run.command import run_command
 from lit.settings.keys import check_keys
 from lora.config import ConfigError, LoRAConfig
@@ -129,6 +129,10 @@ def read_nothing(text: str) -> None:
     raise ConfigError(f"no model {text}")
 
 
+FIELDS = {"pipeline_tag"}
+"""Fields of every card beside the base model, library and tags."""
+
+
 @pytest.mark.parametrize("attack", TEXTS)
 def test_a_text_is_data_in_a_model_card(attack: str, tmp_path: Path) -> None:
     text = TEXTS[attack]
@@ -141,18 +145,21 @@ def test_a_text_is_data_in_a_model_card(attack: str, tmp_path: Path) -> None:
         lora_dropout=0.0,
         targets=text,
         adapter=text,
+        language="en",
+        datasets=[text],
         **numbers,  # type: ignore[arg-type]
     )
+    add_comparison(tmp_path, "It is better.")
     cards = [(tmp_path / "README.md").read_text("utf-8")]
     (tmp_path / "README.md").unlink()
     write_plain_card(tmp_path, text)
     cards.append((tmp_path / "README.md").read_text("utf-8"))
-    for card in cards:
+    for card, more in zip(cards, ({*FIELDS, "language", "datasets"}, FIELDS), strict=True):
         assert not UNSAFE & set(card)
         _, front, body = card.split("---\n", 2) if card.startswith("---\n") else ("", "", "")
         front, body = card[4:].split("\n---\n", 1)
         settings = yaml.safe_load(front)
-        assert set(settings) == {"base_model", "library_name", "tags"}
+        assert set(settings) == {"base_model", "library_name", "tags", *more}
         assert settings["base_model"] == clean(text)
         tokens = MarkdownIt("commonmark").enable("table").parse(body)
         code = next(token.content for token in tokens if token.type == "fence")
@@ -161,7 +168,7 @@ def test_a_text_is_data_in_a_model_card(attack: str, tmp_path: Path) -> None:
             *("peft", "PeftModel", "transformers", "AutoModelForCausalLM", "AutoTokenizer"),
             *("from_pretrained", "model", "tokenizer"),
         }
-        assert sum(token.type == "heading_open" for token in tokens) <= 3
+        assert sum(token.type == "heading_open" for token in tokens) <= 4
 
 
 MODELFILES: dict[str, str] = {

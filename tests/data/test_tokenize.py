@@ -11,9 +11,10 @@ from transformers import PreTrainedTokenizerFast
 import data.tokenize
 from data.encoder import Encoder
 from data.readers.source import Source, read
+from data.records import content_hash, question_hash
 from data.report.row_issue import BAD, CUT, TOO_LONG
 from data.store import build_store
-from data.tokenize import TokenizeRows, content_hash, question_hash, tokenize_chunks
+from data.tokenize import TokenizeRows, tokenize_chunks
 from data.types import BadRow, DataError, Message, Row
 
 

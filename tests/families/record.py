@@ -3,7 +3,6 @@
 import math
 import tempfile
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,13 +19,12 @@ from lit.answering.sampling import Sampling
 from lit.exporting.probe import relative_difference
 from lit.fitting.peft_note import describe_misreading
 from lit.model.architecture import model_class
-from lit.model.preparation import ModelSpec, check_model, use_checkpointing
 from lit.model.loading import load_weights
 from lit.model.loss import summed_loss
+from lit.model.preparation import ModelSpec, check_model, use_checkpointing
 from lit.packing.pack import pack, unpacked
-from lit.preflight.coverage import EXPERTS, describe_not_adapted, shares_not_adapted
+from lit.preflight.coverage import shares_not_adapted
 from lora.config import ConfigError, LoRAConfig
-from lora.families.reach import is_router
 from lora.injection import lora_layers, merge, trainable_parameters
 from lora.storage.adapter import load_adapter, save_adapter
 from tests.families.model import make_family
@@ -174,7 +172,13 @@ class _Way:
                 nn.init.normal_(layer.lora_B, std=0.02)
             summed_loss(model, self.batch).backward()
             gradients.append(
-                torch.cat([p.grad.flatten() for p in trainable_parameters(model).values() if p.grad is not None])
+                torch.cat(
+                    [
+                        p.grad.flatten()
+                        for p in trainable_parameters(model).values()
+                        if p.grad is not None
+                    ]
+                )
             )
         self.must(self.same(*gradients), "gradient checkpointing gives other gradients")
 
@@ -204,7 +208,7 @@ class _Way:
         except Exception as error:
             right, why = False, f"{type(error).__name__}: {str(error)[:100]}"
         if note:
-            self.must(not right, f"the note says that PEFT misreads the adapter, and it does not")
+            self.must(not right, "the note says that PEFT misreads the adapter, and it does not")
             self.found.lacks.append("PEFT does not read the adapter, only the merged model")
         else:
             self.must(right, f"PEFT cannot use the adapter ({why})")

@@ -45,6 +45,8 @@ RESUME_STATE, SETTINGS = (
     f"tests/lit/resume/test_{name}.py" for name in ("resume_state", "settings_diff")
 )
 INTERVAL = "tests/lit/comparison/test_losses.py"
+VERDICT = "tests/lit/comparison/test_verdict.py"
+COVERAGE, MATCHING = (f"tests/lit/measures/test_{name}.py" for name in ("intervals", "matching"))
 USER_FILES = "tests/adversary/test_user_files.py"
 FOLDER, OUTPUT, METRICS, COMMAND = (
     f"tests/lit/run/test_{name}.py" for name in ("folder", "output", "metrics", "command")
@@ -761,15 +763,15 @@ RESUMES = [
     Mutant(
         "resume",
         "lit/train/best_adapter.py",
-        'STATE = ("base_loss", "loss", "step", "validated", "tensors")',
-        'STATE = ("base_loss", "step", "validated", "tensors")',
+        'STATE = ("base_loss", "loss", "matching", "step", "validated", "tensors")',
+        'STATE = ("base_loss", "matching", "step", "validated", "tensors")',
         (BEST,),
     ),
     Mutant(
         "resume",
         "lit/train/best_adapter.py",
-        "elif loss < self.loss:",
-        "elif not loss < self.loss or self.loss == math.inf:",
+        "if loss < math.inf and (-matching, loss) < (-self.matching, self.loss):",
+        "if not loss < self.loss or self.loss == math.inf:",
         (BEST,),
     ),
     Mutant(
@@ -854,14 +856,14 @@ SPLITS = [
     ),
     Mutant(
         "split",
-        "data/tokenize.py",
+        "data/records.py",
         "return _hash(fold(first).split())",
         "return _hash(first.split())",
         (TOKENIZE,),
     ),
     Mutant(
         "split",
-        "data/tokenize.py",
+        "data/records.py",
         'return _hash([word for role, text in texts for word in (f"\\0{role}", *text.split())])',
         "return _hash([word for role, text in texts for word in text.split()])",
         (TOKENIZE,),
@@ -871,57 +873,56 @@ SPLITS = [
 INTERVALS = [
     Mutant(
         "interval",
-        "lit/comparison/losses.py",
-        "low, high = np.quantile(difference, [0.025, 0.975])",
-        "low, high = np.quantile(difference, [0.975, 0.025])",
+        "lit/measures/intervals.py",
+        "low, high = (mean + sign * student_t(rows - 1) * error for sign in (-1, 1))",
+        "low, high = (mean + sign * Z * error for sign in (-1, 1))",
+        (COVERAGE,),
+    ),
+    Mutant(
+        "interval",
+        "lit/measures/intervals.py",
+        "low[part] = np.fmin(low[part], mean[part] - highest * error[part])",
+        "low[part] = np.fmax(low[part], mean[part] - highest * error[part])",
+        (COVERAGE,),
+    ),
+    Mutant(
+        "interval",
+        "lit/measures/intervals.py",
+        "rest = difference - mean[:, None] * weights",
+        "rest = difference - (difference / weights).mean(1)[:, None] * weights",
+        (COVERAGE,),
+    ),
+    Mutant(
+        "interval",
+        "lit/measures/losses.py",
+        "return paired_interval(self.tuned - self.base, self.labels)",
+        "return paired_interval(self.base - self.tuned, self.labels)",
         (INTERVAL,),
     ),
     Mutant(
         "interval",
-        "lit/comparison/losses.py",
-        "low, high = np.quantile(difference, [0.025, 0.975])",
-        "low, high = np.quantile(difference, [0.25, 0.75])",
+        "lit/measures/losses.py",
+        "return paired_interval(self.tuned - self.base, self.labels)",
+        "return paired_interval((self.tuned - self.base) / self.labels)",
         (INTERVAL,),
     ),
     Mutant(
         "interval",
-        "lit/comparison/losses.py",
-        "difference = (self.tuned - self.base)[drawn].sum(1) / self.labels[drawn].sum(1)",
-        "difference = self.tuned[drawn] - self.base[drawn[::-1]]; "
-        "difference = difference.sum(1) / self.labels[drawn].sum(1)",
-        (INTERVAL,),
-    ),
-    Mutant(
-        "interval",
-        "lit/comparison/losses.py",
-        "difference = (self.tuned - self.base)[drawn].sum(1) / self.labels[drawn].sum(1)",
-        "difference = (self.base - self.tuned)[drawn].sum(1) / self.labels[drawn].sum(1)",
-        (INTERVAL,),
-    ),
-    Mutant(
-        "interval",
-        "lit/comparison/losses.py",
-        "difference = (self.tuned - self.base)[drawn].sum(1) / self.labels[drawn].sum(1)",
-        "difference = ((self.tuned - self.base) / self.labels)[drawn].mean(1)",
-        (INTERVAL,),
-    ),
-    Mutant(
-        "interval",
-        "lit/comparison/losses.py",
+        "lit/measures/losses.py",
         "return float(getattr(self, which).sum() / self.labels.sum())",
         "return float(self.rows(which).mean())",
         (INTERVAL,),
     ),
     Mutant(
         "interval",
-        "lit/comparison/losses.py",
-        "sums[which][rows] = [float(part.sum()) for part in parts]",
-        "sums[which][: len(rows)] = [float(part.sum()) for part in parts]",
+        "lit/measures/losses.py",
+        "sums[which][rows] = _sums(tokens, labels[rows])",
+        "sums[which][: len(rows)] = _sums(tokens, labels[rows])",
         (INTERVAL,),
     ),
     Mutant(
         "interval",
-        "lit/comparison/comparison.py",
+        "lit/comparison/result.py",
         "improved_rows=int((losses.tuned < losses.base).sum()),",
         "improved_rows=int((losses.tuned > losses.base).sum()),",
         (f"{COMPARE}::test_each_answer_has_the_losses_of_its_own_row",),
@@ -935,17 +936,31 @@ INTERVALS = [
     ),
     Mutant(
         "interval",
-        "lit/comparison/result.py",
-        "if loss.ci_high < 0:",
-        "if loss.tuned < loss.base:",
-        (INTERVAL,),
+        "lit/measures/measured.py",
+        "if not Interval(self.low, self.high).excludes_zero:",
+        "if False:",
+        (VERDICT,),
     ),
     Mutant(
         "interval",
-        "lit/comparison/result.py",
-        "if loss.ci_low > 0:",
-        "if loss.tuned > loss.base:",
-        (INTERVAL,),
+        "lit/measures/measured.py",
+        'return Outcome.BETTER if (self.high < 0) == (self.better == "lower") else Outcome.WORSE',
+        "return Outcome.BETTER if self.high < 0 else Outcome.WORSE",
+        (VERDICT,),
+    ),
+    Mutant(
+        "interval",
+        "lit/measures/matching.py",
+        "scores = np.stack([means[row, text] - means[EMPTY, text] for text in texts])",
+        "scores = np.stack([means[row, text] for text in texts])",
+        (MATCHING,),
+    ),
+    Mutant(
+        "interval",
+        "lit/measures/matching.py",
+        "SIMILAR: [_first_others(answers, i, -alike[i]) for i in range(len(cases))],",
+        "SIMILAR: [_first_others(answers, i, alike[i]) for i in range(len(cases))],",
+        (MATCHING,),
     ),
     Mutant(
         "interval",

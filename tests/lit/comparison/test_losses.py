@@ -6,9 +6,9 @@ import torch
 from transformers import PreTrainedModel
 
 from data.types import IGNORE, Example
-from lit.comparison import losses as losses_module
-from lit.comparison.losses import Losses, measure_losses
 from lit.comparison.result import Comparison, LossResult, verdict
+from lit.measures import losses as losses_module
+from lit.measures.losses import Losses, measure_losses
 from lora.config import LoRAConfig
 from lora.injection import inject, lora_layers
 
@@ -51,11 +51,11 @@ def test_rows_that_are_hard_for_both_models_do_not_widen_the_interval() -> None:
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
     [
-        (-0.3, -0.1, "The adapter is better"),
-        (-0.3, 0.1, "No difference was found"),
-        (-0.1, 0.3, "No difference was found"),
-        (-0.3, 0.0, "No difference was found"),
-        (0.0, 0.3, "No difference was found"),
+        (-0.3, -0.1, "The adapter is better in manner; that it ties"),
+        (-0.3, 0.1, "No difference was shown"),
+        (-0.1, 0.3, "No difference was shown"),
+        (-0.3, 0.0, "No difference was shown"),
+        (0.0, 0.3, "No difference was shown"),
         (0.1, 0.3, "The adapter is worse"),
     ],
 )
@@ -63,8 +63,8 @@ def test_the_verdict_is_one_that_the_interval_supports(
     low: float, high: float, expected: str
 ) -> None:
     loss = LossResult(3.0, 3.0 + (low + high) / 2, low, high, 10, 100, 5)
-    result = Comparison("a", "b", "2026-01-01", 1.0, "", {}, loss, loss, None, [])
-    assert verdict(result).startswith(expected)
+    result = Comparison("a", "b", "2026-01-01", 1.0, "", {}, loss, loss, [], [])
+    assert verdict(result).sentence.startswith(expected)
 
 
 def test_the_losses_of_rows_do_not_depend_on_their_batches(

@@ -74,6 +74,8 @@ def measure(run: Run, **changes: object) -> Comparison:
         **dict.fromkeys(("quantize", "precision"), None),
         "folder": run.folder / "comparison",
         "max_answers": 0,
+        "budget": 60.0,
+        "metrics": [],
         "template": "auto",
         "batch_size": 4,
         "device": "cpu",

@@ -12,6 +12,8 @@ from selenium.webdriver.chrome.service import Service
 
 from lit.comparison import report
 from lit.comparison.result import AnswerPair, Comparison, LossResult
+from lit.measures.matching import SIMILAR
+from lit.measures.measured import Group, Measured
 from lit.report.page import Section, write_page
 from lit.report.pictures import answers_picture
 
@@ -49,7 +51,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         sampling={"seed": 42, "temperature": 0.0},
         loss=loss,
         forgetting=LossResult(3.0, 3.1, 0.01, 0.2, 24, 2000, 3),
-        chrf={"base": 20.1, "tuned": 25.2},
+        measures=[
+            Measured(Group.MATCHING, SIMILAR, 0.53, 0.71, 0.02, 0.34, 34, "higher", True, 0.25),
+            Measured(Group.WRITTEN, "chrF to the reference", 0.2, 0.25, -0.1, 0.2, 34, "higher"),
+        ],
         answers=pairs,
         pictures=["comparison_table.png"],
     )

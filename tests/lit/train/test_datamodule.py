@@ -72,7 +72,7 @@ def test_rows_held_out_come_back_with_their_places(tiny_folder: Path, file: str)
     module = set_up(tiny_folder, path=file, val_fraction=0.25)
     held = list(module.held_out())
     assert len(held) == len(module.val_rows) == 10
-    for place, messages in held:
+    for place, messages, _ in held:
         number = int(place.rpartition(":")[2]) - 1
         assert messages[0].content == row(number)["prompt"]
 

@@ -1,18 +1,20 @@
 """The losses of rows under the base model and under the tuned one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from weakref import WeakSet
 
 import numpy as np
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from data.planning.batch import collate
 from data.planning.plan import plan_epoch
-from data.types import IGNORE, Example
+from data.types import IGNORE, Batch, Example
 from lit.answering.generation import use_model
 from lit.device.precision import computing_in
+from lit.measures.intervals import Interval, paired_interval
 from lit.model.loss import token_losses
 from lit.packing.pack import one_by_one, pack, restored_attention
 from lit.run.console import print_rank0
@@ -59,18 +61,12 @@ class Losses:
         """Return the numbers, from 1, of the rows whose loss under a model is not finite."""
         return [int(i) + 1 for i in np.flatnonzero(~np.isfinite(getattr(self, which)))]
 
-    def interval(self, samples: int = 10_000, seed: int = 0) -> tuple[float, float]:
-        """Return the 95% interval of tuned minus base, by a paired bootstrap over rows.
+    def interval(self) -> Interval | None:
+        """Return the 95% interval of tuned minus base per token; None for too few rows.
 
-        Rows are drawn with replacement, each with both of its losses. So a row that is hard for
-        both models does not widen the interval.
+        It is paired: a row that is hard for both models does not widen it.
         """
-        drawn = np.random.default_rng(seed).integers(
-            len(self.labels), size=(samples, len(self.labels))
-        )
-        difference = (self.tuned - self.base)[drawn].sum(1) / self.labels[drawn].sum(1)
-        low, high = np.quantile(difference, [0.025, 0.975])
-        return float(low), float(high)
+        return paired_interval(self.tuned - self.base, self.labels)
 
 
 @torch.inference_mode()
@@ -88,23 +84,53 @@ def measure_losses(
         on_progress: Called after each batch with its number of rows, once for each model.
         precision: The precision of the training whose loss is to be reproduced.
     """
-    lengths = np.array([len(example.ids) for example in examples])
-    labels = np.array([sum(x != IGNORE for x in example.labels) for example in examples])
-    batches = plan_epoch(
-        lengths, labels, batch_size=len(examples), max_tokens=max(MAX_TOKENS, int(lengths.max()))
-    )
+    labels = _label_counts(examples)
     sums = {which: np.zeros(len(examples)) for which in MODELS}
     with restored_attention(model), computing_in(precision, model.device):
         if (reason := pack(model)) and model not in _told:
             _told.add(model)  # a comparison measures twice
             print_rank0(f"losses  {one_by_one(reason)}", note=True)
-        for micro_step in range(batches.micro_steps):
-            rows = batches.rows(0, micro_step)
+        for rows in _batches(examples, labels):
             batch = collate([examples[row] for row in rows]).to(model.device)
             for which in MODELS:
                 with use_model(model, which):
                     tokens = token_losses(model, batch)
-                parts = tokens.cpu().double().split(labels[rows].tolist())
-                sums[which][rows] = [float(part.sum()) for part in parts]
+                sums[which][rows] = _sums(tokens, labels[rows])
                 on_progress(len(rows))
     return Losses(sums["base"], sums["tuned"], labels)
+
+
+def mean_losses(
+    losses_of: Callable[[Batch], Tensor], examples: Sequence[Example], device: torch.device
+) -> np.ndarray:
+    """Return the mean loss per labeled token of each row under a model in training, (rows,).
+
+    Args:
+        losses_of: Returns the loss of each labeled token of a batch, (labels,).
+        examples: Rows with at least one label each.
+        device: The model's.
+    """
+    labels = _label_counts(examples)
+    means = np.zeros(len(examples))
+    for rows in _batches(examples, labels):
+        batch = collate([examples[row] for row in rows]).to(device)
+        means[rows] = _sums(losses_of(batch), labels[rows]) / labels[rows]
+    return means
+
+
+def _label_counts(examples: Sequence[Example]) -> np.ndarray:
+    return np.array([sum(x != IGNORE for x in example.labels) for example in examples])
+
+
+def _batches(examples: Sequence[Example], labels: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the rows of each batch."""
+    lengths = np.array([len(example.ids) for example in examples])
+    most = max(MAX_TOKENS, int(lengths.max()))
+    planned = plan_epoch(lengths, labels, batch_size=len(examples), max_tokens=most)
+    for micro_step in range(planned.micro_steps):
+        yield planned.rows(0, micro_step)
+
+
+def _sums(tokens: Tensor, labels: np.ndarray) -> np.ndarray:
+    """Return the summed loss of each row of a batch from the losses of its labeled tokens."""
+    return np.array([float(part.sum()) for part in tokens.cpu().double().split(labels.tolist())])

@@ -1,0 +1,35 @@
+"""How long a comparison may measure."""
+
+import re
+import time
+
+from lora.config import ConfigError
+
+SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of a duration such as 90s, 3m or 1h.
+
+    Raises:
+        ConfigError: It is written otherwise, or not above zero.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
+    if not found or not float(found[1]):
+        raise ConfigError(f"--budget is {text}; write it as 90s, 3m or 1h")
+    return float(found[1]) * SECONDS[found[2]]
+
+
+class Budget:
+    """A time that is not to be exceeded by much.
+
+    Args:
+        seconds: How long.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.end = time.monotonic() + seconds
+
+    def allows(self, seconds: float) -> bool:
+        """Return whether work of some seconds still fits."""
+        return time.monotonic() + seconds <= self.end

@@ -1,0 +1,79 @@
+"""Matching and truth of both models, within a time."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from transformers import PreTrainedModel
+
+from lit.comparison.budget import Budget
+from lit.comparison.questions import Question
+from lit.measures.intervals import MIN_ROWS
+from lit.measures.losses import MODELS, measure_losses
+from lit.measures.matching import NEAREST, SIMILAR, WRONG, Case, Encode, Key, Matching
+from lit.measures.measured import Group, Measured, measure
+
+ROWS_AT_A_TIME = MIN_ROWS
+GROUPS = {NEAREST: Group.MATCHING, SIMILAR: Group.MATCHING, WRONG: Group.TRUTH}
+
+
+class MatchingResult(NamedTuple):
+    """What was measured, and of how many rows."""
+
+    measures: list[Measured]
+    rows: int
+    left_out: int
+    """Rows with an answer that cannot be encoded after another question."""
+
+
+def measure_matching(
+    model: PreTrainedModel,
+    questions: Sequence[Question],
+    encode: Encode,
+    budget: Budget,
+    on_progress: Callable[[int], None],
+    precision: str = "32-true",
+) -> MatchingResult:
+    """Score the rows' answers under both models until the time is over.
+
+    Args:
+        model: With an adapter, in eval mode.
+        questions: The rows in the order to measure them; texts without a question are left out.
+        encode: Encodes a conversation with labels on its last answer.
+        budget: The time; as many rows as an interval needs are measured in any case.
+        on_progress: Called with the number of rows after each step.
+        precision: As in ``measure_losses``.
+    """
+    cases = [
+        Case(question.turns, question.reference, question.wrong)
+        for question in questions
+        if question.reference and question.turns[-1].role == "user"
+    ]
+    matching, order = Matching(cases, encode), range(len(cases))
+    means: dict[Key, np.ndarray] = {}
+    done, seconds = 0, 0.0
+    while done < len(order) and (not done or budget.allows(seconds)):
+        start = time.monotonic()
+        rows = order[done : done + ROWS_AT_A_TIME]
+        keys = dict.fromkeys(key for row in rows for key in matching.keys(row))
+        examples = matching.examples([key for key in keys if key not in means])
+        if examples:
+            losses = measure_losses(model, [*examples.values()], lambda _: None, precision)
+            values = -np.stack([losses.rows(which) for which in MODELS], 1)
+            means |= dict(zip(examples, values, strict=True))
+        done += len(rows)
+        seconds = time.monotonic() - start
+        on_progress(len(rows))
+    measured: list[Measured] = []
+    used: set[int] = set()
+    for kind, group in GROUPS.items():
+        found = {row: matching.right(kind, row, means) for row in order[:done]}
+        right = {row: value for row, value in found.items() if value is not None}
+        if not right:
+            continue
+        used |= set(right)
+        base, tuned = np.stack([*right.values()]).T
+        chance = matching.chance(kind, [*right])
+        measured.append(measure(group, kind, base, tuned, "higher", binary=True, chance=chance))
+    return MatchingResult(measured, done, done - len(used))
