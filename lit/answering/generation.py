@@ -6,6 +6,7 @@ from copy import copy
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from transformers import (
     GenerationConfig,
     LogitsProcessor,
@@ -151,19 +152,16 @@ def _generate(
 ) -> list[Answer]:
     check_context(model, prompts, sampling.max_new_tokens)
     stops = stop_tokens(model, tokenizer)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stops[0]
-    width = max(len(prompt) for prompt in prompts)
-    # Padding is on the left, so that every answer starts at the same position.
-    ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts])
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    pad = pad_token(tokenizer, stops)
+    ids, mask = pad_left(prompts, pad, model.device)
     choosing: list[LogitsProcessor] = [RefuseNaN()]
     if sampling.temperature > 0:
         seeds = [mix_seed(sampling.seed, *prompt) for prompt in prompts]
         sampler = RowSampler(sampling.temperature, sampling.top_p, seeds, model.device)
         choosing.append(sampler)
-    output = _without_defaults(model).generate(  # type: ignore[operator]
-        ids.to(model.device),
-        attention_mask=mask.to(model.device),
+    output = without_defaults(model).generate(  # type: ignore[operator]
+        ids,
+        attention_mask=mask,
         generation_config=GenerationConfig(
             do_sample=False,
             max_new_tokens=sampling.max_new_tokens,
@@ -174,10 +172,28 @@ def _generate(
         streamer=streamer,
         synced_gpus=synced,
     )
-    return [_answer(row[width:].tolist(), stops, tokenizer) for row in output]
+    return [_answer(row[ids.shape[1] :].tolist(), stops, tokenizer) for row in output]
 
 
-def _without_defaults(model: PreTrainedModel) -> PreTrainedModel:
+def pad_token(tokenizer: PreTrainedTokenizerBase, stops: Sequence[int]) -> int:
+    """Return the token that fills a batch: the tokenizer's, or a stop token."""
+    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stops[0]
+
+
+def pad_left(
+    prompts: Sequence[Sequence[int]], pad: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return prompts of different length as tokens and attention mask, (prompts, longest).
+
+    Padding is on the left, so that every answer starts at the same position.
+    """
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    return ids.to(device), mask.to(device)
+
+
+def without_defaults(model: PreTrainedModel) -> PreTrainedModel:
     """Return the same model without the settings of its generation_config.json.
 
     transformers fills every field that a config leaves out from there: a repetition penalty, beams.

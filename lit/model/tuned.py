@@ -46,12 +46,7 @@ def load(
         model, tokenizer = load_base(base, None, dtype, quantize, device), load_tokenizer(base)
     else:
         raise ConfigError("give --adapter D, or --base NAME")
-    if template == "none":
-        tokenizer.chat_template = None
-    else:
-        choose_template(tokenizer, template)
-        # Raises if the template writes a question differently from training.
-        stop_token(tokenizer)
+    set_template(tokenizer, template)
     return model, tokenizer
 
 
@@ -99,11 +94,39 @@ def load_tuned(
     check_regular_files(Path(adapter))
     model = load_base(base, revision, dtype, quantize, device)
     load_adapter(model, adapter)
+    return model.eval(), adapter_tokenizer(adapter, base, revision)
+
+
+def adapter_tokenizer(
+    adapter: str | Path, base: str, revision: str | None
+) -> PreTrainedTokenizerBase:
+    """Return the tokenizer that an adapter was trained with: its own, or else its base's.
+
+    Raises:
+        ConfigError: It does not exist, or is broken.
+    """
     # The folder's tokenizer carries the template of training; other tools may not save it.
     own = Path(adapter) / "tokenizer_config.json"
     if own.is_file():
-        return model.eval(), read_tokenizer(str(adapter), {"local_files_only": True})
-    return model.eval(), load_tokenizer(base, revision)
+        return read_tokenizer(str(adapter), {"local_files_only": True})
+    return load_tokenizer(base, revision)
+
+
+def set_template(tokenizer: PreTrainedTokenizerBase, template: str) -> None:
+    """Give a tokenizer the template that answers follow.
+
+    Args:
+        tokenizer: Changed in place.
+        template: As in ``load``.
+
+    Raises:
+        DataError: There is no such template, or it writes a question differently from training.
+    """
+    if template == "none":
+        tokenizer.chat_template = None
+        return
+    choose_template(tokenizer, template)
+    stop_token(tokenizer)
 
 
 def stored_dtype(adapter: str | Path, base: str | None = None) -> torch.dtype:
