@@ -84,7 +84,7 @@ def _serve(options: argparse.Namespace) -> None:
     from lit.model.tuned import read_base_config
     from lit.serving.engine.models import base_of_all, load_models, named_adapters
     from lit.serving.engine.request import Defaults
-    from lit.serving.server import Limits, check_host, listen, serve, url
+    from lit.serving.server import Limits, Server, check_host, listen, url
 
     quiet()
     seed = 42 if options.seed is None else options.seed
@@ -113,14 +113,8 @@ def _serve(options: argparse.Namespace) -> None:
             f"-H 'Content-Type: application/json' -d '{body}'",
             flush=True,
         )
-        serve(
-            models,
-            listener,
-            options.host,
-            options.api_key,
-            Defaults(sampling, options.seed is not None),
-            limits,
-        )
+        defaults = Defaults(sampling, options.seed is not None)
+        Server(models, options.host, options.api_key, defaults, limits).answer_on(listener)
 
 
 def _quantization(adapters: list[str], asked: str | None) -> str | None:

@@ -137,7 +137,7 @@ async function stream(model, messages, options, signal, show) {
   });
   if (!response.ok) throw new Error(await refusal(response));
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let buffer = "", text = "";
+  let buffer = "", text = "", reason = "";
   for (;;) {
     const { value, done } = await reader.read();
     if (done) throw new Error(T.lost);
@@ -146,12 +146,12 @@ async function stream(model, messages, options, signal, show) {
     buffer = events.pop();
     for (const event of events) {
       const data = event.replace(/^data: /, "");
-      if (data === "[DONE]") return "stop";
+      if (data === "[DONE]") return reason;
       const body = JSON.parse(data);
       if (body.error) throw new Error(body.error.message);
       const choice = body.choices[0];
       if (choice && choice.delta.content) show(text += choice.delta.content);
-      if (choice && choice.finish_reason === "length") return "length";
+      if (choice && choice.finish_reason) reason = choice.finish_reason;
     }
   }
 }
@@ -319,7 +319,7 @@ function rows() {
   const models = [...new Set(turns.flatMap(turn => turn.cells.map(cell => cell.model)))];
   return models.map(model => {
     const answered = turns.filter(turn => turn.cells.some(cell => cell.model === model && cell.text.trim()));
-    const system = answered.length ? answered[0].system : "";
+    const system = answered.length ? answered.at(-1).system : "";
     const messages = system ? [{ role: "system", content: system }] : [];
     for (const turn of answered) {
       const text = turn.cells.find(cell => cell.model === model).text.trim();

@@ -95,53 +95,51 @@ def url(host: str, listener: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def serve(
-    models: ServedModels,
-    listener: socket.socket,
-    host: str,
-    api_key: str | None,
-    defaults: Defaults,
-    limits: Limits,
-) -> None:
-    """Answer requests until SIGTERM or Ctrl-C, which are raised again at the end.
+class Server(uvicorn.Server):
+    """Answers requests until SIGTERM or Ctrl-C.
 
     Args:
         models: The models.
-        listener: The socket.
         host: The host that the person gave.
         api_key: The key that requests must have, or None.
         defaults: How answers are chosen where a request does not say it.
         limits: What bounds the work.
     """
-    queue, metrics = JobQueue(limits.queue), Metrics()
-    worker = Worker(models, queue, metrics, limits.batch_size)
-    worker.start()
-    service = Service(models, queue, worker, metrics, defaults, limits.request_seconds)
-    config = uvicorn.Config(
-        create_app(service, host, api_key),
-        log_level="error",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        ws="none",
-        timeout_graceful_shutdown=int(limits.grace_seconds) + LAST_WORDS,
-    )
-    try:
-        _Server(config, worker, limits.grace_seconds).run(sockets=[listener])
-    finally:
-        worker.stop()
-        worker.join(LAST_WORDS)
 
-
-class _Server(uvicorn.Server):
-    """A server whose unanswered requests end with an error after the grace time."""
-
-    def __init__(self, config: uvicorn.Config, worker: Worker, grace_seconds: float) -> None:
+    def __init__(
+        self,
+        models: ServedModels,
+        host: str,
+        api_key: str | None,
+        defaults: Defaults,
+        limits: Limits,
+    ) -> None:
+        queue, metrics = JobQueue(limits.queue), Metrics()
+        self.worker = Worker(models, queue, metrics, limits.batch_size)
+        self.grace_seconds = limits.grace_seconds
+        service = Service(models, queue, self.worker, metrics, defaults, limits.request_seconds)
+        config = uvicorn.Config(
+            create_app(service, host, api_key),
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            ws="none",
+            timeout_graceful_shutdown=int(limits.grace_seconds) + LAST_WORDS,
+        )
         super().__init__(config)
-        self.worker, self.grace_seconds = worker, grace_seconds
+
+    def answer_on(self, listener: socket.socket) -> None:
+        """Answer requests that come to a socket; a signal is raised again at the end."""
+        self.worker.start()
+        try:
+            self.run(sockets=[listener])
+        finally:
+            self.worker.stop()
+            self.worker.join(LAST_WORDS)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Wait for the requests that were accepted, and end."""
+        """Wait for the requests that were accepted; after the grace time they get an error."""
         timer = asyncio.get_running_loop().call_later(self.grace_seconds, self.worker.stop)
         await super().shutdown(sockets)
         timer.cancel()
