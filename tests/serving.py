@@ -76,13 +76,17 @@ def read(adapters: dict[str, str], base: Path) -> ServedModels:
 
 @contextmanager
 def running(
-    models: ServedModels, api_key: str | None = None, limits: Limits | None = None
+    models: ServedModels,
+    api_key: str | None = None,
+    limits: Limits | None = None,
+    max_new_tokens: int = 256,
 ) -> Iterator[Served]:
     """Run a server in a thread."""
     listener = listen("127.0.0.1", 0)
     address = url("127.0.0.1", listener)
     limits = limits or Limits(batch_size=4, queue=32, grace_seconds=1)
-    server = Server(models, "127.0.0.1", api_key, Defaults(Sampling()), limits)
+    defaults = Defaults(Sampling(max_new_tokens=max_new_tokens))
+    server = Server(models, "127.0.0.1", api_key, defaults, limits)
     thread = threading.Thread(target=server.answer_on, args=(listener,))
     thread.start()
     try:

@@ -198,8 +198,9 @@ function cellFor(model, title, parent) {
 async function ask(question) {
   const names = chosen();
   const blind = $("blind").checked && names.length === 2 && names[0] !== names[1];
-  const options = { temperature: Number($("temperature").value), seed: Number($("seed").value),
-    max_tokens: Number($("length").value) };
+  const options = { temperature: Number($("temperature").value), seed: Number($("seed").value) };
+  // Without a length the server takes what the model's context leaves.
+  if ($("length").value) options.max_tokens = Number($("length").value);
   const turn = { question, system: $("system").value.trim(), blind, options, cells: [] };
   const order = blind && crypto.getRandomValues(new Uint8Array(1))[0] % 2 ? [...names].reverse() : names;
   const element = make("section", "", "turn");
@@ -356,7 +357,7 @@ const several = settings.models.length > 1;
 $("right").value = settings.models[several ? 1 : 0];
 $("right-label").hidden = $("blind-label").hidden = !several;
 $("temperature").value = settings.temperature;
-$("length").value = settings.max_tokens;
+$("length").placeholder = settings.max_tokens;
 $("seed").value = settings.seed;
 $("key").value = sessionStorage.getItem("key") || "";
 $("key-label").hidden = !$("key").value;
