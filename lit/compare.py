@@ -5,6 +5,7 @@ Writes report.html, report.md and report.json, pictures, and the answers of both
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from lit.run.command import flag_names, run_command
@@ -21,6 +22,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--questions", type=Path, help="questions: a .txt file with one per line, or a data file"
+    )
+    parser.add_argument(
+        "--votes", type=Path, help="blind votes to show: the votes.json of lit.serve's page"
     )
     parser.add_argument("--output_dir", type=Path, help="default: comparison/ of the run")
     parser.add_argument(
@@ -61,12 +65,14 @@ def _compare(options: argparse.Namespace) -> int:
     from lit.comparison.comparison import compare
     from lit.comparison.folder import replacing_comparison
     from lit.comparison.result import is_valid
+    from lit.comparison.votes import read_votes
     from lit.model.base import quiet
 
     quiet()
     folder = options.output_dir or options.adapter.absolute().parent / "comparison"
     sampling = Sampling(options.seed, options.temperature, options.top_p, options.max_new_tokens)
-    with replacing_comparison(folder, [options.data, options.questions]) as new:
+    votes = read_votes(options.votes) if options.votes else None
+    with replacing_comparison(folder, [options.data, options.questions, options.votes]) as new:
         result = compare(
             adapter=options.adapter,
             base=options.base,
@@ -81,6 +87,7 @@ def _compare(options: argparse.Namespace) -> int:
             batch_size=options.batch_size,
             sampling=sampling,
         )
+        result = replace(result, votes=votes)
         report.write(result, new)
     report.show(result)
     print(f"wrote  {folder / 'report.html'}")

@@ -64,6 +64,24 @@ class LossResult:
 
 
 @dataclass(frozen=True)
+class VoteResult:
+    """Blind votes on answers of both models.
+
+    Args:
+        tuned, base, equal: Votes for each model, and for none.
+        ci_low, ci_high: The 95% interval of the tuned model's share of the votes for a model.
+        p_value: Of the sign test.
+    """
+
+    tuned: int
+    base: int
+    equal: int
+    ci_low: float
+    ci_high: float
+    p_value: float
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Everything that was measured.
 
@@ -81,6 +99,7 @@ class Comparison:
         pictures: File names of the pictures.
         notes: Sentences about how the rows were measured, and what differs from the run.
         no_answers: Why there are no answers, if a model cannot answer.
+        votes: Blind votes of a person on other answers, if there are some.
     """
 
     adapter: str
@@ -96,6 +115,7 @@ class Comparison:
     pictures: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     no_answers: str = ""
+    votes: VoteResult | None = None
 
 
 def is_valid(result: Comparison) -> bool:
