@@ -1,4 +1,4 @@
-"""Measure lit.serve under load: python -m benchmarks.serving [--seconds 60] [--clients 50]
+"""Measure lit.serve under load: python -m benchmarks.serving [--base FOLDER]
 
 Starts a server with the embedded model and a random adapter, over loopback only. It measures the
 tokens per second of 8 requests one at a time and waiting together, checks every answer under load
@@ -41,14 +41,14 @@ QUESTIONS = (
 MAX_SECONDS = 200
 
 
-def random_adapter(folder: Path) -> Path:
+def random_adapter(base: Path, folder: Path) -> Path:
     """Save an adapter that changes a little of what the model says."""
-    model, tokenizer = load(None, str(MODEL))
+    model, tokenizer = load(None, str(base))
     torch.manual_seed(0)
     inject(model, LoRAConfig(r=8))
     for _, layer in lora_layers(model):
         torch.nn.init.normal_(layer.lora_B, std=0.01)
-    save_adapter(model, folder, str(MODEL.resolve()))
+    save_adapter(model, folder, str(base.resolve()))
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -114,9 +114,9 @@ def speed(server: Server, bodies: list[dict]) -> tuple[float, float]:
     return rates[0], rates[1]
 
 
-def load_test(server: Server, clients: int, seconds: float, least: int) -> dict:
+def load_test(server: Server, options: argparse.Namespace) -> dict:
     """Let clients ask at once; compare each answer with the one given alone."""
-    bodies = requests(8)
+    bodies, clients = requests(options.tokens), options.clients
     alone = [server.ask(body)[0] for body in bodies]
     memories = [server.memory()]
     waits: list[float] = []
@@ -126,8 +126,8 @@ def load_test(server: Server, clients: int, seconds: float, least: int) -> dict:
 
     def client(number: int) -> None:
         choose = random.Random(number)
-        while (spent := time.perf_counter() - start) < seconds or (
-            len(waits) < least and spent < MAX_SECONDS
+        while (spent := time.perf_counter() - start) < options.seconds or (
+            len(waits) < options.requests and spent < MAX_SECONDS
         ):
             which = choose.randrange(len(bodies))
             begun = time.perf_counter()
@@ -178,7 +178,7 @@ def killed_client(server: Server) -> float:
 
 def ended_amid_answers(server: Server) -> tuple[int, int, float]:
     """Send SIGTERM amid 8 answers; return how many were given, the exit code and the seconds."""
-    bodies = requests(16)[:8]
+    bodies = requests(8)[:8]
     with ThreadPoolExecutor(len(bodies)) as pool:
         asked = [pool.submit(server.ask, body) for body in bodies]
         running = "running_requests", "waiting_requests"
@@ -195,18 +195,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--clients", type=int, default=50)
-    parser.add_argument("--requests", type=int, default=500, help="at least so many")
+    parser.add_argument("--requests", type=int, default=0, help="at least so many")
+    parser.add_argument("--tokens", type=int, default=4, help="of an answer under load")
+    parser.add_argument("--base", type=Path, default=MODEL)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        server = Server(random_adapter(Path(folder) / "adapter"))
+        server = Server(random_adapter(options.base, Path(folder) / "adapter"))
         try:
-            same = [body for body in requests(48) if body["model"] == "tuned"][:8]
-            rates = [speed(server, same) for _ in range(3)]
-            alone, together = (statistics.median(rate) for rate in zip(*rates, strict=True))
+            same = [body for body in requests(24) if body["model"] == "tuned"][:8]
+            alone, together = speed(server, same)
             result = {
                 "tokens_per_s_one_at_a_time": round(alone, 1),
                 "tokens_per_s_together": round(together, 1),
-                **load_test(server, options.clients, options.seconds, options.requests),
+                **load_test(
+                    server, options.clients, options.seconds, options.requests, options.tokens
+                ),
                 "seconds_after_a_killed_client": round(killed_client(server), 2),
             }
             given, code, seconds = ended_amid_answers(server)

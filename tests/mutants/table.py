@@ -24,6 +24,7 @@ SAVED = f"{KINDS}::test_a_saved_adapter_loads_to_the_same_logits_and_saves_to_th
 IN_PEFT = f"{KINDS}::test_peft_computes_the_same_from_a_saved_adapter"
 FROM_PEFT = f"{KINDS}::test_an_adapter_that_peft_saved_computes_the_same"
 TIED = f"{LORA}/test_full_layers.py::test_two_different_matrices_do_not_load_into_a_tied_one"
+ROWS = "tests/lit/answering/test_generate_rows.py"
 GENERATION = "tests/lit/answering/test_generation.py"
 LOSS, ATTENTION = "tests/lit/model/test_loss.py", "tests/lit/model/test_attention.py"
 MODULE, DATAMODULE = "tests/lit/train/test_module.py", "tests/lit/train/test_datamodule.py"
@@ -937,6 +938,51 @@ INTERVALS = [
     ),
 ]
 
+SERVING = [
+    Mutant(
+        "serving",
+        "lit/answering/batch.py",
+        "leads = _leads((scaled + noise).masked_fill(~larger, -torch.inf), error)",
+        "leads = True",
+        (ROWS,),
+    ),
+    Mutant(
+        "serving",
+        "lit/answering/batch.py",
+        "return token, rounding == 0 or _leads(logits, 2 * rounding)",
+        "return token, True",
+        (ROWS,),
+    ),
+    Mutant(
+        "serving",
+        "lit/answering/batch.py",
+        "torch.Generator(device).manual_seed(mix_seed(sampling.seed, *prompt))",
+        "torch.Generator(device).manual_seed(sampling.seed)",
+        (ROWS,),
+    ),
+    Mutant(
+        "serving",
+        "lora/adapter_set.py",
+        "replace_module(self.model, path, layer.original())",
+        "pass",
+        ("tests/lora/test_adapter_set.py",),
+    ),
+    Mutant(
+        "serving",
+        "lit/serving/engine/answer_text.py",
+        "self._show(text[: len(text) - held])",
+        "self._show(text)",
+        ("tests/lit/serving/test_answer_text.py",),
+    ),
+    Mutant(
+        "serving",
+        "lit/serving/guard.py",
+        "if origin is not None and urlsplit(origin).netloc.lower() != host.lower():",
+        "if False:",
+        ("tests/lit/serving/test_interface.py",),
+    ),
+]
+
 ATTENTIONS = [
     Mutant(
         "attention",
@@ -1075,5 +1121,5 @@ FILES = [
 
 MUTANTS = [
     *(LABELS + PLANS + LOSSES + LAYERS + ADAPTERS),
-    *(RESUMES + SPLITS + INTERVALS + ATTENTIONS + FILES),
+    *(RESUMES + SPLITS + INTERVALS + SERVING + ATTENTIONS + FILES),
 ]
