@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
@@ -96,7 +97,11 @@ async def answer(service: Service, request: Request, chat: bool) -> Response:
     if asked.stream:
         stream = _stream(service, job, events, bodies, asked.usage, count)
         headers["Cache-Control"] = "no-cache"
-        return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+        # A client may go away before the stream has begun, and then nothing in it is run.
+        gone = BackgroundTask(service.queue.cancel, job)
+        return StreamingResponse(
+            stream, media_type="text/event-stream", headers=headers, background=gone
+        )
     return await _whole(service, request, job, events, bodies, count, headers)
 
 
@@ -141,14 +146,14 @@ async def _whole(
     """Return a complete answer; a client that goes away ends the generation."""
     status, pieces = GONE, []
     gone = asyncio.create_task(_disconnected(request))
+    getting = asyncio.create_task(events.get())
     try:
         while True:
-            getting = asyncio.create_task(events.get())
             await asyncio.wait({getting, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not getting.done():
-                getting.cancel()
                 return Response(status_code=GONE)
             new = getting.result()
+            getting = asyncio.create_task(events.get())
             if isinstance(new, Piece):
                 pieces.append(new.text)
             elif isinstance(new, Finish):
@@ -160,6 +165,7 @@ async def _whole(
                 raise new
     finally:
         gone.cancel()
+        getting.cancel()
         service.queue.cancel(job)
         count(status)
 

@@ -247,7 +247,7 @@ def test_a_server_with_a_key_answers_only_requests_that_have_it(
 def test_answers_under_load_are_those_given_alone_and_batches_are_used(served: Served) -> None:
     questions = [
         {"text": f"Why {'so ' * (i % 5)}{i}?", "model": model, "seed": i, "temperature": i % 3 / 2}
-        for i in range(10)
+        for i in range(6)
         for model in ("base", "tuned", "other")
     ]
     alone = [say(served.chat(**question)) for question in questions]
