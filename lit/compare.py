@@ -5,6 +5,7 @@ Writes report.html, report.md and report.json, pictures, and the answers of both
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from lit.run.command import flag_names, mapping, run_command
@@ -22,6 +23,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--questions", type=Path, help="questions: a .txt file with one per line, or a data file"
+    )
+    parser.add_argument(
+        "--votes", type=Path, help="blind votes to show: the votes.json of lit.serve's page"
     )
     parser.add_argument("--output_dir", type=Path, help="default: comparison/ of the run")
     parser.add_argument(
@@ -84,6 +88,7 @@ def _compare(options: argparse.Namespace) -> int:
     from lit.comparison.comparison import compare
     from lit.comparison.folder import replacing_comparison
     from lit.comparison.result import is_valid
+    from lit.comparison.votes import read_votes
     from lit.measures.own import load_metric
     from lit.model.base import quiet
     from lit.run.card import add_comparison
@@ -92,10 +97,11 @@ def _compare(options: argparse.Namespace) -> int:
     folder = options.output_dir or options.adapter.absolute().parent / "comparison"
     sampling = Sampling(options.seed, options.temperature, options.top_p, options.max_new_tokens)
     budget, metrics = parse_duration(options.budget), [load_metric(x) for x in options.metric]
+    votes = read_votes(options.votes) if options.votes else None
     print(
         f"budget {options.budget} for matching and the answers to the rows (--budget)", flush=True
     )
-    with replacing_comparison(folder, [options.data, options.questions]) as new:
+    with replacing_comparison(folder, [options.data, options.questions, options.votes]) as new:
         result = compare(
             adapter=options.adapter,
             base=options.base,
@@ -113,6 +119,7 @@ def _compare(options: argparse.Namespace) -> int:
             batch_size=options.batch_size,
             sampling=sampling,
         )
+        result = replace(result, votes=votes)
         report.write(result, new)
     report.show(result)
     # The card has the run's own rows, in the run's own template.

@@ -49,8 +49,8 @@ LAYERS: dict[str, list[set[str]]] = {
         {"lit.resume"},
         {"lit.settings"},
         {"lit.preflight"},
-        {"lit.comparison", "lit.exporting", "lit.fitting"},
-        {"lit.diagnosis"},
+        {"lit.comparison", "lit.exporting", "lit.fitting", "lit.serving.engine"},
+        {"lit.diagnosis", "lit.serving"},
         {"lit"},
     ],
 }
@@ -259,10 +259,13 @@ def test_a_command_defines_main_and_private_names_only() -> None:
 @pytest.mark.parametrize(
     ("modules", "library"),
     [
-        ("lit.chat lit.compare lit.embedded lit.export lit.merge lit.quickstart", "torch"),
+        (
+            "lit.chat lit.compare lit.embedded lit.export lit.merge lit.quickstart lit.serve",
+            "torch",
+        ),
         (
             "lit.comparison.comparison lit.comparison.report lit.answering.conversation "
-            "lit.model.tuned lit.exporting.merging lit.exporting.peft_folder",
+            "lit.model.tuned lit.exporting.merging lit.exporting.peft_folder lit.serving.server",
             "lightning",
         ),
     ],

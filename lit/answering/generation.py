@@ -5,6 +5,7 @@ from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from transformers import (
     GenerationConfig,
     LogitsProcessor,
@@ -157,18 +158,15 @@ def _generate(
 ) -> list[Answer]:
     check_context(model, prompts, sampling.max_new_tokens)
     stops, pad = stop_tokens(model, tokenizer), pad_token(model, tokenizer)
-    width = max(len(prompt) for prompt in prompts)
-    # Padding is on the left, so that every answer starts at the same position.
-    ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts])
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    ids, mask = pad_left(prompts, pad, model.device)
     choosing: list[LogitsProcessor] = [RefuseNaN()]
     if sampling.temperature > 0:
         seeds = [mix_seed(sampling.seed, *prompt) for prompt in prompts]
         sampler = RowSampler(sampling.temperature, sampling.top_p, seeds, model.device)
         choosing.append(sampler)
     output = without_defaults(model).generate(  # type: ignore[operator]
-        ids.to(model.device),
-        attention_mask=mask.to(model.device),
+        ids,
+        attention_mask=mask,
         generation_config=GenerationConfig(
             do_sample=False,
             max_new_tokens=sampling.max_new_tokens,
@@ -179,7 +177,20 @@ def _generate(
         streamer=streamer,
         synced_gpus=synced,
     )
-    return [_answer(row[width:].tolist(), stops, tokenizer) for row in output]
+    return [_answer(row[ids.shape[1] :].tolist(), stops, tokenizer) for row in output]
+
+
+def pad_left(
+    prompts: Sequence[Sequence[int]], pad: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return prompts of different length as tokens and attention mask, (prompts, longest).
+
+    Padding is on the left, so that every answer starts at the same position.
+    """
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    return ids.to(device), mask.to(device)
 
 
 def _answer(ids: list[int], stops: list[int], tokenizer: PreTrainedTokenizerBase) -> Answer:

@@ -92,13 +92,20 @@ class RowSampler(LogitsProcessor):
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return 0 for the drawn token of each row and -inf for all others, (rows, vocabulary)."""
         logits = nucleus(scores.float() / self.temperature, self.top_p)
-        noise = torch.empty_like(logits)
-        for row, generator in zip(noise, self.generators, strict=True):
-            row.exponential_(generator=generator)
-        # The largest of logit + Gumbel noise is a draw from their softmax. A rounding error of a
-        # logit, which depends on the shape of the batch, changes it only where two are near a tie.
-        drawn = (logits - noise.clamp_min(torch.finfo(noise.dtype).tiny).log()).argmax(-1)
+        drawn = (logits + gumbel_noise(logits, self.generators)).argmax(-1)
         return torch.full_like(scores, -torch.inf).scatter_(1, drawn[:, None], 0.0)
+
+
+def gumbel_noise(logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    """Return Gumbel noise of the shape of the logits, (rows, vocabulary), each row from its own.
+
+    The largest of logit + noise is a draw from their softmax. A rounding error of a logit, which
+    depends on the shape of the batch, changes it only where two are near a tie.
+    """
+    noise = torch.empty_like(logits)
+    for row, generator in zip(noise, generators, strict=True):
+        row.exponential_(generator=generator)
+    return -noise.clamp_min(torch.finfo(noise.dtype).tiny).log()
 
 
 def nucleus(logits: Tensor, top_p: float) -> Tensor:

@@ -20,10 +20,12 @@ from lit.report.page import Section, show_page, write_page
 from lit.run.metrics_file import perplexity
 from lora.storage.files import write_text
 
+MakeSection = Callable[[Comparison], Section | None]
+
 
 def write(result: Comparison, folder: Path) -> None:
     """Write report.json, report.md, report.html and the answers as text files."""
-    sections = [section(result) for section in SECTIONS]
+    sections = _sections(result)
     judged = {"verdict": asdict(verdict(result))} | asdict(result)
     text = json.dumps(_json(judged), ensure_ascii=False, indent=2, allow_nan=False)
     write_text(folder / "report.json", replace_surrogates(text) + "\n")
@@ -58,7 +60,13 @@ def card_text(result: Comparison) -> str:
 
 def show(result: Comparison) -> None:
     """Print the report's short sections."""
-    show_page(section(result) for section in SECTIONS if section not in (_answers, _pictures))
+    show_page(_sections(result, without=(_answers, _pictures)))
+
+
+def _sections(result: Comparison, without: tuple[MakeSection, ...] = ()) -> list[Section]:
+    """Return the sections that a result has something for."""
+    made = (make(result) for make in SECTIONS if make not in without)
+    return [section for section in made if section is not None]
 
 
 def _verdict(result: Comparison) -> Section:
@@ -100,8 +108,9 @@ def _measures(result: Comparison) -> Section:
     chances = [f"{x.chance:.0%} for {x.name}" for x in result.measures if x.chance is not None]
     text = (
         "Manner: mean loss per token of the reference answers, in nats; lower is better. "
-        "Matching: the share of rows whose own answer has the highest score among answers of other rows, of "
-        "equal length or to the most similar questions; truth: among the row's own wrong answers. "
+        "Matching: the share of rows whose own answer has the highest score among answers of other "
+        "rows, of equal length or to the most similar questions; truth: among the row's own wrong "
+        "answers. "
         "The score is the mean log-probability of a token after the question minus that after an "
         "empty question."
         + (f" Guessing gets {', '.join(chances)}." if chances else "")
@@ -125,6 +134,26 @@ def _losses(result: Comparison) -> Section:
         if loss is not None
     ]
     return Section("Loss", "", ["", "perplexity", "rows improved", "tokens"], rows)
+
+
+def _votes(result: Comparison) -> Section | None:
+    votes = result.votes
+    if votes is None:
+        return None
+    decided = votes.tuned + votes.base
+    share = f"{votes.tuned / decided:.0%}" if decided else "–"
+    text = (
+        "A person preferred one of two answers without knowing which model gave it, on the page of "
+        "lit.serve. The interval is the exact 95% interval of the tuned model's share of the votes "
+        "that prefer one; p is that of the sign test, for two models that are equally good."
+    )
+    headers = ["tuned better", "base better", "equal", "share of tuned", "95% interval", "p"]
+    row = [
+        *(str(votes.tuned), str(votes.base), str(votes.equal), share),
+        f"{votes.ci_low:.0%} … {votes.ci_high:.0%}",
+        f"{votes.p_value:.3f}",
+    ]
+    return Section("Blind votes", text, headers, [row])
 
 
 def _answers(result: Comparison) -> Section:
@@ -172,11 +201,12 @@ def _method(result: Comparison) -> Section:
     return Section("How this was measured", text)
 
 
-SECTIONS: tuple[Callable[[Comparison], Section], ...] = (
+SECTIONS: tuple[MakeSection, ...] = (
     _verdict,
     _grounds,
     _measures,
     _losses,
+    _votes,
     _answers,
     _pictures,
     _method,

@@ -90,6 +90,24 @@ class LossResult:
 
 
 @dataclass(frozen=True)
+class VoteResult:
+    """Blind votes on answers of both models.
+
+    Args:
+        tuned, base, equal: Votes for each model, and for none.
+        ci_low, ci_high: The 95% interval of the tuned model's share of the votes for a model.
+        p_value: Of the sign test.
+    """
+
+    tuned: int
+    base: int
+    equal: int
+    ci_low: float
+    ci_high: float
+    p_value: float
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Everything that was measured.
 
@@ -108,6 +126,7 @@ class Comparison:
         notes: Sentences about how the rows were measured, and what differs from the run.
         answered: How many rows were answered and matched, and how they were chosen.
         no_answers: Why there are no answers, if a model cannot answer.
+        votes: Blind votes of a person on other answers, if there are some.
     """
 
     adapter: str
@@ -124,6 +143,7 @@ class Comparison:
     notes: list[str] = field(default_factory=list)
     answered: str = ""
     no_answers: str = ""
+    votes: VoteResult | None = None
 
 
 def is_valid(result: Comparison) -> bool:

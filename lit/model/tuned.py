@@ -51,14 +51,7 @@ def load(
         model, tokenizer = load_base(base, None, dtype, quantize, device), load_tokenizer(base)
     else:
         raise ConfigError("give --adapter D, or --base NAME")
-    if template == "none":
-        tokenizer.chat_template = None
-    else:
-        choose_template(tokenizer, template, template_kwargs)
-        if text := unread(tokenizer):
-            print_rank0(f"template_kwargs: {text}", note=True)
-        # Raises if the template writes a question differently from training.
-        stop_token(tokenizer)
+    set_template(tokenizer, template, template_kwargs)
     return model, tokenizer
 
 
@@ -106,13 +99,47 @@ def load_tuned(
     check_regular_files(Path(adapter))
     model = load_base(base, revision, dtype, quantize, device)
     load_adapter(model, adapter)
+    return model.eval(), adapter_tokenizer(model, adapter, base, revision)
+
+
+def adapter_tokenizer(
+    model: PreTrainedModel, adapter: str | Path, base: str, revision: str | None
+) -> PreTrainedTokenizerBase:
+    """Return the tokenizer that an adapter was trained with: its own, or else its base's.
+
+    Raises:
+        ConfigError: It does not exist, is broken, or has more tokens than the model.
+    """
     # The folder's tokenizer carries the template of training; other tools may not save it.
     own = Path(adapter) / "tokenizer_config.json"
     if own.is_file():
         tokenizer = read_tokenizer(str(adapter), {"local_files_only": True})
         _check_vocabulary(adapter, model, tokenizer)
-        return model.eval(), tokenizer
-    return model.eval(), load_tokenizer(base, revision)
+        return tokenizer
+    return load_tokenizer(base, revision)
+
+
+def set_template(
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    template_kwargs: dict[str, Value] | None = None,
+) -> None:
+    """Give a tokenizer the template that answers follow.
+
+    Args:
+        tokenizer: Changed in place.
+        template, template_kwargs: As in ``load``.
+
+    Raises:
+        DataError: There is no such template, or it writes a question differently from training.
+    """
+    if template == "none":
+        tokenizer.chat_template = None
+        return
+    choose_template(tokenizer, template, template_kwargs)
+    if text := unread(tokenizer):
+        print_rank0(f"template_kwargs: {text}", note=True)
+    stop_token(tokenizer)
 
 
 def trained_values(adapter: str | Path) -> dict[str, Value]:

@@ -137,7 +137,7 @@ def _calls(module: nn.Module) -> list[str]:
 
 
 def _cut(value: Any, row: slice, tokens: int) -> Any:
-    """Return the part of a tensor (1, tokens, …) that belongs to a row; other values as they are."""
+    """Return a row's part of a tensor (1, tokens, …); other values as they are."""
     if isinstance(value, tuple):
         return tuple(_cut(part, row, tokens) for part in value)
     if isinstance(value, Tensor) and value.dim() > 1 and value.shape[:2] == (1, tokens):

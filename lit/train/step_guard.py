@@ -1,7 +1,7 @@
 """The checks of every optimizer step: gradients in each layer, and finite numbers."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning as L

@@ -1,4 +1,4 @@
-"""What becomes of a model type on a person's way with default settings, from its folder to merged."""
+"""What becomes of a model type with default settings, from its folder to the merged model."""
 
 import math
 import tempfile

@@ -28,6 +28,7 @@ IN_PEFT = f"{KINDS}::test_peft_computes_the_same_from_a_saved_adapter"
 FROM_PEFT = f"{KINDS}::test_an_adapter_that_peft_saved_computes_the_same"
 APART = "test_layers_that_peft_trained_apart_load_apart_and_stay_so_when_merged"
 TIED = f"{LORA}/test_full_layers.py::{APART}"
+ROWS = "tests/lit/answering/test_generate_rows.py"
 GENERATION = "tests/lit/answering/test_generation.py"
 PACK, ANSWERS = "tests/lit/packing/test_pack.py", "tests/families/test_answers.py"
 LOSS, ATTENTION = "tests/lit/model/test_loss.py", "tests/lit/packing/test_attention.py"
@@ -985,6 +986,51 @@ INTERVALS = [
     ),
 ]
 
+SERVING = [
+    Mutant(
+        "serving",
+        "lit/answering/batch.py",
+        "leads = _leads((scaled + noise).masked_fill(~larger, -torch.inf), error)",
+        "leads = True",
+        (ROWS,),
+    ),
+    Mutant(
+        "serving",
+        "lit/answering/batch.py",
+        "return token, rounding == 0 or _leads(logits, 2 * rounding)",
+        "return token, True",
+        (ROWS,),
+    ),
+    Mutant(
+        "serving",
+        "lit/answering/batch.py",
+        "torch.Generator(device).manual_seed(mix_seed(sampling.seed, *prompt))",
+        "torch.Generator(device).manual_seed(sampling.seed)",
+        (ROWS,),
+    ),
+    Mutant(
+        "serving",
+        "lora/adapter_set.py",
+        "replace_module(self.model, path, layer.original())",
+        "pass",
+        ("tests/lora/test_adapter_set.py",),
+    ),
+    Mutant(
+        "serving",
+        "lit/serving/engine/answer_text.py",
+        "self._show(text[: len(text) - held])",
+        "self._show(text)",
+        ("tests/lit/serving/test_answer_text.py",),
+    ),
+    Mutant(
+        "serving",
+        "lit/serving/guard.py",
+        "if origin is not None and urlsplit(origin).netloc.lower() != host.lower():",
+        "if False:",
+        ("tests/lit/serving/test_interface.py",),
+    ),
+]
+
 ATTENTIONS = [
     Mutant(
         "attention",
@@ -1231,5 +1277,5 @@ GOING_ON = [
 
 MUTANTS = [
     *(LABELS + PLANS + LOSSES + LAYERS + ADAPTERS),
-    *(RESUMES + SPLITS + INTERVALS + ATTENTIONS + FILES + GOING_ON),
+    *(RESUMES + SPLITS + INTERVALS + SERVING + ATTENTIONS + FILES + GOING_ON),
 ]

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from data.planning.batch import collate
 from data.template import encode, prompt_ids
 from data.types import Example, Message
+from lit.answering import batch
 from lit.answering.generation import stream
 from lit.answering.sampling import Sampling
 from lit.fit import main as fit
@@ -117,3 +118,32 @@ def test_the_merged_folder_gives_the_tuned_answer_token_for_token(
     with torch.inference_mode():
         wanted = model(ids).logits
         assert (plain(ids).logits - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+
+
+def test_logits_of_a_batch_differ_from_those_of_a_row_alone_by_far_less_than_the_bound(
+    embedded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = load(None, str(embedded))
+    questions = ["Why?", "Name three colors.", "Почему деталь отклеилась от холодного стола? " * 3]
+    prompts = [prompt_ids([Message("user", text)], tokenizer) for text in questions]
+    seen: list[list[torch.Tensor]] = []
+    original = batch.choose
+
+    def recorded(logits: torch.Tensor, *others: object) -> tuple[int, bool]:
+        seen[-1].append(logits)
+        return original(logits, *others)
+
+    monkeypatch.setattr(batch, "choose", recorded)
+    sampling = Sampling(max_new_tokens=3)
+    for together in ([0, 1, 2], [0], [1], [2]):
+        seen.append([])
+        rows = [prompts[row] for row in together]
+        batch.generate_rows(model, rows, [sampling] * len(rows), 0, lambda row, token: True)
+    mixed, *alone = seen
+    errors = [
+        (mixed[3 * step + row] - logits).abs().max()
+        for row in range(3)
+        for step, logits in enumerate(alone[row])
+    ]
+    assert len(errors) == 9
+    assert 0 < max(errors) < batch.ROUNDING / 3

@@ -1,14 +1,12 @@
 """The pages in a real browser, at the width of a phone and of a desktop."""
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from browser import WIDE, chromium, needs_browser, resize
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 
 from lit.comparison import report
 from lit.comparison.result import AnswerPair, Comparison, LossResult
@@ -17,12 +15,7 @@ from lit.measures.measured import Group, Measured
 from lit.report.page import Section, write_page
 from lit.report.pictures import answers_picture
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-# CI installs the browser: there a missing one is a failure, not a skip.
-MISSING = not (CHROMIUM and DRIVER) and not os.environ.get("CI")
-pytestmark = pytest.mark.skipif(
-    MISSING, reason="needs chromium and chromedriver (Debian: chromium, chromium-driver)"
-)
+pytestmark = needs_browser
 
 LONG = "Подошва отлипает от стола, потому что стол холодный, сопло высоко или плёнка жирная. " * 6
 UNBROKEN = "https://example.invalid/" + "очень_длинное_имя_без_пробелов" * 12
@@ -65,20 +58,13 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[webdriver.Chrome]:
     """Headless Chromium, without a network."""
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
-    yield driver
-    driver.quit()
+    with chromium() as driver:
+        yield driver
 
 
 def show(browser: webdriver.Chrome, page: Path, width: int) -> None:
     """Open the page as a device of this width does."""
-    device = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", device)
+    resize(browser, width)
     browser.get(page.as_uri())
 
 
@@ -87,12 +73,7 @@ def test_nothing_is_wider_than_the_window(
     device: str, browser: webdriver.Chrome, page: Path
 ) -> None:
     show(browser, page, WIDTHS[device])
-    wide = browser.execute_script(
-        "return [...document.querySelectorAll('*')].filter("
-        "e => e.getBoundingClientRect().right > document.documentElement.clientWidth + 1"
-        ").map(e => e.tagName + ' ' + e.textContent.slice(0, 40))"
-    )
-    assert wide == []
+    assert browser.execute_script(WIDE) == []
     inner = browser.execute_script("return document.documentElement.clientWidth")
     assert WIDTHS[device] - 20 < inner <= WIDTHS[device]  # a scroll bar takes some pixels
 
@@ -137,11 +118,7 @@ def test_an_example_in_two_colors_is_complete_and_fits_the_window(
     write_page(tmp_path / "check.html", "Check of a run", sections, tmp_path)
     show(browser, tmp_path / "check.html", WIDTHS[device])
     assert browser.title == "Check of a run"
-    wide = browser.execute_script(
-        "return [...document.querySelectorAll('*')].filter("
-        "e => e.getBoundingClientRect().right > document.documentElement.clientWidth + 1).length"
-    )
-    assert wide == 0
+    assert browser.execute_script(WIDE) == []
     spans = browser.execute_script(
         "return [...document.querySelectorAll('pre span')]"
         ".map(e => [e.textContent, getComputedStyle(e).color, getComputedStyle(e).opacity])"

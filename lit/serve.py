@@ -1,0 +1,141 @@
+"""Serve a model: python -m lit.serve --adapter D  (or --base NAME)
+
+Opens OpenAI's interface on this machine, and a page that shows base and tuned side by side.
+"""
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from lit.run.command import flag_names, run_command
+
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lit.serve",
+        description="Serve a model: OpenAI's interface, and a page with base and tuned.",
+    )
+    parser.add_argument(
+        "--adapter",
+        action="append",
+        default=[],
+        help="an adapter's folder; several: --adapter NAME=FOLDER, once for each",
+    )
+    parser.add_argument("--base", help="the base model, alone or under the adapters")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
+    parser.add_argument("--port", type=int, default=8000, help="0: any that is free")
+    parser.add_argument(
+        "--api_key", help="what requests must send; needed if other machines can reach --host"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of the base's weights")
+    parser.add_argument(
+        "--quantize",
+        choices=("nf4", "fp4", "int8", "none"),
+        help="load the base's layers in 4 or 8 bits; default: as the adapter was trained",
+    )
+    parser.add_argument(
+        "--seed", type=int, help="of requests that send none; default: another one for each"
+    )
+    parser.add_argument("--temperature", type=float, default=0.0, help="of requests without it")
+    parser.add_argument("--top_p", type=float, default=1.0, help="of requests without it")
+    parser.add_argument(
+        "--max_new_tokens", type=int, default=512, help="of requests without max_tokens"
+    )
+    parser.add_argument(
+        "--batch_size", type=int, default=8, help="requests that are answered at once, at most"
+    )
+    parser.add_argument("--queue", type=int, default=256, help="requests that may wait")
+    parser.add_argument(
+        "--request_seconds", type=float, default=600, help="how long a request may take"
+    )
+    parser.add_argument(
+        "--grace_seconds", type=float, default=30, help="for accepted requests after SIGTERM"
+    )
+    return parser
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the command."""
+    parser = _parser()
+    return run_command(lambda: _serve(parser.parse_args(args)), flag_names(parser))
+
+
+def _serve(options: argparse.Namespace) -> None:
+    # torch and transformers take seconds to load: --help and a wrong flag do not wait for them.
+    from lora.config import ConfigError
+
+    try:
+        import fastapi
+        import uvicorn
+    except ImportError:
+        raise ConfigError(
+            "lit.serve needs two more packages: pip install -c constraints.txt -e '.[serve]'"
+        ) from None
+    del fastapi, uvicorn
+    from lit.answering.sampling import Sampling
+    from lit.model.base import quiet
+    from lit.model.placement import place
+    from lit.model.tuned import read_base_config
+    from lit.serving.engine.models import base_of_all, load_models, named_adapters
+    from lit.serving.engine.request import Defaults
+    from lit.serving.server import Limits, Server, check_host, listen, url
+
+    quiet()
+    seed = 42 if options.seed is None else options.seed
+    sampling = Sampling(seed, options.temperature, options.top_p, options.max_new_tokens)
+    limits = Limits(
+        options.batch_size, options.queue, options.request_seconds, options.grace_seconds
+    )
+    check_host(options.host, options.api_key)
+    adapters = named_adapters(options.adapter)
+    base, revision = base_of_all(adapters, options.base)
+    quantize = _quantization(list(adapters.values()), options.quantize)
+    placement = place(read_base_config(base, revision), options.device, quantize)
+    dtype = _dtype(options.dtype, placement.dtype)
+    with listen(options.host, options.port) as listener:
+        models = load_models(adapters, base, revision, dtype, quantize, placement.device)
+        if limits.batch_size > 1 and (reason := models.answers_change_in_batches()):
+            print(f"batch  requests are answered one at a time: {reason}", flush=True)
+            limits = Limits(1, limits.queue, limits.request_seconds, limits.grace_seconds)
+        address = url(options.host, listener)
+        key = " -H 'Authorization: Bearer KEY'" if options.api_key else ""
+        body = f'{{"model":"{models.names[-1]}","messages":[{{"role":"user","content":"Hello"}}]}}'
+        print(f"models {', '.join(models.names)}")
+        print(f"page   {address}/")
+        print(
+            f"curl {address}/v1/chat/completions{key} "
+            f"-H 'Content-Type: application/json' -d '{body}'",
+            flush=True,
+        )
+        defaults = Defaults(sampling, options.seed is not None)
+        Server(models, options.host, options.api_key, defaults, limits).answer_on(listener)
+
+
+def _quantization(adapters: list[str], asked: str | None) -> str | None:
+    from lit.model.tuned import NOT_QUANTIZED, chosen_quantization
+    from lora.config import ConfigError
+    from lora.storage.metadata import read_quantization
+
+    kinds = {read_quantization(adapter) or NOT_QUANTIZED for adapter in adapters}
+    if asked is None and len(kinds) > 1:
+        raise ConfigError(
+            f"the adapters were trained on bases quantized as {' and '.join(sorted(kinds))}, and "
+            "one server has one base: choose with `quantize`"
+        )
+    return chosen_quantization(adapters[0] if adapters else None, asked)
+
+
+def _dtype(asked: str, chosen: "torch.dtype") -> "torch.dtype":
+    import torch
+
+    return chosen if asked == "auto" else getattr(torch, asked)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

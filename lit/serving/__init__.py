@@ -1,0 +1,1 @@
+"""What `lit.serve` opens: OpenAI's interface over HTTP, and a page."""
