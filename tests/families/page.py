@@ -61,9 +61,10 @@ def write(records: Iterable[Record]) -> str:
         refused=sum(verdict.startswith("refused") for verdict in verdicts),
     )
     sees = {*WRAPPERS, *OTHER_WRAPPERS}
+    dashes = table_row(["---"] * len(COLUMNS))
     for title, wanted in (("Text", False), ("Text beside pictures or sound", True)):
         rows = "".join(line(found) for found in records if (found.name in sees) is wanted)
-        text += f"\n## {title}\n\n{table_row(COLUMNS)}{table_row(['---'] * len(COLUMNS))}{rows}"
+        text += f"\n## {title}\n\n{table_row(COLUMNS)}{dashes}{rows}"
     return text
 
 
