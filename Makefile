@@ -1,7 +1,7 @@
 # make quickstart   train an adapter on the embedded model
 # make test         ruff, mypy and pytest
 # make test-faults  kill runs and resume them; takes minutes
-# make families     check packed rows, losses and answers of every model family
+# make families     take every model family through training and answers; writes docs/models.md
 # make mutants      plant faults in the code and report which test finds each; takes minutes
 # make wheels       check that pip can install constraints.txt on each system; takes minutes
 # make bench        compare with PEFT, TRL and LitGPT, on two idle cores: benchmarks/RESULTS.md
@@ -26,6 +26,7 @@ test-faults: .venv/test
 	.venv/bin/python -m pytest -m faults
 
 families: .venv/test
+	.venv/bin/python -m tests.families.page
 	.venv/bin/python -m pytest -m "families or not families" tests/families
 
 # MUTANTS="labels plan" plants the faults of two areas only.

@@ -20,6 +20,7 @@ from data.seeds import mix_seed
 from data.template import stop_token
 from lit.answering.batching import split_batches, without_defaults
 from lit.answering.sampling import RefuseNaN, RowSampler, Sampling
+from lit.model.loading import summary
 from lora.config import ConfigError
 from lora.injection import adapters_disabled
 
@@ -31,6 +32,10 @@ class Answer(NamedTuple):
     tokens: int
     stopped: bool
     """Whether it ended with a stop token."""
+
+
+class GenerationError(ConfigError):
+    """transformers does not generate with a model; it may train all the same."""
 
 
 class _Writer(TextStreamer):
@@ -110,6 +115,7 @@ def stream(
 
     Raises:
         ConfigError: The prompt and the answer do not fit into the model's context.
+        GenerationError: The code of the family fails.
         NotFiniteError: The model computes NaN.
     """
     return _generate(model, tokenizer, [prompt], sampling, _Writer(tokenizer, write))[0]
@@ -138,6 +144,7 @@ def answers(
 
     Raises:
         ConfigError: A prompt and its answer do not fit into the model's context.
+        GenerationError: The code of the family fails.
         NotFiniteError: The model computes NaN.
     """
     lengths, pad = [len(prompt) for prompt in prompts], pad_token(model, tokenizer)
@@ -164,19 +171,27 @@ def _generate(
         seeds = [mix_seed(sampling.seed, *prompt) for prompt in prompts]
         sampler = RowSampler(sampling.temperature, sampling.top_p, seeds, model.device)
         choosing.append(sampler)
-    output = without_defaults(model).generate(  # type: ignore[operator]
-        ids,
-        attention_mask=mask,
-        generation_config=GenerationConfig(
-            do_sample=False,
-            max_new_tokens=sampling.max_new_tokens,
-            eos_token_id=stops,
-            pad_token_id=pad,
-        ),
-        logits_processor=LogitsProcessorList(choosing),
-        streamer=streamer,
-        synced_gpus=synced,
-    )
+    try:
+        output = without_defaults(model).generate(  # type: ignore[operator]
+            ids,
+            attention_mask=mask,
+            generation_config=GenerationConfig(
+                do_sample=False,
+                max_new_tokens=sampling.max_new_tokens,
+                eos_token_id=stops,
+                pad_token_id=pad,
+            ),
+            logits_processor=LogitsProcessorList(choosing),
+            streamer=streamer,
+            synced_gpus=synced,
+        )
+    except ConfigError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise GenerationError(
+            f"transformers does not generate with {type(model).__name__} ({summary(error)}), so "
+            "there are no answers; training and merging do not need them"
+        ) from error
     return [_answer(row[ids.shape[1] :].tolist(), stops, tokenizer) for row in output]
 
 

@@ -18,7 +18,9 @@ CHUNK = 512
 SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 """What families call the cap on their logits."""
 FACTORS = ("logit_scale", "lm_head_multiplier", "output_multiplier")
-"""What families call the factor of their logits; Granite has a divisor, ``logits_scaling``."""
+"""What families call the factor of their logits."""
+DIVISORS = ("logits_scaling", "logits_mup_width_multiplier")
+"""What Granite and Inkling call the divisor of theirs."""
 MULTIPLIED = {"HyperCLOVAXForCausalLM", "HyperCLOVAXVisionV2ForConditionalGeneration"}
 """Classes that multiply by what Granite divides by."""
 NOT_SCALED = {"AyaVisionForConditionalGeneration", "Cohere2VisionForConditionalGeneration"}
@@ -115,6 +117,8 @@ def _logit_scale(class_name: str, config: PretrainedConfig) -> float:
     """Return by what a class multiplies the logits of its head."""
     if class_name in NOT_SCALED:
         return 1.0
-    factor = next(filter(None, (getattr(config, name, None) for name in FACTORS)), 1.0)
-    divisor = getattr(config, "logits_scaling", None) or 1.0
+    factor, divisor = (
+        next(filter(None, (getattr(config, name, None) for name in names)), 1.0)
+        for names in (FACTORS, DIVISORS)
+    )
     return factor * divisor if class_name in MULTIPLIED else factor / divisor

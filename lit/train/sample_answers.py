@@ -8,7 +8,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from transformers import PreTrainedModel
 
 from data.types import IGNORE
-from lit.answering.generation import Answer, answers, context_length
+from lit.answering.generation import Answer, GenerationError, answers, context_length
 from lit.answering.sampling import NotFiniteError, Sampling
 from lit.packing.pack import unpacked
 from lit.run.console import print_rank0
@@ -60,6 +60,9 @@ class SampleAnswers(Callback):
                 return list(answers(model, tokenizer, prompts, sampling, self.rows, sharded))
             except NotFiniteError:
                 # The validation loss is NaN too, and the step guard decides what follows.
+                return []
+            except GenerationError as error:
+                print_rank0(f"       {error}")
                 return []
 
         with unpacked(pl_module.adapted_model):

@@ -75,23 +75,23 @@ WRAPPERS: dict[str, dict[str, Any]] = {
 """Each type with what its text part needs beside ``TEXT``."""
 
 
-def make_config(kind: str) -> PretrainedConfig:
-    """Return a small config of a type."""
+def make_config(kind: str, **changes: Any) -> PretrainedConfig:
+    """Return a small config of a type; changes are for its text part."""
     usual = AutoConfig.for_model(kind)
     text = usual.get_text_config()
     parts = {}
     for name, part in vars(usual).items():
         if isinstance(part, PretrainedConfig):
-            sizes = TEXT | WRAPPERS.get(kind, {}) if part is text else TOWER
+            sizes = TEXT | WRAPPERS.get(kind, {}) | changes if part is text else TOWER
             known = {key: value for key, value in sizes.items() if key in part.to_dict()}
             parts[name] = {"model_type": part.model_type, **known}
     return AutoConfig.for_model(kind, **parts)
 
 
-def make_wrapper(kind: str) -> PreTrainedModel:
+def make_wrapper(kind: str, **changes: Any) -> PreTrainedModel:
     """Return a small model of a type with weights of the size that trained ones have."""
     torch.manual_seed(0)
-    config = make_config(kind)
+    config = make_config(kind, **changes)
     model = model_class(config, kind).from_config(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():

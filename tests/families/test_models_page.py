@@ -1,0 +1,41 @@
+"""docs/models.md says of each model type what becomes of it."""
+
+import re
+import warnings
+
+import pytest
+
+from lit.model.base import quiet
+from tests.families.page import PAGE, line
+from tests.families.record import Record, every, record
+
+FAST = (
+    *("qwen2", "gpt2", "gemma3_text", "cpmant", "afmoe", "jetmoe", "gpt_oss", "lfm2", "mamba"),
+    *("modernbert-decoder", "mistral3", "cohere2_vision"),
+)
+"""A dozen types whose verdicts are of each kind, and fast."""
+ROWS = {
+    row.split(" | ")[0].removeprefix("| "): row
+    for row in PAGE.read_text("utf-8").splitlines(keepends=True)
+    if row.startswith("| ")
+}
+
+
+def test_the_page_has_every_type_and_none_is_wrong():
+    assert set(every()) <= ROWS.keys()
+    assert len(every()) >= 100
+    verdicts = [ROWS[name].split(" | ")[1] for name in every()]
+    known = r"right(, row by row)?|in part: .+|refused: .+"
+    assert [text for text in verdicts if not re.fullmatch(known, text)] == []
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_a_type_still_is_what_the_page_says(name: str):
+    quiet()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert line(record(name)) == ROWS[name]
+
+
+def test_a_fault_is_the_verdict_whatever_else_is_right():
+    assert Record("x", faults=["a"], refused="b", lacks=["c"]).verdict == "wrong: a"
