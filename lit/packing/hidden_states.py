@@ -5,8 +5,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from data.types import Batch
-from lit.packing.attention import PACKED
+from lit.packing.attention import PACKED, UnpackableError
 from lit.packing.decoder import decoder_of
+from lit.packing.recurrence import mixes_rows
 from lit.packing.rotary import rotate_alike
 from lit.packing.transformers_internals import attention_name
 
@@ -16,11 +17,15 @@ def hidden_states(model: PreTrainedModel, batch: Batch) -> Tensor:
 
     Raises:
         ConfigError: The model has no part that gives hidden states.
+        UnpackableError: Layers that know rows were taken off the packed model.
     """
     if attention_name(model) != PACKED:
         # Exact for every family, since each row is alone; slower, since matrix products are small.
         decoder, rows = decoder_of(model), batch.input_ids.split(batch.lengths, dim=1)
         return torch.cat([decoder(input_ids=row, use_cache=False)[0] for row in rows], 1)
+    if layer := mixes_rows(model):
+        # Adapters were taken off after packing, and these layers with them.
+        raise UnpackableError(f"{layer} would carry one row into the next: call pack(model) again")
     if rotate_alike(model.config, batch.lengths):
         return _packed(model, batch.input_ids, batch.position_ids, batch.cu_seqlens, batch.lengths)
     ids, positions = (x.split(batch.lengths, 1) for x in (batch.input_ids, batch.position_ids))

@@ -1,6 +1,8 @@
 """Layers that carry something from token to token, given each row alone inside a packed model."""
 
 import inspect
+from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from itertools import accumulate
 from typing import Any
@@ -118,10 +120,14 @@ def join_rows(model: nn.Module) -> None:
             replace_module(model, path, module.original())
 
 
+def mixes_rows(model: nn.Module) -> str | None:
+    """Return the class of a layer that would carry something over a border, or None."""
+    return next((type(layer).__name__ for layer in model.modules() if _calls(layer)), None)
+
+
 def has_kernels(model: nn.Module, device: torch.device) -> bool:
     """Return whether every such layer of a model has kernels here that know borders of rows."""
-    calls = {call for module in model.modules() for call in _calls(module)}
-    packages = {KERNELS[call] for call in calls}
+    packages = {KERNELS[call] for module in model.modules() for call in _calls(module)}
     return (
         bool(packages)
         and device.type == "cuda"
@@ -131,13 +137,17 @@ def has_kernels(model: nn.Module, device: torch.device) -> bool:
 
 def _calls(module: nn.Module) -> list[str]:
     """Return what the code of a module calls that carries something from token to token."""
-    forward = inspect.unwrap(type(module).forward)
-    code = getattr(forward, "__code__", None)
+    return _calls_of(type(module).forward)
+
+
+@cache
+def _calls_of(forward: Callable[..., Any]) -> list[str]:
+    code = getattr(inspect.unwrap(forward), "__code__", None)
     return [] if code is None else [name for name in KERNELS if name in code.co_names]
 
 
 def _cut(value: Any, row: slice, tokens: int) -> Any:
-    """Return a row's part of a tensor (1, tokens, …); other values as they are."""
+    """Return the part of each tensor (1, tokens, …) that belongs to a row; the rest as it is."""
     if isinstance(value, tuple):
         return tuple(_cut(part, row, tokens) for part in value)
     if isinstance(value, Tensor) and value.dim() > 1 and value.shape[:2] == (1, tokens):
