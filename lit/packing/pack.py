@@ -16,7 +16,7 @@ from lit.packing.hidden_states import hidden_states
 from lit.packing.isolation import rows_are_isolated
 from lit.packing.probe import probe_batch
 from lit.packing.reach import check_reach
-from lit.packing.rounding import difference, tolerance
+from lit.packing.rounding import difference, rounded_alone, tolerance
 from lit.packing.transformers_internals import attention_name, has_attention_interface
 from lora.config import ConfigError
 
@@ -47,9 +47,10 @@ def pack(model: PreTrainedModel, batch: Batch | None = None) -> str | None:
     model.eval()
     reason: str | None = ""
     try:
-        with unpacked(model):
-            by_row = _by_row(model, batch)
-        reason = _reason(model, batch, by_row)
+        with rounded_alone(model):
+            with unpacked(model):
+                by_row = _by_row(model, batch)
+            reason = _reason(model, batch, by_row)
     finally:
         if reason is not None:
             model.set_attn_implementation(_own.get(model, before))
