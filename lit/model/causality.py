@@ -6,6 +6,8 @@ from transformers import PreTrainedModel
 
 from lit.model.architecture import TAKE
 from lit.packing.decoder import decoder_of
+from lit.packing.pack import unpacked
+from lit.packing.rounding import rounded_alone
 from lora.config import ConfigError
 
 MAX_CHANGE, MAX_CHANGE_HALF = 1e-3, 0.02
@@ -24,18 +26,26 @@ def check_causal(model: PreTrainedModel, input_ids: Tensor) -> None:
         input_ids: A row of at least two tokens, (1, tokens).
 
     Raises:
-        ConfigError: The last token changes the hidden states of tokens before it.
+        ConfigError: The last token changes the hidden states of tokens before it, or these are not
+            finite.
     """
     was_training = model.training
     model.eval()
     changed = input_ids.clone()
     changed[0, -1] = input_ids[0, 0]
-    before, after = (
-        decoder_of(model)(input_ids=ids, use_cache=False)[0][0, :-1].float()
-        for ids in (input_ids, changed)
-    )
+    with unpacked(model), rounded_alone(model):
+        before, after = (
+            decoder_of(model)(input_ids=ids, use_cache=False)[0][0, :-1].float()
+            for ids in (input_ids, changed)
+        )
     model.train(was_training)
     allowed = MAX_CHANGE if model.dtype == torch.float32 else MAX_CHANGE_HALF
+    if not before.isfinite().all():
+        raise ConfigError(
+            f"{type(model).__name__} computes NaN or infinity from a few tokens: a weight is not "
+            "finite, or its numbers are too large for float16. If trainer.precision is 16-mixed, "
+            "set it to bf16-mixed or 32-true; otherwise download the model again"
+        )
     if not (before - after).norm() <= allowed * before.norm():
         raise ConfigError(
             f"{type(model).__name__} reads a text in both directions, so it would see the answers "

@@ -109,8 +109,9 @@ def check_model(
         )
     row = probe_examples(config.get_text_config().vocab_size)[0]
     short = collate([row]).to(device)
+    reason = call(pack, probe_batch(config, device))
     call(check_causal, short.input_ids)
-    if reason := call(pack, probe_batch(config, device)):
+    if reason:
         if must_pack:
             # Ranks have different numbers of rows and must gather weights equally often.
             raise ConfigError(f"{reason}: trainer.strategy {must_pack} cannot train this model")

@@ -17,7 +17,7 @@ from lit.packing.isolation import rows_are_isolated
 from lit.packing.probe import probe_batch
 from lit.packing.reach import check_reach
 from lit.packing.recurrence import has_kernels, join_rows, separate_rows
-from lit.packing.rounding import difference, tolerance
+from lit.packing.rounding import difference, rounded_alone, tolerance
 from lit.packing.transformers_internals import attention_name, has_attention_interface
 from lora.config import ConfigError
 
@@ -48,12 +48,13 @@ def pack(model: PreTrainedModel, batch: Batch | None = None) -> str | None:
     model.eval()
     reason: str | None = ""
     try:
-        with unpacked(model):
-            by_row = _by_row(model, batch)
-        ways = [True, False] if has_kernels(model, batch.input_ids.device) else [False]
-        for by_kernel in ways:
-            if (reason := _reason(model, batch, by_row, by_kernel)) is None:
-                break
+        with rounded_alone(model):
+            with unpacked(model):
+                by_row = _by_row(model, batch)
+            ways = [True, False] if has_kernels(model, batch.input_ids.device) else [False]
+            for by_kernel in ways:
+                if (reason := _reason(model, batch, by_row, by_kernel)) is None:
+                    break
     finally:
         if reason is not None:
             _set_attention(model, _own.get(model, before))
