@@ -7,10 +7,10 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from rich.progress import Progress, TaskID
 
+from lit.fitting.progress import time_left, values_of_step
 from lit.run.console import is_rank0
 from lit.run.lightning_internals import step_ends
 from lit.run.progress import make_progress
-from lit.train.progress import time_left, values_of_step
 
 
 class ProgressBar(Callback):

@@ -5,13 +5,14 @@ import torch
 from data.templates.variables import read_values, shown
 from lit.device.memory import peak_memory
 from lit.fitting.peft_note import describe_misreading
+from lit.fitting.progress import Throughput
 from lit.preflight.coverage import describe_not_adapted, shares_not_adapted
+from lit.preflight.forecast import describe_validation, forecast
 from lit.run.console import print_rank0
 from lit.run.folder import RunFolder
 from lit.run.metrics_file import relative_change
 from lit.settings.arguments import Arguments
 from lit.train.best_adapter import BestAdapter
-from lit.train.progress import Throughput
 from lora.injection import count_parameters
 
 
@@ -19,8 +20,8 @@ def print_rows_and_plan(arguments: Arguments) -> None:
     """Print how many rows are used and why others are not, and how long the run is."""
     data, trainer = arguments.datamodule, arguments.trainer
     precision = arguments.hardware.precision
-    first = data.plans.epoch(0)
-    tokens = data.store.lengths[data.train_rows[first.order]].sum()
+    planned = forecast(arguments)
+    first, tokens = planned.first, planned.tokens
     print_rank0(f"data   {data.source}: {data.store.report}")
     for line in data.store.report.lines():
         print_rank0(f"       {line}")
@@ -38,9 +39,10 @@ def print_rows_and_plan(arguments: Arguments) -> None:
     print_rank0(f"device {arguments.hardware.device}: {precision.value} ({precision.reason})")
     print_rank0(
         f"plan   {data.total_steps()} optimizer steps, {first.steps} in the first epoch of "
-        f"{trainer.max_epochs}; {int(first.labels.sum())} of "
-        f"{int(tokens)} tokens have labels"
+        f"{trainer.max_epochs}; {planned.labels} of "
+        f"{tokens} tokens have labels"
     )
+    print_rank0(f"       validates {describe_validation(arguments, planned)}")
 
 
 def print_result(

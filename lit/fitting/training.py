@@ -11,6 +11,7 @@ from data.templates.variables import read_values, shown
 from lit.distributed.ranks import Ranks
 from lit.fitting.hyperparameters import log_hyperparameters
 from lit.fitting.peft_note import describe_misreading
+from lit.fitting.progress import ProgressLines, Throughput
 from lit.fitting.progress_bar import ProgressBar
 from lit.fitting.summary import print_result, print_rows_and_plan
 from lit.fitting.val_matching import ValMatching
@@ -32,7 +33,6 @@ from lit.run.metrics_file import read_losses
 from lit.settings.arguments import Arguments
 from lit.train.best_adapter import BestAdapter
 from lit.train.longest_batch import LongestBatchTrial
-from lit.train.progress import ProgressLines, Throughput
 from lit.train.sample_answers import SampleAnswers
 from lora.injection import adapted_layers
 from lora.paths import last_names

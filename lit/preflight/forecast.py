@@ -54,3 +54,27 @@ def largest_micro_batch(arguments: Arguments, forecast: Forecast) -> tuple[list[
     data = arguments.datamodule
     rows = data.train_rows[data.plans.largest(forecast.epochs or 1)]
     return data.store.lengths[rows].tolist(), int(data.store.label_counts[rows].sum())
+
+
+def describe_validation(arguments: Arguments, forecast: Forecast) -> str:
+    """Return when a run validates, such as ``after every 10 optimizer steps, and at the end``."""
+    data, trainer = arguments.datamodule, arguments.trainer
+    if not len(data.val_rows):
+        return "never: no rows validate"
+    last = "and after the last optimizer step"
+    if (every := data.val_every_n_steps) is not None:
+        if every >= forecast.steps > 0:
+            return "after the last optimizer step"
+        return f"after every {every} optimizer steps, {last}" if every > 1 else "after each step"
+    epochs = trainer.check_val_every_n_epoch
+    which = "each epoch" if epochs == 1 else f"every {epochs} epochs"
+    # With an interval in time, Lightning does not set the attribute.
+    interval = getattr(trainer, "val_check_interval", None)
+    if interval is None:
+        return f"every {arguments.config.trainer.val_check_interval} (DD:HH:MM:SS), {last}"
+    if isinstance(interval, float):
+        if interval == 1:
+            return f"after {which}, {last}"
+        interval = max(1, int(interval * forecast.first.micro_steps))
+    where = "" if epochs is None else f" of {which}"
+    return f"after every {interval} micro-batches{where}, {last}"

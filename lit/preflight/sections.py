@@ -23,6 +23,7 @@ from lit.preflight.data_sections import (
     rows_section,
     special_tokens_section,
 )
+from lit.preflight.forecast import describe_validation
 from lit.report.page import Section, is_our_page, write_page
 from lit.report.pictures import lengths_picture
 from lit.run.output import existing_folder
@@ -92,6 +93,7 @@ def _plan(checkup: Checkup) -> Section:
         ["warm-up steps", f"{plan.warmup:,}"],
         ["optimizer steps in the first epoch", f"{first.steps:,}"],
         ["micro-batches in the first epoch", f"{len(sizes):,}, of {_range(sizes)} rows each"],
+        ["validation", describe_validation(checkup.arguments, plan)],
         ["tokens per epoch", f"{plan.tokens:,}"],
         ["labeled tokens per optimizer step", _range(first.labels)],
         ["devices", f"{trainer.world_size}, {checkup.arguments.hardware.device}"],

@@ -94,6 +94,12 @@ def _check_validation(arguments: Arguments, forecast: Forecast) -> Iterator[Find
             "--trainer.check_val_every_n_epoch null to count across epochs",
             fatal=True,
         )
+    steps, asked = forecast.steps, data.val_every_n_steps
+    if rows and asked is not None and 1 <= steps < asked:
+        yield Finding(
+            f"data.val_every_n_steps is {asked}, but the run has {steps} optimizer steps, so it "
+            f"validates once, after the last: add --data.val_every_n_steps {max(1, steps // 4)}"
+        )
     if not rows:
         yield Finding(
             "0 rows validate, so nothing shows whether the adapter helps: "

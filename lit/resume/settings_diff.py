@@ -16,6 +16,8 @@ REFUSED = (
     *("trainer.limit_train_batches", "trainer.overfit_batches", "checkpoint.best_by"),
 )
 """Settings that may not change: the weights, rows or batches would be those of another run."""
+INTERVALS = ("data.val_every_n_steps",)
+"""Settings below a refused prefix that may change all the same: the new value is used."""
 RESTORED = ("model.lr", "model.weight_decay")
 """Settings that the optimizer's state in a checkpoint holds: the checkpoint's value is used."""
 IGNORED = (
@@ -77,7 +79,7 @@ def check_settings(old: Settings, new: Settings) -> list[str]:
         ConfigError: A setting differs that may not; the message gives both values.
     """
     names = [name for name in diff_settings(old, new) if name not in PATHS]
-    refused = [name for name in names if _in(name, REFUSED)]
+    refused = [name for name in names if _in(name, REFUSED) and not _in(name, INTERVALS)]
     if refused:
         values = "; ".join(f"{name} is {new[name]}, was {old[name]}" for name in refused)
         raise ConfigError(

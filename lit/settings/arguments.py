@@ -151,7 +151,7 @@ class Arguments(LightningCLI):
         Raises:
             ConfigError: A setting of the Trainer cannot be used.
         """
-        check_trainer_settings(self.config.trainer)
+        check_trainer_settings(self.config.trainer, self.config.data.val_every_n_steps)
         stopping = early_stopping(**self.config.early_stopping.as_dict())
         own = self.config_init["trainer"].get("callbacks") or []
         own = [own] if isinstance(own, Callback) else own

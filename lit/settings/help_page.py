@@ -17,7 +17,8 @@ USUAL = (
     *("model.lr", "model.lora.r", "model.lora.lora_alpha", "model.lora.lora_dropout"),
     *("model.lora.target_modules", "model.lora.variant", "model.quantize", "model.scheduler"),
     *("model.warmup", "model.gradient_checkpointing", "data.val_path", "data.val_fraction"),
-    *("data.columns", "data.template", "data.max_length", "data.batch_size"),
+    *("data.val_every_n_steps", "data.columns", "data.template", "data.max_length"),
+    "data.batch_size",
     *("trainer.max_epochs", "trainer.accumulate_grad_batches", "trainer.precision"),
     *("trainer.accelerator", "trainer.devices", "early_stopping.patience"),
 )

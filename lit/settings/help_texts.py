@@ -10,6 +10,7 @@ TEXTS = {
     "data.path": "a JSONL, JSON, CSV, TSV, XLSX or Parquet file, a folder, hub:OWNER/NAME",
     "data.val_path": "the same, to validate on; null: a share of data.path is held out",
     "data.val_fraction": "the share of data.path that is held out",
+    "data.val_every_n_steps": "optimizer steps between validations; null: one each epoch",
     "data.encoding": "encoding of text files; null: UTF-8; auto: another one if certain",
     "data.template": "auto, chat, plain, or a Jinja file",
     "data.template_kwargs": "values of the template's variables: {enable_thinking: false}",

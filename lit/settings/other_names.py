@@ -32,6 +32,7 @@ OTHER_NAMES = {
         *("validation_file", "val_file", "eval_file", "val_data", "eval_dataset", "valid_path"),
     ),
     "data.val_fraction": ("val_set_size", "test_size", "val_split", "eval_split", "val_size"),
+    "data.val_every_n_steps": ("eval_steps", "steps_per_eval", "eval_interval", "val_steps"),
     "data.columns": ("column_mapping", "field_mapping"),
     "data.template": ("chat_template", "prompt_template"),
     "data.max_length": (

@@ -6,6 +6,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from lit.device.precision import PrecisionName
+from lit.train.trainer_check import interval_problems
 from lora.config import ConfigError
 
 UNUSED: dict[str, tuple[tuple[Any, ...], str]] = {
@@ -27,11 +28,14 @@ UNUSED: dict[str, tuple[tuple[Any, ...], str]] = {
 """For each setting: the values that can be given, and what to do with another one."""
 
 
-def check_trainer_settings(settings: Mapping[str, Any]) -> None:
+def check_trainer_settings(
+    settings: Mapping[str, Any], val_every_n_steps: int | None = None
+) -> None:
     """Refuse settings of the Trainer that a run would not follow.
 
     Args:
         settings: The values below ``trainer`` by name.
+        val_every_n_steps: The setting below ``data``, which takes the place of two of the Trainer.
 
     Raises:
         ConfigError: There are such settings; the message has a line for each.
@@ -41,6 +45,9 @@ def check_trainer_settings(settings: Mapping[str, Any]) -> None:
         for name, (allowed, advice) in UNUSED.items()
         if settings[name] not in allowed
     ]
+    problems += interval_problems(
+        val_every_n_steps, settings["val_check_interval"], settings["check_val_every_n_epoch"]
+    )
     if problems:
         raise ConfigError("\n".join(problems))
 

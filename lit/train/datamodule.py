@@ -32,6 +32,7 @@ class QADataModule(L.LightningDataModule):
             ``hub:OWNER/NAME``, or a list of these.
         val_path: The same, to validate on; without it, a share of ``path`` is held out.
         val_fraction: The share of ``path`` that is held out without ``val_path``.
+        val_every_n_steps: Optimizer steps between validations; by default one each epoch.
         columns: The file's name for each of our fields, such as ``{prompt: question_text}``.
         encoding: Encoding of text files; by default UTF-8, or what their byte order mark says.
             ``auto`` takes another one if it is certain.
@@ -64,6 +65,7 @@ class QADataModule(L.LightningDataModule):
         path: str | list[str],
         val_path: str | list[str] | None = None,
         val_fraction: float = 0.1,
+        val_every_n_steps: int | None = None,
         columns: dict[str, str] | None = None,
         encoding: str | None = None,
         separator: str | None = None,
@@ -94,7 +96,7 @@ class QADataModule(L.LightningDataModule):
         self.template, self.template_kwargs = template, template_kwargs
         self.base, self.revision = base, revision
         self.batch_size, self.max_tokens = batch_size, max_tokens
-        self.group_by_length = group_by_length
+        self.group_by_length, self.val_every_n_steps = group_by_length, val_every_n_steps
         self.num_workers, self.seed, self.val_matching = num_workers, seed, val_matching
         rules = {"truncation": truncation, "on_bad_row": on_bad_row, "train_on": train_on}
         self._build, self._rules = build_stores, {"max_length": max_length, **rules}
@@ -115,7 +117,7 @@ class QADataModule(L.LightningDataModule):
             ConfigError, DataError: A setting, a row or the trainer cannot be used.
         """
         if self.trainer is not None:
-            check_trainer(self.trainer)
+            check_trainer(self.trainer, self.val_every_n_steps)
         if self._train is not None:
             return
         self.tokenizer = load_tokenizer(self.base, self.revision)

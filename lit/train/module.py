@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar
 
 import torch
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -24,6 +25,7 @@ from lit.train.model_setup import (
 from lit.train.schedule import make_schedule
 from lit.train.step_guard import StepGuard, check_gradients, loss_scaler
 from lit.train.step_loss import StepLoss, labels_of_step
+from lit.train.validation_schedule import validation_schedule
 from lora.config import ConfigError, LoRAConfig
 from lora.injection import trainable_parameters
 from lora.optimizer import make_optimizer
@@ -111,9 +113,9 @@ class LoRAModule(ResidentModule):
         """Call a function of the model; where the base is sharded, every rank must take part."""
         return call_model(self.adapted_model, self.root, function, *args)
 
-    def configure_callbacks(self) -> StepGuard:
-        """Attach the step guard to every run."""
-        return self.step_guard
+    def configure_callbacks(self) -> list[Callback]:
+        """Attach the step guard to every run, and what the data module asks for."""
+        return [self.step_guard, *validation_schedule(self.trainer)]
 
     def on_train_start(self) -> None:
         """Switch to training mode: transformers loads models in eval mode."""

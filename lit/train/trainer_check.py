@@ -29,14 +29,47 @@ REFUSED_CALLBACKS = {
 """Lightning's callbacks that change the plan or the weights, and what to do without each."""
 
 
-def check_trainer(trainer: L.Trainer) -> None:
+def check_trainer(trainer: L.Trainer, val_every_n_steps: int | None = None) -> None:
     """Refuse a trainer that would compute other steps than those of the plan.
+
+    Args:
+        trainer: The trainer.
+        val_every_n_steps: Optimizer steps between validations, if the data module sets them.
 
     Raises:
         ConfigError: It has such arguments; the message has a line for each.
     """
-    if problems := [*_limit_problems(trainer), *_loop_problems(trainer)]:
+    problems = [*_limit_problems(trainer), *_loop_problems(trainer)]
+    # With an interval in time, Lightning does not set the attribute.
+    interval = getattr(trainer, "val_check_interval", "a time")
+    epochs = trainer.check_val_every_n_epoch
+    problems += interval_problems(val_every_n_steps, None if interval == 1.0 else interval, epochs)
+    if problems:
         raise ConfigError("\n".join(problems))
+
+
+def interval_problems(every: int | None, interval: object, epochs: int | None) -> Iterator[str]:
+    """Yield what is wrong with ``data.val_every_n_steps``: its value, or a second interval.
+
+    Args:
+        every: Optimizer steps between validations; None for Lightning's own intervals.
+        interval: ``trainer.val_check_interval``; None if it is not given.
+        epochs: ``trainer.check_val_every_n_epoch``.
+    """
+    if every is None:
+        return
+    if every < 1:
+        yield f"data.val_every_n_steps is {every}: choose 1 or more, or null"
+    for name, value, default in (
+        ("val_check_interval", interval, None),
+        ("check_val_every_n_epoch", epochs, 1),
+    ):
+        if value != default:
+            yield (
+                f"data.val_every_n_steps is {every} and trainer.{name} is "
+                f"{'null' if value is None else value}, two intervals of validation: remove one "
+                f"of them, or add --trainer.{name} {'null' if default is None else default}"
+            )
 
 
 def micro_batch_limit(trainer: L.Trainer) -> int | None:

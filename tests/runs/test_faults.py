@@ -214,6 +214,9 @@ KINDS = {
     "a number of steps": ["--trainer.max_epochs", "-1", "--trainer.max_steps", "7"],
     "logging every third step": ["--trainer.log_every_n_steps", "3"],
     "validation once per epoch": ["--trainer.val_check_interval", "1.0"],
+    "validation every third step": [
+        *("--trainer.val_check_interval", "null", "--data.val_every_n_steps", "3"),
+    ],
     "early stopping": ["--early_stopping.patience", "1", "--early_stopping.min_delta", "0.02"],
     "no validation": ["--data.val_fraction", "0"],
 }

@@ -24,9 +24,9 @@ from torch.utils.data import DataLoader
 from data.planning.batch import collate
 from data.types import IGNORE, Example
 from lit.device import device as device_room
+from lit.fitting.progress import Throughput
 from lit.train.longest_batch import LongestBatchTrial
 from lit.train.module import LoRAModule
-from lit.train.progress import Throughput
 from lora.config import LoRAConfig
 
 SIZES = {

@@ -96,6 +96,10 @@ FAULTS = {
         ["--data.val_fraction", "0"],
         "0 rows validate.* add --data.val_fraction 0.1",
     ),
+    "validation after the last step": (
+        ["--data.val_every_n_steps", "500"],
+        "has 81 optimizer steps, so it validates once, .* add --data.val_every_n_steps 20",
+    ),
     "few validation rows": (
         ["--data.val_fraction", "0.03"],
         "4 rows validate.* use 20 rows or more",
