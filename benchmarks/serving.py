@@ -163,16 +163,20 @@ def load_test(server: Server, options: argparse.Namespace) -> dict:
 def killed_client(server: Server) -> float:
     """Kill a client amid its answer; return the seconds until the server is idle."""
     body = {**requests(1000)[1], "stream": True, "temperature": 1.0}
-    code = f"import httpx2; [print(x, flush=True) for x in httpx2.stream('POST', {server.address!r}"
-    code += f" + '/v1/chat/completions', json={body!r}, timeout=60).__enter__().iter_lines()]"
+    url = f"{server.address}/v1/chat/completions"
+    asked = f"httpx2.stream('POST', {url!r}, json={body!r}, timeout=60)"
+    code = f"import httpx2\nwith {asked} as answer:"
+    code += "\n for line in answer.iter_lines(): print(line, flush=True)"
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     for _ in range(6):
-        child.stdout.readline()
+        assert child.stdout.readline()
+    assert server.counts("running_requests")[""] == 1
     child.kill()
     start = time.perf_counter()
     while server.counts("running_requests")[""]:
         time.sleep(0.01)
+    child.wait()
     return time.perf_counter() - start
 
 
@@ -207,9 +211,7 @@ def main() -> int:
             result = {
                 "tokens_per_s_one_at_a_time": round(alone, 1),
                 "tokens_per_s_together": round(together, 1),
-                **load_test(
-                    server, options.clients, options.seconds, options.requests, options.tokens
-                ),
+                **load_test(server, options),
                 "seconds_after_a_killed_client": round(killed_client(server), 2),
             }
             given, code, seconds = ended_amid_answers(server)
