@@ -1,44 +1,31 @@
 """A training run from its settings to its folder."""
 
 import json
-import math
 import sys
 
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from data.planning.step_map import describe_step_change
-from data.templates.variables import read_values, shown
 from lit.distributed.ranks import Ranks
-from lit.fitting.hyperparameters import log_hyperparameters
-from lit.fitting.peft_note import describe_misreading
 from lit.fitting.progress import ProgressLines, Throughput
 from lit.fitting.progress_bar import ProgressBar
+from lit.fitting.results import write_results
 from lit.fitting.summary import print_result, print_rows_and_plan
 from lit.fitting.val_matching import ValMatching
-from lit.measures.language import language
-from lit.model.architecture import loader_of
 from lit.preflight.forecast import forecast
 from lit.preflight.verdict import judge, refuse
-from lit.report.pictures import loss_picture
 from lit.resume.checkpoint import AtomicCheckpointIO
 from lit.resume.resume_point import ResumePoint
 from lit.resume.resume_state import ResumeState
 from lit.resume.settings_diff import Settings, check_settings, rows_digest, same_length, to_json
 from lit.resume.stopping import StopOnSignal
-from lit.run.card import write_card
 from lit.run.console import print_rank0
 from lit.run.folder import RunFolder
 from lit.run.metrics import MetricsTable
-from lit.run.metrics_file import read_losses
 from lit.settings.arguments import Arguments
 from lit.train.best_adapter import BestAdapter
 from lit.train.longest_batch import LongestBatchTrial
 from lit.train.sample_answers import SampleAnswers
-from lora.injection import adapted_layers
-from lora.paths import last_names
-
-LAST_LOSSES = {"train/loss": "last_train_loss", "val/loss": "last_val_loss"}
-"""What the last values of the logged losses are called among a run's final losses."""
 
 
 def fit(arguments: Arguments, ranks: Ranks) -> None:
@@ -141,7 +128,7 @@ class Training:
             if self.best.validated < self.trainer.global_step:
                 self.trainer.validate(self.model, self.data, verbose=False)
             if self.trainer.is_global_zero:
-                self._write_results()
+                write_results(self.arguments, self.folder, self.best, self.tensorboard)
                 done = self.start.step
                 print_result(self.arguments, self.folder, self.best, self.throughput, done)
 
@@ -184,37 +171,6 @@ class Training:
             step_change = describe_step_change(self.data.plans.step_map, self.start.step)
             for line in [*changes, *step_change]:
                 print_rank0(f"       {line}")
-
-    def _write_results(self) -> None:
-        data, model, best = self.data, self.model, self.best
-        write_card(
-            self.folder.adapter,
-            base=model.base,
-            base_loss=best.base_loss,
-            loss=best.loss if math.isfinite(best.loss) else math.nan,
-            data=data.source.name,
-            rows=len(data.train_rows),
-            val_rows=len(data.val_rows),
-            r=model.lora.r,
-            lora_alpha=model.lora.lora_alpha,
-            lora_dropout=model.lora.lora_dropout,
-            targets=last_names(path for path, _ in adapted_layers(model.adapted_model)),
-            step=best.step,
-            loader=loader_of(model.adapted_model),
-            values=shown(values) if (values := read_values(data.tokenizer)) else "",
-            adapter=model.adapter,
-            note=describe_misreading(model.adapted_model),
-            language=language(message.content for _, row, _ in data.held_out() for message in row),
-            datasets=data.source.hub_names,
-        )
-        last = self.trainer.callback_metrics
-        losses = {"best_val_loss": best.loss} if len(data.val_rows) else {}
-        losses |= {name: float(last[key]) for key, name in LAST_LOSSES.items() if key in last}
-        log_hyperparameters(
-            self.tensorboard, self.arguments.settings(), losses, self.trainer.global_step
-        )
-        # The last file: a run without it is incomplete.
-        loss_picture(*read_losses(self.folder.metrics), self.folder.picture)
 
 
 def _print_complete(folder: RunFolder, start: ResumePoint) -> None:

@@ -7,7 +7,8 @@ import lightning as L
 import numpy as np
 from lightning.pytorch.callbacks import Callback
 
-from data.types import DataError
+from data.encoder import Encoder
+from data.types import DataError, Example, Message, RowError
 from lit.measures.losses import mean_losses
 from lit.measures.matching import SIMILAR, Case, Key, Matching
 from lit.measures.sample import fair_order
@@ -41,13 +42,19 @@ class ValMatching(Callback):
             for *turns, answer in held
             if turns and turns[-1].role == "user"
         ]
-        matching = Matching(cases, self.data.encode)
+        matching = Matching(cases, self._encode)
         if not any(matching.others[SIMILAR]):
             raise DataError(
                 "`val_matching` needs two held-out rows that are questions with different answers: "
                 "raise `val_fraction`, or leave it off"
             )
         return matching
+
+    def _encode(self, conversations: list[list[Message]]) -> list[Example | RowError]:
+        """Return conversations in tokens, cut as the rows are."""
+        encoder = Encoder(self.data.tokenizer, *self.data.cut)
+        found = encoder.encode_all(conversations)
+        return [x if isinstance(x, RowError) else x[-1] for x in found]
 
     def keys(self) -> list[Key]:
         """Return what is scored at each validation."""

@@ -14,12 +14,7 @@ from data.text import clean
 from lit.distributed.sharding import check_strategy
 from lit.resume.checkpoint import Checkpoints
 from lit.settings.command_line import config_files, config_name, explain_error
-from lit.settings.continuing import (
-    adapter_defaults,
-    check_adapter,
-    named_adapter,
-    without_alias,
-)
+from lit.settings.continuing import adapter_defaults, check_adapter, named_adapter, without_alias
 from lit.settings.defaults import CHECKPOINT_DEFAULTS, TRAINER_DEFAULTS, early_stopping
 from lit.settings.hardware import Hardware
 from lit.settings.help_page import asked_page, help_page

@@ -9,14 +9,13 @@ import lightning as L
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from data.encoder import Encoder
 from data.formats.judged import Judged
 from data.planning.batch import collate
 from data.planning.epoch_plans import EpochPlans
 from data.planning.loader import MicroBatches, MicroStepSampler
 from data.planning.plan import plan_epoch
 from data.template import choose_template
-from data.types import Batch, Example, Message, RowError
+from data.types import Batch, Message
 from lit.model.base import load_tokenizer
 from lit.train.trainer_check import check_trainer, micro_batch_limit
 
@@ -48,8 +47,7 @@ class QADataModule(L.LightningDataModule):
         on_bad_row: ``error``, or ``skip`` and count.
         train_on: Answers of a conversation to learn: ``all``, or the ``last``.
         on_duplicate: For a validation row that is also a training row: ``leave_out`` or ``keep``.
-        near_duplicates: The share of text above which rows are near-duplicates, such as 0.8; these
-            rows then stay on one side of the split. Off by default.
+        near_duplicates: The share of text above which rows stay together in the split, or none.
         group_by_length: Make micro-batches of rows of similar length.
         val_matching: Log at each validation how many answers are tied to their questions.
         num_workers: Processes that prepare batches.
@@ -98,9 +96,9 @@ class QADataModule(L.LightningDataModule):
         self.batch_size, self.max_tokens = batch_size, max_tokens
         self.group_by_length, self.val_every_n_steps = group_by_length, val_every_n_steps
         self.num_workers, self.seed, self.val_matching = num_workers, seed, val_matching
+        self.cut = max_length, truncation
         rules = {"truncation": truncation, "on_bad_row": on_bad_row, "train_on": train_on}
         self._build, self._rules = build_stores, {"max_length": max_length, **rules}
-        self._cut = max_length, truncation
         self._split = partial(
             split_train_val,
             val_fraction=val_fraction,
@@ -189,11 +187,6 @@ class QADataModule(L.LightningDataModule):
         """Yield the validation rows, each with its location and the answers it does not learn."""
         val = self.val
         return ((val.location(x), val.messages(x), val.judged(x)) for x in self.val_rows.tolist())
-
-    def encode(self, conversations: list[list[Message]]) -> list[Example | RowError]:
-        """Return conversations in tokens, cut as the rows are."""
-        found = Encoder(self.tokenizer, *self._cut).encode_all(conversations)
-        return [x if isinstance(x, RowError) else x[-1] for x in found]
 
     def step_locations(self) -> list[str]:
         """Return file and line of each row of the current optimizer step, over all ranks."""
