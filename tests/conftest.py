@@ -80,10 +80,27 @@ class Kind(NamedTuple):
     ours: dict[str, Any]
     theirs: dict[str, Any]
     model: dict[str, Any] | None = None
+    dropout: float = 0.5
+    """A dropout that the kind takes."""
 
 
 BLOCKS = {"layers_to_transform": [1]}
 PATTERNS = {"rank_pattern": {"mlp.up_proj": 6, "q_proj": 2}, "alpha_pattern": {"up_proj": 3}}
+EXPERTS = {"target_modules": ["attention", "experts"]}
+EXPERT_PATTERNS = {
+    "rank_pattern": {"experts.down_proj": 6, "q_proj": 2},
+    "alpha_pattern": {"gate_up_proj": 3},
+}
+ON_EXPERTS = {
+    "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"],
+    "target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"],
+}
+MIXTURE = {
+    "family": "qwen3_moe",
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+}
 HEAD, EMBEDDING = {"modules_to_save": ["lm_head"]}, {"modules_to_save": ["embed_tokens"]}
 ADAPTERS: dict[str, Kind] = {
     "lora": Kind({}, {}),
@@ -98,6 +115,10 @@ ADAPTERS: dict[str, Kind] = {
     "whole embedding": Kind(EMBEDDING, EMBEDDING),
     "tied embedding": Kind(
         EMBEDDING, EMBEDDING | {"ensure_weight_tying": True}, {"tie_word_embeddings": True}
+    ),
+    "experts": Kind(EXPERTS, ON_EXPERTS, MIXTURE, dropout=0.0),
+    "experts, patterns": Kind(
+        EXPERTS | EXPERT_PATTERNS, ON_EXPERTS | EXPERT_PATTERNS, MIXTURE, dropout=0.0
     ),
     **{
         name: Kind(

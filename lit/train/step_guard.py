@@ -114,7 +114,7 @@ class StepGuard(Callback):
         if silent := paths_of_zeros(factors):
             raise TrainingError(
                 f"B of {len(silent)} of {len(factors)} adapted layers is still zero after "
-                f"{trainer.global_step} steps, for example {silent[0]}: these layers change "
+                f"{trainer.global_step} steps, for example {_layer(silent[0])}: these layers change "
                 "nothing. Raise model.lr, or train longer"
             )
 
@@ -183,5 +183,10 @@ def check_gradients(model: nn.Module) -> None:
     if silent := paths_of_zeros(gradients):
         raise TrainingError(
             f"{len(silent)} adapted layers got no gradient in the first step, for example "
-            f"{silent[0]}: they would never learn. Leave them out: model.lora.exclude_modules"
+            f"{_layer(silent[0])}: they would never learn. Leave them out: model.lora.exclude_modules"
         )
+
+
+def _layer(stored: str) -> str:
+    """Return the path of a layer in the model; experts store one of two updates under another."""
+    return stored.removesuffix(".base_layer")

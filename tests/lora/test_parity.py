@@ -45,7 +45,7 @@ SEVEN = [*PROJECTIONS]
 
 def make_pair(kind: str) -> tuple[PreTrainedModel, peft.PeftModel]:
     """Return a small model with our adapter, and the same model with PEFT's."""
-    ours, theirs = (make_model("llama", **ADAPTERS[kind].model or {}) for _ in range(2))
+    ours, theirs = (make_model(**ADAPTERS[kind].model or {}) for _ in range(2))
     for model in (ours, theirs):
         torch.manual_seed(1)
         for name, parameter in model.named_parameters():
@@ -64,6 +64,8 @@ def paired(ours: PreTrainedModel, theirs: peft.PeftModel) -> dict[str, tuple[Ten
         if parameter.requires_grad:
             name = name.removeprefix("base_model.model.").removesuffix(".default.weight")
             name = name.replace("modules_to_save", "trained.weight")
+            name = name.replace("experts.base_layer.", "experts.adapted.gate_up_proj.")
+            name = name.replace("experts.lora", "experts.adapted.down_proj.lora")
             other[name.replace("lora_magnitude_vector", "magnitude")] = parameter
     mine = trainable_parameters(ours)
     assert mine.keys() == other.keys()
@@ -115,7 +117,8 @@ def test_losses_gradients_and_ten_steps_equal_those_of_peft(kind):
 def test_the_numbers_of_parameters_equal_those_of_peft(kind):
     shape = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 3}
     heads = {"num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49_152}
-    config = AutoConfig.for_model("llama", **shape, **heads, **ADAPTERS[kind].model or {})
+    model = {"family": "llama"} | (ADAPTERS[kind].model or {})
+    config = AutoConfig.for_model(model.pop("family"), **shape, **heads, **model)
     with torch.device("meta"):
         ours, theirs = (AutoModelForCausalLM.from_config(config) for _ in range(2))
         settings = {"r": 8, "target_modules": SEVEN}

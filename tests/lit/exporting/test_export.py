@@ -34,6 +34,7 @@ REFUSED = {
         ),
         "trained in full, and a LoRA GGUF cannot hold full layers",
     ),
+    **dict.fromkeys(("experts", "experts, patterns"), "on experts, which a LoRA GGUF"),
 }
 """Adapters of conftest's table that a LoRA GGUF cannot hold, with the error's text."""
 PORTABLE = [kind for kind in ADAPTERS if kind not in REFUSED]
@@ -47,7 +48,7 @@ def make(tiny_folder: Path, tmp_path: Path) -> Callable[..., Path]:
 
     def adapter(kind: str = "lora", family: str = "llama") -> Path:
         base, folder = tmp_path / "base", tmp_path / "adapter"
-        make_model(family, **(ADAPTERS[kind].model or {})).save_pretrained(base)
+        make_model(**{"family": family} | (ADAPTERS[kind].model or {})).save_pretrained(base)
         AutoTokenizer.from_pretrained(tiny_folder).save_pretrained(base)
         model = AutoModelForCausalLM.from_pretrained(base)
         settings = {"r": 4, "lora_alpha": 6, "target_modules": [*PROJECTIONS]}

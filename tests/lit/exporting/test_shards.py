@@ -33,7 +33,7 @@ def make_adapter(
     folder: Path, tokenizer: PreTrainedTokenizerFast, family: str = "llama", **settings: object
 ) -> Path:
     """Write a sharded base in bfloat16 and an adapter that changes it; return the adapter."""
-    model = make_model(family, **settings.pop("model", {})).to(BF16)
+    model = make_model(**{"family": family} | settings.pop("model", {})).to(BF16)
     model.generation_config.max_new_tokens = 7
     model.save_pretrained(folder / "base", max_shard_size="30KB")
     tokenizer.save_pretrained(folder / "base")

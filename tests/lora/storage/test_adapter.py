@@ -318,7 +318,6 @@ HOSTILE: dict[str, tuple[Break, str]] = {
             "layer_replication": [[0, 2]],
             "layers_pattern": "h",
             "lora_bias": True,
-            "target_parameters": ["experts.weight"],
             "trainable_token_indices": [5],
             "use_qalora": True,
             "velora_config": {"rank": 1},

@@ -61,9 +61,10 @@ def saved_by_peft(kind: str, folder: Path) -> tuple[nn.Module, Path]:
 def test_every_kind_of_adapter_starts_as_it_was_and_trains_on(kind, save, tmp_path):
     trained, folder = save(kind, tmp_path)
     model = make_base(kind)
-    continue_adapter(model, folder, replace(settings_of(folder), lora_dropout=0.5))
+    dropout = ADAPTERS[kind].dropout
+    continue_adapter(model, folder, replace(settings_of(folder), lora_dropout=dropout))
     torch.testing.assert_close(logits(model.eval()), logits(trained), atol=1e-4, rtol=1e-4)
-    assert {layer.config.lora_dropout for _, layer in lora_layers(model)} == {0.5}
+    assert {layer.config.lora_dropout for _, layer in lora_layers(model)} == {dropout}
     logits(model).float().square().mean().backward()
     assert all(p.grad is not None for p in trainable_parameters(model).values())
 
