@@ -100,8 +100,9 @@ def _measures(result: Comparison) -> Section:
     chances = [f"{x.chance:.0%} for {x.name}" for x in result.measures if x.chance is not None]
     text = (
         "Manner: mean loss per token of the reference answers, in nats; lower is better. "
-        "Matching: the share of rows whose own answer has the highest score among answers of other rows, of "
-        "equal length or to the most similar questions; truth: among the row's own wrong answers. "
+        "Matching: the share of rows whose own answer has the highest score among answers of other "
+        "rows, of equal length or to the most similar questions; truth: among the row's own wrong "
+        "answers. "
         "The score is the mean log-probability of a token after the question minus that after an "
         "empty question."
         + (f" Guessing gets {', '.join(chances)}." if chances else "")

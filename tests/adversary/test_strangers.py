@@ -143,7 +143,7 @@ def test_a_text_is_data_in_a_model_card(attack: str, tmp_path: Path) -> None:
         data=text,
         lora_alpha=16,
         lora_dropout=0.0,
-        targets=[text],
+        targets=text,
         adapter=text,
         language="en",
         datasets=[text],
