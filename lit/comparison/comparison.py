@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data.templates.variables import Value, read_values, shown
 from data.types import DataError
-from lit.answering.generation import check_context, context_length
+from lit.answering.generation import GenerationError, check_context, context_length
 from lit.answering.sampling import NotFiniteError, Sampling
 from lit.comparison.answers import answer_all, chrf
 from lit.comparison.losses import MODELS, Losses, measure_losses
@@ -140,7 +140,7 @@ def compare(
                     batch_size,
                     start_bar("answers", 2 * len(questions)),
                 )
-        except NotFiniteError as error:
+        except (GenerationError, NotFiniteError) as error:
             no_answers = str(error)
     return Comparison(
         adapter=str(adapter),
