@@ -1,14 +1,13 @@
 """Compare a base model with its adapter, from one copy of the weights."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 
 from data.templates.variables import Value, read_values, shown
-from lit.answering.generation import check_context, context_length
+from lit.answering.generation import GenerationError, check_context, context_length
 from lit.answering.sampling import NotFiniteError, Sampling
 from lit.comparison.answers import answer_all, written
 from lit.comparison.budget import Budget
@@ -40,11 +39,8 @@ from lit.model.tuned import base_config, load, trained_values
 from lit.packing.transformers_internals import loaded_from
 from lit.run.console import print_rank0
 from lit.run.folder import RunFolder
-from lit.run.progress import make_progress
+from lit.run.progress import stage_bars
 from lora.storage.adapter import read_config
-
-StartBar = Callable[[str, int], Callable[[int], None]]
-"""Starts a progress bar from its name and total; the result advances it."""
 
 
 def compare(
@@ -136,7 +132,7 @@ def compare(
     prompts = [encode_prompt(question, tokenizer, *cut) for question in questions]
     check_context(model, prompts, sampling.max_new_tokens)
     pairs, no_answers = [], ""
-    with _progress() as start_bar:
+    with stage_bars() as start_bar:
         losses = None
         if rows:
             bar = start_bar("losses", 2 * len(examples))
@@ -167,7 +163,7 @@ def compare(
                     end,
                     start_bar("answers", 2 * len(questions)),
                 )
-        except NotFiniteError as error:
+        except (GenerationError, NotFiniteError) as error:
             no_answers = str(error)
     # Rows in the order of the file, then the other questions.
     answered = dict(zip(order, pairs[len(more) :], strict=False))
@@ -207,18 +203,3 @@ def _coverage(rows: int, answered: int, matched: MatchingResult) -> str:
     if matched.left_out:
         parts.append(f"{matched.left_out} of those matched have no other answers to compare with")
     return "; ".join(parts) + "."
-
-
-@contextmanager
-def _progress() -> Iterator[StartBar]:
-    """Show progress bars on a terminal, and on a pipe a line for each."""
-    with make_progress() as progress:
-
-        def start_bar(name: str, total: int) -> Callable[[int], None]:
-            if not progress.console.is_terminal:
-                print_rank0(f"{name}: {total // 2} under each of the two models …", note=True)
-            task = progress.add_task(name, total=total, values="")
-            progress.refresh()
-            return lambda rows: progress.update(task, advance=rows, refresh=True)
-
-        yield start_bar

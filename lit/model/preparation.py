@@ -118,6 +118,27 @@ def check_model(
         print_rank0(f"model  {one_by_one(reason)}")
     call(check_loss, short)
     call(check_reached, short)
+    if note := describe_compression(config, longest_row):
+        print_rank0(f"model  {note}", note=True)
+
+
+def describe_compression(config: PretrainedConfig, longest_row: int | None) -> str:
+    """Return that layers which shorten what lies far behind never act; empty if they do.
+
+    Args:
+        config: The model's config.
+        longest_row: Tokens of the longest row, or None if it is not known.
+    """
+    text = config.get_text_config()
+    rates: dict[str, int] = getattr(text, "compress_rates", None) or {}
+    used = {rates[kind] for kind in getattr(text, "layer_types", None) or () if kind in rates}
+    waiting = sorted(rate for rate in used if longest_row is not None and longest_row <= rate)
+    if not waiting:
+        return ""
+    return (
+        f"some attention layers of {text.model_type} compress every {waiting[-1]} tokens, and the "
+        f"longest row has {longest_row}: adapters on their compressors learn nothing from this data"
+    )
 
 
 def use_checkpointing(model: PreTrainedModel) -> None:

@@ -1,9 +1,13 @@
 """Progress bars that fit one line of any width, in any encoding."""
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+
+from lit.run.console import print_rank0
 
 
 def make_progress() -> Progress:
@@ -21,3 +25,22 @@ def make_progress() -> Progress:
         auto_refresh=False,
         expand=True,
     )
+
+
+StartBar = Callable[[str, int], Callable[[int], None]]
+"""Starts a progress bar from its name and total; the result advances it."""
+
+
+@contextmanager
+def stage_bars() -> Iterator[StartBar]:
+    """Show progress bars of work under two models on a terminal, and on a pipe a line for each."""
+    with make_progress() as progress:
+
+        def start_bar(name: str, total: int) -> Callable[[int], None]:
+            if not progress.console.is_terminal:
+                print_rank0(f"{name}: {total // 2} under each of the two models …", note=True)
+            task = progress.add_task(name, total=total, values="")
+            progress.refresh()
+            return lambda rows: progress.update(task, advance=rows, refresh=True)
+
+        yield start_bar

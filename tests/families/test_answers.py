@@ -10,7 +10,7 @@ from lit.answering.sampling import Sampling
 from tests.families.model import make_family
 from tests.families.table import FAMILIES, FAST
 
-FAST_ANSWERS = {*FAST, "rwkv", "cpmant", "minimax"} - {"stablelm", "solar_open"}
+FAST_ANSWERS = {*FAST, "rwkv", "cpmant", "minimax", "xlstm"} - {"stablelm", "solar_open"}
 LENGTHS = (5, 14, 9, 4)
 NEW = 3
 """With the questions, more tokens than the limits of the table: 12 of longrope, 8 of DSA."""

@@ -74,7 +74,7 @@ def test_a_family_trains_compares_and_merges_and_other_tools_compute_the_same(
         assert command(["--adapter", str(adapter), *more]) == 0, capsys.readouterr().err
     assert "Traceback" not in capsys.readouterr().err
     report = json.loads((tmp_path / "run" / "comparison" / "report.json").read_text("utf-8"))
-    assert report
+    assert report["loss"]["tuned"] < report["loss"]["base"]
     tuned, tokenizer = load_tuned(adapter)
     expected = probe_logits(tuned, tokenizer)
     untuned = plain(base)
@@ -100,3 +100,16 @@ def test_a_folder_without_one_layer_is_refused(
     assert "lacks 1 weight" in error
     assert "Traceback" not in error
     assert not (tmp_path / "run" / "adapter").exists()
+
+
+@pytest.mark.families
+def test_a_family_that_transformers_does_not_generate_with_trains_and_is_compared_by_its_losses(
+    tokenizer_file: Path, brief: None, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    base = make_folder("xlstm", tokenizer_file, tmp_path / "base")
+    assert fit.main(["--model.base", str(base), *rows_in(tmp_path)]) == 0
+    assert "does not generate with xLSTMForCausalLM" in capsys.readouterr().out
+    assert compare.main(["--adapter", str(tmp_path / "run" / "adapter"), "--device", "cpu"]) == 1
+    report = json.loads((tmp_path / "run" / "comparison" / "report.json").read_text("utf-8"))
+    assert "does not generate with xLSTMForCausalLM" in report["no_answers"]
+    assert report["loss"]["tuned"] < report["loss"]["base"]

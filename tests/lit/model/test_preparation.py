@@ -4,9 +4,10 @@ import pytest
 import torch
 from mixed_families import make_mixed
 from torch import nn
+from transformers import AutoConfig
 
 from data.planning.batch import collate
-from lit.model.preparation import check_reached, probe_examples
+from lit.model.preparation import check_reached, describe_compression, probe_examples
 from lora.config import ConfigError, LoRAConfig
 from lora.families import reach
 from lora.injection import inject
@@ -67,3 +68,15 @@ def test_an_expert_that_gets_no_token_of_the_short_row_is_no_fault():
         block.mlp = Experts()
     assert len(inject(model, LoRAConfig(r=2))) == 2 * (4 + 2)
     check_reached(model, BATCH)
+
+
+@pytest.mark.parametrize(
+    ("longest", "said"),
+    [(128, "compress every 128 tokens, and the longest row has 128"), (129, ""), (None, "")],
+)
+def test_compressors_that_no_row_is_long_enough_for_are_said(longest, said):
+    kinds = ["compressed_sparse_attention", "heavily_compressed_attention"]
+    config = AutoConfig.for_model("deepseek_v4", num_hidden_layers=2, layer_types=kinds)
+    assert (said in describe_compression(config, longest)) is True
+    assert bool(describe_compression(config, longest)) is bool(said)
+    assert describe_compression(AutoConfig.for_model("llama"), 1) == ""
