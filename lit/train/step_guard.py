@@ -114,8 +114,8 @@ class StepGuard(Callback):
         if silent := paths_of_zeros(factors):
             raise TrainingError(
                 f"B of {len(silent)} of {len(factors)} adapted layers is still zero after "
-                f"{trainer.global_step} steps, for example {_layer(silent[0])}: these layers change "
-                "nothing. Raise model.lr, or train longer"
+                f"{trainer.global_step} steps, for example {_layer(silent[0])}: these layers "
+                "change nothing. Raise model.lr, or train longer"
             )
 
     def state_dict(self) -> dict[str, Any]:
@@ -183,7 +183,8 @@ def check_gradients(model: nn.Module) -> None:
     if silent := paths_of_zeros(gradients):
         raise TrainingError(
             f"{len(silent)} adapted layers got no gradient in the first step, for example "
-            f"{_layer(silent[0])}: they would never learn. Leave them out: model.lora.exclude_modules"
+            f"{_layer(silent[0])}: they would never learn. Leave them out: "
+            "model.lora.exclude_modules"
         )
 
 

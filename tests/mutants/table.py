@@ -508,6 +508,34 @@ LAYERS = [
 ADAPTERS = [
     Mutant(
         "adapter",
+        "lora/families/experts.py",
+        "return rows, B.view(B.shape[0], -1, experts).permute(2, 0, 1)",
+        "return rows, B.view(B.shape[0], experts, -1).permute(1, 0, 2)",
+        (IN_PEFT, FROM_PEFT),
+    ),
+    Mutant(
+        "adapter",
+        "lora/families/experts.py",
+        'return {name: path + ".base_layer" * (len(names) - 1 - i) for i, name in enumerate(names)}',
+        'return {name: path + ".base_layer" * i for i, name in enumerate(names)}',
+        (IN_PEFT, FROM_PEFT),
+    ),
+    Mutant(
+        "adapter",
+        "lora/variants/experts.py",
+        "outputs = outputs * weights.reshape(-1)[order, None]",
+        "outputs = outputs * weights.reshape(-1)[:, None]",
+        (NEW_ADAPTER,),
+    ),
+    Mutant(
+        "adapter",
+        "lora/variants/experts.py",
+        "change = update.config.scale * (B @ A)",
+        "change = B @ A",
+        (MERGED,),
+    ),
+    Mutant(
+        "adapter",
         "lora/storage/peft_tensors.py",
         'PREFIX = "base_model.model."',
         'PREFIX = "base_model."',
