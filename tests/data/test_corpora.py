@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data.formats.rows import to_messages
+from data.formats.rows import read_row, to_messages
 from data.readers.source import read
 from data.types import Message, Row
 
@@ -49,6 +49,20 @@ def test_a_corpus_has_enough_rows(name: str) -> None:
 def test_each_row_is_a_question_with_one_answer(name: str) -> None:
     for location, messages in conversations_of(name).items():
         assert [message.role for message in messages] == ["user", "assistant"], location
+
+
+@pytest.mark.parametrize("name", CORPORA)
+def test_25_rows_have_wrong_answers_in_the_language_and_about_the_length_of_the_right_one(
+    name: str,
+) -> None:
+    rows = [read_row(row) for row in read(FOLDER / name) if isinstance(row, Row)]
+    judged = [(row.messages[-1].content, row.judged.wrong) for row in rows if row.judged.wrong]
+    assert len(judged) >= 25
+    for right, wrong in judged:
+        assert len({right, *wrong}) == 3
+        for text in wrong:
+            assert bool(re.search("[А-яёЁ]", right)) == bool(re.search("[А-яёЁ]", text))
+            assert len(text) < 2.5 * len(right) + 80
 
 
 @pytest.mark.parametrize("name", CORPORA)

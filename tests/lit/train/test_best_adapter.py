@@ -84,3 +84,19 @@ def test_without_validation_rows_the_last_adapter_is_saved(saved: list[float]) -
     best.on_fit_end(SimpleNamespace(global_step=7), Module(7.0))  # type: ignore[arg-type]
     assert saved == [7]
     assert best.step == best.validated == 7
+
+
+def test_the_adapter_with_the_highest_matching_is_kept_and_of_equal_ones_the_lower_loss(
+    saved: list[float],
+) -> None:
+    best = BestAdapter(callback().folder, callback().data, best_by="matching")
+    measured = [(3.0, 0.9), (2.0, 0.3), (1.0, 0.2), (2.5, 0.5), (2.4, 0.5), (float("nan"), 1.0)]
+    for step, (loss, matching) in enumerate(measured):
+        trainer: Any = SimpleNamespace(
+            callback_metrics={"val/loss": torch.tensor(loss), "val/matching": matching},
+            global_step=step,
+        )
+        module: Any = Module(step)
+        best.on_validation_end(trainer, module)
+    assert saved == [1, 3, 4]
+    assert (best.loss, best.matching, best.step) == (pytest.approx(2.4), 0.5, 4)
