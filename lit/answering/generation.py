@@ -19,7 +19,7 @@ from data.formats.values import tidy
 from data.seeds import mix_seed
 from data.template import stop_token
 from lit.answering.batching import split_batches, without_defaults
-from lit.answering.sampling import RefuseNaN, RowSampler, Sampling
+from lit.answering.sampling import NotFiniteError, RefuseNaN, RowSampler, Sampling
 from lit.model.loading import summary
 from lora.config import ConfigError
 from lora.injection import adapters_disabled
@@ -32,6 +32,10 @@ class Answer(NamedTuple):
     tokens: int
     stopped: bool
     """Whether it ended with a stop token."""
+
+
+FAILURES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError)
+"""What the code of a family raises where it fails to generate."""
 
 
 class GenerationError(ConfigError):
@@ -185,9 +189,18 @@ def _generate(
             streamer=streamer,
             synced_gpus=synced,
         )
-    except ConfigError:
+    except (ConfigError, NotFiniteError, torch.AcceleratorError, torch.OutOfMemoryError):
         raise
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+    ) as error:
+        if "memory" in str(error):  # the CPU's has no class of its own
+            raise
         raise GenerationError(
             f"transformers does not generate with {type(model).__name__} ({summary(error)}), so "
             "there are no answers; training and merging do not need them"

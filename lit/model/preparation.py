@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import noop_context_fn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from data.planning.batch import collate
@@ -141,14 +142,20 @@ def describe_compression(config: PretrainedConfig, longest_row: int | None) -> s
     )
 
 
-def use_checkpointing(model: PreTrainedModel) -> None:
+def use_checkpointing(
+    model: PreTrainedModel, contexts: Callable[[], tuple[Any, Any]] = noop_context_fn
+) -> None:
     """Let a model keep few activations in training and compute the others twice.
+
+    Args:
+        model: With or without weights.
+        contexts: Returns the contexts of the first computation and of the second.
 
     Raises:
         ConfigError: The family cannot.
     """
     try:
-        model.activation_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})
     except ValueError:
         raise ConfigError(
             f"{type(model).__name__} cannot compute its activations twice: set "

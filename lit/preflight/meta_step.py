@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from data.types import Batch
 from lit.fast_layers.table import use_fast_layers
 from lit.model.loss import sum_at
+from lit.model.preparation import use_checkpointing
 from lit.packing.hidden_states import hidden_states
 from lit.packing.pack import restored_attention, use_packed
 
@@ -90,6 +91,7 @@ def trace_step(
         gradient_checkpointing: As in ``LoRAModule``.
 
     Raises:
+        ConfigError: The family cannot compute activations twice, and it is asked to.
         RuntimeError: The sizes of the model's tensors depend on values.
     """
     batch = _meta_batch(lengths)
@@ -99,11 +101,7 @@ def trace_step(
         use_packed(model)
     if gradient_checkpointing:
         # The recomputed forward passes need the attention mode as well.
-        options = {
-            "use_reentrant": False,
-            "context_fn": lambda: (nullcontext(), FusedAttention()),
-        }
-        model.gradient_checkpointing_enable(options)
+        use_checkpointing(model, lambda: (nullcontext(), FusedAttention()))
     else:
         use_fast_layers(model, ["gated MLP"])
     model.train()

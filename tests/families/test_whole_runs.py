@@ -34,10 +34,12 @@ over_runs = pytest.mark.parametrize(
 
 def make_folder(name: str, tokenizer_file: Path, folder: Path) -> Path:
     """A model folder as a person has one."""
+    rows = 320 + MORE_TOKENS
+    vocabulary = {"vocab_size": rows, "vocab_size_per_layer_input": rows}
     if name in WITH_EYES:
-        model = make_wrapper(name, vocab_size=320 + MORE_TOKENS)
+        model = make_wrapper(name, **vocabulary)
     else:
-        model = make(name, FAMILIES[name].changes | {"vocab_size": 320 + MORE_TOKENS})
+        model = make(name, FAMILIES[name].changes | vocabulary)
     model.save_pretrained(folder)
     PreTrainedTokenizerFast.from_pretrained(tokenizer_file).save_pretrained(folder)
     return folder

@@ -7,7 +7,12 @@ from torch import nn
 from transformers import AutoConfig
 
 from data.planning.batch import collate
-from lit.model.preparation import check_reached, describe_compression, probe_examples
+from lit.model.preparation import (
+    check_reached,
+    describe_compression,
+    probe_examples,
+    use_checkpointing,
+)
 from lora.config import ConfigError, LoRAConfig
 from lora.families import reach
 from lora.injection import inject
@@ -80,3 +85,11 @@ def test_compressors_that_no_row_is_long_enough_for_are_said(longest, said):
     assert (said in describe_compression(config, longest)) is True
     assert bool(describe_compression(config, longest)) is bool(said)
     assert describe_compression(AutoConfig.for_model("llama"), 1) == ""
+
+
+def test_checkpointing_on_a_type_that_cannot_is_one_line():
+    use_checkpointing(make_mixed("llama", "meta"))
+    with pytest.raises(
+        ConfigError, match=r"^JetMoeForCausalLM .* model.gradient_checkpointing to false"
+    ):
+        use_checkpointing(make_mixed("jetmoe", "meta"))
