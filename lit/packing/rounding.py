@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,7 +47,7 @@ def rounded_alone(model: PreTrainedModel) -> Iterator[None]:
     as large as what a check looks for.
     """
     layers = (layer for layer in model.modules() if is_linear(layer))
-    states = [layer.state for layer in layers if int8_scale(layer) is not None]
+    states: list[Any] = [layer.state for layer in layers if int8_scale(layer) is not None]
     thresholds = [state.threshold for state in states]
     for state in states:
         state.threshold = 0.0
