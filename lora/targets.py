@@ -170,10 +170,12 @@ def _groups(linear: Iterable[str], experts: Iterable[str]) -> dict[str, set[str]
 
 
 def _why_barred(target: str, path: str, barred: dict[str, str], linear: Iterable[str]) -> str:
-    return (
-        f"`target_modules` names {target}, and no adapter can go on {path}: {barred[path]}. "
-        f"Choose from {last_names(linear)}, or set `target_modules` to all-linear"
-    )
+    why = f"`target_modules` names {target}, and no adapter can go on {path}: {barred[path]}. "
+    # Other layers of the same name may be reached.
+    apart = index_by_suffix(linear).keys() - index_by_suffix(barred).keys()
+    if longer := [suffix for suffix in apart if suffix.endswith(f".{target}")]:
+        return f"{why}Write {min(longer, key=lambda suffix: (len(suffix), suffix))} for the others"
+    return f"{why}Choose from {last_names(linear)}, or set `target_modules` to all-linear"
 
 
 def known_exclusions(model: nn.Module, names: Sequence[str]) -> list[str]:

@@ -110,7 +110,7 @@ def check_strategy(strategy: Any, quantize: str | None) -> None:
     elif quantize:
         raise ConfigError(
             f"model.quantize is {quantize}, and trainer.strategy {FSDP2} shards only dense "
-            "weights: leave model.quantize out, or keep the whole quantized base on each device "
+            "weights: set model.quantize to null, or keep the whole quantized base on each device "
             "with trainer.strategy ddp"
         )
 

@@ -15,7 +15,8 @@ from lora.base import is_linear
 from lora.config import PROJECTIONS, ConfigError, LoRAConfig
 from lora.families.reach import READ_DIRECTLY
 from lora.injection import inject, lora_layers
-from lora.targets import barred_layers, match_targets
+from lora.targets import barred_layers, linear_layers, match_targets
+from tests.families.model import make_family
 
 ATTENTION = set(PROJECTIONS[:4])
 SEVEN = set(PROJECTIONS)
@@ -119,6 +120,14 @@ def test_a_target_that_no_adapter_can_go_on_is_refused_with_the_reason(family, n
             model, LoRAConfig(target_modules=["in_proj" if "mamba" in family else "q_proj", name])
         )
     assert not any(lora_layers(model))
+
+
+def test_a_name_of_some_layers_that_are_reached_is_refused_with_the_one_that_chooses_them():
+    model = make_family("bart")
+    with pytest.raises(ConfigError, match=r"encoder_attn.* Write self_attn.q_proj for the others$"):
+        match_targets(model, "q_proj")
+    chosen = match_targets(model, "self_attn.q_proj")
+    assert chosen.keys() == {p for p in linear_layers(model) if p.endswith("q_proj")}
 
 
 def test_a_model_without_linear_layers_is_refused():
