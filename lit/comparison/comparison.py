@@ -20,6 +20,7 @@ from lit.comparison.questions import (
     evenly_spread,
     general_text,
     read_questions,
+    sizes_of_conversations,
 )
 from lit.comparison.result import Comparison, LossResult
 from lit.comparison.run_settings import measured_by, read_run_settings, unknown_settings
@@ -114,6 +115,13 @@ def compare(
         notes += measured_by(run)
     encoded = encode_rows(rows, tokenizer, *cut)
     examples = [example for row in encoded for example in row]
+    # Another file may name the same source in many rows that have nothing in common.
+    sizes = [1] * len(rows) if data else sizes_of_conversations(rows)
+    if len(sizes) < len(rows):
+        notes.append(
+            f"The {len(rows)} held-out examples are of {len(sizes)} conversations, which count as "
+            f"{len(sizes)} rows in the interval."
+        )
     general = general_text(tokenizer, context_length(model))
     answered = evenly_spread(len(rows), max_answers)
     questions = [rows[i] for i in answered] + more
@@ -121,11 +129,12 @@ def compare(
     check_context(model, prompts, sampling.max_new_tokens)
     pairs, no_answers = [], ""
     with _progress() as start_bar:
-        losses = None
+        losses = by_source = None
         if rows:
             bar = start_bar("losses", 2 * len(examples))
             measured = measure_losses(model, examples, bar, used.precision)
             losses = measured.summed([len(row) for row in encoded])
+            by_source = losses.summed(sizes)
         bar = start_bar("losses of general text", 2 * len(general))
         forgetting = measure_losses(model, general, bar, used.precision)
         try:
@@ -149,7 +158,7 @@ def compare(
         seconds=time.perf_counter() - start,
         data_source=data_source,
         sampling=asdict(sampling),
-        loss=_result(losses) if losses else None,
+        loss=_result(by_source) if by_source else None,
         forgetting=_result(forgetting),
         chrf=chrf(pairs),
         answers=pairs,

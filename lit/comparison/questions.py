@@ -1,6 +1,7 @@
 """The questions and texts of a comparison: read from files and encoded into tokens."""
 
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from data.encoder import Encoder
 from data.formats.rows import to_messages
 from data.readers.source import read
 from data.template import continuation_ids, prompt_ids
-from data.types import IGNORE, BadRow, DataError, Example, Message, RowError
+from data.types import IGNORE, BadRow, DataError, Example, Message, Row, RowError
 
 GENERAL_TEXT = Path(data.__file__).parent / "corpora" / "general.ru-en.txt"
 MAX_BYTES = 1 << 26
@@ -25,6 +26,8 @@ class Question(NamedTuple):
     reference: str | None
     messages: list[Message] = []  # noqa: RUF012  a NamedTuple's default, never changed
     """The whole row: every answer of it that trains has a loss, not only the reference."""
+    source: str = ""
+    """The row of the run's data that it was made of, as the run's held-out rows say."""
 
     @property
     def text(self) -> str:
@@ -52,10 +55,12 @@ def read_questions(path: Path) -> list[Question]:
             # A text alone is shown as its first half, and how it goes on.
             text = messages[0].content
             half = len(text) // 2
-            questions.append(Question([Message("text", text[:half])], text[half:], messages))
+            shown = [Message("text", text[:half])]
+            questions.append(Question(shown, text[half:], messages, _source(row)))
             continue
         last = max(i for i, message in enumerate(messages) if message.role == "assistant")
-        questions.append(Question(messages[:last], messages[last].content, messages))
+        answer = messages[last].content
+        questions.append(Question(messages[:last], answer, messages, _source(row)))
     return questions
 
 
@@ -76,6 +81,19 @@ def _read_lines(path: Path) -> list[Question]:
     if not questions:
         raise DataError(f"{path} has no questions: write one per line")
     return questions
+
+
+def _source(row: Row) -> str:
+    return str(row.fields.get("source", ""))
+
+
+def sizes_of_conversations(questions: Sequence[Question]) -> list[int]:
+    """Return how many consecutive rows of a run's held-out file come from each row of its data.
+
+    A conversation may have become several examples. They were split together and are alike.
+    """
+    numbered = (question.source or i for i, question in enumerate(questions))
+    return [len(list(same)) for _, same in groupby(numbered)]
 
 
 def evenly_spread(total: int, count: int) -> list[int]:

@@ -10,11 +10,11 @@ from data.planning.step_map import describe_step_change
 from data.templates.variables import read_values, shown
 from lit.distributed.ranks import Ranks
 from lit.fitting.hyperparameters import log_hyperparameters
-from lit.fitting.peft_note import describe_misreading
 from lit.fitting.progress import ProgressLines, Throughput
 from lit.fitting.progress_bar import ProgressBar
 from lit.fitting.summary import print_result, print_rows_and_plan
 from lit.model.architecture import loader_of
+from lit.model.peft_note import describe_misreading
 from lit.preflight.forecast import forecast
 from lit.preflight.verdict import judge, refuse
 from lit.report.pictures import loss_picture
