@@ -58,9 +58,10 @@ def _export(options: argparse.Namespace) -> int:
     if options.ollama and options.format == "peft":
         print("error: --ollama needs --format merged or gguf", file=sys.stderr)
         return 2
-    proof = _write(options.format, output, options.adapter, options.base, options.ollama)
+    lines = _write(options.format, output, options.adapter, options.base, options.ollama)
     print(f"wrote  {output}")
-    print(f"       {proof}")
+    for line in lines:
+        print(f"       {line}")
     if options.ollama:
         _print_ollama(output, options.adapter, options.base)
     return 0
@@ -87,13 +88,14 @@ def _print_ollama(output: Path, adapter: Path, base: str | None) -> None:
     print(f"next   ollama create NAME -f {file}")
 
 
-def _write(kind: str, output: Path, adapter: Path, base: str | None, ollama: bool) -> str:
-    """Write one format, and return a line about how it was verified."""
+def _write(kind: str, output: Path, adapter: Path, base: str | None, ollama: bool) -> list[str]:
+    """Write one format; return how it was verified, and what to know before it is used."""
     if kind == "gguf":
         from lit.exporting.gguf_lora import write_gguf
 
         layers = write_gguf(output, adapter, base, ollama)
-        return f"read back, its {layers} layers compute the adapter's updates"
+        return [f"read back, its {layers} layers compute the adapter's updates"]
+    note = ""
     if kind == "merged":
         from lit.exporting.merging import merge_into
 
@@ -101,8 +103,9 @@ def _write(kind: str, output: Path, adapter: Path, base: str | None, ollama: boo
     else:
         from lit.exporting.peft_folder import write_peft
 
-        moved = write_peft(output, adapter, base)
-    return f"reloaded, its logits differ from the adapter's by {moved:.1e} (relative)"
+        moved, note = write_peft(output, adapter, base)
+    proof = f"reloaded, its logits differ from the adapter's by {moved:.1e} (relative)"
+    return [proof, note] if note else [proof]
 
 
 def _beside(adapter: Path, kind: str) -> Path:

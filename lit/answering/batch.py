@@ -14,8 +14,7 @@ from transformers import (
 )
 
 from data.seeds import mix_seed
-from lit.answering.batching import without_defaults
-from lit.answering.generation import pad_left
+from lit.answering.batching import pad_left, without_defaults
 from lit.answering.sampling import RefuseNaN, Sampling, gumbel_noise, nucleus
 
 ROUNDING = 4e-4

@@ -121,3 +121,16 @@ def _logits(model: PreTrainedModel, ids: Tensor, mask: Tensor, pad: int) -> Tens
     plain = without_defaults(model)
     output = plain.generate(ids, attention_mask=mask, generation_config=config)  # type: ignore[operator]
     return torch.stack(output.logits, 1)
+
+
+def pad_left(
+    prompts: Sequence[Sequence[int]], pad: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return prompts of different length as tokens and attention mask, (prompts, longest).
+
+    Padding is on the left, so that every answer starts at the same position.
+    """
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    return ids.to(device), mask.to(device)

@@ -5,7 +5,6 @@ from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 from transformers import (
     GenerationConfig,
     LogitsProcessor,
@@ -18,7 +17,7 @@ from transformers import (
 from data.formats.values import tidy
 from data.seeds import mix_seed
 from data.template import stop_token
-from lit.answering.batching import split_batches, without_defaults
+from lit.answering.batching import pad_left, split_batches, without_defaults
 from lit.answering.sampling import NotFiniteError, RefuseNaN, RowSampler, Sampling
 from lit.model.loading import summary
 from lora.config import ConfigError
@@ -206,19 +205,6 @@ def _generate(
             "there are no answers; training and merging do not need them"
         ) from error
     return [_answer(row[ids.shape[1] :].tolist(), stops, tokenizer) for row in output]
-
-
-def pad_left(
-    prompts: Sequence[Sequence[int]], pad: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Return prompts of different length as tokens and attention mask, (prompts, longest).
-
-    Padding is on the left, so that every answer starts at the same position.
-    """
-    width = max(len(prompt) for prompt in prompts)
-    ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts])
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    return ids.to(device), mask.to(device)
 
 
 def _answer(ids: list[int], stops: list[int], tokenizer: PreTrainedTokenizerBase) -> Answer:

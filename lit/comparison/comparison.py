@@ -19,6 +19,7 @@ from lit.comparison.questions import (
     encode_rows,
     general_text,
     read_questions,
+    sizes_of_conversations,
 )
 from lit.comparison.result import Comparison, LossResult
 from lit.comparison.run_settings import (
@@ -126,6 +127,13 @@ def compare(
         notes += measured_by(run)
     encoded = encode_rows(rows, tokenizer, *cut)
     examples = [example for row in encoded for example in row]
+    # Another file may name the same source in many rows that have nothing in common.
+    sizes = [1] * len(rows) if data else sizes_of_conversations(rows)
+    if len(sizes) < len(rows):
+        notes.append(
+            f"The {len(rows)} held-out examples are of {len(sizes)} conversations, which count as "
+            f"{len(sizes)} rows in the interval."
+        )
     general = general_text(tokenizer, context_length(model))
     order = fair_order(len(rows))[: MOST_ROWS if max_answers is None else max_answers]
     questions = [*more, *(rows[i] for i in order)]
@@ -133,11 +141,12 @@ def compare(
     check_context(model, prompts, sampling.max_new_tokens)
     pairs, no_answers = [], ""
     with stage_bars() as start_bar:
-        losses = None
+        losses = by_source = None
         if rows:
             bar = start_bar("losses", 2 * len(examples))
             measured = measure_losses(model, examples, bar, used.precision)
             losses = measured.summed([len(row) for row in encoded])
+            by_source = losses.summed(sizes)
         bar = start_bar("losses of general text", 2 * len(general))
         forgetting = measure_losses(model, general, bar, used.precision)
         end = Budget(budget)
@@ -175,7 +184,7 @@ def compare(
         seconds=time.perf_counter() - start,
         data_source=data_source,
         sampling=asdict(sampling),
-        loss=LossResult.of(losses) if losses else None,
+        loss=LossResult.of(by_source) if by_source else None,
         forgetting=LossResult.of(forgetting),
         measures=[*matched.measures, *measure_texts(written(pairs), metrics)],
         answers=pairs,

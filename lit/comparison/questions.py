@@ -1,6 +1,7 @@
 """The questions and texts of a comparison: read from files and encoded into tokens."""
 
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from data.encoder import Encoder
 from data.formats.rows import read_row
 from data.readers.source import read
 from data.template import continuation_ids, prompt_ids
-from data.types import IGNORE, BadRow, DataError, Example, Message, RowError
+from data.types import IGNORE, BadRow, DataError, Example, Message, Row, RowError
 
 GENERAL_TEXT = Path(data.__file__).parent / "corpora" / "general.ru-en.txt"
 MAX_BYTES = 1 << 26
@@ -29,6 +30,8 @@ class Question(NamedTuple):
     """Answers that are known to be wrong."""
     accepted: tuple[str, ...] = ()
     """Right answers beside the reference."""
+    source: str = ""
+    """The row of the run's data that it was made of, as the run's held-out rows say."""
 
     @property
     def text(self) -> str:
@@ -57,11 +60,12 @@ def read_questions(path: Path) -> list[Question]:
             # A text alone is shown as its first half, and how it goes on.
             text = messages[0].content
             half = len(text) // 2
-            questions.append(Question([Message("text", text[:half])], text[half:], messages))
+            shown = [Message("text", text[:half])]
+            questions.append(Question(shown, text[half:], messages, source=_source(row)))
             continue
         last = max(i for i, message in enumerate(messages) if message.role == "assistant")
         turns, reference = messages[:last], messages[last].content
-        questions.append(Question(turns, reference, messages, *found.judged))
+        questions.append(Question(turns, reference, messages, *found.judged, _source(row)))
     return questions
 
 
@@ -82,6 +86,19 @@ def _read_lines(path: Path) -> list[Question]:
     if not questions:
         raise DataError(f"{path} has no questions: write one per line")
     return questions
+
+
+def _source(row: Row) -> str:
+    return str(row.fields.get("source", ""))
+
+
+def sizes_of_conversations(questions: Sequence[Question]) -> list[int]:
+    """Return how many consecutive rows of a run's held-out file come from each row of its data.
+
+    A conversation may have become several examples. They were split together and are alike.
+    """
+    numbered = (question.source or i for i, question in enumerate(questions))
+    return [len(list(same)) for _, same in groupby(numbered)]
 
 
 def evenly_spread(total: int, count: int) -> list[int]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lit.exporting.probe import probe_logits, relative_difference
 from lit.model.architecture import loader_of
+from lit.model.peft_note import describe_misreading
 from lit.model.tuned import base_of, load_tuned
 from lit.run.card import write_plain_card
 from lit.run.console import print_rank0
@@ -18,7 +19,7 @@ MAX_DIFFERENCE = 1e-4
 """The largest relative difference of logits that rounding in float32 may cause."""
 
 
-def write_peft(folder: Path, adapter: Path, base: str | None = None) -> float:
+def write_peft(folder: Path, adapter: Path, base: str | None = None) -> tuple[float, str]:
     """Write any adapter that loads here in the form that most tools read.
 
     Args:
@@ -27,7 +28,8 @@ def write_peft(folder: Path, adapter: Path, base: str | None = None) -> float:
         base: The base model, if it is not where the adapter says.
 
     Returns:
-        The relative difference of the written adapter's logits from the original's.
+        The relative difference of the written adapter's logits from the original's, and what a
+        person must know before loading the folder in PEFT; empty for most models.
 
     Raises:
         ConfigError: The folder is not empty, the adapter does not fit its base, or the written
@@ -37,7 +39,7 @@ def write_peft(folder: Path, adapter: Path, base: str | None = None) -> float:
     name, revision = base_of(adapter, base)
     print_rank0("export loading the model …")
     model, tokenizer = load_tuned(adapter, base)
-    expected = probe_logits(model, tokenizer)
+    expected, note = probe_logits(model, tokenizer), describe_misreading(model)
     with creating(folder) as new:
         save_adapter(model, new, name, revision, read_quantization(adapter))
         tokenizer.save_pretrained(new)
@@ -45,7 +47,7 @@ def write_peft(folder: Path, adapter: Path, base: str | None = None) -> float:
         if card.is_file():
             shutil.copyfile(card, new / card.name)
         else:
-            write_plain_card(new, name, loader_of(model))
+            write_plain_card(new, name, loader_of(model), note)
         print_rank0("export reading the adapter back to compare …")
         config = load_adapter(eject(model), new)
         difference = relative_difference(probe_logits(model.eval(), tokenizer), expected)
@@ -54,4 +56,4 @@ def write_peft(folder: Path, adapter: Path, base: str | None = None) -> float:
                 f"the exported adapter (r {config.r}) changes the logits by {difference:.1%}, "
                 f"more than {MAX_DIFFERENCE:.2%}, so nothing was written"
             )
-    return difference
+    return difference, f"{note} --adapter {adapter}" if note else ""

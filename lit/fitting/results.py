@@ -6,9 +6,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from data.templates.variables import read_values, shown
 from lit.fitting.hyperparameters import log_hyperparameters
-from lit.fitting.peft_note import describe_misreading
 from lit.measures.language import language
 from lit.model.architecture import loader_of
+from lit.model.peft_note import describe_misreading
 from lit.report.pictures import loss_picture
 from lit.run.card import write_card
 from lit.run.folder import RunFolder

@@ -4,8 +4,8 @@ import torch
 
 from data.templates.variables import read_values, shown
 from lit.device.memory import peak_memory
-from lit.fitting.peft_note import describe_misreading
 from lit.fitting.progress import Throughput
+from lit.model.peft_note import describe_misreading
 from lit.preflight.coverage import describe_not_adapted, shares_not_adapted
 from lit.preflight.forecast import describe_validation, forecast
 from lit.run.console import print_rank0

@@ -104,8 +104,7 @@ def write_card(
         datasets: The hub's names of the data.
     """
     origin = f"Training went on from the adapter {escape_markdown(adapter)}.\n" if adapter else ""
-    use = f"\n## Use\n\n{note} --adapter path/to/this/folder\n" if note else USE
-    text = (CARD + use).format(
+    text = (CARD + _use(note)).format(
         card_data=_card_data(base, language, datasets),
         base=_python(base),
         loader=loader,
@@ -129,18 +128,23 @@ def write_card(
     _write(folder / "README.md", text)
 
 
-def write_plain_card(folder: Path, base: str, loader: str = CAUSAL) -> None:
+def write_plain_card(folder: Path, base: str, loader: str = CAUSAL, note: str = "") -> None:
     """Write README.md into the folder of an adapter whose training is unknown.
 
     Args:
         folder: The adapter's folder.
         base: The base model's name.
         loader: The class of transformers that loads the base.
+        note: As in ``write_card``.
     """
-    text = (CARD_WITHOUT_RUN + USE).format(
+    text = (CARD_WITHOUT_RUN + _use(note)).format(
         card_data=_card_data(base), base=_python(base), loader=loader, title=escape_markdown(base)
     )
     _write(folder / "README.md", text)
+
+
+def _use(note: str) -> str:
+    return f"\n## Use\n\n{note} --adapter path/to/this/folder\n" if note else USE
 
 
 def _write(path: Path, card: str) -> None:

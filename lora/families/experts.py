@@ -50,7 +50,8 @@ def names_in_file(path: str, experts: nn.Module) -> dict[str, str]:
     PEFT puts one wrapper around another: the last parameter has the outermost one.
     """
     names = expert_parameters(experts)
-    return {name: path + ".base_layer" * (len(names) - 1 - i) for i, name in enumerate(names)}
+    last = len(names) - 1
+    return {name: path + ".base_layer" * (last - i) for i, name in enumerate(names)}
 
 
 def split_factors(A: Tensor, B: Tensor, experts: int) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ import torch
 import transformers
 from transformers import AutoTokenizer
 
-from lit import chat, check, compare, embedded, export, fit, merge
+from lit import chat, check, compare, doctor, embedded, export, fit, merge
 from lit.comparison.folder import FILES, replacing_comparison
 from lit.run.card import write_plain_card
 from lit.run.folder import RunFolder
@@ -377,8 +377,18 @@ def commands(
         brief = ["--questions", str(questions), "--max_new_tokens", "2"]
         return compare.main([*name, *brief, "--output_dir", str(out)])
 
-    def export_as(kind: str) -> Callable[[Path], int]:
-        return lambda out: export.main([*name, "--format", kind, "--output", str(out)])
+    def export_as(kind: str, *more: str) -> Callable[[Path], int]:
+        return lambda out: export.main([*name, "--format", kind, "--output", str(out), *more])
+
+    def examine(out: Path) -> int:
+        settings = ["--model.base", str(tiny_folder), "--data.path", str(data)]
+        more = ["--trainer.accelerator", "cpu", "--output_dir", str(out)]
+        return check.main([*settings, *more])
+
+    def diagnose(out: Path) -> int:
+        monkeypatch.setattr("lit.diagnosis.checks.CHECKS", {})
+        out.parent.mkdir()
+        return doctor.main(["--output", str(out)])
 
     return {
         "fit": train,
@@ -387,12 +397,16 @@ def commands(
         "export peft": export_as("peft"),
         "export merged": export_as("merged"),
         "export gguf": export_as("gguf"),
+        "export gguf with a Modelfile": export_as("gguf", "--ollama"),
+        "check": examine,
+        "doctor": diagnose,
         "embedded": lambda out: embedded.main([str(out)]),
     }
 
 
 WRITING = ("compare", "merge", "export peft", "export merged", "export gguf", "embedded")
 """The commands that write one file or folder; a run of lit.fit writes many, one by one."""
+PAGES = ("check", "doctor", "export gguf with a Modelfile")
 
 
 @contextmanager
@@ -406,7 +420,7 @@ def set_umask(umask: int) -> Iterator[None]:
 
 # It gives the group and other users different rights: a fixed mode fails, the open and the private.
 @pytest.mark.parametrize("umask", [0o027], ids=["umask 027"])
-@pytest.mark.parametrize("command", [f"A2: {name}" for name in ("fit", *WRITING)])
+@pytest.mark.parametrize("command", [f"A2: {name}" for name in ("fit", *WRITING, *PAGES)])
 def test_what_a_command_writes_follows_the_umask(
     command: str, umask: int, commands: dict[str, Callable[[Path], int]], tmp_path: Path
 ) -> None:

@@ -516,7 +516,7 @@ ADAPTERS = [
     Mutant(
         "adapter",
         "lora/families/experts.py",
-        'return {name: path + ".base_layer" * (len(names) - 1 - i) for i, name in enumerate(names)}',
+        'return {name: path + ".base_layer" * (last - i) for i, name in enumerate(names)}',
         'return {name: path + ".base_layer" * i for i, name in enumerate(names)}',
         (IN_PEFT, FROM_PEFT),
     ),

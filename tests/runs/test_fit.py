@@ -174,7 +174,7 @@ def test_the_saved_config_alone_repeats_the_run_bit_for_bit(
 
 @pytest.mark.parametrize("steps", [3, 8, 11])
 def test_a_resumed_run_equals_one_that_never_stopped(
-    finished: Finished, tmp_path: Path, steps: int
+    finished: Finished, tmp_path: Path, steps: int, capsys: pytest.CaptureFixture
 ) -> None:
     """In mid-epoch, at the epoch's edge, and in the second epoch."""
     middle = finished.folder / "checkpoints" / f"step-{steps}.ckpt"
@@ -182,6 +182,9 @@ def test_a_resumed_run_equals_one_that_never_stopped(
     assert main([*resumed, "--ckpt_path", str(middle)]) == 0
     whole, after = adapter_of(finished.folder), adapter_of(tmp_path / "resumed")
     assert all(torch.equal(whole[name], after[name]) for name in whole)
+    done = f"{16 - steps} optimizer steps since the resume at step {steps} (16 in the whole run), "
+    assert f"run    {done}" in capsys.readouterr().out
+    assert "run    16 optimizer steps, " in finished.printed
 
 
 def test_a_folder_with_a_run_is_not_overwritten_unless_asked(

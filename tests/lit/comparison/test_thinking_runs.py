@@ -110,16 +110,23 @@ def test_compare_measures_the_losses_of_training(run: Run) -> None:
     assert result.loss is not None
     assert [result.loss.base, result.loss.tuned] == pytest.approx(by_fit, abs=1e-4)
     assert not any("template_kwargs" in note for note in result.notes)
+    # The answers of a conversation were held out together, and are one row of the interval.
+    assert result.loss.rows == 12 // ANSWERS
+    told = "The 12 held-out examples are of 4 conversations, which count as 4 rows in the interval."
+    assert told in result.notes
 
     # A file of whole conversations: each is a row, and its answers are examples as in training.
     whole = run.folder / "whole.jsonl"
-    sources = {json.loads(x)["source"] for x in (run.folder / "validation.jsonl").open("rb")}
+    held_out = (run.folder / "validation.jsonl").read_text("utf-8").splitlines()
+    sources = list(dict.fromkeys(json.loads(line)["source"] for line in held_out))
     rows = run.rows.read_text("utf-8").splitlines()
     whole.write_text("\n".join(rows[int(s.rpartition(":")[2]) - 1] for s in sources), "utf-8")
     again = measure(run, data=whole)
     assert again.loss is not None
     assert (again.loss.rows, again.loss.tokens) == (len(sources), result.loss.tokens)
     assert [again.loss.base, again.loss.tuned] == pytest.approx(by_fit, abs=1e-4)
+    assert again.loss.ci_low == pytest.approx(result.loss.ci_low, abs=1e-6)
+    assert again.loss.ci_high == pytest.approx(result.loss.ci_high, abs=1e-6)
 
 
 def test_chat_gives_the_prompts_of_training_unless_it_is_told_otherwise(

@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import ADAPTERS, make_model
 from gguf import GGUFReader
+from mixed_families import make_mixed
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
@@ -133,6 +134,27 @@ def test_a_model_card_is_kept(make: Callable[..., Path], tmp_path: Path) -> None
     (adapter / "README.md").write_text("# Мой адаптер\n", "utf-8")
     assert export("peft", adapter) == 0
     assert (tmp_path / "adapter-peft" / "README.md").read_text("utf-8") == "# Мой адаптер\n"
+
+
+@pytest.mark.parametrize(("family", "noted"), [("afmoe", True), ("qwen3_moe", False)])
+def test_a_peft_folder_says_where_peft_would_compute_something_else(
+    family: str,
+    noted: bool,
+    tiny_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    """Where that is, tests/lit/model/test_peft_note.py finds with PEFT."""
+    model = make_mixed(family)
+    model.save_pretrained(tmp_path / "base")
+    AutoTokenizer.from_pretrained(tiny_folder).save_pretrained(tmp_path / "base")
+    inject(model, LoRAConfig(r=2))
+    adapter = save_adapter(model, tmp_path / "adapter", str(tmp_path / "base"))
+    assert export("peft", adapter) == 0
+    note = "Merge it first: python -m lit.merge --adapter"
+    assert (f"{note} {adapter}\n" in capsys.readouterr().out) is noted
+    card = (tmp_path / "adapter-peft" / "README.md").read_text("utf-8")
+    assert (note in card, "PeftModel.from_pretrained" in card) == (noted, not noted)
 
 
 def read_gguf(path: Path, model: PreTrainedModel) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from conftest import SMALL
 from mixed_families import EXPERTS, LATENT, MIXED, make_mixed
 from torch import nn
 
-from lit.fitting.peft_note import describe_misreading, misread_by_peft
+from lit.model.peft_note import describe_misreading, misread_by_peft
 from lit.run.card import write_card
 from lora.config import LoRAConfig
 from lora.injection import inject, lora_layers
