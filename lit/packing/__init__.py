@@ -1,1 +1,1 @@
-"""Rows laid end to end: attention within each row, and the check that no row sees another."""
+"""Rows laid end to end: attention and recurrences within each, and the check of it."""

@@ -31,6 +31,7 @@ TIED = f"{LORA}/test_full_layers.py::{APART}"
 ROWS = "tests/lit/answering/test_generate_rows.py"
 GENERATION = "tests/lit/answering/test_generation.py"
 PACK, ANSWERS = "tests/lit/packing/test_pack.py", "tests/families/test_answers.py"
+RECURRENCE = "tests/lit/packing/test_recurrence.py"
 LOSS, ATTENTION = "tests/lit/model/test_loss.py", "tests/lit/packing/test_attention.py"
 MODULE, DATAMODULE = "tests/lit/train/test_module.py", "tests/lit/train/test_datamodule.py"
 BEST, STEP_LOSS = (f"tests/lit/train/test_{name}.py" for name in ("best_adapter", "step_loss"))
@@ -1108,6 +1109,27 @@ ATTENTIONS = [
         "scores = q @ k.transpose(2, 3) * (q.shape[-1] ** -0.5 if scaling is None else scaling)",
         "scores = q @ k.transpose(2, 3) * q.shape[-1] ** -0.5",
         (ATTENTION,),
+    ),
+    Mutant(
+        "attention",
+        "lit/packing/recurrence.py",
+        "return value[:, row]",
+        "return value",
+        (RECURRENCE,),
+    ),
+    Mutant(
+        "attention",
+        "lit/packing/recurrence.py",
+        "self.original().training = mode",
+        "pass",
+        (RECURRENCE,),
+    ),
+    Mutant(
+        "attention",
+        "lit/packing/hidden_states.py",
+        "if layer := mixes_rows(model):",
+        "if layer := None:",
+        (RECURRENCE,),
     ),
     Mutant(
         "attention",

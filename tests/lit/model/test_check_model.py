@@ -46,7 +46,8 @@ def test_a_run_and_a_comparison_say_once_each_why_rows_go_one_by_one(
 
 
 def test_nothing_is_said_of_a_model_that_is_packed(capsys: pytest.CaptureFixture):
-    check(make_family("llama"), must_pack="fsdp2")
+    for name in ("llama", "lfm2"):
+        check(make_family(name), must_pack="fsdp2")
     assert capsys.readouterr() == ("", "")
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from torch.autograd.graph import saved_tensors_hooks
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import lit.packing.pack
 import lit.packing.recurrence
@@ -19,6 +20,7 @@ from lit.packing.attention import PACKED, UnpackableError
 from lit.packing.hidden_states import hidden_states
 from lit.packing.pack import pack, restored_attention, unpacked
 from lit.packing.recurrence import RowByRow, has_kernels, join_rows, separate_rows
+from lit.preflight.meta_step import trace_step
 from lora.config import LoRAConfig
 from lora.injection import eject, inject, merge, trainable_parameters
 from lora.storage.adapter import load_adapter, save_adapter
@@ -200,6 +202,28 @@ def test_a_layer_follows_its_model_into_training_and_back():
         model.train(mode)
         layers = [model.get_submodule(path).original() for path in row_by_row(model)]
         assert [layer.training for layer in layers] == [mode] * len(layers)
+
+
+@pytest.mark.parametrize("name", ["lfm2", "falcon_h1"])
+def test_the_estimate_of_memory_takes_rows_apart_too(name: str):
+    real = make_packed(name).train()
+    frozen = {x.untyped_storage().data_ptr() for x in (*real.parameters(), *real.buffers())}
+    saved: dict[int, Tensor] = {}
+
+    def save(tensor: Tensor) -> Tensor:
+        saved[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with saved_tensors_hooks(save, lambda tensor: tensor):
+        save(hidden_states(real, make_batch()))
+    expected = sum(x.untyped_storage().nbytes() for key, x in saved.items() if key not in frozen)
+    config = make_family(name).config
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    inject(empty, ALL)
+    found = trace_step(empty, LENGTHS, 1, gradient_checkpointing=False).activations
+    assert row_by_row(empty)
+    assert found == pytest.approx(expected, rel=0.05)
 
 
 def test_a_model_that_is_set_back_has_its_own_layers():
