@@ -30,7 +30,7 @@ BORDERS = ("row_lengths", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max
 
 
 class RowByRow(Replacement):
-    """A convolution or recurrence over tokens that begins anew at each row's border.
+    """A convolution or recurrence over tokens that starts again at each row's border.
 
         y = [layer(x of row 1), layer(x of row 2), …]
 

@@ -1,4 +1,4 @@
-"""Convolutions and recurrences begin anew at each row's border, inside a packed model."""
+"""Convolutions and recurrences start again at each row's border, inside a packed model."""
 
 import copy
 import pickle
