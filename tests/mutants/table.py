@@ -346,8 +346,8 @@ LOSSES = [
     Mutant(
         "loss",
         "lit/model/loss.py",
-        'scale /= getattr(config, "logits_scaling", None) or 1',
-        "scale /= 1",
+        "return factor * divisor if class_name in MULTIPLIED else factor / divisor",
+        "return factor",
         (LOSS,),
     ),
     Mutant(
