@@ -162,3 +162,19 @@ def test_the_files_of_a_hub_model_are_found_in_the_cache_and_odd_names_are_not_f
     index["weight_map"]["model.norm.weight"] = "../base/model-00001-of-00001.safetensors"
     (base / INDEX).write_text(json.dumps(index))
     assert find_checkpoint("owner/name", "v2") is None
+
+
+def test_experts_that_the_files_hold_as_one_tensor_are_merged_shard_by_shard(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, capsys: pytest.CaptureFixture
+) -> None:
+    model = {"num_local_experts": 4, "num_experts_per_tok": 2}
+    targets = {"target_modules": ["experts"]}
+    adapter = make_adapter(tmp_path, tokenizer, "gpt_oss", model=model, **targets)
+    merge_into(tmp_path / "merged", adapter)
+    assert "whole model" not in capsys.readouterr().out
+    write_whole(adapter, None, tmp_path / "whole", BF16, BF16)
+    merged, whole, base = (weights(tmp_path / name) for name in ("merged", "whole", "base"))
+    assert all(torch.equal(merged[name], whole[name]) for name in base)
+    changed = {name for name in base if not torch.equal(merged[name], base[name])}
+    assert changed == {name for name in base if name.endswith(("gate_up_proj", "down_proj"))}
+    assert len(changed) == 4

@@ -403,6 +403,7 @@ def test_every_setting_of_peft_is_supported_refused_or_harmless():
     defaults = peft.LoraConfig(task_type="CAUSAL_LM").to_dict()
     ours = {"r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "use_dora"}
     ours |= {"rank_pattern", "alpha_pattern", "layers_to_transform", "modules_to_save"}
+    ours |= {"target_parameters"}
     ours |= {"exclude_modules"}
     harmless = {"peft_type", "task_type", "base_model_name_or_path", "revision", "fan_in_fan_out"}
     harmless |= {"auto_mapping", "peft_version", "inference_mode"}
