@@ -146,7 +146,8 @@ def make_model(family: str = "llama", **changes: object) -> PreTrainedModel:
     """A two-layer random model of a family, in eval mode, the same at each call."""
     torch.manual_seed(0)
     config = AutoConfig.for_model(family, **(FAMILIES.get(family, SMALL) | changes))
-    attention = "eager" if family == "gemma2" else "sdpa"  # gemma2 caps its scores
+    # gemma2 caps its scores, and gpt_oss has sinks.
+    attention = "eager" if family in ("gemma2", "gpt_oss") else "sdpa"
     return AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
 
 
