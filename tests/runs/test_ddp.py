@@ -40,7 +40,7 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def settings(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """3 epochs of 3 steps of 6 micro-batches and a last step of one micro-batch."""
+    """3 epochs of 3 steps of 6 micro-batches and a last, validated step of one micro-batch."""
     path = tmp_path_factory.mktemp("data") / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in ROWS), "utf-8")
     return [
@@ -48,7 +48,14 @@ def settings(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> lis
         *("--trainer.accelerator", "cpu", "--model.lr", "1e-2", "--model.warmup", "4"),
         *("--data.val_fraction", "0.2", "--data.batch_size", "2", "--trainer.max_epochs", "3"),
         *("--checkpoint.every_n_train_steps", "1", "--checkpoint.save_top_k", "-1"),
-        *("--model.lora.lora_dropout", "0.1", "--model.lora.r", "4"),
+        *(
+            "--model.lora.lora_dropout",
+            "0.1",
+            "--model.lora.r",
+            "4",
+            "--data.val_every_n_steps",
+            "4",
+        ),
     ]
 
 
