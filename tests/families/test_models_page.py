@@ -39,3 +39,20 @@ def test_a_type_still_is_what_the_page_says(name: str):
 
 def test_a_fault_is_the_verdict_whatever_else_is_right():
     assert Record("x", faults=["a"], refused="b", lacks=["c"]).verdict == "wrong: a"
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "verdict"),
+    [
+        ("afmoe", "describe_misreading", "wrong: PEFT cannot use the adapter"),
+        ("llama", "load_adapter", "wrong: the saved adapter gives other logits"),
+    ],
+)
+def test_what_is_not_said_or_not_done_is_found(
+    name: str, function: str, verdict: str, monkeypatch: pytest.MonkeyPatch
+):
+    quiet()
+    monkeypatch.setattr(f"tests.families.record.{function}", lambda *_: "")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert record(name).verdict.startswith(verdict)
