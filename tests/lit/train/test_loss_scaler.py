@@ -33,7 +33,7 @@ class Norms(L.Callback):
         self.logged.append({k: float(v) for k, v in trainer.callback_metrics.items()})
 
 
-def train(folder: Path, plugin: Any, epochs: int = 1) -> tuple[LoRAModule, Norms]:
+def train(folder: Path, logs: Path, plugin: Any, epochs: int = 1) -> tuple[LoRAModule, Norms]:
     model = LoRAModule(str(folder), lora=LoRAConfig(r=4), lr=1e-2)
     norms = Norms()
     trainer = make_trainer(
@@ -43,24 +43,24 @@ def train(folder: Path, plugin: Any, epochs: int = 1) -> tuple[LoRAModule, Norms
         gradient_clip_val=1.0,
         logger=True,
         log_every_n_steps=1,
-        default_root_dir=str(folder / "logs"),
+        default_root_dir=str(logs),
     )
     trainer.fit(model, TenLineData())
     return model, norms
 
 
-def test_the_logged_norm_is_that_of_the_unscaled_gradients(tiny_folder: Path):
-    scaled = [train(tiny_folder, ScaledOnCPU(scale))[1].logged for scale in (1.0, 1024.0)]
+def test_the_logged_norm_is_that_of_the_unscaled_gradients(tiny_folder: Path, tmp_path: Path):
+    scaled = [train(tiny_folder, tmp_path, ScaledOnCPU(scale))[1].logged for scale in (1.0, 1024.0)]
     for small, large in zip(*scaled, strict=True):
         assert large["train/grad_norm"] == pytest.approx(small["train/grad_norm"], rel=0.05)
         assert (small["train/loss_scale"], large["train/loss_scale"]) == (1.0, 1024.0)
 
 
 def test_a_step_that_overflows_is_counted_and_said_and_changes_nothing(
-    tiny_folder: Path, capsys: pytest.CaptureFixture
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     # At so large a scale the first gradients overflow; each skipped step halves it.
-    model, norms = train(tiny_folder, ScaledOnCPU(2.0**24), epochs=8)
+    model, norms = train(tiny_folder, tmp_path, ScaledOnCPU(2.0**24), epochs=8)
     overflowed = model.step_guard.overflowed
     assert 1 <= overflowed < len(norms.logged)
     assert norms.logged[-1]["train/overflowed_steps"] == overflowed
@@ -70,9 +70,11 @@ def test_a_step_that_overflows_is_counted_and_said_and_changes_nothing(
     assert f"run    {overflowed} of {len(norms.logged)} steps overflowed in float16" in output
 
 
-def test_a_run_whose_every_step_overflows_stops_and_says_what_to_set(tiny_folder: Path):
+def test_a_run_whose_every_step_overflows_stops_and_says_what_to_set(
+    tiny_folder: Path, tmp_path: Path
+):
     with pytest.raises(TrainingError, match=r"all 4 steps overflowed .*precision to 32-true"):
-        train(tiny_folder, ScaledOnCPU(2.0**120))
+        train(tiny_folder, tmp_path, ScaledOnCPU(2.0**120))
     guard = StepGuard(skip=False)
     for step in range(1, MOST_OVERFLOWS):
         assert guard.accepts(step, 1.0, float("inf"), 1e-4, scaled=True)
