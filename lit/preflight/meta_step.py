@@ -2,11 +2,12 @@
 
 import weakref
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -96,7 +97,8 @@ def trace_step(
     """
     batch = _meta_batch(lengths)
     # Some families search the token values for padding; meta tensors have no values.
-    model.config.pad_token_id = None
+    with suppress(StrictDataclassError):  # some configs must name a token
+        model.config.pad_token_id = None
     if _accepts_packing(model):
         use_packed(model)
     if gradient_checkpointing:

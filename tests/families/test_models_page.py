@@ -4,10 +4,17 @@ import re
 import warnings
 
 import pytest
+import torch
+from transformers import AutoConfig
 
+from lit.model.architecture import skeleton
 from lit.model.base import quiet
+from lit.preflight.estimate import estimate_model_memory
+from lit.train.module import LoRAModule
+from lora.config import LoRAConfig
 from tests.families.page import PAGE, line
 from tests.families.record import Record, every, record
+from tests.families.table import FAMILIES
 
 FAST = (
     *("qwen2", "gpt2", "gemma3_text", "cpmant", "afmoe", "jetmoe", "gpt_oss", "lfm2", "mamba"),
@@ -56,3 +63,11 @@ def test_what_is_not_said_or_not_done_is_found(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert record(name).verdict.startswith(verdict)
+
+
+def test_the_memory_of_a_type_whose_config_must_name_a_token_is_estimated():
+    changes = FAMILIES["modernbert-decoder"].changes
+    config = AutoConfig.for_model("modernbert-decoder", **changes)
+    module, cpu = LoRAModule("base", LoRAConfig()), torch.device("cpu")
+    model = skeleton(config, "base", torch.float32)
+    assert sum(estimate_model_memory(model, module, [9, 7], 8, cpu).parts.values()) > 0
