@@ -26,7 +26,8 @@ def is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
     True for ``nn.Linear``, bitsandbytes' layers, GPT-2's ``Conv1D`` and ``LINEAR_CLASSES``. Other
     subclasses of ``nn.Linear`` may return tuples or multiply in groups, as routers do.
     """
-    kind = type(module)
+    # A faster linear layer is what the layer is that it replaced.
+    kind = type(module.original()) if isinstance(module, Replacement) else type(module)
     if not isinstance(module, nn.Linear):
         return is_transposed(module)
     return (
