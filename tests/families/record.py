@@ -18,10 +18,10 @@ from lit.answering.batching import why_alone
 from lit.answering.generation import GenerationError, answers
 from lit.answering.sampling import Sampling
 from lit.exporting.probe import relative_difference
-from lit.fitting.peft_note import describe_misreading
 from lit.model.architecture import model_class
 from lit.model.loading import load_weights
 from lit.model.loss import summed_loss
+from lit.model.peft_note import describe_misreading
 from lit.model.preparation import ModelSpec, check_model, use_checkpointing
 from lit.packing.pack import pack, unpacked
 from lit.preflight.coverage import shares_not_adapted

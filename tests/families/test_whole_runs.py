@@ -10,8 +10,8 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedT
 
 from lit import compare, fit, merge
 from lit.exporting.probe import probe_logits, relative_difference
-from lit.fitting.peft_note import misread_by_peft
 from lit.model.architecture import model_class
+from lit.model.peft_note import misread_by_peft
 from lit.model.tuned import load_tuned
 from tests.families.model import make
 from tests.families.table import FAMILIES

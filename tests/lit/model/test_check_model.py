@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from lit.comparison.losses import measure_losses
 from transformers import PreTrainedModel
 
 from data.types import IGNORE, Example
+from lit.measures.losses import measure_losses
 from lit.model.preparation import check_model
 from lora.config import ConfigError, LoRAConfig
 from lora.injection import inject
