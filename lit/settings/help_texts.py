@@ -1,6 +1,7 @@
 """What ``--help`` says of settings whose own docstring says it for another reader."""
 
 TEXTS = {
+    "checkpoint.best_by": "loss, or matching, which data.val_matching measures: the best adapter",
     "config": "a YAML file of settings; several flags: the last one wins",
     "seed_everything": "the seed of everything that is random",
     "model.lora.target_modules": "projections, all-linear, attention, mlp, or last names of layers",

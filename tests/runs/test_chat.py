@@ -176,8 +176,13 @@ def test_control_c_stops_an_answer_and_not_the_program(adapter: Path, endless: P
     child.send("Tell me everything\r")
     child.expect_exact(TAKEN)
     child.expect(r"[^\x00-\x20\x1b]{5}")  # it streams: text is there long before the end
-    child.sendintr()
-    child.expect_exact("…")
+    # Python drops an interrupt that comes while it frees an object: a person presses again.
+    for _ in range(3):
+        child.sendintr()
+        if child.expect_exact(["…", pexpect.TIMEOUT], timeout=20) == 0:
+            break
+    else:
+        pytest.fail("Ctrl-C did not stop the answer")
     child.expect(PROMPT)
     child.send("/quit\r")
     child.expect(pexpect.EOF)

@@ -16,11 +16,12 @@ from data.templates.variables import read_values
 from data.types import Message, Row, RowError
 from lit.answering.sampling import Sampling
 from lit.chat import main as chat
-from lit.comparison.answers import chrf
+from lit.comparison.answers import written
 from lit.comparison.comparison import compare
 from lit.comparison.result import AnswerPair, Comparison
 from lit.exporting.modelfile import modelfile
 from lit.fit import main as fit
+from lit.measures.written import chrf
 from lit.model.tuned import load
 from lit.run.metrics_file import read_losses
 
@@ -188,8 +189,12 @@ def test_a_template_of_ones_own_keeps_the_values_of_the_adapter(run: Run, tmp_pa
 
 
 def test_what_a_model_thinks_is_no_part_of_the_similarity_to_the_reference() -> None:
-    def score(base: str, tuned: str, reference: str) -> dict[str, float] | None:
-        return chrf([AnswerPair("Why?", base, tuned, 1, 1, True, True, reference)])
+    def score(base: str, tuned: str, reference: str) -> list[list[float]]:
+        pairs = [AnswerPair("Why?", base, tuned, 1, 1, True, True, reference)]
+        return [
+            [chrf(answer, item.references) for answer in (item.base, item.tuned)]
+            for item in written(pairs)
+        ]
 
     plain = score("It is warm.", "It sticks.", "It sticks well.")
     thought = "<think>\nIt sticks well, I think.\n</think>\n\n"

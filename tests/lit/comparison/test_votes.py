@@ -30,13 +30,13 @@ def test_votes_are_counted_and_shown_with_their_interval(tmp_path: Path) -> None
     assert result.ci_low == pytest.approx(0.5175, abs=1e-4)  # binom.test(8, 9) of R
     assert result.p_value == pytest.approx(0.03906, abs=1e-5)
     loss = LossResult(1.0, 0.9, -0.2, -0.1, 3, 30, 3)
-    shown = Comparison("a", "b", "2026-01-01", 1.0, "", {}, loss, loss, None, [], votes=result)
+    shown = Comparison("a", "b", "2026-01-01", 1.0, "", {}, loss, loss, [], [], votes=result)
     report.write(shown, tmp_path)
     page = (tmp_path / "report.html").read_text("utf-8")
     assert "Blind votes" in page
     assert "52% … 100%" in page
     assert json.loads((tmp_path / "report.json").read_text("utf-8"))["votes"]["tuned"] == 8
-    without = Comparison("a", "b", "2026-01-01", 1.0, "", {}, loss, loss, None, [])
+    without = Comparison("a", "b", "2026-01-01", 1.0, "", {}, loss, loss, [], [])
     report.write(without, tmp_path)
     assert "Blind votes" not in (tmp_path / "report.html").read_text("utf-8")
 

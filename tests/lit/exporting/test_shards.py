@@ -128,7 +128,7 @@ def test_other_checkpoints_are_merged_as_a_whole_and_it_is_said(
     else:
         torch.save(tensors, base / "pytorch_model.bin")
     merge_into(tmp_path / "merged", adapter)
-    line = next(line for line in capsys.readouterr().out.splitlines() if "merge  " in line)
+    line = next(line for line in capsys.readouterr().out.splitlines() if "at once" in line)
     assert line.startswith("merge  the whole model at once, which takes more memory: ")
     assert reason in line
     AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
