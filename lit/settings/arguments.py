@@ -169,12 +169,13 @@ class Arguments(LightningCLI):
         """Return the files and folders that the run reads, each with its setting."""
         data, base = self.config.data, self.config.model.base
         named: list[tuple[str, list[Any]]] = [("--config", [*config_files(self.command)])]
+        if adapter := self.config.model.adapter:
+            # Before data.template, which may be a file in the adapter's folder.
+            named.append(("model.adapter", [adapter]))
         for name in ("path", "val_path", "template"):
             value = getattr(data, name) or []
             named.append((f"data.{name}", [value] if isinstance(value, str | Path) else value))
         named.append(("model.base", [base]))
-        if adapter := self.config.model.adapter:
-            named.append(("model.adapter", [adapter]))
         return [(name, Path(path)) for name, paths in named for path in paths if _exists(path)]
 
     def settings(self) -> dict[str, Any]:
