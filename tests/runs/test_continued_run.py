@@ -195,8 +195,13 @@ def test_other_lora_settings_are_refused_by_fit_and_check(
 
 
 def test_another_base_and_another_template_are_said(
-    again: list[str], tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    again: list[str],
+    tiny_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "500")  # no line of the table is broken
     (tmp_path / "base").symlink_to(tiny_folder)
     base = ["--model.base", str(tmp_path / "base")]
     assert check([*again, *base, "--data.template", "chat"]) == 0
