@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from data.encoder import TRUNCATIONS, Encoder
 from data.formats.judged import Judged
-from data.formats.rows import check_columns
+from data.formats.names import check_columns
 from data.readers.source import Source
 from data.records import INDEX_COLUMNS, ROW_FEATURES
 from data.report.reading import read_parts

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from data.text import clean
-from lit.run.command import flag_names, mapping, run_command
+from lit.run.command import add_template_kwargs, flag_names, run_command
 from lit.run.console import announce_imports
 from lit.run.streams import check_stdout
 
@@ -39,13 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         help="auto: the adapter's, else the model's; plain; a Jinja file; none: continue the text",
     )
-    parser.add_argument(
-        "--template_kwargs",
-        type=mapping,
-        metavar="{NAME: VALUE}",
-        help="values for variables of the template, such as '{enable_thinking: false}'; default: "
-        "as the adapter was trained",
-    )
+    add_template_kwargs(parser)
     return parser
 
 

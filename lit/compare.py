@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from lit.run.command import flag_names, mapping, run_command
+from lit.run.command import add_template_kwargs, flag_names, run_command
 from lit.run.console import announce_imports
 
 
@@ -49,13 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         help="as in lit.chat; none: the text of a question is continued",
     )
-    parser.add_argument(
-        "--template_kwargs",
-        type=mapping,
-        metavar="{NAME: VALUE}",
-        help="values for variables of the template, such as '{enable_thinking: false}'; default: "
-        "as the adapter was trained",
-    )
+    add_template_kwargs(parser)
     parser.add_argument(
         "--quantize",
         choices=("nf4", "fp4", "int8", "none"),

@@ -18,6 +18,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+from tests.families.table import IDS, SMALL
+
 LONG = (
     *("runs/test_ddp.py", "simulated/test_systems.py", "lit/distributed/test_sharding.py"),
     *("runs/test_real_model.py", "runs/test_faults.py", "runs/test_fit.py", "runs/test_chat.py"),
@@ -38,21 +40,7 @@ TEXT = [
     "A longer answer has several sentences. Each of them says one thing. None of them is long.",
 ]
 
-SMALL = {
-    "vocab_size": 320,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 256,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
 GPT2 = {"vocab_size": 320, "n_embd": 32, "n_layer": 2, "n_head": 4}
-IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 WINDOW = {"sliding_window": 5}
 FAMILIES: dict[str, dict] = {
     **dict.fromkeys(("llama", "qwen2", "qwen3", "olmo2", "smollm3", "granite", "cohere"), SMALL),
@@ -149,6 +137,16 @@ def make_model(family: str = "llama", **changes: object) -> PreTrainedModel:
     # gemma2 caps its scores, and gpt_oss has sinks.
     attention = "eager" if family in ("gemma2", "gpt_oss") else "sdpa"
     return AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
+
+
+@torch.no_grad()
+def moved(model: torch.nn.Module, size: float = 0.05) -> torch.nn.Module:
+    """Add noise to what trains, so that the adapter is not a new one; return the model."""
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.add_(torch.randn_like(parameter), alpha=size)
+    return model.eval()
 
 
 @pytest.fixture

@@ -3,9 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from data.formats.names import OUR_FIELD, find_names, fold_name
+from data.formats.names import ANSWERS, OUR_FIELD, QUESTIONS, find_names, fold_name
 from data.formats.refused import LABEL
-from data.formats.rows import ANSWERS, QUESTIONS
 
 NO_TEXT = {
     *("", "id", "index", "n", "no", "number", "date", "source", "url", "category", "topic", "type"),

@@ -5,6 +5,8 @@ One table each. The first name of an entry is ours; a file may use any of them.
 
 from collections.abc import Iterable, Mapping
 
+from data.types import DataError
+
 FIELDS = {
     "prompt": ("промпт",),
     "question": ("вопрос", "user", "human", "пользователь"),
@@ -28,6 +30,13 @@ FIELDS = {
     "wrong": ("wrong_answers", "incorrect_answers", "неверные", "неверные_ответы"),
     "accepted": ("accepted_answers", "допустимые", "допустимые_ответы"),
 }
+QUESTIONS = ("prompt", "question", "instruction", "query", "input")
+ANSWERS = ("response", "answer", "completion", "output")
+PAIRS = (
+    *(("prompt", "response"), ("question", "answer"), ("prompt", "completion")),
+    *(("instruction", "output"), ("query", "response"), ("input", "output")),
+)
+"""Names that belong together, which come before other pairs of a question and an answer."""
 TURN_FIELDS = {
     "role": ("from", "speaker", "роль", "от"),
     "content": ("value", "text", "содержание", "текст", "сообщение"),
@@ -73,3 +82,25 @@ def find_names(keys: Iterable[object], table: Mapping[str, str]) -> dict[str, st
         if ours is not None and (ours not in found or key == ours):
             found[ours] = str(key)
     return found
+
+
+def lacking_half(found: Mapping[str, str]) -> str:
+    """Return which half of a question and an answer is not among the fields, and its names."""
+    halves = {"answer": (QUESTIONS, ANSWERS), "question": (ANSWERS, QUESTIONS)}
+    for name, (other, names) in halves.items():
+        if found.keys() & {*other}:
+            return f"{name} in this row: add {', '.join(names[:-1])} or {names[-1]}"
+    return ""
+
+
+def check_columns(columns: Mapping[str, str]) -> None:
+    """Check that ``columns`` names existing fields.
+
+    Raises:
+        DataError: It names another one.
+    """
+    if unknown := [name for name in columns if fold_name(name) not in OUR_FIELD]:
+        raise DataError(
+            f"`columns` names unknown fields: {', '.join(unknown)}. Write it as "
+            f"{{field: name in the file}}; the fields are {', '.join(FIELDS)}"
+        )

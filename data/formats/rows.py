@@ -12,20 +12,21 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from data.formats.judged import Judged, read_judged
-from data.formats.names import FIELDS, OUR_FIELD, find_names, fold_name
+from data.formats.names import (
+    ANSWERS,
+    OUR_FIELD,
+    PAIRS,
+    QUESTIONS,
+    find_names,
+    fold_name,
+    lacking_half,
+)
 from data.formats.refused import LABEL, PREFERENCE, is_harmless, refusals
 from data.formats.turns import check_order, parse_history, parse_turns
 from data.formats.values import TEXT_ONLY, Changes, Fields, is_blank
-from data.types import DataError, Message, Row, RowError
+from data.types import Message, Row, RowError
 
 UNKNOWN_KEYS, MISSING_COLUMN = "unknown keys", "missing column"
-QUESTIONS = ("prompt", "question", "instruction", "query", "input")
-ANSWERS = ("response", "answer", "completion", "output")
-PAIRS = (
-    *(("prompt", "response"), ("question", "answer"), ("prompt", "completion")),
-    *(("instruction", "output"), ("query", "response"), ("input", "output")),
-)
-"""Names that belong together, which come before other pairs of a question and an answer."""
 
 
 class Format(NamedTuple):
@@ -48,6 +49,8 @@ class Reading(NamedTuple):
     refused: dict[str, str]
     """Keys that stop a row if they have a value, each with the reason."""
     unread: tuple[str, ...]
+    lacks: str = ""
+    """The half of a pair that is not there, where all keys are known."""
 
 
 class Conversation(NamedTuple):
@@ -108,6 +111,8 @@ def read_row(row: Row, columns: Mapping[str, str] | None = None) -> Conversation
     for key, reason in reading.refused.items():
         if not is_blank(fields[key]) and not is_harmless(key, fields[key]):
             raise RowError(f"{key}: {reason}")
+    if reading.format is None and reading.lacks:
+        raise RowError(f"{', '.join(keys)}: there is no {reading.lacks}")
     if reading.format is None:
         raise UnknownKeysError(tuple(map(str, keys)))
     unread = Counter({key: 1 for key in reading.unread if not is_blank(fields[key])})
@@ -115,19 +120,6 @@ def read_row(row: Row, columns: Mapping[str, str] | None = None) -> Conversation
     messages = reading.format.parse(values, unread)
     check_order(messages)
     return Conversation(messages, unread, values.changes, read_judged(values, messages))
-
-
-def check_columns(columns: Mapping[str, str]) -> None:
-    """Check that ``columns`` names existing fields.
-
-    Raises:
-        DataError: It names another one.
-    """
-    if unknown := [name for name in columns if fold_name(name) not in OUR_FIELD]:
-        raise DataError(
-            f"`columns` names unknown fields: {', '.join(unknown)}. Write it as "
-            f"{{field: name in the file}}; the fields are {', '.join(FIELDS)}"
-        )
 
 
 @lru_cache(maxsize=1024)
@@ -152,7 +144,9 @@ def _reading(keys: tuple[str, ...], columns: tuple[tuple[str, str], ...]) -> Rea
     known = (*format_.keys, *format_.optional, *Judged._fields) if format_ else ()
     names = {name: found[name] for name in known if name in found}
     read = {*names.values(), *refused}
-    return Reading(format_, names, refused, tuple(key for key in keys if key not in read))
+    unread = tuple(key for key in keys if key not in read)
+    known_keys = format_ is None and {*found.values(), *refused} >= {*keys}
+    return Reading(format_, names, refused, unread, lacking_half(found) if known_keys else "")
 
 
 def _choose(found: Mapping[str, str]) -> Format | None:

@@ -63,10 +63,17 @@ def why_alone(model: PreTrainedModel, pad: int) -> str | None:
     A short question is answered alone and beside a longer one. Some families see the padding before
     it, or count positions from it.
     """
+    known = model in _reasons
+    reason = batch_changes(model, pad)
+    if reason is not None and not known:
+        print_rank0(f"answers  {reason}: one question is answered at a time", note=True)
+    return reason
+
+
+def batch_changes(model: PreTrainedModel, pad: int) -> str | None:
+    """Return why a model's answers in a batch are not those alone, or None; found out once."""
     if model not in _reasons:
-        _reasons[model] = reason = _compare(model, pad)
-        if reason is not None:
-            print_rank0(f"answers  {reason}: one question is answered at a time", note=True)
+        _reasons[model] = _compare(model, pad)
     return _reasons[model]
 
 

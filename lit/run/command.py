@@ -71,8 +71,19 @@ def run_command(
     return end(code, text)
 
 
-def mapping(text: str) -> dict[str, Any]:
-    """Return the mapping that a person typed as YAML or JSON; for ``type`` of a parser's argument.
+def add_template_kwargs(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the argument for values of a chat template's variables."""
+    parser.add_argument(
+        "--template_kwargs",
+        type=_mapping,
+        metavar="{NAME: VALUE}",
+        help="values for variables of the template, such as '{enable_thinking: false}'; default: "
+        "as the adapter was trained",
+    )
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    """Return the mapping that a person typed as YAML or JSON.
 
     Raises:
         ArgumentTypeError: It is none.

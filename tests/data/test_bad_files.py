@@ -92,7 +92,7 @@ ROWS = {
     "escapes as key": row("\\x1b[2J\\n: unknown keys", **{"\x1b[2J\n": "a"}),
     "endless key": row("x" * 40 + "…: unknown keys", **{"x" * 100_000: "a"}),
     "half a pair twice": lines('{"\\ud83d": 1, "\\ud83d": 2}', "\\ud83d: this key appears"),
-    "no answer": row("prompt: unknown keys", prompt="a"),
+    "no answer": row("prompt: there is no answer", prompt="a"),
     "null answer": row("response: null", prompt="a", response=None),
     "blank answer": row("response: blank", prompt="a", response=" \n\t "),
     "invisible answer": row("response: blank", prompt="a", response="\u200b \ufeff"),

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from data.formats.rows import ASKED, FORMATS, SAID, check_columns, read_row, to_messages
+from data.formats.names import check_columns
+from data.formats.rows import ASKED, FORMATS, SAID, read_row, to_messages
 from data.formats.turns import FROM_JSON
 from data.types import DataError, Message, Row, RowError
 

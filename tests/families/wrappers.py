@@ -6,19 +6,9 @@ import torch
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from lit.model.architecture import model_class
+from tests.families.table import SMALL
 
-TEXT = {
-    "vocab_size": 320,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 256,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
+TEXT = SMALL | {
     "num_experts": 4,
     "num_local_experts": 4,
     "num_experts_per_tok": 2,

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lit.answering.batching import batch_changes
 from lit.model.base import load_base, load_tokenizer
 from lit.model.tuned import adapter_tokenizer, base_of, set_template
 from lit.serving.engine.errors import RequestError
@@ -51,7 +52,7 @@ class ServedModels:
         """Return why a batch could change answers, or nothing: see ``generate_rows``."""
         dtypes = {parameter.dtype for parameter in self.model.parameters()}
         if dtypes == {torch.float32}:
-            return ""
+            return batch_changes(self.model, self._by_name[BASE].pad) or ""
         return (
             "rounding errors of half precision and of quantized layers are so large that an answer "
             "in a batch could differ from the same one alone"

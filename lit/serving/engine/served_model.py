@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from data.encoder import Encoder
 from data.template import continuation_ids
 from data.types import RowError
+from lit.answering.batching import batch_limit
 from lit.answering.generation import context_length, pad_token, stop_tokens
 from lit.serving.engine.errors import RequestError
 from lit.serving.engine.request import AnswerRequest
@@ -31,6 +32,9 @@ class ServedModel:
         self.stops = frozenset(stop_tokens(model, tokenizer))
         self.pad = pad_token(model, tokenizer)
         self.context = context_length(model)
+        limits = (self.context, batch_limit(model.config))
+        self.batch_context = min((limit for limit in limits if limit is not None), default=None)
+        """Tokens up to which a row of a batch is answered as alone, or None."""
         # A tokenizer serves one thread at a time: prompts are written while answers are read.
         self.decoder = copy.deepcopy(tokenizer)
         self._lock = threading.Lock()

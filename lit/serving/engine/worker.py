@@ -61,7 +61,7 @@ class Worker(threading.Thread):
             return False
         longest = max(len(job.prompt) for job in jobs)
         answer = max(job.sampling.max_new_tokens for job in jobs)
-        context = self.models.get(job.model).context
+        context = self.models.get(job.model).batch_context
         return (context is None or longest + answer <= context) and (
             longest * len(jobs) <= 2 * sum(len(job.prompt) for job in jobs)
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 import peft
 import pytest
 import torch
-from conftest import ADAPTERS, make_model
+from conftest import ADAPTERS, make_model, moved
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -26,16 +26,6 @@ def make_base(kind: str) -> PreTrainedModel:
 
 def logits(model: nn.Module) -> Tensor:
     return model(input_ids=IDS, use_cache=False).logits
-
-
-@torch.no_grad()
-def moved(model: nn.Module) -> nn.Module:
-    """Add noise to what trains, so that the adapter is not a new one."""
-    torch.manual_seed(0)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.add_(torch.randn_like(parameter), alpha=0.05)
-    return model.eval()
 
 
 def saved_by_us(kind: str, folder: Path) -> tuple[nn.Module, Path]:

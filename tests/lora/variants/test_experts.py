@@ -5,6 +5,7 @@ from pathlib import Path
 import peft
 import pytest
 import torch
+from conftest import moved
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from transformers import PreTrainedModel
@@ -29,20 +30,10 @@ def logits(model: nn.Module) -> Tensor:
     return model(input_ids=IDS, use_cache=False).logits
 
 
-@torch.no_grad()
-def moved(model: nn.Module) -> nn.Module:
-    """Add noise to what trains, so that the adapter is not a new one."""
-    torch.manual_seed(0)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.add_(torch.randn_like(parameter), alpha=0.1)
-    return model.eval()
-
-
 def tuned(family: str, **settings: object) -> PreTrainedModel:
     model = make_family(family)
     inject(model, LoRAConfig(**{"r": 3, "target_modules": [*ATTENTION, "experts"]} | settings))
-    return moved(model)
+    return moved(model, 0.1)
 
 
 @over_families
@@ -162,7 +153,7 @@ def test_experts_are_selected_and_saved_as_linear_layers_are(name: str, tmp_path
     inject(model, LoRAConfig(**settings))
     paths = [path for path, module in model.named_modules() if isinstance(module, LoRAExperts)]
     assert paths == [f"model.layers.{block}.mlp.experts" for block in blocks]
-    moved(model)
+    moved(model, 0.1)
     save_adapter(model, tmp_path, base="some/model")
     again = make_family("qwen3_moe")
     load_adapter(again, tmp_path)
