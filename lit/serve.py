@@ -4,14 +4,17 @@ Opens OpenAI's interface on this machine, and a page that shows base and tuned s
 """
 
 import argparse
+import os
 import sys
 from typing import TYPE_CHECKING
 
 from lit.run.command import flag_names, run_command
+from lit.run.console import announce_imports
 
 if TYPE_CHECKING:
     import torch
 
+KEY = "LIT_LORA_API_KEY"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -30,7 +33,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
     parser.add_argument("--port", type=int, default=8000, help="0: any that is free")
     parser.add_argument(
-        "--api_key", help="what requests must send; needed if other machines can reach --host"
+        "--api_key",
+        default=os.environ.get(KEY),
+        help="what requests must send; needed if other machines can reach --host; other users of "
+        f"this machine see a flag, so it may stand in the environment variable {KEY}",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of the base's weights")
@@ -67,6 +73,7 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _serve(options: argparse.Namespace) -> None:
+    announce_imports()
     # torch and transformers take seconds to load: --help and a wrong flag do not wait for them.
     from lora.config import ConfigError
 
@@ -99,6 +106,7 @@ def _serve(options: argparse.Namespace) -> None:
     placement = place(read_base_config(base, revision), options.device, quantize)
     dtype = _dtype(options.dtype, placement.dtype)
     with listen(options.host, options.port) as listener:
+        print("loading the model …", file=sys.stderr, flush=True)
         models = load_models(adapters, base, revision, dtype, quantize, placement.device)
         if limits.batch_size > 1 and (reason := models.answers_change_in_batches()):
             print(f"batch  requests are answered one at a time: {reason}", flush=True)

@@ -33,7 +33,7 @@ CHAT = {
 }
 LONG_PROMPT = {"prompt": " ".join(map(str, range(60))), "response": "Yes."}
 LONG_ANSWER = {"prompt": "Count.", "response": " ".join(map(str, range(60)))}
-BAD_ROWS = [("{", "not JSON"), ('{"prompt": "?"}', "there is no answer in this row"), ("[]", "not an object"),
+BAD_ROWS = [("{", "not JSON"), ('{"prompt": "?"}', "there is no answer"), ("[]", "not an object"),
           ('{"prompt": "?", "response": " "}', "response: blank")]  # fmt: skip
 
 

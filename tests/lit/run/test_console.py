@@ -18,6 +18,7 @@ STARTED = {
     "compare": ["--adapter", "a"],
     "merge": ["--adapter", "a", "--output_dir", "o"],
     "export": ["--adapter", "a", "--format", "peft"],
+    "serve": ["--base", "m"],
     "doctor": [],
     "quickstart": [],
     "embedded": ["no-such-folder"],

@@ -15,7 +15,7 @@ import httpx2
 import pytest
 from serving import make_adapters, make_endless
 
-from lit.serve import main
+from lit.serve import _parser, main
 from lit.serving.engine.models import named_adapters
 from lora.config import ConfigError
 
@@ -92,7 +92,8 @@ def test_on_sigterm_accepted_requests_end_within_the_grace_time_and_new_ones_are
     with pytest.raises(httpx2.ConnectError):
         httpx2.get(f"{address}/health")
     assert child.stderr is not None
-    assert child.stderr.read() == ""
+    shown = [line.rstrip("… ") for line in child.stderr.read().splitlines()]
+    assert shown == ["loading the libraries", "loading the model"]
 
 
 @pytest.mark.parametrize(
@@ -137,3 +138,9 @@ def test_one_adapter_is_called_tuned_and_a_folder_may_have_an_equals_sign(tmp_pa
     assert named_adapters([f"mine={folder}", "b=x"]) == {"mine": str(folder), "b": "x"}
     with pytest.raises(ConfigError, match="twice"):
         named_adapters(["a=x", "a=y"])
+
+
+def test_the_key_may_stand_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIT_LORA_API_KEY", "secret")
+    assert _parser().parse_args([]).api_key == "secret"
+    assert _parser().parse_args(["--api_key", "other"]).api_key == "other"
