@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import random
-import re
 import signal
 import statistics
 import subprocess
@@ -24,6 +23,7 @@ from pathlib import Path
 import httpx2
 import torch
 
+from benchmarks.served import MAX_SECONDS, Server
 from lit.model.tuned import load
 from lora.config import LoRAConfig
 from lora.injection import inject, lora_layers
@@ -38,7 +38,6 @@ QUESTIONS = (
     "Почему деталь отклеилась от стола?",
     "Write a haiku about printers.",
 )
-MAX_SECONDS = 200
 
 
 def random_adapter(base: Path, folder: Path) -> Path:
@@ -68,39 +67,6 @@ def requests(tokens: int) -> list[dict]:
         for model in ("base", "tuned")
         for seed, temperature in ((1, 0.0), (2, 0.8))
     ]
-
-
-class Server:
-    """A server process."""
-
-    def __init__(self, adapter: Path) -> None:
-        command = [sys.executable, "-m", "lit.serve", "--adapter", str(adapter), "--port", "0"]
-        self.process = subprocess.Popen(
-            [*command, "--device", "cpu"], stdout=subprocess.PIPE, text=True
-        )
-        assert self.process.stdout is not None
-        lines = [self.process.stdout.readline() for _ in range(3)]
-        self.address = re.findall(r"http://127\.0\.0\.1:\d+", lines[1])[0]
-
-    def ask(self, body: dict) -> tuple[str, int]:
-        """Return an answer's text and its tokens."""
-        url = f"{self.address}/v1/chat/completions"
-        response = httpx2.post(url, json=body, timeout=MAX_SECONDS)
-        answer = response.raise_for_status().json()
-        return answer["choices"][0]["message"]["content"], answer["usage"]["completion_tokens"]
-
-    def memory(self) -> int:
-        """Return its resident memory in MB."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text("utf-8")
-        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) // 1024  # type: ignore[index]
-
-    def counts(self, name: str) -> dict[str, float]:
-        """Return a metric by its labels."""
-        text = httpx2.get(f"{self.address}/metrics").text
-        return {
-            labels: float(value)
-            for labels, value in re.findall(rf"^lit_serve_{name}(\S*) (\S+)$", text, re.M)
-        }
 
 
 def speed(server: Server, bodies: list[dict]) -> tuple[float, float]:

@@ -1,5 +1,6 @@
 """python -m lit.compare: its numbers, its files and its page."""
 
+import html
 import json
 import re
 from pathlib import Path
@@ -61,6 +62,30 @@ def test_the_measured_loss_equals_the_one_of_training(run: Path, comparison: Pat
     assert result["loss"]["tuned"] == pytest.approx(float(tuned), abs=1e-4)
     assert result["loss"]["rows"] == 6
     assert "never trained on" in result["data_source"]
+
+
+def test_page_markdown_json_and_card_have_the_same_figures(run: Path, comparison: Path) -> None:
+    result = json.loads((comparison / "report.json").read_text("utf-8"))
+    texts = {
+        name: html.unescape(path.read_text("utf-8")).replace("\\", "")
+        for name, path in {
+            "page": comparison / "report.html",
+            "markdown": comparison / "report.md",
+            "card": run / "adapter" / "README.md",
+        }.items()
+    }
+    loss = result["loss"]
+    figures = [[f"{loss[which]:.4f}" for which in ("base", "tuned")]]
+    figures[0] += [f"{loss[end]:+.4f}" for end in ("ci_low", "ci_high") if loss[end] is not None]
+    for measure in result["measures"]:
+        form = ".1%" if measure["share"] else ".4f"
+        figures.append([measure["name"], *(f"{measure[x]:{form}}" for x in ("base", "tuned"))])
+    assert len(figures) > 5
+    for name, text in texts.items():
+        assert result["verdict"]["sentence"] in text, name
+        rows = re.findall(r"<tr>.*?</tr>|^\|.*\|$", text, re.MULTILINE | re.DOTALL)
+        for parts in figures:
+            assert any(all(part in row for part in parts) for row in rows), (name, parts)
 
 
 def test_the_page_is_complete_and_escapes_the_rows_text(comparison: Path) -> None:
