@@ -14,7 +14,7 @@ from typing import NamedTuple
 import polib
 
 PACKAGES = ("lora", "data", "lit")
-CALLS = {"tr": 1, "tr_n": 2, "tr_mark": 1}
+CALLS = {"tr": 1, "tr_n": 2, "tr_mark": 1, "tr_later": 1}
 """The functions whose first arguments are texts, and how many of them."""
 HEADER = "The terms are in CONTRIBUTING.md, Texts and translations."
 METADATA = {
@@ -69,7 +69,7 @@ def texts(package: str) -> Iterator[Text]:
                 one, many = (*found, "")[:2]
                 formatted = name == "tr_n" or bool(call.keywords)
                 yield Text(one, many, path.as_posix(), call.lineno, formatted)
-            elif name != "tr" or any(found):
+            elif name not in ("tr", "tr_later") or any(found):
                 raise NotLiteralError(f"{path}:{call.lineno}: {name} needs a literal")
 
 
