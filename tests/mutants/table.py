@@ -1203,7 +1203,8 @@ FILES = [
     Mutant(
         "files",
         "lit/run/output.py",
-        'raise ConfigError(tr("{path} already exists: choose another path, or remove it", path=path))',
+        'raise ConfigError(tr("{path} already exists: choose another path, or remove it", '
+        "path=path))",
         "pass",
         (OUTPUT,),
     ),
