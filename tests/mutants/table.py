@@ -587,14 +587,14 @@ ADAPTERS = [
     Mutant(
         "adapter",
         "lora/storage/peft_format.py",
-        '"use_rslora": _value(peft, "use_rslora", (bool,)),',
+        '"use_rslora": value_of(peft, "use_rslora", (bool,)),',
         '"use_rslora": False,',
         (FROM_PEFT,),
     ),
     Mutant(
         "adapter",
         "lora/storage/peft_format.py",
-        '"alpha_pattern": _pattern(peft, "alpha_pattern", NUMBER),',
+        '"alpha_pattern": pattern_of(peft, "alpha_pattern", NUMBER),',
         '"alpha_pattern": {},',
         (FROM_PEFT,),
     ),
@@ -615,14 +615,14 @@ ADAPTERS = [
     Mutant(
         "adapter",
         "lora/storage/adapter.py",
-        'raise AdapterError(f"{key} holds NaN or infinity; nothing was saved")',
+        'raise AdapterError(tr("{key} holds NaN or infinity; nothing was saved", key=key))',
         "pass",
         (ADAPTER,),
     ),
     Mutant(
         "adapter",
         "lora/storage/tensor_file.py",
-        'raise AdapterError(f"{path}: {key} holds NaN or infinity")',
+        'raise AdapterError(tr("{path}: {key} holds NaN or infinity", path=path, key=key))',
         "pass",
         (ADAPTER,),
     ),
