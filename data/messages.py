@@ -8,8 +8,15 @@ import gettext
 from pathlib import Path
 
 DOMAIN = "lit_lora_data"
+LOCALE = str(Path(__file__).with_name("locale"))
 
-gettext.bindtextdomain(DOMAIN, str(Path(__file__).with_name("locale")))
+gettext.bindtextdomain(DOMAIN, LOCALE)
+
+
+def language() -> str:
+    """Return the language of the texts: that of the catalog which gettext chooses, or ``en``."""
+    found = gettext.find(DOMAIN, LOCALE)
+    return Path(found).parts[-3] if found else "en"
 
 
 def tr(text: str, /, **values: object) -> str:
