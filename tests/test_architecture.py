@@ -43,7 +43,7 @@ LAYERS: dict[str, list[set[str]]] = {
     ],
     "lit": [
         {"lit.messages"},
-        {"lit.device", "lit.report", "lit.run"},
+        {"lit.device", "lit.report", "lit.run", "lit.searching.records"},
         {"lit.distributed", "lit.fast_layers", "lit.packing"},
         {"lit.model"},
         {"lit.answering"},
@@ -52,8 +52,14 @@ LAYERS: dict[str, list[set[str]]] = {
         {"lit.resume"},
         {"lit.settings"},
         {"lit.preflight"},
-        {"lit.comparison", "lit.exporting", "lit.fitting", "lit.serving.engine"},
-        {"lit.diagnosis", "lit.serving"},
+        {
+            "lit.comparison",
+            "lit.exporting",
+            "lit.fitting",
+            "lit.searching.outcome",
+            "lit.serving.engine",
+        },
+        {"lit.diagnosis", "lit.searching", "lit.serving"},
         {"lit"},
     ],
 }

@@ -1019,8 +1019,29 @@ SERVING = [
     Mutant(
         "serving",
         "lit/answering/batch.py",
-        "leads = _leads((scaled + noise).masked_fill(~larger, -torch.inf), error)",
-        "leads = True",
+        "return token, rounding == 0 or (can_batch(sampling) and _leads(scaled + noise, error))",
+        "return token, rounding == 0 or _leads(scaled + noise, error)",
+        (ROWS,),
+    ),
+    Mutant(
+        "serving",
+        "lit/serving/engine/worker.py",
+        "if job.model != batch[0].model or not all(can_batch(job.sampling) for job in jobs):",
+        "if job.model != batch[0].model:",
+        ("tests/lit/serving/test_batching.py",),
+    ),
+    Mutant(
+        "interval",
+        "lit/answering/generation.py",
+        "batch_size = batch_size if can_batch(sampling) else 1",
+        "pass",
+        ("tests/lit/answering/test_generation.py",),
+    ),
+    Mutant(
+        "serving",
+        "lit/answering/batch.py",
+        "return token, rounding == 0 or (can_batch(sampling) and _leads(scaled + noise, error))",
+        "return token, rounding == 0 or can_batch(sampling)",
         (ROWS,),
     ),
     Mutant(
