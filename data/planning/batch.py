@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from data.messages import tr
 from data.types import IGNORE, Batch, DataError, Example
 
 
@@ -19,7 +20,7 @@ def collate(examples: Sequence[Example], step_labels: int = 0, rng_key: int = 0)
         DataError: A row's first token has a label: nothing before it could predict it.
     """
     if any(example.labels[0] != IGNORE for example in examples):
-        raise DataError("a row's first token has a label, and no token before it predicts it")
+        raise DataError(tr("a row's first token has a label, and no token before it predicts it"))
     lengths = tuple(len(example.ids) for example in examples)
     labels = torch.tensor([[label for example in examples for label in example.labels]])
     # The first token of a row has no label, so no row predicts a token of the next.

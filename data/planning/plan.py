@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.types import DataError
+from data.messages import tr
+from data.types import DataError, check_count
 
 LENGTH_NOISE = 0.1
 """Lengths are multiplied by random factors in 1 ± this before rows are grouped by length."""
@@ -91,8 +92,7 @@ def plan_epoch(
         DataError: ``accumulate`` or ``batch_size`` is below 1, or a row is longer than
             ``max_tokens``.
     """
-    if accumulate < 1:
-        raise DataError(f"`accumulate` is {accumulate}; it must be 1 or more")
+    check_count("accumulate", accumulate)
     rows, starts = micro_batches(
         lengths,
         batch_size=batch_size,
@@ -139,12 +139,15 @@ def micro_batches(
     Raises:
         DataError: ``batch_size`` is below 1, or a row is longer than ``max_tokens``.
     """
-    if batch_size < 1:
-        raise DataError(f"`batch_size` is {batch_size}; it must be 1 or more")
+    check_count("batch_size", batch_size)
     if max_tokens is not None and len(lengths) and lengths.max() > max_tokens:
         raise DataError(
-            f"`max_tokens` is {max_tokens}, but the longest row has {lengths.max()} tokens: "
-            "raise `max_tokens` or lower `max_length`"
+            tr(
+                "`max_tokens` is {max_tokens}, but the longest row has {longest} tokens: raise "
+                "`max_tokens` or lower `max_length`",
+                max_tokens=max_tokens,
+                longest=lengths.max(),
+            )
         )
     rows = np.arange(len(lengths))
     random = np.random.default_rng([seed, epoch]) if seed is not None else None

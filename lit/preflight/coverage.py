@@ -8,10 +8,10 @@ from torch.nn.modules.conv import _ConvNd
 from lit.messages import tr, tr_mark
 from lora.base import parameter_size
 from lora.families.decoder import text_path
+from lora.families.linear import barred_layers, linear_layers, output_head
 from lora.families.reach import is_router
 from lora.layer import Adapter
 from lora.paths import is_inside
-from lora.targets import barred_layers, linear_layers, output_head
 
 LINEAR = tr_mark("linear layers that are not targets")
 EXPERTS, ROUTERS = tr_mark("experts"), tr_mark("routers")

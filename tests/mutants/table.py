@@ -6,6 +6,7 @@ The listed tests are the fastest that are known to find a fault.
 from tests.mutants.faults import Mutant
 
 TEMPLATE = "tests/data/test_template.py"
+TEXT_TEST, STORE_TEST = "tests/test_texts.py", "tests/data/test_store.py"
 REAL_FILES = "tests/data/test_real_files.py"
 PLAN, BATCH, SPLIT = (f"tests/data/test_{name}.py" for name in ("plan", "batch", "split"))
 LOADER = "tests/data/test_loader.py"
@@ -587,14 +588,14 @@ ADAPTERS = [
     Mutant(
         "adapter",
         "lora/storage/peft_format.py",
-        '"use_rslora": _value(peft, "use_rslora", (bool,)),',
+        '"use_rslora": value_of(peft, "use_rslora", (bool,)),',
         '"use_rslora": False,',
         (FROM_PEFT,),
     ),
     Mutant(
         "adapter",
         "lora/storage/peft_format.py",
-        '"alpha_pattern": _pattern(peft, "alpha_pattern", NUMBER),',
+        '"alpha_pattern": pattern_of(peft, "alpha_pattern", NUMBER),',
         '"alpha_pattern": {},',
         (FROM_PEFT,),
     ),
@@ -615,14 +616,14 @@ ADAPTERS = [
     Mutant(
         "adapter",
         "lora/storage/adapter.py",
-        'raise AdapterError(f"{key} holds NaN or infinity; nothing was saved")',
+        'raise AdapterError(tr("{key} holds NaN or infinity; nothing was saved", key=key))',
         "pass",
         (ADAPTER,),
     ),
     Mutant(
         "adapter",
         "lora/storage/tensor_file.py",
-        'raise AdapterError(f"{path}: {key} holds NaN or infinity")',
+        'raise AdapterError(tr("{path}: {key} holds NaN or infinity", path=path, key=key))',
         "pass",
         (ADAPTER,),
     ),
@@ -1019,8 +1020,29 @@ SERVING = [
     Mutant(
         "serving",
         "lit/answering/batch.py",
-        "leads = _leads((scaled + noise).masked_fill(~larger, -torch.inf), error)",
-        "leads = True",
+        "return token, rounding == 0 or (can_batch(sampling) and _leads(scaled + noise, error))",
+        "return token, rounding == 0 or _leads(scaled + noise, error)",
+        (ROWS,),
+    ),
+    Mutant(
+        "serving",
+        "lit/serving/engine/worker.py",
+        "if job.model != batch[0].model or not all(can_batch(job.sampling) for job in jobs):",
+        "if job.model != batch[0].model:",
+        ("tests/lit/serving/test_batching.py",),
+    ),
+    Mutant(
+        "interval",
+        "lit/answering/generation.py",
+        "batch_size = batch_size if can_batch(sampling) else 1",
+        "pass",
+        ("tests/lit/answering/test_generation.py",),
+    ),
+    Mutant(
+        "serving",
+        "lit/answering/batch.py",
+        "return token, rounding == 0 or (can_batch(sampling) and _leads(scaled + noise, error))",
+        "return token, rounding == 0 or can_batch(sampling)",
         (ROWS,),
     ),
     Mutant(
@@ -1326,7 +1348,45 @@ GOING_ON = [
     ),
 ]
 
+TEXTS = [
+    Mutant(
+        "texts",
+        "data/tokenize.py",
+        "language(),  # of the reasons why rows are left out",
+        "",
+        (STORE_TEST,),
+    ),
+    Mutant(
+        "texts",
+        "data/report/row_check.py",
+        "unknown = Counter(x.file for x in report.issues(BAD) if tr(UNKNOWN_KEYS) in x.reason)",
+        "unknown = Counter(x.file for x in report.issues(BAD) if UNKNOWN_KEYS in x.reason)",
+        (STORE_TEST,),
+    ),
+    Mutant(
+        "texts",
+        "data/messages.py",
+        "return gettext.translation(DOMAIN, LOCALE, [language()], fallback=True)",
+        "return gettext.translation(DOMAIN, LOCALE, fallback=True)",
+        (TEXT_TEST,),
+    ),
+    Mutant(
+        "texts",
+        "data/messages.py",
+        "return _read_catalog(*map(os.environ.get, VARIABLES))",
+        "return _read_catalog()",
+        (TEXT_TEST,),
+    ),
+    Mutant(
+        "texts",
+        "lora/config.py",
+        'raise ConfigError(tr("`target_modules` is empty; name layers, or use all-linear"))',
+        'raise ConfigError("`target_modules` is empty; name layers, or use all-linear")',
+        (TEXT_TEST,),
+    ),
+]
+
 MUTANTS = [
     *(LABELS + PLANS + LOSSES + LAYERS + ADAPTERS),
-    *(RESUMES + SPLITS + INTERVALS + SERVING + ATTENTIONS + FILES + GOING_ON),
+    *(RESUMES + SPLITS + INTERVALS + SERVING + ATTENTIONS + FILES + GOING_ON + TEXTS),
 ]
