@@ -21,7 +21,7 @@ def print_rows_and_plan(arguments: Arguments) -> None:
     data, trainer = arguments.datamodule, arguments.trainer
     precision = arguments.hardware.precision
     planned = forecast(arguments)
-    first, tokens = planned.first, planned.tokens
+    first, tokens = planned.first, planned.row_tokens
     print_rank0(f"data   {data.source}: {data.store.report}")
     for line in data.store.report.lines():
         print_rank0(f"       {line}")
@@ -42,6 +42,8 @@ def print_rows_and_plan(arguments: Arguments) -> None:
         f"{trainer.max_epochs}; {planned.labels} of "
         f"{tokens} tokens have labels"
     )
+    if sharing := planned.describe_sharing():
+        print_rank0(f"       {sharing}")
     print_rank0(f"       validates {describe_validation(arguments, planned)}")
 
 

@@ -55,10 +55,9 @@ def examine(arguments: Arguments) -> Checkup:
     trainer = arguments.make_trainer(callbacks=[], logger=False, enable_progress_bar=False)
     arguments.datamodule.setup()
     planned = forecast(arguments)
-    lengths, labels = largest_micro_batch(arguments, planned)
-    estimate = estimate_memory(
-        arguments.model, str(trainer.precision), lengths, labels, trainer.strategy.root_device
-    )
+    largest, device = largest_micro_batch(arguments, planned), trainer.strategy.root_device
+    size = largest.lengths, largest.labels, device, largest.paths
+    estimate = estimate_memory(arguments.model, str(trainer.precision), *size)
     findings = judge(arguments, planned) + memory_findings(arguments, estimate)
     return Checkup(arguments, planned, estimate, findings)
 

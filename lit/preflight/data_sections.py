@@ -90,8 +90,8 @@ def _length_text(checkup: Checkup) -> str:
     return (
         f"A row has {int(lengths.min())} to {int(lengths.max())} tokens; the median is "
         f"{median:.0f}, the 95th percentile {percentile_95:.0f}. {plan.labels:,} of "
-        f"{plan.tokens:,} tokens ({plan.labels / plan.tokens:.0%}) have labels and train the "
-        "model: the answers and their end tokens."
+        f"{plan.row_tokens:,} tokens ({plan.labels / plan.row_tokens:.0%}) have labels and train "
+        "the model: the answers and their end tokens."
     )
 
 

@@ -94,7 +94,10 @@ def _plan(checkup: Checkup) -> Section:
         ["optimizer steps in the first epoch", f"{first.steps:,}"],
         ["micro-batches in the first epoch", f"{len(sizes):,}, of {_range(sizes)} rows each"],
         ["validation", describe_validation(checkup.arguments, plan)],
-        ["tokens per epoch", f"{plan.tokens:,}"],
+        [
+            "tokens per epoch",
+            "; ".join(filter(None, [f"{plan.tokens:,}", plan.describe_sharing()])),
+        ],
         ["labeled tokens per optimizer step", _range(first.labels)],
         ["devices", f"{trainer.world_size}, {checkup.arguments.hardware.device}"],
         ["precision", f"{precision.value}: {precision.reason}"],
