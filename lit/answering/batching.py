@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 
+from lit.answering.sampling import Sampling
 from lit.packing.rotary import rotary_limit
 from lit.packing.rounding import difference, tolerance
 from lit.run.console import print_rank0
@@ -55,6 +56,15 @@ def batch_limit(config: PretrainedConfig) -> int | None:
     # tokens takes padding among them.
     limits = (rotary_limit(config), getattr(config.get_text_config(), "index_topk", None))
     return min((limit for limit in limits if limit is not None), default=None)
+
+
+def can_batch(sampling: Sampling) -> bool:
+    """Return whether a token chosen in a batch is nearly always the one chosen alone.
+
+    The last tokens of a nucleus are often so close to each other that a rounding error decides
+    which of them belongs to it. Half of the answers would have to be given again alone.
+    """
+    return sampling.temperature == 0 or sampling.top_p == 1
 
 
 def why_alone(model: PreTrainedModel, pad: int) -> str | None:

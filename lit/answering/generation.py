@@ -17,7 +17,7 @@ from transformers import (
 from data.formats.values import tidy
 from data.seeds import mix_seed
 from data.template import stop_token
-from lit.answering.batching import pad_left, split_batches, without_defaults
+from lit.answering.batching import can_batch, pad_left, split_batches, without_defaults
 from lit.answering.sampling import NotFiniteError, RefuseNaN, RowSampler, Sampling
 from lit.model.loading import summary
 from lora.config import ConfigError
@@ -151,6 +151,7 @@ def answers(
         NotFiniteError: The model computes NaN.
     """
     lengths, pad = [len(prompt) for prompt in prompts], pad_token(model, tokenizer)
+    batch_size = batch_size if can_batch(sampling) else 1
     for indices in split_batches(model, lengths, batch_size, sampling.max_new_tokens, pad):
         batch = [prompts[i] for i in indices]
         generated = _generate(model, tokenizer, batch, sampling, synced=synced)

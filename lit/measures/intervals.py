@@ -103,9 +103,11 @@ def rows_that_would_show(difference: float, interval: Interval, rows: int) -> in
     return max(needed, rows + 1) if needed <= 1000 * rows else None
 
 
-def student_t(freedom: int) -> float:
-    """Return the 97.5% quantile of Student's t by its expansion, to 0.001 from 5 degrees on."""
-    z = Z
+def student_t(freedom: int, z: float = Z) -> float:
+    """Return the quantile of Student's t that has the tail of the normal quantile ``z``.
+
+    By its expansion; that of 97.5% is right to 0.001 from 5 degrees on.
+    """
     terms = (
         (z**3 + z) / 4,
         (5 * z**5 + 16 * z**3 + 3 * z) / 96,

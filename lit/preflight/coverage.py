@@ -7,10 +7,10 @@ from torch.nn.modules.conv import _ConvNd
 
 from lora.base import parameter_size
 from lora.families.decoder import text_path
+from lora.families.linear import barred_layers, linear_layers, output_head
 from lora.families.reach import is_router
 from lora.layer import Adapter
 from lora.paths import is_inside
-from lora.targets import barred_layers, linear_layers, output_head
 
 LINEAR = "linear layers that are not targets"
 EXPERTS, ROUTERS, UNREACHED = "experts", "routers", "layers that no adapter reaches"

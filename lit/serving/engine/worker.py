@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from data.text import clean
 from lit.answering.batch import generate_rows
+from lit.answering.batching import can_batch
 from lit.answering.sampling import NotFiniteError
 from lit.serving.engine.answer_text import AnswerText
 from lit.serving.engine.errors import RequestError
@@ -54,10 +55,11 @@ class Worker(threading.Thread):
         """Return whether a job can be answered together with others.
 
         They have the same model, and fit into its context side by side: the longest prompt with
-        the longest answer. And padding at most doubles the tokens of the prompts.
+        the longest answer. Padding at most doubles the tokens of the prompts. And their tokens are
+        chosen in a way that a batch does not change.
         """
         jobs = [*batch, job]
-        if job.model != batch[0].model:
+        if job.model != batch[0].model or not all(can_batch(job.sampling) for job in jobs):
             return False
         longest = max(len(job.prompt) for job in jobs)
         answer = max(job.sampling.max_new_tokens for job in jobs)

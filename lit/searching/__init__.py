@@ -1,0 +1,1 @@
+"""Trying settings on a person's own rows within a time, and saying which are better."""

@@ -1,0 +1,1 @@
+"""What a search found: which settings are tied, the decision, and the report."""
