@@ -18,13 +18,17 @@ sharing: WeakSet[PreTrainedModel] = WeakSet()
 """Models that compute the shared beginnings of packed rows once; ``share`` adds them."""
 
 
+def shares(model: PreTrainedModel) -> bool:
+    """Return whether a model, as it is set now, computes shared beginnings once."""
+    return model in sharing and attention_name(model) == PACKED
+
+
 def as_computed(model: PreTrainedModel, batch: Batch) -> Batch:
     """Return a batch as a model computes it: with separate rows, if it does not share beginnings.
 
     The labels and their order stay; where the tokens lie may change.
     """
-    shares = model in sharing and attention_name(model) == PACKED
-    if batch.paths and not (shares and rotate_alike(model.config, batch.row_lengths)):
+    if batch.paths and not (shares(model) and rotate_alike(model.config, batch.row_lengths)):
         return separate(batch)
     return batch
 

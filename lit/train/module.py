@@ -134,8 +134,7 @@ class LoRAModule(ResidentModule):
         back, every labeled token of the step has the same weight, in a short last step too.
         """
         self._noise.batch = batch = as_computed(self.adapted_model, batch)
-        labels = labels_of_step(batch, self.trainer)
-        loss = self.call(summed_loss, batch) / labels
+        loss = self.call(summed_loss, batch) / (labels := labels_of_step(batch, self.trainer))
         self.step_loss.add(loss, batch, labels)
         return loss * self.trainer.accumulate_grad_batches * self.trainer.world_size
 
