@@ -10,6 +10,7 @@ from lit.distributed.sharding import ShardedStrategy
 from lit.preflight.estimate import MemoryEstimate, estimate_memory
 from lit.preflight.finding import Finding
 from lit.preflight.forecast import Forecast, forecast, largest_micro_batch
+from lit.preflight.sharing import settle_sharing
 from lit.preflight.verdict import judge
 from lit.settings.arguments import Arguments
 
@@ -54,6 +55,7 @@ def examine(arguments: Arguments) -> Checkup:
     arguments.instantiate()
     trainer = arguments.make_trainer(callbacks=[], logger=False, enable_progress_bar=False)
     arguments.datamodule.setup()
+    settle_sharing(arguments, always=True)
     planned = forecast(arguments)
     largest, device = largest_micro_batch(arguments, planned), trainer.strategy.root_device
     size = largest.lengths, largest.labels, device, largest.paths

@@ -129,6 +129,14 @@ def _meta_batch(lengths: Sequence[int], paths: Sequence[tuple[int, ...]] = ()) -
     return replace(batch, paths=tuple(paths), seen=ids[0], cu_seen=ids[0]) if paths else batch
 
 
+def cannot_share(model: PreTrainedModel) -> str | None:
+    """Return why a model on the meta device cannot share beginnings; None if it seems to."""
+    with restored_attention(model):
+        if _accepts_packing(model):
+            use_packed(model)
+        return never_shares(model, (1,))
+
+
 @torch.no_grad()
 def _accepts_packing(model: PreTrainedModel) -> bool:
     """Return whether a model runs with packed attention; only real values show if it is right."""
