@@ -36,7 +36,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"data.messages"},
         {"data.types", "data.text"},
         {"data.readers"},
-        {"data.formats", "data.templates"},
+        {"data.beginnings", "data.formats", "data.templates"},
         {"data.report"},
         {"data"},
         {"data.splitting", "data.planning"},

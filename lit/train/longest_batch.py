@@ -95,7 +95,7 @@ def try_batch(trainer: L.Trainer, module: LoRAModule, batch: Batch) -> None:
         if not is_out_of_memory(error):
             raise
         raise TrainingError(
-            f"out of memory in the longest micro-batch, {len(batch.lengths)} rows of "
+            f"out of memory in the longest micro-batch, {len(batch.row_lengths)} rows of "
             f"{batch.input_ids.numel()} tokens. {LOWER_MEMORY}"
         ) from None
     finally:
