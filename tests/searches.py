@@ -110,7 +110,7 @@ def realistic(trials: int = 24, seed: int = 3) -> Search:
         gain = 0.06 - 0.08 * (math.log10(lr) + 3.3) ** 2 + 0.004 * math.log2(r / 8)
         gain += 0.015 if modules == "all-linear" else 0.0
         state = "finished" if gain > 0.0 else "stopped early"
-        if lr > 1.6e-3:
+        if lr > 1.3e-3:
             state = "failed"
         runs.append(
             Run(gain, lr=lr, r=r, modules=str(modules), full=False, state=state, reported=False)

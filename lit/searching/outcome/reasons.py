@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from lit.measures.measured import Outcome
 from lit.messages import tr, tr_n
 from lit.searching.outcome.facts import Facts, report_loss
-from lit.searching.outcome.rules import Own, outcome
+from lit.searching.outcome.rules import Own, Seeds, outcome
 from lit.searching.outcome.ties import Candidate, Difference
 from lit.searching.records import Search
 
@@ -73,9 +73,14 @@ def _flattered(facts: Facts) -> str:
             "{flattery}.",
             **values,
         )
+    if facts.flattery.value <= 0:
+        return tr(
+            "On the choosing rows the difference was {choose}: choosing did not flatter it.",
+            choose=values["choose"],
+        )
     return tr(
         "On the choosing rows the difference was {choose}: choosing flattered it by {flattery}, "
-        "which is not more than chance.",
+        "which can be chance.",
         **values,
     )
 
@@ -142,18 +147,18 @@ def _base(search: Search, facts: Facts) -> str:
 
 
 def _seeds(facts: Facts) -> str:
-    if facts.spread is None:
+    if facts.seed_spread is None:
         return ""
-    if facts.seeds_matter:
+    if facts.seeds is Seeds.MATTER:
         return tr(
-            "Another seed of the same settings changed the loss of the choosing rows by up to "
-            "{spread:.4f}, as much as the settings did: with other seeds others could be best.",
-            spread=facts.spread,
+            "Runs that differ in the seed alone have a standard deviation of {spread:.4f} on the "
+            "choosing rows: with other seeds other settings could be best.",
+            spread=facts.seed_spread,
         )
     return tr(
-        "Another seed of the same settings changed the loss of the choosing rows by up to "
-        "{spread:.4f}.",
-        spread=facts.spread,
+        "Runs that differ in the seed alone have a standard deviation of {spread:.4f} on the "
+        "choosing rows.",
+        spread=facts.seed_spread,
     )
 
 
