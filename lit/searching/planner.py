@@ -4,8 +4,9 @@ Every answer is a function of the trials so far and the seed, so that a search t
 on as if it had not been. Each question is put to a study in memory that is made for it.
 """
 
+import random
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import optuna
@@ -30,8 +31,8 @@ VALIDATIONS = 9
 """Validations of a trial that is not stopped early."""
 REDUCTION = 3
 """At validations 1, 3 and 9 the best third goes on."""
-ATTEMPTS = 30
-"""How often settings are drawn until they are new."""
+DRAWS, RANDOM_DRAWS = 10, 500
+"""How often settings are drawn until they are new: where they should be good, then anywhere."""
 
 
 class Planner:
@@ -55,14 +56,7 @@ class Planner:
                 trial that runs now, empty for one that failed.
         """
         known = [self.space.own, *(settings for settings, _ in tried)]
-        for attempt in range(ATTEMPTS):
-            if len(tried) < QUASI_RANDOM and not attempt:
-                values = {
-                    x.name: x.at(share)
-                    for x, share in zip(self.space.dimensions, self._even[len(tried)], strict=True)
-                }
-            else:
-                values = self._draw(tried, attempt)
+        for values in self._drawn(tried):
             settings = self.space.settings(values)
             if settings not in known:
                 return settings
@@ -84,6 +78,22 @@ class Planner:
                 trial.report(loss, step)
                 stopped = trial.should_prune()
         return stopped and len(losses) < VALIDATIONS
+
+    def _drawn(
+        self, tried: Sequence[tuple[Settings, Sequence[float] | None]]
+    ) -> Iterator[dict[str, Any]]:
+        """Yield values of the dimensions, the most promising first."""
+        if len(tried) < QUASI_RANDOM:
+            yield self._at(self._even[len(tried)])
+        for attempt in range(DRAWS):
+            yield self._draw(tried, attempt)
+        draw = random.Random(mix_seed(self.seed, len(tried)))
+        for _ in range(RANDOM_DRAWS):
+            yield self._at([draw.random() for _ in self.space.dimensions])
+
+    def _at(self, shares: Sequence[float]) -> dict[str, Any]:
+        pairs = zip(self.space.dimensions, shares, strict=True)
+        return {dimension.name: dimension.at(share) for dimension, share in pairs}
 
     def _draw(
         self, tried: Sequence[tuple[Settings, Sequence[float] | None]], attempt: int

@@ -91,13 +91,16 @@ class Schedule:
         self.costs = Costs(0.0, 0.0)
         self.shares = Shares(0, 1)
 
-    def plan(self, costs: Costs, budget: float | None) -> None:
-        """Divide the budget by what a run takes."""
+    def plan(self, costs: Costs, seconds: float) -> None:
+        """Divide the time by what a run takes.
+
+        Args:
+            costs: What trials take.
+            seconds: What is left of the budget.
+        """
         self.costs = costs
-        if self.trials is not None:
-            self.shares = divide_trials(self.trials)
-        elif budget is not None:
-            self.shares = divide(budget / costs.run)
+        counted = self.trials is not None
+        self.shares = divide_trials(self.trials or 0) if counted else divide(seconds / costs.run)
 
     def tries(self, seconds: float) -> int:
         """Return how many tries fit into a time that begins with the config's own settings."""

@@ -82,7 +82,7 @@ class Searching:
         validations = max(1, round(self.bench.steps / self.bench.steps_of_epoch)) + 2
         run = self.bench.setup_seconds + step * self.bench.steps
         run += validations * self.bench.val_seconds
-        self.schedule.plan(Costs(max(run, 1e-3), self.bench.val_seconds), self.budget)
+        self.schedule.plan(Costs(max(run, 1e-3), self.bench.val_seconds), self.left())
         self.progress.plan(self.schedule, self.budget, step, self.bench.steps)
 
     def run(self) -> Search | None:
