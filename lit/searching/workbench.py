@@ -21,12 +21,13 @@ from lit.fitting.results import write_model_card
 from lit.measures.losses import summed_losses
 from lit.messages import tr
 from lit.model.loss import token_losses
+from lit.run.command import name_arguments
 from lit.run.folder import RunFolder
 from lit.searching.records import State, Sums, Trial
 from lit.searching.trial_settings import trial_settings
 from lit.searching.trials.ledger import Job
 from lit.searching.watch import TrialEnded, Watch
-from lit.settings.arguments import Arguments
+from lit.settings.arguments import Arguments, setting_names
 from lit.train.best_adapter import BestAdapter
 from lit.train.longest_batch import LongestBatchTrial, is_out_of_memory
 from lit.train.module import LoRAModule
@@ -120,7 +121,7 @@ class Workbench:
                         best.base_loss = sum(self.base_sums[0]) / max(1, sum(self.labels()[0]))
                         write_model_card(made, best.folder, best)
         except (ConfigError, TrainingError) as error:
-            state, reason = "failed", str(error)
+            state, reason = "failed", name_arguments(str(error), setting_names())
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -197,8 +198,6 @@ class Workbench:
     @torch.no_grad()
     def _sums(self, trainer: L.Trainer, module: LoRAModule, rows: np.ndarray) -> Sums:
         """Return the summed loss of each row under the model as it is."""
-        if not len(rows):
-            return ()
         examples = [self.data.val.example(row) for row in rows.tolist()]
         module.adapted_model.eval()
         with trainer.precision_plugin.val_step_context():

@@ -228,18 +228,33 @@ def test_a_signal_before_anything_is_known_leaves_nothing_to_report(
     assert not (tmp_path / "s" / "best.yaml").exists()
 
 
-def test_a_trial_that_diverges_or_runs_out_of_memory_has_a_reason(
-    tiny_folder: Path, tmp_path: Path, searches: Command
+DIVERGING = {
+    "lr": (
+        "model.lr: [0.99]\nmodel.lora.lora_alpha: [100000]\n",
+        None,
+        "diverged: .*lower model.lr",
+    ),
+    "nan": ("model.lr: [1e-3]\n", Fault(STEP, 24, "nan"), "loss nan.*Lower model.lr"),
+    "layer": ("model.lora.target_modules: [no_proj]\n", None, "no layer is named no_proj"),
+}
+
+
+@pytest.mark.parametrize("name", DIVERGING)
+def test_a_trial_that_cannot_go_on_has_a_reason_and_is_not_the_end(
+    name: str, tiny_folder: Path, tmp_path: Path, searches: Command
 ) -> None:
+    text, fault, reason = DIVERGING[name]
     space = tmp_path / "space.yaml"
-    space.write_text("model.lr: [0.99]\nmodel.optimizer: [sgd, adamw]\n", "utf-8")
+    space.write_text(text, "utf-8")
     command = [*command_line(tiny_folder, tmp_path), "--space", str(space), "--trials", "2"]
-    result = searches.run([*command, "--trainer.gradient_clip_val", "0"])
+    result = searches.run(command, fault=fault)
     assert result.code == 0, result.error
-    failed = [x.trial for x in slots(tmp_path / "search") if x.trial and x.trial.state == "failed"]
-    assert failed
-    assert all(trial.reason and trial.choose is None for trial in failed)
-    assert "failed: " in result.out
+    trial = slots(tmp_path / "search")[1].trial
+    assert trial is not None
+    assert (trial.state, trial.choose) == ("failed", None)
+    assert re.search(reason, trial.reason)
+    assert f"failed: {trial.reason}" in result.out
+    assert (tmp_path / "search" / WEIGHTS).is_file()
 
 
 def test_a_dry_run_says_what_fits_and_tries_nothing(
