@@ -89,7 +89,7 @@ def measure_losses(
         on_progress: Called after each batch with its number of rows, once for each model.
         precision: The precision of the training whose loss is to be reproduced.
     """
-    labels = _label_counts(examples)
+    labels = label_counts(examples)
     sums = {which: np.zeros(len(examples)) for which in MODELS}
     beginnings = find_beginnings(examples)
     with restored_attention(model), computing_in(precision, model.device):
@@ -123,14 +123,25 @@ def mean_losses(
         device: The model's.
         share: Whether the model computes shared beginnings once.
     """
-    labels = _label_counts(examples)
-    means = np.zeros(len(examples))
+    return summed_losses(losses_of, examples, device, share) / label_counts(examples)
+
+
+def summed_losses(
+    losses_of: Callable[[Batch], Tensor],
+    examples: Sequence[Example],
+    device: torch.device,
+    share: bool = False,
+) -> np.ndarray:
+    """Return the summed loss of each row, (rows,); arguments as above."""
+    labels = label_counts(examples)
+    sums = np.zeros(len(examples))
     for rows, batch in _batches(examples, labels, find_beginnings(examples) if share else None):
-        means[rows] = _sums(losses_of(batch.to(device)), labels[rows]) / labels[rows]
-    return means
+        sums[rows] = _sums(losses_of(batch.to(device)), labels[rows])
+    return sums
 
 
-def _label_counts(examples: Sequence[Example]) -> np.ndarray:
+def label_counts(examples: Sequence[Example]) -> np.ndarray:
+    """Return the labeled tokens of each row, (rows,)."""
     return np.array([sum(x != IGNORE for x in example.labels) for example in examples])
 
 

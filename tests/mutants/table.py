@@ -6,7 +6,7 @@ The listed tests are the fastest that are known to find a fault.
 from tests.mutants.faults import Mutant
 
 TEMPLATE = "tests/data/test_template.py"
-TEXT_TEST, STORE_TEST = "tests/test_texts.py", "tests/data/test_store.py"
+TEXT_TEST, STORE_TEST = "tests/test_translations.py", "tests/data/test_store.py"
 REAL_FILES = "tests/data/test_real_files.py"
 PLAN, BATCH, SPLIT = (f"tests/data/test_{name}.py" for name in ("plan", "batch", "split"))
 LOADER = "tests/data/test_loader.py"
