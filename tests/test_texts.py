@@ -21,10 +21,12 @@ from lora.base import check_quantization
 from tests.catalogs import (
     BRACES,
     CALLS,
+    NotLiteralError,
     catalog_path,
     compiled,
     english,
     fields,
+    main,
     make_catalog,
     read_catalog,
 )
@@ -341,3 +343,40 @@ def test_a_number_chooses_its_form(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = {n: data.messages.tr_n(*text, n).split()[-1] for n in (1, 2, 5, 11, 21)}
     assert shown == {1: "файле", 2: "файлах", 5: "файлах", 11: "файлах", 21: "файле"}
     assert lora.messages.tr("an unknown text") == "an unknown text"
+
+
+def test_make_texts_keeps_translations_and_drops_texts_that_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = Path("package", "a.py")
+    source.parent.mkdir()
+    source.write_text('tr("old")\ntr("kept {n}", n=1)\ntr_n("{n} a", "{n} b", 2)\n')
+    assert main(["package"]) == 1
+    catalog = read_catalog("package")
+    for entry in catalog:
+        entry.msgstr = "" if entry.msgid_plural else f"ru {entry.msgid}"
+        entry.msgstr_plural = dict.fromkeys(range(3), "ru {n}") if entry.msgid_plural else {}
+    catalog.save(str(catalog_path("package")))
+    assert main(["package"]) == 0
+    source.write_text('tr_mark("new")\ntr("kept {n}", n=1)\ntr_n("{n} a", "{n} b", 2)\n')
+    assert main(["package"]) == 1
+    written = catalog_path("package").read_bytes()
+    assert main(["package"]) == 1
+    assert catalog_path("package").read_bytes() == written
+    shown = {entry.msgid: entry.msgstr or entry.msgstr_plural for entry in read_catalog("package")}
+    plurals = dict.fromkeys(range(3), "ru {n}")
+    assert shown == {"new": {}, "kept {n}": "ru kept {n}", "{n} a": plurals}
+
+
+@pytest.mark.parametrize(
+    "call", ['tr(f"a {b}")', 'tr("a " + b)', "tr_mark(b)", 'tr_n("a", b, 2)', 'tr("a" % b)']
+)
+def test_a_text_that_is_put_together_is_refused(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("package").mkdir()
+    Path("package", "a.py").write_text(call)
+    with pytest.raises(NotLiteralError, match=r"package/a\.py:1"):
+        make_catalog("package")
