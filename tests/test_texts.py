@@ -30,6 +30,7 @@ from tests.catalogs import (
     make_catalog,
     read_catalog,
 )
+from tests.not_for_people import NOT_FOR_PEOPLE
 
 PACKAGES = ("lora", "data")
 LETTERS = re.compile(r"[A-Za-z]{2}")
@@ -37,25 +38,6 @@ CYRILLIC = re.compile("[а-яё]", re.IGNORECASE)
 NAMES = re.compile(r"`[^`]*`")
 PROGRAMMING = {"AssertionError", "AttributeError", "NotImplementedError"}
 """Errors of a program, whose messages no command shows."""
-
-REGEX, CODE = "a regular expression", "code or a template"
-DECODER = "what Python's JSON decoder says, in English"
-NOT_FOR_PEOPLE: dict[str, dict[str, str]] = {
-    "lora/layer.py": {"disabled adapters": "the name of a context variable"},
-    "lora/storage/files.py": {r"([^:]+) \(os error": REGEX},
-    "data/formats/rows.py": {"Hi? Hello.": "a sample row"},
-    "data/readers/json_file.py": dict.fromkeys(("Extra data", "Expecting "), DECODER),
-    "data/readers/table.py": {"column {}": "the key of a column without a name"},
-    "data/report/row_issue.py": {"too long": "a kind of issue, which is stored"},
-    "data/formats/values.py": {"{}: null": "a value of JSON"},
-    "data/sandbox.py": {"Be brief.": "a sample", "\nimport": CODE},
-    "data/template.py": {"{% for": CODE},
-    "data/templates/variables.py": {
-        **dict.fromkeys((r"\{% if", r"(?:\{\{ bos"), REGEX),
-        "{% if": CODE,
-    },
-}
-"""Strings of two or more words that are not translated, by their beginnings, with the reason."""
 
 
 def literals(path: Path) -> Iterator[tuple[int, str]]:
@@ -76,6 +58,8 @@ def literals(path: Path) -> Iterator[tuple[int, str]]:
             passed.update(ast.walk(node.annotation))
         elif isinstance(node, ast.FunctionDef) and node.returns:
             passed.update(ast.walk(node.returns))
+        elif isinstance(node, ast.keyword) and node.arg == "prog":
+            passed.add(node.value)  # the command as it is typed
         elif isinstance(node, ast.JoinedStr):
             passed.update(part for part in node.values if isinstance(part, ast.Constant))
     for node in ast.walk(tree):
