@@ -31,6 +31,7 @@ NOT_FOR_PEOPLE: dict[str, dict[str, str]] = {
     "lit/comparison/verdict.py": {"not shown": KEY},
     "lit/comparison/votes.py": {"lit-lora votes 1": "the mark of a file's format"},
     "lit/diagnosis/sample.py": {"{% for": CODE, "the bed of a printer": "a sample"},
+    "lit/distributed/sharding.py": {"A frozen base, sharded": PROGRAM},
     "lit/embedded.py": {"---\nlicense": CARD},
     "lit/exporting/modelfile.py": {
         **dict.fromkeys(("eq (len", "{}{{ ", "{{ if"), CODE),
@@ -44,10 +45,14 @@ NOT_FOR_PEOPLE: dict[str, dict[str, str]] = {
         ("       python -m", "       tensorboard", "       {} --adapter"), TYPED
     ),
     "lit/model/loading.py": {"automatic conversion": LIBRARY},
+    "lit/model/placement.py": {"the model": KEY},
     "lit/model/preparation.py": {"gated MLP": KEY},
+    "lit/packing/reach.py": {"packed, probed": KEY},
+    "lit/preflight/coverage.py": {"output head": KEY},
     "lit/preflight/meta_step.py": {"gated MLP": KEY},
     "lit/report/page.py": {"bold green": "a style of rich"},
     "lit/report/pictures.py": dict.fromkeys(("DejaVu Sans Mono", "offset points"), NAME),
+    "lit/resume/settings_diff.py": dict.fromkeys(("{} (rows)", "{} rows, digest"), KEY),
     "lit/run/card.py": {"": CARD},
     "lit/run/command.py": {
         **dict.fromkeys(("null byte", "null character"), LIBRARY),
