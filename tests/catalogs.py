@@ -15,7 +15,7 @@ from typing import NamedTuple
 import polib
 
 PACKAGES = ("lora", "data", "lit")
-CALLS = {"tr": 1, "tr_n": 2, "tr_mark": 1}
+CALLS = {"tr": 1, "tr_n": 2, "tr_mark": 1, "tr_later": 1}
 """The functions whose first arguments are texts, and how many of them."""
 HEADER = "The terms are in CONTRIBUTING.md, Texts and translations."
 METADATA = {
@@ -73,7 +73,7 @@ def texts(package: str) -> Iterator[Text]:
                 marked = name == "tr_mark" and FIELD.search(one)
                 formatted = name == "tr_n" or bool(call.keywords or marked)
                 yield Text(one, many, path.as_posix(), call.lineno, formatted)
-            elif name != "tr" or any(found):
+            elif name not in ("tr", "tr_later") or any(found):
                 raise NotLiteralError(f"{path}:{call.lineno}: {name} needs a literal")
 
 

@@ -15,6 +15,7 @@ from data.types import IGNORE, Batch, Example
 from lit.answering.generation import use_model
 from lit.device.precision import computing_in
 from lit.measures.intervals import Interval, paired_interval
+from lit.messages import tr
 from lit.model.loss import token_losses
 from lit.packing.pack import one_by_one, pack, restored_attention
 from lit.run.console import print_rank0
@@ -89,7 +90,7 @@ def measure_losses(
     with restored_attention(model), computing_in(precision, model.device):
         if (reason := pack(model)) and model not in _told:
             _told.add(model)  # a comparison measures twice
-            print_rank0(f"losses  {one_by_one(reason)}", note=True)
+            print_rank0(tr("losses  {one_by_one}", one_by_one=one_by_one(reason)), note=True)
         for rows in _batches(examples, labels):
             batch = collate([examples[row] for row in rows]).to(model.device)
             for which in MODELS:

@@ -1225,7 +1225,8 @@ FILES = [
     Mutant(
         "files",
         "lit/run/output.py",
-        'raise ConfigError(f"{path} already exists: choose another path, or remove it")',
+        'raise ConfigError(tr("{path} already exists: choose another path, or remove it", '
+        "path=path))",
         "pass",
         (OUTPUT,),
     ),
