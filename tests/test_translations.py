@@ -21,13 +21,16 @@ from lora.base import check_quantization
 from tests.catalogs import (
     BRACES,
     CALLS,
+    NotLiteralError,
     catalog_path,
     compiled,
     english,
     fields,
+    main,
     make_catalog,
     read_catalog,
 )
+from tests.not_for_people import NOT_FOR_PEOPLE
 
 PACKAGES = ("lora", "data")
 LETTERS = re.compile(r"[A-Za-z]{2}")
@@ -35,25 +38,6 @@ CYRILLIC = re.compile("[а-яё]", re.IGNORECASE)
 NAMES = re.compile(r"`[^`]*`")
 PROGRAMMING = {"AssertionError", "AttributeError", "NotImplementedError"}
 """Errors of a program, whose messages no command shows."""
-
-REGEX, CODE = "a regular expression", "code or a template"
-DECODER = "what Python's JSON decoder says, in English"
-NOT_FOR_PEOPLE: dict[str, dict[str, str]] = {
-    "lora/layer.py": {"disabled adapters": "the name of a context variable"},
-    "lora/storage/files.py": {r"([^:]+) \(os error": REGEX},
-    "data/formats/rows.py": {"Hi? Hello.": "a sample row"},
-    "data/readers/json_file.py": dict.fromkeys(("Extra data", "Expecting "), DECODER),
-    "data/readers/table.py": {"column {}": "the key of a column without a name"},
-    "data/report/row_issue.py": {"too long": "a kind of issue, which is stored"},
-    "data/formats/values.py": {"{}: null": "a value of JSON"},
-    "data/sandbox.py": {"Be brief.": "a sample", "\nimport": CODE},
-    "data/template.py": {"{% for": CODE},
-    "data/templates/variables.py": {
-        **dict.fromkeys((r"\{% if", r"(?:\{\{ bos"), REGEX),
-        "{% if": CODE,
-    },
-}
-"""Strings of two or more words that are not translated, by their beginnings, with the reason."""
 
 
 def literals(path: Path) -> Iterator[tuple[int, str]]:
@@ -74,6 +58,8 @@ def literals(path: Path) -> Iterator[tuple[int, str]]:
             passed.update(ast.walk(node.annotation))
         elif isinstance(node, ast.FunctionDef) and node.returns:
             passed.update(ast.walk(node.returns))
+        elif isinstance(node, ast.keyword) and node.arg == "prog":
+            passed.add(node.value)  # the command as it is typed
         elif isinstance(node, ast.JoinedStr):
             passed.update(part for part in node.values if isinstance(part, ast.Constant))
     for node in ast.walk(tree):
@@ -341,3 +327,40 @@ def test_a_number_chooses_its_form(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = {n: data.messages.tr_n(*text, n).split()[-1] for n in (1, 2, 5, 11, 21)}
     assert shown == {1: "файле", 2: "файлах", 5: "файлах", 11: "файлах", 21: "файле"}
     assert lora.messages.tr("an unknown text") == "an unknown text"
+
+
+def test_make_texts_keeps_translations_and_drops_texts_that_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = Path("package", "a.py")
+    source.parent.mkdir()
+    source.write_text('tr("old")\ntr("kept {n}", n=1)\ntr_n("{n} a", "{n} b", 2)\n')
+    assert main(["package"]) == 1
+    catalog = read_catalog("package")
+    for entry in catalog:
+        entry.msgstr = "" if entry.msgid_plural else f"ru {entry.msgid}"
+        entry.msgstr_plural = dict.fromkeys(range(3), "ru {n}") if entry.msgid_plural else {}
+    catalog.save(str(catalog_path("package")))
+    assert main(["package"]) == 0
+    source.write_text('tr_mark("new")\ntr("kept {n}", n=1)\ntr_n("{n} a", "{n} b", 2)\n')
+    assert main(["package"]) == 1
+    written = catalog_path("package").read_bytes()
+    assert main(["package"]) == 1
+    assert catalog_path("package").read_bytes() == written
+    shown = {entry.msgid: entry.msgstr or entry.msgstr_plural for entry in read_catalog("package")}
+    plurals = dict.fromkeys(range(3), "ru {n}")
+    assert shown == {"new": {}, "kept {n}": "ru kept {n}", "{n} a": plurals}
+
+
+@pytest.mark.parametrize(
+    "call", ['tr(f"a {b}")', 'tr("a " + b)', "tr_mark(b)", 'tr_n("a", b, 2)', 'tr("a" % b)']
+)
+def test_a_text_that_is_put_together_is_refused(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("package").mkdir()
+    Path("package", "a.py").write_text(call)
+    with pytest.raises(NotLiteralError, match=r"package/a\.py:1"):
+        make_catalog("package")
