@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from data.planning.batch import segment_paths, separate
 from data.types import Batch
+from lit.messages import tr
 from lit.packing.attention import PACKED, Seen, UnpackableError
 from lit.packing.decoder import decoder_of
 from lit.packing.recurrence import mixes_rows
@@ -53,7 +54,9 @@ def hidden_states(model: PreTrainedModel, batch: Batch) -> Tensor:
         return torch.cat([decoder(input_ids=row, use_cache=False)[0] for row in rows], 1)
     if layer := mixes_rows(model):
         # Adapters were taken off after packing, and these layers with them.
-        raise UnpackableError(f"{layer} would carry one row into the next: call pack(model) again")
+        raise UnpackableError(
+            tr("{layer} would carry one row into the next: call pack(model) again", layer=layer)
+        )
     if batch.paths or rotate_alike(model.config, batch.lengths):
         return _packed(
             *(model, batch.input_ids, batch.position_ids, batch.cu_seqlens, batch.lengths),
