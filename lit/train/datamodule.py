@@ -31,8 +31,7 @@ class QADataModule(L.LightningDataModule):
             ``hub:OWNER/NAME``, or a list of these.
         val_path: The same, to validate on; without it, a share of ``path`` is held out.
         val_fraction: The share of ``path`` that is held out without ``val_path``.
-        report_fraction: The share of the held-out rows that neither train nor validate: rows that
-            choose nothing, for a report.
+        report_fraction: The share of the held-out rows that is kept apart for a report.
         val_every_n_steps: Optimizer steps between validations; by default one each epoch.
         columns: The file's name for each of our fields, such as ``{prompt: question_text}``.
         encoding: Encoding of text files; by default UTF-8, or what their byte order mark says.
@@ -101,10 +100,7 @@ class QADataModule(L.LightningDataModule):
         self.template, self.template_kwargs = template, template_kwargs
         self.base, self.revision = base, revision
         self.limits: dict[str, Any] = {"batch_size": batch_size, "max_tokens": max_tokens}
-        self.grouped: dict[str, Any] = {
-            "group_by_length": group_by_length,
-            "group_by_prefix": group_by_prefix,
-        }
+        self.grouped = {"group_by_length": group_by_length, "group_by_prefix": group_by_prefix}
         self.share_prefixes, self.val_every_n_steps = share_prefixes, val_every_n_steps
         self.num_workers, self.seed, self.val_matching = num_workers, seed, val_matching
         self.cut = max_length, truncation
