@@ -91,18 +91,18 @@ def _print_ollama(output: Path, adapter: Path, base: str | None) -> None:
         print(f"       {file}")
         print(
             tr(
-                "send   {name}, {name_2} ({st_size:.1f} MB),",
-                name=file.name,
-                name_2=output.name,
-                st_size=output.stat().st_size / 1e6,
+                "send   {modelfile}, {name} ({size:.1f} MB),",
+                modelfile=file.name,
+                name=output.name,
+                size=output.stat().st_size / 1e6,
             )
         )
         print(
             tr(
-                "       and the base {name} ({size:.1f} MB), as ./{name_2} beside them",
+                "       and the base {name} ({size:.1f} MB), as ./{last} beside them",
                 name=name,
                 size=size / 1e6,
-                name_2=Path(name).name,
+                last=Path(name).name,
             )
         )
         print(tr("       Where Ollama has the base already, write its name after FROM instead."))

@@ -6,16 +6,38 @@ are English: see ``english`` and ``tr_later``.
 """
 
 import gettext
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from pathlib import Path
 
 DOMAIN = "lit_lora_lit"
-LOCALES = Path(__file__).with_name("locale")
+LOCALE = str(Path(__file__).with_name("locale"))
+VARIABLES = ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")
+"""What gettext reads, in its order."""
 
-gettext.bindtextdomain(DOMAIN, str(LOCALES))
+# For argparse, which looks its own words up.
+gettext.bindtextdomain(DOMAIN, LOCALE)
 _ENGLISH = ContextVar("english", default=False)
+
+
+def language() -> str:
+    """Return the language of the texts: the first one of the environment that has a catalog."""
+    found = None if _ENGLISH.get() else gettext.find(DOMAIN, LOCALE)
+    return Path(found).parts[-3] if found else "en"
+
+
+def _catalog() -> gettext.NullTranslations:
+    return _read_catalog(_ENGLISH.get(), *map(os.environ.get, VARIABLES))
+
+
+@lru_cache(maxsize=8)
+def _read_catalog(english: bool, *environment: str | None) -> gettext.NullTranslations:
+    # Of one language: gettext takes what is not in a catalog, which is all of the English one,
+    # from the languages that follow.
+    return gettext.translation(DOMAIN, LOCALE, [language()], fallback=True)
 
 
 class Later(str):
@@ -34,7 +56,7 @@ def tr(text: str, /, **values: object) -> str:
         values = {name: _shown(value) for name, value in text.values.items()}
         text = text.text
     # gettext's translation of the empty text is the catalog's header.
-    translated = text if _ENGLISH.get() or not text else gettext.dgettext(DOMAIN, text)
+    translated = _catalog().gettext(text) if text else text
     return translated.format(**values) if values else translated
 
 
@@ -44,9 +66,7 @@ def _shown(value: object) -> object:
 
 def tr_n(one: str, many: str, n: int, /, **values: object) -> str:
     """Return the form of a text for ``n`` things, which is the field {n}."""
-    if _ENGLISH.get():
-        return (one if n == 1 else many).format(n=n, **values)
-    return gettext.dngettext(DOMAIN, one, many, n).format(n=n, **values)
+    return _catalog().ngettext(one, many, n).format(n=n, **values)
 
 
 def tr_mark(text: str) -> str:

@@ -126,13 +126,8 @@ def _serve(options: argparse.Namespace) -> None:
         print(tr("models {names}", names=", ".join(models.names)))
         print(tr("page   {address}/", address=address))
         print(
-            tr(
-                "curl {address}/v1/chat/completions{key} -H 'Content-Type: application/json' -d "
-                "'{body}'",
-                address=address,
-                key=key,
-                body=body,
-            ),
+            f"curl {address}/v1/chat/completions{key} "
+            f"-H 'Content-Type: application/json' -d '{body}'",
             flush=True,
         )
         defaults = Defaults(sampling, options.seed is not None)

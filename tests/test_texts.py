@@ -32,7 +32,7 @@ from tests.catalogs import (
 )
 from tests.not_for_people import NOT_FOR_PEOPLE
 
-PACKAGES = ("lora", "data")
+PACKAGES = ("lora", "data", "lit")
 LETTERS = re.compile(r"[A-Za-z]{2}")
 CYRILLIC = re.compile("[а-яё]", re.IGNORECASE)
 NAMES = re.compile(r"`[^`]*`")
@@ -126,7 +126,7 @@ def test_no_text_is_translated_while_a_module_is_imported(package: str) -> None:
         early += [
             f"{path}:{node.lineno}"
             for node in ast.walk(tree)
-            if isinstance(node, ast.Call) and _name(node.func) in ("tr", "tr_n")
+            if isinstance(node, ast.Call) and _name(node.func) in ("tr", "tr_n", "tr_later")
             if node not in later
         ]
     assert not early
@@ -168,8 +168,9 @@ def test_both_languages_show_the_same_values(package: str) -> None:
     for entry in read_catalog(package):
         if BRACES not in entry.flags:
             continue
-        specs = {name: spec for _, name, spec, _ in Formatter().parse(entry.msgid) if name}
-        values = {name: 41 if spec else f"<{name}>" for name, spec in specs.items()}
+        parts = [part for part in Formatter().parse(entry.msgid) if part[1]]
+        numbers = {name for _, name, spec, _ in parts if spec}
+        values = {x: 41 if x in numbers else f"<{x}>" for _, x, _, _ in parts if x}
         for form in (entry.msgid, entry.msgstr, entry.msgid_plural, *entry.msgstr_plural.values()):
             shown = form.format("<0>", **values) if form else ""
             wanted = [value for value in values.values() if isinstance(value, str) and form]

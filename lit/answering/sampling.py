@@ -11,6 +11,11 @@ from transformers import LogitsProcessor
 from lit.messages import tr, tr_mark
 from lora.config import ConfigError
 
+NOT_FINITE = tr_mark(
+    "the model computes NaN or infinity instead of logits, so there is no "
+    "answer: its weights or the adapter are damaged, or the precision is too low"
+)
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -77,12 +82,7 @@ class RefuseNaN(LogitsProcessor):
         """Return the logits, (rows, vocabulary), unchanged."""
         # The largest logit of a row is NaN if one is, and then this comparison is False.
         if not (scores.amax(-1).abs() < torch.inf).all():
-            raise NotFiniteError(
-                tr(
-                    "the model computes NaN or infinity instead of logits, so there is no "
-                    "answer: its weights or the adapter are damaged, or the precision is too low"
-                )
-            )
+            raise NotFiniteError(tr(NOT_FINITE))
         return scores
 
 

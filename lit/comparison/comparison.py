@@ -7,7 +7,8 @@ from datetime import date
 from pathlib import Path
 
 from data.templates.variables import Value, read_values
-from lit.answering.generation import GenerationError, check_context, context_length
+from lit.answering.context import check_context, context_length
+from lit.answering.generation import GenerationError
 from lit.answering.sampling import NotFiniteError, Sampling
 from lit.comparison.answers import answer_all, written
 from lit.comparison.budget import Budget

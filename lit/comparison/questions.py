@@ -13,7 +13,7 @@ from data.formats.rows import read_row
 from data.readers.source import read
 from data.template import continuation_ids, prompt_ids
 from data.types import IGNORE, BadRow, DataError, Example, Message, Row, RowError
-from lit.messages import tr
+from lit.messages import tr, tr_mark
 
 GENERAL_TEXT = Path(data.__file__).parent / "corpora" / "general.ru-en.txt"
 MAX_BYTES = 1 << 26
@@ -74,23 +74,19 @@ def _read_lines(path: Path) -> list[Question]:
     try:
         if not path.is_file():
             # A FIFO or a device may have no end.
-            kind = "is not a regular file" if path.exists() else "does not exist"
             raise DataError(
                 tr(
-                    "{path} {kind}: give a .txt file with one question per line",
+                    "{path} is not a regular file: give a .txt file with one question per line",
                     path=path,
-                    kind=kind,
+                )
+                if path.exists()
+                else tr(
+                    "{path} does not exist: give a .txt file with one question per line", path=path
                 )
             )
         if (size := path.stat().st_size) > MAX_BYTES:
-            raise DataError(
-                tr(
-                    "{path} has {size} bytes; at most {max_bytes} are read",
-                    path=path,
-                    size=size,
-                    max_bytes=MAX_BYTES,
-                )
-            )
+            text = tr_mark("{path} has {size} bytes; at most {most} are read")
+            raise DataError(tr(text, path=path, size=size, most=MAX_BYTES))
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None

@@ -133,10 +133,10 @@ def check_quantization(kind: str | None, device: Traits) -> None:
     if device.kind not in ("cpu", "cuda"):
         raise ConfigError(
             tr(
-                "`quantize` is {kind}, which is not known to work on {kind_2}: use a CPU or an "
+                "`quantize` is {kind}, which is not known to work on {device}: use a CPU or an "
                 "NVIDIA GPU, or leave `quantize` out",
                 kind=kind,
-                kind_2=device.kind,
+                device=device.kind,
             )
         )
     if kind == "int8" and device.capability is not None and device.capability < INT8_CAPABILITY:

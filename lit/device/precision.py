@@ -146,8 +146,9 @@ def choose_dtype(
         return wide, tr("float16 overflows in {model_type} models", model_type=model_type)
     if stored == torch.bfloat16 and emulated:
         return torch.float16, tr("the device has no bfloat16 units")
-    untried = ", which was not tried on an Apple GPU" if device.kind == "mps" else ""
-    return stored, f"as the model is stored{untried}"
+    if device.kind == "mps":
+        return stored, tr("as the model is stored, which was not tried on an Apple GPU")
+    return stored, tr("as the model is stored")
 
 
 def computing_in(precision: str, device: torch.device) -> AbstractContextManager[object]:

@@ -32,7 +32,7 @@ def describe(device: torch.device) -> dict[str, str]:
     release, _, _ = platform.release().partition("-")
     return {
         tr_mark("system"): f"{platform.system()} {release}, {platform.machine()}",
-        tr_mark("Python"): platform.python_version(),
+        "Python": platform.python_version(),
         tr_mark("libraries"): ", ".join(f"{name} {_version(name)}" for name in LIBRARIES),
         tr_mark("device"): str(known),
         tr_mark("threads of torch"): str(torch.get_num_threads()),

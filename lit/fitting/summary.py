@@ -151,12 +151,10 @@ def print_result(
         )
     )
     if misread := describe_misreading(arguments.model.adapted_model):
-        print_rank0(
-            tr("       {misread} --adapter {adapter}", misread=tr(misread), adapter=folder.adapter)
-        )
+        print_rank0(f"       {tr(misread)} --adapter {folder.adapter}")
     print_rank0(tr("next   python -m lit.compare --adapter {adapter}", adapter=folder.adapter))
-    print_rank0(tr("       python -m lit.chat --adapter {adapter}", adapter=folder.adapter))
-    print_rank0(tr("       tensorboard --logdir {path}", path=folder.path))
+    print_rank0(f"       python -m lit.chat --adapter {folder.adapter}")
+    print_rank0(f"       tensorboard --logdir {folder.path}")
 
 
 def _duration(seconds: float) -> str:

@@ -19,6 +19,7 @@ from data.text import clean
 from lit.messages import tr
 from lit.model.loading import load_weights, summary
 from lora.config import ConfigError
+from lora.messages import tr as tr_lora
 from lora.storage.files import check_regular_files
 from lora.storage.mismatch import GROWN
 from lora.storage.peft_format import printable
@@ -190,6 +191,6 @@ def check_vocabulary(
                 adapter=adapter,
                 last=last,
                 rows=rows,
-                advice=GROWN.format(last + 1),
+                advice=tr_lora(GROWN).format(last + 1),
             )
         )

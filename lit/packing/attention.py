@@ -6,6 +6,7 @@ from transformers import AttentionInterface
 
 from lit.device.device import traits
 from lit.device.kernels import choose_kernel
+from lit.messages import tr
 from lit.packing.kernels import UNGROUPED, nested, varlen
 from lit.packing.transformers_internals import causal_sdpa, repeat_heads
 
@@ -45,9 +46,17 @@ def packed_attention(
         UnpackableError: The family needs more than this, or does not pass row_lengths on.
     """
     if row_lengths is None or cu_seq_lens_q is None or attention_mask is not None:
-        raise UnpackableError(f"{type(module).__name__} does not pass the row lengths to attention")
+        raise UnpackableError(
+            tr("{type} does not pass the row lengths to attention", type=type(module).__name__)
+        )
     if unknown := [name for name in ("position_bias", "s_aux") if kwargs.get(name) is not None]:
-        raise UnpackableError(f"{type(module).__name__} needs {unknown[0]} in attention")
+        raise UnpackableError(
+            tr(
+                "{type} needs {unknown} in attention",
+                type=type(module).__name__,
+                unknown=unknown[0],
+            )
+        )
     longest = max(row_lengths)
     window = None if sliding_window is None or longest <= sliding_window else sliding_window
     plain = softcap is None and not dropout and _alike(query, key, value)

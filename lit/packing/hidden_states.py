@@ -5,6 +5,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from data.types import Batch
+from lit.messages import tr
 from lit.packing.attention import PACKED, UnpackableError
 from lit.packing.decoder import decoder_of
 from lit.packing.recurrence import mixes_rows
@@ -25,7 +26,9 @@ def hidden_states(model: PreTrainedModel, batch: Batch) -> Tensor:
         return torch.cat([decoder(input_ids=row, use_cache=False)[0] for row in rows], 1)
     if layer := mixes_rows(model):
         # Adapters were taken off after packing, and these layers with them.
-        raise UnpackableError(f"{layer} would carry one row into the next: call pack(model) again")
+        raise UnpackableError(
+            tr("{layer} would carry one row into the next: call pack(model) again", layer=layer)
+        )
     if rotate_alike(model.config, batch.lengths):
         return _packed(model, batch.input_ids, batch.position_ids, batch.cu_seqlens, batch.lengths)
     ids, positions = (x.split(batch.lengths, 1) for x in (batch.input_ids, batch.position_ids))

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from data.types import Batch
+from lit.messages import tr
 from lit.packing.attention import PACKED, UnpackableError
 from lit.packing.hidden_states import hidden_states
 from lit.packing.isolation import rows_are_isolated
@@ -64,7 +65,10 @@ def pack(model: PreTrainedModel, batch: Batch | None = None) -> str | None:
 
 def one_by_one(reason: str) -> str:
     """Return what to tell a person about a model that is not packed."""
-    return f"{reason}: rows are computed one by one, which is slower and gives the same result"
+    return tr(
+        "{reason}: rows are computed one by one, which is slower and gives the same result",
+        reason=reason,
+    )
 
 
 @contextmanager
@@ -103,31 +107,41 @@ def _by_row(model: PreTrainedModel, batch: Batch) -> Tensor:
         return hidden_states(model, batch)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"{type(model).__name__} computes no hidden states from tokens alone ("
-            f"{_first_line(error)}): this model family cannot be trained. Choose another model.base"
+            tr(
+                "{type} computes no hidden states from tokens alone ({first_line}): this model "
+                "family cannot be trained. Choose another model.base",
+                type=type(model).__name__,
+                first_line=_first_line(error),
+            )
         ) from error
 
 
 def _reason(model: PreTrainedModel, batch: Batch, by_row: Tensor, by_kernel: bool) -> str | None:
     name = type(model).__name__
     if not has_attention_interface(model):
-        return f"{name} has an attention of its own, which cannot be packed"
+        return tr("{name} has an attention of its own, which cannot be packed", name=name)
     try:
         check_reach(model, batch.input_ids[:, : batch.lengths[0]])
         use_packed(model, by_kernel)
         packed = hidden_states(model, batch)
         change = difference(by_row, packed, batch.lengths)
         if isfinite(change) and not rows_are_isolated(model, batch, packed):
-            return f"{name} cannot be packed: its rows would see each other"
+            return tr("{name} cannot be packed: its rows would see each other", name=name)
         if not change <= tolerance(model, packed):
-            return f"{name} cannot be packed: its rows would change by {change:.2%}"
+            return tr(
+                "{name} cannot be packed: its rows would change by {change:.2%}",
+                name=name,
+                change=change,
+            )
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except UnpackableError as error:
-        return f"{name} cannot be packed: {error}"
+        return tr("{name} cannot be packed: {error}", name=name, error=error)
     # Any error of a family's own code means that it does not know rows that lie end to end.
     except Exception as error:
-        return f"{name} cannot be packed ({_first_line(error)})"
+        return tr(
+            "{name} cannot be packed ({first_line})", name=name, first_line=_first_line(error)
+        )
     return None
 
 

@@ -10,12 +10,15 @@ from data.report.row_issue import BAD, CUT, TOO_LONG
 from data.report.row_report import RowReport
 from data.templates.variables import read_values, shown
 from data.types import IGNORE
-from lit.messages import tr
+from lit.messages import tr, tr_mark
 from lit.preflight.checkup import Checkup
 from lit.report.page import Section
 
 PICTURE = "lengths.png"
 BARS, BAR_WIDTH = 12, 40
+KINDS = {BAD: tr_mark("bad"), TOO_LONG: tr_mark("too long"), CUT: tr_mark("cut")}
+UNITS = tr_mark("rows"), tr_mark("examples")
+"""What a report counts."""
 LISTED_LINES = 10
 """Line numbers that are listed for each reason."""
 
@@ -90,7 +93,7 @@ def _reasons(report: RowReport) -> Iterator[list[str]]:
             more = (
                 [tr("… and {count} more", count=count - len(first))] if count > len(first) else []
             )
-            yield [kind, str(count), titles[group], "\n".join(locations + more)]
+            yield [tr(KINDS[kind]), str(count), titles[group], "\n".join(locations + more)]
 
 
 def length_picture_section(checkup: Checkup) -> Section:

@@ -53,7 +53,7 @@ def check_lengths(arguments: Arguments, forecast: Forecast) -> Iterator[Finding]
                 "{count:.0%} of the {unit} are longer than data.max_length {limit} and are cut "
                 "or left out: add --data.max_length {fits_all}, which fits all of them",
                 count=len(beyond) / read,
-                unit=report.unit,
+                unit=tr(report.unit),
                 limit=limit,
                 fits_all=fits_all,
             )
@@ -124,10 +124,10 @@ def check_template(arguments: Arguments, forecast: Forecast) -> Iterator[Finding
     if stop not in ends:
         yield Finding(
             tr(
-                "the template ends an answer with {convert_ids_to_tokens}, but the model ends "
+                "the template ends an answer with {end}, but the model ends "
                 "its texts with {eos_token}, as a base model without chat training does: add "
                 "--data.template plain",
-                convert_ids_to_tokens=data.tokenizer.convert_ids_to_tokens(stop),
+                end=data.tokenizer.convert_ids_to_tokens(stop),
                 eos_token=original.eos_token,
             )
         )
@@ -169,7 +169,7 @@ def check_answers(arguments: Arguments, forecast: Forecast) -> Iterator[Finding]
                 "{count} {unit} train: the model will memorize them; {enough_rows} or more "
                 "generalize better",
                 count=len(rows),
-                unit=data.store.report.unit,
+                unit=tr(data.store.report.unit),
                 enough_rows=ENOUGH_ROWS,
             )
         )

@@ -191,5 +191,9 @@ def _place(error: BaseException) -> str:
 
 def _print_and_return(code: int, text: str) -> int:
     if text:
-        print(clean(f"error: {text}" if code <= 2 else text), file=sys.stderr, flush=True)
+        print(
+            clean(tr("error: {error}", error=text) if code <= 2 else text),
+            file=sys.stderr,
+            flush=True,
+        )
     return code

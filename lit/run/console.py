@@ -84,5 +84,10 @@ def print_error(rank: int, code: int, text: str) -> None:
         text: The reason; nothing is printed if it is empty.
     """
     if text:
-        prefix = f"error (rank {rank}): " if rank else "error: "
-        print(clean(f"{prefix if code <= 2 else ''}{text}"), file=sys.stderr, flush=True)
+        if code <= 2:
+            text = (
+                tr("error (rank {rank}): {error}", rank=rank, error=text)
+                if rank
+                else tr("error: {error}", error=text)
+            )
+        print(clean(text), file=sys.stderr, flush=True)

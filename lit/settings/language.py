@@ -8,15 +8,14 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
-from lit.messages import DOMAIN, LOCALES, tr, tr_mark
+from lit.messages import DOMAIN, LOCALE, VARIABLES, tr, tr_mark
 from lit.run.command import run_command
 
 FLAG = "--lang"
 ABOUT = tr_mark("the language of messages, such as ru; default: that of the locale")
-VARIABLES = ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")
-"""What gettext reads, in its order."""
 OF_ARGPARSE = (
     *(tr_mark("usage: "), tr_mark("options"), tr_mark("positional arguments")),
     *(tr_mark("show this help message and exit"), tr_mark("%(prog)s: error: %(message)s\n")),
@@ -57,7 +56,7 @@ def in_language(main: Callable[[list[str]], int]) -> Main:
 
 def languages() -> list[str]:
     """Return the languages that there are, English included."""
-    return sorted({"en", *(path.name for path in LOCALES.iterdir() if path.is_dir())})
+    return sorted({"en", *(path.name for path in Path(LOCALE).iterdir() if path.is_dir())})
 
 
 def command_parser(**kwargs: Any) -> argparse.ArgumentParser:
