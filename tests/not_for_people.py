@@ -5,29 +5,28 @@ tests/test_texts.py.
 """
 
 REGEX, CODE = "a regular expression", "code or a template"
-DECODER = "what Python's JSON decoder says, in English"
+LIBRARY = "what a library says, in English"
 COMMAND = "a command line"
-RUN = {"python -m lit.": COMMAND}
 CARD, API = "a model card, which is in English", "an answer to a program, in English"
 DOCTOR = "the page of lit.doctor, which is sent to the project, in English"
 KEY = "a key, which is compared or stored"
+
 NOT_FOR_PEOPLE: dict[str, dict[str, str]] = {
     "lora/layer.py": {"disabled adapters": "the name of a context variable"},
     "lora/storage/files.py": {r"([^:]+) \(os error": REGEX},
     "data/formats/rows.py": {"Hi? Hello.": "a sample row"},
-    "data/readers/json_file.py": dict.fromkeys(("Extra data", "Expecting "), DECODER),
-    "data/readers/table.py": {"column {}": "the key of a column without a name"},
-    "data/report/row_issue.py": {"too long": "a kind of issue, which is stored"},
     "data/formats/values.py": {"{}: null": "a value of JSON"},
+    "data/readers/json_file.py": dict.fromkeys(("Extra data", "Expecting "), LIBRARY),
+    "data/readers/table.py": {"column {}": "the key of a column without a name"},
+    "data/report/row_issue.py": {"too long": KEY},
     "data/sandbox.py": {"Be brief.": "a sample", "\nimport": CODE},
     "data/template.py": {"{% for": CODE},
     "data/templates/variables.py": {
         **dict.fromkeys((r"\{% if", r"(?:\{\{ bos"), REGEX),
         "{% if": CODE,
     },
-    **dict.fromkeys((f"lit/{x}.py" for x in ("chat", "check", "compare", "doctor", "export")), RUN),
-    "lit/merge.py": RUN,
-    "lit/serve.py": RUN | dict.fromkeys((" -H ", "curl "), COMMAND),
+    "lit/serve.py": dict.fromkeys((" -H ", "curl "), COMMAND),
+    "lit/check.py": {"python -m lit.check": COMMAND},
     "lit/comparison/report.py": {"{}\n\n{}\n\nMeasured": CARD},
     "lit/comparison/verdict.py": {"not shown": "a kind of verdict"},
     "lit/comparison/votes.py": {"lit-lora votes": "the mark of a file"},
@@ -108,8 +107,10 @@ NOT_FOR_PEOPLE: dict[str, dict[str, str]] = {
     "lit/serving/engine/worker.py": dict.fromkeys(("the model", "the answer", "the server"), API),
     "lit/serving/guard.py": dict.fromkeys(("the ", "send the"), API),
     "lit/serving/page.py": {"default-src": CODE},
-    "lit/settings/arguments.py": RUN
-    | dict.fromkeys(("The run", "Resume", "Replace", "Train"), "in OF_DOCSTRINGS, for --help"),
+    "lit/settings/arguments.py": {
+        "python -m lit.fit": COMMAND,
+        **dict.fromkeys(("The run", "Resume", "Replace", "Train"), "in OF_DOCSTRINGS, for --help"),
+    },
     "lit/settings/command_line.py": dict.fromkeys(("unrec", "Parser", "arguments are"), REGEX),
     "lit/settings/help_page.py": {"({} {} items)": "a default value"},
     "lit/settings/trainer_settings.py": {"lit.settings": "of an assertion"},
@@ -120,4 +121,4 @@ NOT_FOR_PEOPLE: dict[str, dict[str, str]] = {
     "lit/train/module.py": {"lit-lora epoch": KEY, "configure_model": "for a programmer"},
     "lit/train/sample_answers.py": {"answer {}": "a tag of TensorBoard"},
 }
-"""Strings of two or more words that are not translated, by their beginnings, with the reason."""
+"""By file and by the beginnings of the strings."""
