@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lit.run.command import flag_names, run_command
-from lit.run.console import announce_imports
+from lit.run.console import loading_libraries
 
 SUFFIXES = {"peft": "-peft", "merged": "-merged", "gguf": ".gguf"}
 """The formats, and what is added to the adapter's name if --output is not given."""
@@ -50,8 +50,8 @@ def _export(options: argparse.Namespace) -> int:
         )
         return 2
     # torch and transformers take seconds to load: --help and a wrong flag do not wait for them.
-    announce_imports()
-    from lit.model.base import quiet
+    with loading_libraries():
+        from lit.model.base import quiet
 
     quiet()
     output = options.output or _beside(options.adapter, options.format)

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import pyarrow
 
 from data.types import BadRow, DataError, Row
+
+if TYPE_CHECKING:
+    import datasets
 
 PREFIX = "hub:"
 
@@ -18,6 +20,8 @@ def read_parquet(path: Path) -> Iterator[Row | BadRow]:
     Raises:
         DataError: The file is not Parquet.
     """
+    import datasets
+
     try:
         for number, fields in enumerate(
             datasets.Dataset.from_parquet(str(path), streaming=True), 1
@@ -33,6 +37,8 @@ def read_saved(path: Path) -> Iterator[Row | BadRow]:
     Raises:
         DataError: The folder is damaged.
     """
+    import datasets
+
     try:
         table = datasets.load_from_disk(str(path))
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
@@ -51,12 +57,14 @@ def read_hub(name: str) -> Iterator[Row | BadRow]:
         yield Row(_without_null_fields(fields), name, number)
 
 
-def load_hub(name: str) -> datasets.Dataset:
+def load_hub(name: str) -> "datasets.Dataset":
     """Return a data set of the hub; it is downloaded once.
 
     Raises:
         DataError: There is no such data set, or the hub cannot be reached.
     """
+    import datasets
+
     repository, _, rest = name.removeprefix(PREFIX).partition(":")
     split, _, config = rest.partition(":")
     try:
