@@ -280,6 +280,17 @@ def test_a_command_defines_main_and_private_names_only() -> None:
             "lit.model.tuned lit.exporting.merging lit.exporting.peft_folder lit.serving.server",
             "lightning",
         ),
+        ("lit.fitting.training lit.settings.arguments", "datasets"),
+        ("lit.fitting.training data.stores", "torch.nn.attention.varlen"),
+        ("lit.fitting.training data.stores", "torch.utils.tensorboard"),
+        ("lit.fitting.training data.stores", "bitsandbytes"),
+        ("lit.fitting.training data.stores", "peft"),
+        ("lit.fitting.training data.stores", "transformers.trainer"),
+        ("lit.fitting.training data.stores", "openpyxl"),
+        ("lit.fitting.training data.stores", "sklearn"),
+        ("lit.comparison.comparison lit.serving.server", "datasets"),
+        ("lit.comparison.comparison lit.comparison.report", "torchmetrics"),
+        ("lit.serving.server lit.answering.conversation", "matplotlib"),
     ],
 )
 def test_a_command_starts_without_what_it_does_not_use(modules: str, library: str) -> None:

@@ -5,7 +5,6 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nested import nested_tensor_from_jagged
-from torch.nn.attention.varlen import varlen_attn
 
 from lit.packing.transformers_internals import repeat_heads
 
@@ -44,6 +43,9 @@ def varlen(
     Returns:
         (1, tokens, heads, size).
     """
+    # Its import registers operators, which takes half a second, and few devices have the kernel.
+    from torch.nn.attention.varlen import varlen_attn
+
     q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
     cu_keys, most_keys = keys or (cu_seqlens, longest)
     output = varlen_attn(

@@ -273,6 +273,13 @@ PLANS = [
 LOSSES = [
     Mutant(
         "loss",
+        "lit/train/schedule.py",
+        "return (step + 1) / warmup",
+        "return step / warmup",
+        ("tests/lit/train/test_schedule.py",),
+    ),
+    Mutant(
+        "loss",
         "lit/train/module.py",
         "return loss * self.trainer.accumulate_grad_batches * self.trainer.world_size",
         "return loss * self.trainer.world_size",

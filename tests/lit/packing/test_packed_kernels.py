@@ -13,6 +13,7 @@ from lit.device.device import Traits
 from lit.packing import attention, kernels
 from lit.packing.kernels import nested, varlen
 
+VARLEN_ATTN = torch_varlen.varlen_attn
 LENGTHS = (9, 3, 40, 1, 17)
 HEADS, KV_HEADS, SIZE = 4, 2, 16
 
@@ -85,7 +86,7 @@ def simulated_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernels of a GPU, by what torch documents of them."""
     functions = SimpleNamespace(scaled_dot_product_attention=nested_by_its_documentation)
     monkeypatch.setattr(kernels, "F", functions)
-    monkeypatch.setattr(kernels, "varlen_attn", flash_by_its_documentation)
+    monkeypatch.setattr(torch_varlen, "varlen_attn", flash_by_its_documentation)
 
 
 @pytest.mark.parametrize("scaling", [None, 0.3])
@@ -169,7 +170,7 @@ def test_shared_beginnings_give_the_same_on_the_path_of_every_device(
 
 
 def test_the_kernel_that_stands_in_here_is_called_with_arguments_that_torch_has():
-    known = inspect.signature(torch_varlen.varlen_attn).parameters
+    known = inspect.signature(VARLEN_ATTN).parameters
     assert {"scale", "window_size", "enable_gqa"} <= set(known)
     assert [*known][:7] == [
         *("query", "key", "value", "cu_seq_q", "cu_seq_k", "max_q", "max_k"),
