@@ -136,12 +136,14 @@ def quartiles(values: list[float]) -> str:
     return f"{middle:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
 
 
-def peak_of(cell: str, way: str) -> int:
-    """Return the peak of memory of a process that trains in one way."""
-    command = [sys.executable, "-m", "benchmarks.shared_beginnings", "--peak", way, cell]
-    return int(
-        subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]
-    )
+def said_by(*arguments: str) -> str:
+    """Return the last line that a process of this script prints.
+
+    A process begins with the peak of the one that starts it, so that one stays small.
+    """
+    command = [sys.executable, "-m", "benchmarks.shared_beginnings", *arguments]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return done.stdout.strip().splitlines()[-1]
 
 
 def print_peak(cell: str, way: str) -> None:
