@@ -1,6 +1,5 @@
 """Tokenized examples in Arrow files: memory-mapped, and cached by content."""
 
-import hashlib
 import json
 import shutil
 import zlib
@@ -18,9 +17,11 @@ from data.beginnings.find import BeginningFinder
 from data.encoder import TRUNCATIONS, Encoder
 from data.formats.judged import Judged
 from data.formats.names import check_columns
+from data.messages import tr
 from data.readers.source import Source
 from data.records import INDEX_COLUMNS, ROW_FEATURES
 from data.report.reading import read_parts
+from data.report.row_check import check_rows
 from data.report.row_issue import ISSUE_FEATURES
 from data.report.row_report import RowReport
 from data.tokenize import TokenizeRows, tokenize_chunks
@@ -109,19 +110,29 @@ def build_store(
     check_choice("on_bad_row", on_bad_row, ON_BAD_ROW)
     check_choice("train_on", train_on, TRAIN_ON)
     if max_length < 1:
-        raise DataError(f"`max_length` is {max_length}; it must be 1 or more (512 is usual)")
+        raise DataError(
+            tr(
+                "`max_length` is {max_length}; it must be 1 or more (512 is usual)",
+                max_length=max_length,
+            )
+        )
     source = source if isinstance(source, Source) else Source(source)
     check_columns(source.columns)
     cache = cache or Path(datasets.config.HF_DATASETS_CACHE) / "lit-lora"
     tokenize = TokenizeRows(source, Encoder(tokenizer, max_length, truncation), train_on)
     states = source.states()
-    folder = cache / _fingerprint(tokenize)
+    folder = cache / tokenize.fingerprint()
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(
-            f"the folder of tokenized rows, {cache}, cannot be made ({error.strerror}): set the "
-            "environment variable HF_DATASETS_CACHE to a folder that can be written to"
+            tr(
+                "the folder of tokenized rows, {cache}, cannot be made ({reason}): set "
+                "the environment variable HF_DATASETS_CACHE to a folder that can be written "
+                "to",
+                cache=cache,
+                reason=error.strerror,
+            )
         ) from None
     # All ranks of a node need the same rows: one tokenizes, the others wait for it.
     with FileLock(f"{folder}.lock"):
@@ -139,7 +150,7 @@ def build_store(
         if report.unreadable:
             # A read error can disappear without a change to the file: try again next time.
             shutil.rmtree(folder, ignore_errors=True)
-    report.check(str(source), on_bad_row, truncation, max_length)
+    check_rows(report, str(source), on_bad_row, truncation, max_length)
     return Store(folder, report)
 
 
@@ -203,17 +214,3 @@ def _checksums(folder: Path) -> dict[str, int]:
             while block := file.read(2**20):
                 sums[name] = zlib.crc32(block, sums[name])
     return sums
-
-
-def _fingerprint(tokenize: TokenizeRows) -> str:
-    """Hash everything that the tokens depend on: rows, tokenizer, arguments, this package."""
-    encoder, tokenizer = tokenize.encoder, tokenize.encoder.tokenizer
-    tokens = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else tokenizer.get_vocab()
-    values = [
-        *(tokenize.source.fingerprint(), tokens, tokenizer.chat_template),
-        *(tokenizer.special_tokens_map, encoder.max_length, encoder.truncation, tokenize.train_on),
-    ]
-    digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
-    for code in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(code.read_bytes())
-    return digest.hexdigest()[:32]

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from data.messages import tr
+
 IGNORE = -100
 """The label of a position without loss; the default ``ignore_index`` of torch's cross entropy."""
 
@@ -39,8 +41,32 @@ def check_choice(argument: str, value: str, choices: Sequence[str]) -> None:
         DataError: It has another value.
     """
     if value not in choices:
-        *first, last = choices
-        raise DataError(f"`{argument}` is {value!r}: choose {', '.join(first)} or {last}")
+        raise DataError(
+            tr(
+                "`{argument}` is {value!r}: choose {choices}",
+                argument=argument,
+                value=value,
+                choices=one_of(choices),
+            )
+        )
+
+
+def check_count(argument: str, value: int) -> None:
+    """Check that an argument is 1 or more.
+
+    Raises:
+        DataError: It is not.
+    """
+    if value < 1:
+        raise DataError(
+            tr("`{argument}` is {value}; it must be 1 or more", argument=argument, value=value)
+        )
+
+
+def one_of(names: Sequence[str]) -> str:
+    """Return names as a choice: ``a``, ``a or b``, ``a, b or c``."""
+    *first, last = names
+    return tr("{names} or {last}", names=", ".join(first), last=last) if first else last
 
 
 def kind_of(value: object) -> str:
@@ -48,9 +74,15 @@ def kind_of(value: object) -> str:
     if value is None:
         return "null"
     if isinstance(value, bool):
-        return "true or false"
-    kinds = {str: "text", int: "a number", float: "a number", list: "a list", dict: "an object"}
-    return kinds.get(type(value), f"of type {type(value).__name__}")
+        return tr("true or false")
+    kinds: dict[type, str] = {
+        str: tr("text"),
+        int: tr("a number"),
+        float: tr("a number"),
+        list: tr("a list"),
+        dict: tr("an object"),
+    }
+    return kinds.get(type(value), tr("of type {kind}", kind=type(value).__name__))
 
 
 class Row(NamedTuple):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from data.beginnings.segments import Segments, divide
+from data.messages import tr
 from data.types import IGNORE, Batch, DataError, Example
 
 Neighbors = tuple[Sequence[int], Sequence[int]]
@@ -33,7 +34,7 @@ def collate(
         DataError: A row's first token has a label: nothing before it could predict it.
     """
     if any(example.labels[0] != IGNORE for example in examples):
-        raise DataError("a row's first token has a label, and no token before it predicts it")
+        raise DataError(tr("a row's first token has a label, and no token before it predicts it"))
     order, common = neighbors or (range(len(examples)), [0] * len(examples))
     divided = divide([len(example.ids) for example in examples], order, common)
     segments, paths = divided

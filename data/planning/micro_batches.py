@@ -5,7 +5,8 @@ from itertools import pairwise
 import numpy as np
 
 from data.beginnings.beginnings import Beginnings, GrowingSet
-from data.types import DataError
+from data.messages import tr
+from data.types import DataError, check_count
 
 LENGTH_NOISE = 0.1
 """Lengths are multiplied by random factors in 1 ± this before rows are grouped by length."""
@@ -35,14 +36,19 @@ def micro_batches(
         DataError: ``batch_size`` is below 1, a row is longer than ``max_tokens``, or rows shall be
             grouped in two ways.
     """
-    if batch_size < 1:
-        raise DataError(f"`batch_size` is {batch_size}; it must be 1 or more")
+    check_count("batch_size", batch_size)
     if group_by_length and group_by_prefix:
-        raise DataError("`group_by_length` and `group_by_prefix` exclude each other: choose one")
+        raise DataError(
+            tr("`group_by_length` and `group_by_prefix` exclude each other: choose one")
+        )
     if max_tokens is not None and len(lengths) and lengths.max() > max_tokens:
         raise DataError(
-            f"`max_tokens` is {max_tokens}, but the longest row has {lengths.max()} tokens: "
-            "raise `max_tokens` or lower `max_length`"
+            tr(
+                "`max_tokens` is {max_tokens}, but the longest row has {longest} tokens: raise "
+                "`max_tokens` or lower `max_length`",
+                max_tokens=max_tokens,
+                longest=lengths.max(),
+            )
         )
     rows = np.arange(len(lengths))
     random = np.random.default_rng([seed, epoch]) if seed is not None else None

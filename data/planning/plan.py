@@ -6,7 +6,7 @@ import numpy as np
 
 from data.beginnings.beginnings import Beginnings
 from data.planning.micro_batches import micro_batches, reorder
-from data.types import DataError
+from data.types import check_count
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,7 @@ def plan_epoch(
         DataError: ``accumulate`` or ``batch_size`` is below 1, a row is longer than
             ``max_tokens``, or rows shall be grouped in two ways.
     """
-    if accumulate < 1:
-        raise DataError(f"`accumulate` is {accumulate}; it must be 1 or more")
+    check_count("accumulate", accumulate)
     rows, starts = micro_batches(
         lengths,
         batch_size=batch_size,

@@ -12,6 +12,7 @@ from data.types import DataError, Example, Message, RowError
 from lit.measures.losses import mean_losses
 from lit.measures.matching import SIMILAR, Case, Key, Matching
 from lit.measures.sample import fair_order
+from lit.messages import tr
 from lit.model.loss import token_losses
 from lit.packing.hidden_states import shares
 from lit.train.datamodule import QADataModule
@@ -46,8 +47,10 @@ class ValMatching(Callback):
         matching = Matching(cases, self._encode)
         if not any(matching.others[SIMILAR]):
             raise DataError(
-                "`val_matching` needs two held-out rows that are questions with different answers: "
-                "raise `val_fraction`, or leave it off"
+                tr(
+                    "`val_matching` needs two held-out rows that are questions with different "
+                    "answers: raise `val_fraction`, or leave it off"
+                )
             )
         return matching
 

@@ -98,7 +98,7 @@ def measure_losses(
             reason = tr("{reason}: rows share no beginnings", reason=apart)
         if reason and model not in _told:
             _told.add(model)  # a comparison measures twice
-            print_rank0(f"losses  {reason}", note=True)
+            print_rank0(tr("losses  {one_by_one}", one_by_one=reason), note=True)
         for rows, batch in _batches(examples, labels, beginnings if shares(model) else None):
             batch = batch.to(model.device)
             for which in MODELS:

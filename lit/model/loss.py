@@ -8,6 +8,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PretrainedConfig, PreTrainedModel
 
 from data.types import Batch
+from lit.messages import tr
 from lit.packing.decoder import head_of
 from lit.packing.hidden_states import as_computed, hidden_states
 from lit.packing.pack import unpacked
@@ -72,8 +73,13 @@ def check_loss(model: PreTrainedModel, batch: Batch) -> None:
     plain = F.cross_entropy(logits.float(), labels).item()
     if not abs(ours - plain) <= MAX_LOSS_DIFFERENCE * max(1.0, plain):
         raise ConfigError(
-            f"the loss of {type(model).__name__} is {plain:.4f} from its own logits and {ours:.4f} "
-            "here: this model family cannot be trained yet. Choose another model.base"
+            tr(
+                "the loss of {type} is {plain:.4f} from its own logits and {ours:.4f} here: "
+                "this model family cannot be trained yet. Choose another model.base",
+                type=type(model).__name__,
+                plain=plain,
+                ours=ours,
+            )
         )
 
 

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from lit.device.memory import peak_memory
 from lit.device.precision import base_dtype
+from lit.messages import tr
 from lit.model.architecture import skeleton
 from lit.model.base import locate
 from lit.model.loading import load_config, summary
@@ -135,15 +136,20 @@ def estimate_model_memory(
         # One weight at a time is dequantized.
         temporary += largest * dtype.itemsize
     parts = {
-        f"weights, {kind or str(dtype).removeprefix('torch.')}": weights,
-        "adapter, float32": trainable_bytes + buffer_bytes,
-        "gradients of the adapter": trainable_bytes,
-        f"optimizer states, {module.optimizer}": states,
-        f"activations of {sum(lengths)} tokens": step.activations if step else 0,
-        f"temporary: logits of {min(CHUNK, labels)} tokens, gradients of activations": temporary,
+        tr("weights, {kind}", kind=kind or str(dtype).removeprefix("torch.")): weights,
+        tr("adapter, float32"): trainable_bytes + buffer_bytes,
+        tr("gradients of the adapter"): trainable_bytes,
+        tr("optimizer states, {optimizer}", optimizer=module.optimizer): states,
+        tr("activations of {lengths} tokens", lengths=sum(lengths)): step.activations
+        if step
+        else 0,
+        tr(
+            "temporary: logits of {chunk} tokens, gradients of activations",
+            chunk=min(CHUNK, labels),
+        ): temporary,
     }
     if on_cpu := device.type == "cpu":
-        parts["Python and libraries"] = libraries
+        parts[tr("Python and libraries")] = libraries
     # Tensors are quantized one by one: one is dense while the next is read.
     loading = weights + 2 * largest_tensor + (libraries if on_cpu else 0) if kind else 0
     # transformers reads a dense model with four threads.
@@ -161,7 +167,9 @@ def meta_model(base: str, revision: str | None, dtype: torch.dtype) -> PreTraine
     try:
         return skeleton(config, base, dtype)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{base} does not load: {summary(error)}") from None
+        raise ConfigError(
+            tr("{base} does not load: {summary}", base=base, summary=summary(error))
+        ) from None
 
 
 def _logits(model: PreTrainedModel, labels: int, device: torch.device) -> int:

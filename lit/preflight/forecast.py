@@ -90,21 +90,46 @@ def describe_validation(arguments: Arguments, forecast: Forecast) -> str:
     """Return when a run validates, such as ``after every 10 optimizer steps, and at the end``."""
     data, trainer = arguments.datamodule, arguments.trainer
     if not len(data.val_rows):
-        return "never: no rows validate"
-    last = "and after the last optimizer step"
+        return tr("never: no rows validate")
     if (every := data.val_every_n_steps) is not None:
         if every >= forecast.steps > 0:
-            return "after the last optimizer step"
-        return f"after every {every} optimizer steps, {last}" if every > 1 else "after each step"
+            return tr("after the last optimizer step")
+        if every == 1:
+            return tr("after each step")
+        return tr(
+            "after every {every} optimizer steps, and after the last optimizer step", every=every
+        )
     epochs = trainer.check_val_every_n_epoch
-    which = "each epoch" if epochs == 1 else f"every {epochs} epochs"
     # With an interval in time, Lightning does not set the attribute.
     interval = getattr(trainer, "val_check_interval", None)
     if interval is None:
-        return f"every {arguments.config.trainer.val_check_interval} (DD:HH:MM:SS), {last}"
+        return tr(
+            "every {time} (DD:HH:MM:SS), and after the last optimizer step",
+            time=arguments.config.trainer.val_check_interval,
+        )
     if isinstance(interval, float):
         if interval == 1:
-            return f"after {which}, {last}"
+            return _after_epochs(epochs)
         interval = max(1, int(interval * forecast.first.micro_steps))
-    where = "" if epochs is None else f" of {which}"
-    return f"after every {interval} micro-batches{where}, {last}"
+    if epochs is None:
+        return tr(
+            "after every {interval} micro-batches, and after the last optimizer step",
+            interval=interval,
+        )
+    if epochs == 1:
+        return tr(
+            "after every {interval} micro-batches of each epoch, and after the last optimizer step",
+            interval=interval,
+        )
+    return tr(
+        "after every {interval} micro-batches of every {epochs} epochs, and after the last "
+        "optimizer step",
+        interval=interval,
+        epochs=epochs,
+    )
+
+
+def _after_epochs(epochs: int | None) -> str:
+    if epochs == 1:
+        return tr("after each epoch, and after the last optimizer step")
+    return tr("after every {epochs} epochs, and after the last optimizer step", epochs=epochs)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from lit.messages import tr
 from lit.train.datamodule import QADataModule
 from lora.config import ConfigError
 
@@ -85,15 +86,25 @@ def check_settings(old: Settings, new: Settings) -> list[str]:
     names = [name for name in diff_settings(old, new) if name not in PATHS]
     refused = [name for name in names if _in(name, REFUSED) and not _in(name, INTERVALS)]
     if refused:
-        values = "; ".join(f"{name} is {new[name]}, was {old[name]}" for name in refused)
+        values = "; ".join(
+            tr("{name} is {new}, was {old}", name=name, new=new[name], old=old[name])
+            for name in refused
+        )
         raise ConfigError(
-            f"the checkpoint is of a run with other settings: {values}. Set the old values, or "
-            "start a new run in another --output_dir"
+            tr(
+                "the checkpoint is of a run with other settings: {values}. Set the old values, "
+                "or start a new run in another --output_dir",
+                values=values,
+            )
         )
     lines = []
     for name in names:
-        used = "the checkpoint's" if _in(name, RESTORED) else "the new"
-        lines.append(f"{name} is {new[name]}, was {old[name]}: using {used} value")
+        both = {"name": name, "new": new[name], "old": old[name]}
+        lines.append(
+            tr("{name} is {new}, was {old}: using the checkpoint's value", **both)
+            if _in(name, RESTORED)
+            else tr("{name} is {new}, was {old}: using the new value", **both)
+        )
     return lines
 
 

@@ -9,6 +9,7 @@ import warnings
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from data.text import clean
+from lit.messages import tr
 
 # Warnings about something intended, or that no user can change.
 EXPECTED = (
@@ -61,7 +62,7 @@ def announce_imports() -> None:
     # Lightning, which would know the rank, is one of the libraries.
     first = all(os.environ.get(name, "0") == "0" for name in RANK_VARIABLES)
     if first and "torch" not in sys.modules:
-        print("loading the libraries …", file=sys.stderr, flush=True)
+        print(tr("loading the libraries …"), file=sys.stderr, flush=True)
 
 
 def quiet() -> None:

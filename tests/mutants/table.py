@@ -6,6 +6,7 @@ The listed tests are the fastest that are known to find a fault.
 from tests.mutants.faults import Mutant
 
 TEMPLATE = "tests/data/test_template.py"
+TEXT_TEST, STORE_TEST = "tests/test_texts.py", "tests/data/test_store.py"
 REAL_FILES = "tests/data/test_real_files.py"
 PLAN, BATCH, SPLIT = (f"tests/data/test_{name}.py" for name in ("plan", "batch", "split"))
 LOADER = "tests/data/test_loader.py"
@@ -1224,7 +1225,8 @@ FILES = [
     Mutant(
         "files",
         "lit/run/output.py",
-        'raise ConfigError(f"{path} already exists: choose another path, or remove it")',
+        'raise ConfigError(tr("{path} already exists: choose another path, or remove it", '
+        "path=path))",
         "pass",
         (OUTPUT,),
     ),
@@ -1346,6 +1348,44 @@ GOING_ON = [
     ),
 ]
 
+TEXTS = [
+    Mutant(
+        "texts",
+        "data/tokenize.py",
+        "language(),  # of the reasons why rows are left out",
+        "",
+        (STORE_TEST,),
+    ),
+    Mutant(
+        "texts",
+        "data/report/row_check.py",
+        "unknown = Counter(x.file for x in report.issues(BAD) if tr(UNKNOWN_KEYS) in x.reason)",
+        "unknown = Counter(x.file for x in report.issues(BAD) if UNKNOWN_KEYS in x.reason)",
+        (STORE_TEST,),
+    ),
+    Mutant(
+        "texts",
+        "data/messages.py",
+        "return gettext.translation(DOMAIN, LOCALE, [language()], fallback=True)",
+        "return gettext.translation(DOMAIN, LOCALE, fallback=True)",
+        (TEXT_TEST,),
+    ),
+    Mutant(
+        "texts",
+        "data/messages.py",
+        "return _read_catalog(*map(os.environ.get, VARIABLES))",
+        "return _read_catalog()",
+        (TEXT_TEST,),
+    ),
+    Mutant(
+        "texts",
+        "lora/config.py",
+        'raise ConfigError(tr("`target_modules` is empty; name layers, or use all-linear"))',
+        'raise ConfigError("`target_modules` is empty; name layers, or use all-linear")',
+        (TEXT_TEST,),
+    ),
+]
+
 BEGINNINGS, SHARING = "tests/data/test_beginnings.py", "tests/lit/packing/test_sharing.py"
 SHARED = [
     Mutant("sharing", file, line, replacement, (test,))
@@ -1463,5 +1503,5 @@ SHARED = [
 
 MUTANTS = [
     *(LABELS + PLANS + LOSSES + LAYERS + ADAPTERS),
-    *(RESUMES + SPLITS + INTERVALS + SERVING + ATTENTIONS + FILES + GOING_ON + SHARED),
+    *(RESUMES + SPLITS + INTERVALS + SERVING + ATTENTIONS + FILES + GOING_ON + TEXTS + SHARED),
 ]
