@@ -111,6 +111,11 @@ def _reason_not_to_share(model: PreTrainedModel) -> str | None:
                 return tr("rows of {name} would change by {change:.2%}", name=name, change=change)
             if not rows_are_isolated(model, batch, shared):
                 return tr("rows of {name} would see each other", name=name)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    # As in ``_reason``: the family does not know segments.
+    except Exception as error:
+        return tr("{name} fails ({error})", name=name, error=_first_line(error))
     finally:
         model.train(was_training)
     return None

@@ -16,6 +16,7 @@ from data.planning.batch import collate, separate
 from data.planning.loader import neighbors_of
 from data.types import IGNORE, Batch, Example
 from lit.model.loss import summed_loss, token_losses
+from lit.model.preparation import use_checkpointing
 from lit.packing import hidden_states as hidden_module
 from lit.packing.attention import PACKED, Seen
 from lit.packing.hidden_states import as_computed, hidden_states
@@ -173,6 +174,19 @@ def test_the_rest_of_a_row_changes_no_bit_of_others(segment):
     assert same == [place != segment for place in range(len(same))]
 
 
+@pytest.mark.parametrize("family", ["llama", "mistral"])
+def test_checkpointing_changes_no_gradient_of_shared_beginnings(family):
+    gradients = []
+    for checkpointing in (False, True):
+        model = make(family).train()
+        if checkpointing:
+            use_checkpointing(model)
+        summed_loss(model, shared(random_rows())).backward()
+        gradients.append([p.grad for p in trainable_parameters(model).values()])
+    for kept, computed_again in zip(*gradients, strict=True):
+        assert torch.equal(kept, computed_again)
+
+
 def test_dropout_draws_one_mask_for_a_beginning():
     model = make_model()
     inject(model, LoRAConfig(r=2, lora_alpha=4, lora_dropout=0.5))
@@ -230,7 +244,7 @@ def test_a_model_that_is_packed_no_more_shares_no_more():
             hidden_states(model, batch)
 
 
-@pytest.mark.parametrize("fault", ["positions", "keys"])
+@pytest.mark.parametrize("fault", ["positions", "keys", "error"])
 def test_a_model_whose_rows_would_change_does_not_share(fault, monkeypatch: pytest.MonkeyPatch):
     model = make_model()
     assert pack(model) is None
@@ -242,6 +256,8 @@ def test_a_model_whose_rows_would_change_does_not_share(fault, monkeypatch: pyte
             return made and replace(made, paths=tuple(path[-1:] for path in made.paths))
 
         monkeypatch.setattr(hidden_module, "_seen", blind)
+    elif fault == "error":
+        monkeypatch.setattr(Seen, "bias", lambda *given: {}["segments"])
     else:
         rotary = model.model.rotary_emb.forward
         monkeypatch.setattr(
@@ -249,6 +265,7 @@ def test_a_model_whose_rows_would_change_does_not_share(fault, monkeypatch: pyte
             "forward",
             lambda x, position_ids: rotary(x, torch.arange(x.shape[1])[None]),
         )
-    assert "would change by" in str(share(model))
+    told = "fails (KeyError: 'segments')" if fault == "error" else "would change by"
+    assert told in str(share(model))
     assert not as_computed(model, shared(random_rows())).paths
     assert model.config._attn_implementation == PACKED
