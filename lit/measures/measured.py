@@ -9,6 +9,13 @@ import numpy as np
 
 from lit.measures.intervals import Interval, paired_interval, rows_that_would_show
 
+LEAST_LOSS = 0.005
+"""Nats per token, half a percent of the perplexity.
+
+Two models that are nearly equal differ in the same direction on every row, so an interval shows
+differences that mean nothing.
+"""
+
 
 class Outcome(StrEnum):
     """What an interval says of the tuned model."""
@@ -16,6 +23,7 @@ class Outcome(StrEnum):
     BETTER = "better"
     WORSE = "worse"
     NOT_SHOWN = "not shown"
+    TOO_SMALL = "too small to matter"
     TOO_FEW = "too few rows"
     NOT_FINITE = "not finite"
     NOT_MEASURED = "not measured"
@@ -46,6 +54,7 @@ class Measured:
         better: Which direction is good.
         share: Whether the numbers are shares, to be shown as percentages.
         chance: What guessing gives; None if that has no meaning.
+        least: The smallest difference that matters, however surely it is shown.
     """
 
     group: Group
@@ -58,6 +67,7 @@ class Measured:
     better: Literal["lower", "higher"]
     share: bool = False
     chance: float | None = None
+    least: float = 0.0
 
     @property
     def outcome(self) -> Outcome:
@@ -70,6 +80,8 @@ class Measured:
             return Outcome.NOT_FINITE
         if not Interval(self.low, self.high).excludes_zero:
             return Outcome.NOT_SHOWN
+        if abs(self.tuned - self.base) < self.least:
+            return Outcome.TOO_SMALL
         return Outcome.BETTER if (self.high < 0) == (self.better == "lower") else Outcome.WORSE
 
     @property
