@@ -1,4 +1,7 @@
-"""What an adapter learned is known, and the verdict says so: benchmarks/planted.py, in small."""
+"""What an adapter learned is known, and the verdict says so.
+
+benchmarks/planted.py has all cases; rows learned by heart take too long to train for a test.
+"""
 
 from pathlib import Path
 
@@ -18,7 +21,7 @@ def base(brief: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if "right answers" not in name])
+@pytest.mark.parametrize("name", [x for x in CASES if "shuffled" in x or "nothing" in x])
 def test_the_verdict_says_what_was_planted(name: str, base: Path, tmp_path: Path) -> None:
     report = report_of(CASES[name], WORLD, 0, base, tmp_path / "case")
     assert report["verdict"]["kind"] in CASES[name].kinds, report["verdict"]
