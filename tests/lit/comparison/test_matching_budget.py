@@ -44,7 +44,8 @@ def test_as_many_rows_are_matched_as_fit_into_the_time(now: list[float], share: 
     ]
 
     def run(seconds: float) -> tuple[int, float]:
-        start, told = now[0], []
+        start = now[0]
+        told: list[int] = []
         found = matching.measure_matching(
             None,  # type: ignore[arg-type]
             questions,
