@@ -12,6 +12,8 @@ from datasets.arrow_writer import ArrowWriter
 from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
+from data.beginnings.file import add_records, read_beginnings, write_beginnings
+from data.beginnings.find import BeginningFinder
 from data.encoder import TRUNCATIONS, Encoder
 from data.formats.judged import Judged
 from data.formats.names import check_columns
@@ -27,7 +29,7 @@ from data.types import DataError, Example, Message, check_choice
 
 ON_BAD_ROW = ("error", "skip")
 TRAIN_ON = ("all", "last")
-FILES = ("rows.arrow", "index.arrow", "issues.arrow", "row_report.json")
+FILES = ("rows.arrow", "index.arrow", "beginnings.arrow", "issues.arrow", "row_report.json")
 CHECKSUMS = "checksums.json"
 
 
@@ -35,8 +37,8 @@ class Store:
     """The examples of a source.
 
     Args:
-        table: One record for each example.
-        index: The columns that are held in memory.
+        folder: Its files: one record for each example, the columns that are held in memory, and
+            what the rows share.
         report: The numbers of rows read, used, cut and left out.
 
     Shapes:
@@ -46,8 +48,11 @@ class Store:
         content_hashes: (rows,) equal for equal conversations
     """
 
-    def __init__(self, table: datasets.Dataset, index: datasets.Dataset, report: RowReport) -> None:
-        self.table, self.report = table, report
+    def __init__(self, folder: Path, report: RowReport) -> None:
+        self.table, index = (
+            datasets.Dataset.from_file(str(folder / f"{name}.arrow")) for name in ("rows", "index")
+        )
+        self.beginnings, self.report = read_beginnings(folder / "beginnings.arrow"), report
         columns: list[np.ndarray] = [index.data.column(name).to_numpy() for name in INDEX_COLUMNS]
         self.lengths, self.label_counts, self.question_hashes, self.content_hashes = columns
 
@@ -146,10 +151,7 @@ def build_store(
             # A read error can disappear without a change to the file: try again next time.
             shutil.rmtree(folder, ignore_errors=True)
     check_rows(report, str(source), on_bad_row, truncation, max_length)
-    table, index = (
-        datasets.Dataset.from_file(str(folder / f"{name}.arrow")) for name in ("rows", "index")
-    )
-    return Store(table, index, report)
+    return Store(folder, report)
 
 
 def _write(
@@ -165,7 +167,7 @@ def _write(
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
     try:
-        report, source = RowReport(), tokenize.source
+        report, source, finder = RowReport(), tokenize.source, BeginningFinder()
         rows = ArrowWriter(features=ROW_FEATURES, path=str(new / "rows.arrow"))
         # In a file of its own: reading one column of rows.arrow would map most of that file.
         index_features = datasets.Features({name: ROW_FEATURES[name] for name in INDEX_COLUMNS})
@@ -177,12 +179,14 @@ def _write(
                 *(chunk.unread, chunk.changes, chunk.unknown_keys),
             )
             rows.write_table(chunk.table)
+            add_records(finder, chunk.table)
             index.write_table(chunk.table.select(INDEX_COLUMNS))
             for issue in chunk.issues:
                 report.add(issue)
                 issues.write(issue._asdict())
         for writer in (rows, index, issues):
             writer.finalize()
+        write_beginnings(finder.find(), new / "beginnings.arrow")
         source.check_unchanged(states)
         text = json.dumps(asdict(report), ensure_ascii=False)
         (new / "row_report.json").write_text(text, encoding="utf-8")

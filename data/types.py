@@ -138,14 +138,21 @@ class Example(NamedTuple):
 class Batch:
     """Rows laid end to end in one sequence, without padding.
 
-    What the host must know, such as the rows' lengths, is in plain numbers beside the tensors, so
-    that no step waits for a device to tell it.
+    A row is one segment of the sequence. Rows that share a beginning have it once: it is a segment
+    of its own, which lies before the rest of each of these rows.
+
+    What the host must know, such as the lengths, is in plain numbers beside the tensors, so that no
+    step waits for a device to tell it.
 
     Shapes:
-        input_ids, labels, position_ids: (1, tokens)
-        cu_seqlens: (rows + 1,), int32; row i is [cu_seqlens[i], cu_seqlens[i + 1])
-        predicting: (labels,); the position before each labeled token, which predicts it
+        input_ids, labels, position_ids: (1, tokens); positions count from the beginning of a row
+        cu_seqlens: (segments + 1,), int32; segment i is [cu_seqlens[i], cu_seqlens[i + 1])
+        predicting: (labels,), row by row; where the token lies that predicts each labeled token
         targets: (labels,); the labeled tokens
+        seen: (keys,), or None if no rows share a beginning; for each segment, where the tokens lie
+            of the beginnings that it continues, then its own
+        cu_seen: (segments + 1,), int32, or None; those of segment i are
+            seen[cu_seen[i] : cu_seen[i + 1]]
     """
 
     input_ids: Tensor
@@ -155,11 +162,22 @@ class Batch:
     predicting: Tensor
     targets: Tensor
     lengths: tuple[int, ...]
-    """Tokens of each row."""
+    """Tokens of each segment."""
     step_labels: int = 0
     """Labeled tokens of the whole optimizer step, over its micro-batches and all ranks."""
     rng_key: int = 0
     """Seeds dropout together with the run's seed; the same on whichever rank the batch runs."""
+    paths: tuple[tuple[int, ...], ...] = ()
+    """The segments of each row in their order; empty if each row is one segment."""
+    seen: Tensor | None = None
+    cu_seen: Tensor | None = None
+
+    @property
+    def row_lengths(self) -> tuple[int, ...]:
+        """Tokens of each row, shared ones included."""
+        if not self.paths:
+            return self.lengths
+        return tuple(sum(self.lengths[segment] for segment in path) for path in self.paths)
 
     @property
     def label_count(self) -> int:

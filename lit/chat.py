@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from data.text import clean
 from lit.messages import tr
 from lit.run.command import add_template_kwargs, flag_names, run_command
-from lit.run.console import announce_imports
+from lit.run.console import loading_libraries
 from lit.run.streams import check_stdout
 from lit.settings.language import command_parser, in_language
 
@@ -69,15 +69,15 @@ def _chat(options: argparse.Namespace) -> None:
 
 def _open(options: argparse.Namespace) -> "Conversation":
     # torch and transformers take seconds to load: --help and a wrong flag do not wait for them.
-    announce_imports()
-    import torch
+    with loading_libraries():
+        import torch
 
-    from lit.answering.conversation import Conversation
-    from lit.answering.sampling import Sampling
-    from lit.model.base import quiet
-    from lit.model.placement import place
-    from lit.model.tuned import base_config, chosen_quantization, load, read_base_config
-    from lora.config import ConfigError
+        from lit.answering.conversation import Conversation
+        from lit.answering.sampling import Sampling
+        from lit.model.base import quiet
+        from lit.model.placement import place
+        from lit.model.tuned import base_config, chosen_quantization, load, read_base_config
+        from lora.config import ConfigError
 
     quiet()
     sampling = Sampling(options.seed, options.temperature, options.top_p, options.max_new_tokens)

@@ -10,7 +10,7 @@ import sys
 
 from lit.messages import tr, tr_mark
 from lit.run.command import run_command
-from lit.run.console import announce_imports
+from lit.run.console import loading_libraries
 from lit.settings.language import in_language
 
 ABOUT = tr_mark("Print what a run of lit.fit would do; no weights are loaded.")
@@ -24,14 +24,14 @@ def main(args: list[str]) -> int:
 
 
 def _check(args: list[str]) -> int:
-    announce_imports()
-    from lit.model import base as models
-    from lit.preflight.checkup import examine
-    from lit.preflight.sections import check_page, sections, write
-    from lit.report.page import show_page
-    from lit.run import console
-    from lit.run.folder import RunFolder
-    from lit.settings.arguments import parse, setting_names
+    with loading_libraries():
+        from lit.model import base as models
+        from lit.preflight.checkup import examine
+        from lit.preflight.sections import check_page, sections, write
+        from lit.report.page import show_page
+        from lit.run import console
+        from lit.run.folder import RunFolder
+        from lit.settings.arguments import parse, setting_names
 
     console.quiet()
     models.quiet()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lit.messages import tr
 from lit.run.command import add_template_kwargs, flag_names, run_command
-from lit.run.console import announce_imports
+from lit.run.console import loading_libraries
 from lit.settings.language import command_parser, in_language
 
 
@@ -86,17 +86,17 @@ def main(args: list[str]) -> int:
 
 def _compare(options: argparse.Namespace) -> int:
     # torch and transformers take seconds to load: --help and a wrong flag do not wait for them.
-    announce_imports()
-    from lit.answering.sampling import Sampling
-    from lit.comparison import report
-    from lit.comparison.budget import parse_duration
-    from lit.comparison.comparison import compare
-    from lit.comparison.folder import replacing_comparison
-    from lit.comparison.result import is_valid
-    from lit.comparison.votes import read_votes
-    from lit.measures.own import load_metric
-    from lit.model.base import quiet
-    from lit.run.card import add_comparison
+    with loading_libraries():
+        from lit.answering.sampling import Sampling
+        from lit.comparison import report
+        from lit.comparison.comparison import compare
+        from lit.comparison.folder import replacing_comparison
+        from lit.comparison.result import is_valid
+        from lit.comparison.votes import read_votes
+        from lit.measures.own import load_metric
+        from lit.model.base import quiet
+        from lit.run.card import add_comparison
+        from lit.settings.budget import parse_duration
 
     quiet()
     folder = options.output_dir or options.adapter.absolute().parent / "comparison"

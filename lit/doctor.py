@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lit.messages import english, tr
 from lit.run.command import flag_names, run_command
-from lit.run.console import announce_imports
+from lit.run.console import loading_libraries
 from lit.settings.language import command_parser, in_language
 
 
@@ -36,15 +36,15 @@ def main(args: list[str]) -> int:
 
 
 def _examine(options: argparse.Namespace) -> int:
-    announce_imports()
     # torch, transformers and lightning take seconds: --help and a wrong flag do not wait for them.
-    from lit.device.device import choose_device
-    from lit.diagnosis.checks import CHECKS
-    from lit.diagnosis.machine import Machine, run_check
-    from lit.diagnosis.page import check_page, describe, render, write_page
-    from lit.diagnosis.sample import MEDIUM
-    from lit.model import base as models
-    from lit.run import console
+    with loading_libraries():
+        from lit.device.device import choose_device
+        from lit.diagnosis.checks import CHECKS
+        from lit.diagnosis.machine import Machine, run_check
+        from lit.diagnosis.page import check_page, describe, render, write_page
+        from lit.diagnosis.sample import MEDIUM
+        from lit.model import base as models
+        from lit.run import console
 
     console.quiet()
     models.quiet()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lit.messages import tr
 from lit.run.command import flag_names, run_command
-from lit.run.console import announce_imports
+from lit.run.console import loading_libraries
 from lit.settings.language import command_parser, in_language
 
 SUFFIXES = {"peft": "-peft", "merged": "-merged", "gguf": ".gguf"}
@@ -59,8 +59,8 @@ def _export(options: argparse.Namespace) -> int:
         )
         return 2
     # torch and transformers take seconds to load: --help and a wrong flag do not wait for them.
-    announce_imports()
-    from lit.model.base import quiet
+    with loading_libraries():
+        from lit.model.base import quiet
 
     quiet()
     output = options.output or _beside(options.adapter, options.format)

@@ -8,7 +8,7 @@ import sys
 
 from lit.messages import tr
 from lit.run.command import run_command
-from lit.run.console import announce_imports
+from lit.run.console import loading_libraries
 from lit.settings.language import in_language
 
 
@@ -20,15 +20,15 @@ def main(args: list[str]) -> int:
 
 
 def _fit(args: list[str]) -> int:
-    announce_imports()
-    from lit.device.memory import retain_heap
-    from lit.distributed.ranks import Ranks, is_connection_error
-    from lit.fitting.training import fit
-    from lit.model import base as models
-    from lit.run import console
-    from lit.settings.arguments import parse, setting_names
-    from lit.train.longest_batch import LOWER_MEMORY, is_out_of_memory
-    from lit.train.step_guard import TrainingError
+    with loading_libraries():
+        from lit.device.memory import retain_heap
+        from lit.distributed.ranks import Ranks, is_connection_error
+        from lit.fitting.training import fit
+        from lit.model import base as models
+        from lit.run import console
+        from lit.settings.arguments import parse, setting_names
+        from lit.train.longest_batch import LOWER_MEMORY, is_out_of_memory
+        from lit.train.step_guard import TrainingError
 
     console.quiet()
     models.quiet()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lit.messages import tr
 from lit.run.command import flag_names, run_command
-from lit.run.console import announce_imports
+from lit.run.console import loading_libraries
 from lit.settings.language import command_parser, in_language
 
 DTYPE_NAMES = ("float32", "bfloat16", "float16")
@@ -45,11 +45,11 @@ def main(args: list[str]) -> int:
 
 def _merge(options: argparse.Namespace) -> None:
     # torch and transformers take seconds to load: --help and a wrong flag do not wait for them.
-    announce_imports()
-    import torch
+    with loading_libraries():
+        import torch
 
-    from lit.exporting.merging import merge_into
-    from lit.model.base import quiet
+        from lit.exporting.merging import merge_into
+        from lit.model.base import quiet
 
     quiet()
     moved = merge_into(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lit.messages import tr
 from lit.run.command import flag_names, run_command
-from lit.run.console import announce_imports
+from lit.run.console import loading_libraries
 from lit.settings.language import command_parser, in_language
 
 if TYPE_CHECKING:
@@ -79,25 +79,27 @@ def main(args: list[str]) -> int:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    announce_imports()
     # torch and transformers take seconds to load: --help and a wrong flag do not wait for them.
-    from lora.config import ConfigError
+    with loading_libraries():
+        from lora.config import ConfigError
 
-    try:
-        import fastapi
-        import uvicorn
-    except ImportError:
-        raise ConfigError(
-            tr("lit.serve needs two more packages: pip install -c constraints.txt -e '.[serve]'")
-        ) from None
-    del fastapi, uvicorn
-    from lit.answering.sampling import Sampling
-    from lit.model.base import quiet
-    from lit.model.placement import place
-    from lit.model.tuned import read_base_config
-    from lit.serving.engine.models import base_of_all, load_models, named_adapters
-    from lit.serving.engine.request import Defaults
-    from lit.serving.server import Limits, Server, check_host, listen, url
+        try:
+            import fastapi
+            import uvicorn
+        except ImportError:
+            raise ConfigError(
+                tr(
+                    "lit.serve needs two more packages: pip install -c constraints.txt -e '.[serve]'"
+                )
+            ) from None
+        del fastapi, uvicorn
+        from lit.answering.sampling import Sampling
+        from lit.model.base import quiet
+        from lit.model.placement import place
+        from lit.model.tuned import read_base_config
+        from lit.serving.engine.models import base_of_all, load_models, named_adapters
+        from lit.serving.engine.request import Defaults
+        from lit.serving.server import Limits, Server, check_host, listen, url
 
     quiet()
     seed = 42 if options.seed is None else options.seed

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import pyarrow
 
 from data.messages import tr
 from data.types import BadRow, DataError, Row
+
+if TYPE_CHECKING:
+    import datasets
 
 PREFIX = "hub:"
 
@@ -19,6 +21,8 @@ def read_parquet(path: Path) -> Iterator[Row | BadRow]:
     Raises:
         DataError: The file is not Parquet.
     """
+    import datasets
+
     try:
         for number, fields in enumerate(
             datasets.Dataset.from_parquet(str(path), streaming=True), 1
@@ -36,6 +40,8 @@ def read_saved(path: Path) -> Iterator[Row | BadRow]:
     Raises:
         DataError: The folder is damaged.
     """
+    import datasets
+
     try:
         table = datasets.load_from_disk(str(path))
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
@@ -56,12 +62,14 @@ def read_hub(name: str) -> Iterator[Row | BadRow]:
         yield Row(_without_null_fields(fields), name, number)
 
 
-def load_hub(name: str) -> datasets.Dataset:
+def load_hub(name: str) -> "datasets.Dataset":
     """Return a data set of the hub; it is downloaded once.
 
     Raises:
         DataError: There is no such data set, or the hub cannot be reached.
     """
+    import datasets
+
     repository, _, rest = name.removeprefix(PREFIX).partition(":")
     split, _, config = rest.partition(":")
     try:

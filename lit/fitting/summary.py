@@ -22,7 +22,7 @@ def print_rows_and_plan(arguments: Arguments) -> None:
     data, trainer = arguments.datamodule, arguments.trainer
     precision = arguments.hardware.precision
     planned = forecast(arguments)
-    first, tokens = planned.first, planned.tokens
+    first, tokens = planned.first, planned.row_tokens
     print_rank0(tr("data   {source}: {report}", source=data.source, report=data.store.report))
     for line in data.store.report.lines():
         print_rank0(f"       {line}")
@@ -63,6 +63,8 @@ def print_rows_and_plan(arguments: Arguments) -> None:
             tokens=tokens,
         )
     )
+    if sharing := planned.describe_sharing():
+        print_rank0(f"       {sharing}")
     print_rank0(
         tr(
             "       validates {when}",

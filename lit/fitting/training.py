@@ -14,6 +14,7 @@ from lit.fitting.summary import print_result, print_rows_and_plan
 from lit.fitting.val_matching import ValMatching
 from lit.messages import tr
 from lit.preflight.forecast import forecast
+from lit.preflight.sharing import settle_sharing
 from lit.preflight.verdict import judge, refuse
 from lit.resume.checkpoint import AtomicCheckpointIO
 from lit.resume.resume_point import ResumePoint
@@ -144,6 +145,7 @@ class Training:
         # Checkpoints of this run hold the digests too.
         self.settings |= rows
         check_settings(start.settings, self.settings)
+        settle_sharing(self.arguments)
         if start.path:
             data.plans.resume_from(start.step_map, start.step)
         for callback in self.matching:

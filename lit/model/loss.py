@@ -10,7 +10,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from data.types import Batch
 from lit.messages import tr
 from lit.packing.decoder import head_of
-from lit.packing.hidden_states import hidden_states
+from lit.packing.hidden_states import as_computed, hidden_states
 from lit.packing.pack import unpacked
 from lora.config import ConfigError
 
@@ -89,6 +89,7 @@ def _next_logits(model: PreTrainedModel, input_ids: Tensor) -> Tensor:
 
 def _labeled_states(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
     """Return the hidden states that predict a labeled token, (labels, hidden), and the tokens."""
+    batch = as_computed(model, batch)
     hidden = hidden_states(model, batch)[0]
     return hidden.index_select(0, batch.predicting), batch.targets
 

@@ -11,6 +11,7 @@ from lit.messages import tr, tr_mark
 from lit.preflight.estimate import MemoryEstimate, estimate_memory
 from lit.preflight.finding import Finding
 from lit.preflight.forecast import Forecast, forecast, largest_micro_batch
+from lit.preflight.sharing import settle_sharing
 from lit.preflight.verdict import judge
 from lit.settings.arguments import Arguments
 
@@ -57,11 +58,11 @@ def examine(arguments: Arguments) -> Checkup:
     arguments.instantiate()
     trainer = arguments.make_trainer(callbacks=[], logger=False, enable_progress_bar=False)
     arguments.datamodule.setup()
+    settle_sharing(arguments, always=True)
     planned = forecast(arguments)
-    lengths, labels = largest_micro_batch(arguments, planned)
-    estimate = estimate_memory(
-        arguments.model, str(trainer.precision), lengths, labels, trainer.strategy.root_device
-    )
+    largest, device = largest_micro_batch(arguments, planned), trainer.strategy.root_device
+    size = largest.lengths, largest.labels, device, largest.paths
+    estimate = estimate_memory(arguments.model, str(trainer.precision), *size)
     findings = judge(arguments, planned) + memory_findings(arguments, estimate)
     return Checkup(arguments, planned, estimate, findings)
 

@@ -123,8 +123,8 @@ def _length_text(checkup: Checkup) -> str:
         median=median,
         percentile_95=percentile_95,
         labels=plan.labels,
-        tokens=plan.tokens,
-        share=plan.labels / plan.tokens,
+        tokens=plan.row_tokens,
+        share=plan.labels / plan.row_tokens,
     )
 
 

@@ -63,24 +63,30 @@ class MemoryEstimate:
 
 
 def estimate_memory(
-    module: LoRAModule, precision: str, lengths: Sequence[int], labels: int, device: torch.device
+    module: LoRAModule,
+    precision: str,
+    lengths: Sequence[int],
+    labels: int,
+    device: torch.device,
+    paths: Sequence[tuple[int, ...]] = (),
 ) -> MemoryEstimate:
     """Estimate a run's peak memory on its device, without loading weights.
 
     Args:
         module: The run's settings.
         precision: A key of ``lit.device.precision.PRECISIONS``.
-        lengths: Tokens of each row of the largest micro-batch.
+        lengths: Tokens of each segment of the largest micro-batch.
         labels: Labeled tokens of that micro-batch.
         device: The device that trains. On a CPU the estimate includes the libraries of this
             process; on a GPU it excludes what CUDA itself takes.
+        paths: The segments of each row of that micro-batch, as in ``Batch``.
 
     Raises:
         ConfigError: The base or the adapter does not exist, or the precision is unknown.
     """
     libraries = peak_memory()
     model = meta_model(module.base, module.revision, base_dtype(precision))
-    return estimate_model_memory(model, module, lengths, labels, device, libraries)
+    return estimate_model_memory(model, module, lengths, labels, device, libraries, paths)
 
 
 def estimate_model_memory(
@@ -90,12 +96,13 @@ def estimate_model_memory(
     labels: int,
     device: torch.device,
     libraries: int = 0,
+    paths: Sequence[tuple[int, ...]] = (),
 ) -> MemoryEstimate:
     """Estimate the peak memory of training a model that is on the meta device.
 
     Args:
         model: The base, in the dtype it computes in. This function injects the adapter.
-        module, lengths, labels, device: As in ``estimate_memory``.
+        module, lengths, labels, device, paths: As in ``estimate_memory``.
         libraries: Bytes of the machine's memory that the process takes besides the run.
 
     Raises:
@@ -118,7 +125,7 @@ def estimate_model_memory(
     largest = max((layer.weight.numel() for _, layer in lora_layers(model)), default=0)
     states = sum(_optimizer_states(p.numel(), module.optimizer) for p in trainable)
     try:
-        step = trace_step(model, lengths, labels, module.gradient_checkpointing)
+        step = trace_step(model, lengths, labels, module.gradient_checkpointing, paths)
     except RuntimeError:
         # A mixture of experts, for example, routes tokens by values, which meta tensors lack.
         step = None

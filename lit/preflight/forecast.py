@@ -1,6 +1,7 @@
 """Steps, tokens and labels of a run, computed from its plan."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from data.planning.plan import Plan
 from lit.messages import tr
@@ -17,7 +18,9 @@ class Forecast:
         steps: Optimizer steps of the whole run; below 1 if the run has no end or no step.
         warmup: Optimizer steps in which the learning rate rises.
         first: The plan of the first epoch.
-        tokens: Tokens of an epoch.
+        tokens: Tokens that an epoch computes.
+        shared: Tokens of the rows that it does not compute again, because other rows of their
+            micro-batches have them.
         labels: Labeled tokens of an epoch.
     """
 
@@ -26,7 +29,25 @@ class Forecast:
     warmup: int
     first: Plan
     tokens: int
+    shared: int
     labels: int
+
+    @property
+    def row_tokens(self) -> int:
+        """Tokens of the rows of an epoch."""
+        return self.tokens + self.shared
+
+    def describe_sharing(self) -> str:
+        """Return what shared beginnings save; empty if they save nothing."""
+        if not self.shared:
+            return ""
+        share, shared = self.shared / self.row_tokens, self.shared
+        return tr(
+            "beginnings that rows share save {shared:,} of {tokens:,} tokens ({share:.1%})",
+            shared=shared,
+            tokens=self.row_tokens,
+            share=share,
+        )
 
 
 def forecast(arguments: Arguments) -> Forecast:
@@ -45,16 +66,24 @@ def forecast(arguments: Arguments) -> Forecast:
         steps=steps,
         warmup=warmup_steps(arguments.model.warmup, steps),
         first=first,
-        tokens=int(data.store.lengths[rows].sum()),
+        tokens=int(first.tokens.sum()),
+        shared=int(data.store.lengths[rows].sum() - first.tokens.sum()),
         labels=int(data.store.label_counts[rows].sum()),
     )
 
 
-def largest_micro_batch(arguments: Arguments, forecast: Forecast) -> tuple[list[int], int]:
-    """Return the row lengths and the label count of the run's micro-batch with the most tokens."""
-    data = arguments.datamodule
-    rows = data.train_rows[data.plans.largest(forecast.epochs or 1)]
-    return data.store.lengths[rows].tolist(), int(data.store.label_counts[rows].sum())
+class MicroBatchSize(NamedTuple):
+    """The size of a micro-batch; lengths and paths are those of ``Batch``."""
+
+    lengths: tuple[int, ...]
+    labels: int
+    paths: tuple[tuple[int, ...], ...]
+
+
+def largest_micro_batch(arguments: Arguments, forecast: Forecast) -> MicroBatchSize:
+    """Return the size of the run's micro-batch with the most tokens."""
+    batch = arguments.datamodule.largest_micro_batch(forecast.epochs or 1, every_rank=True)
+    return MicroBatchSize(batch.lengths, batch.label_count, batch.paths)
 
 
 def describe_validation(arguments: Arguments, forecast: Forecast) -> str:

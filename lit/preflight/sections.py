@@ -103,7 +103,10 @@ def _plan(checkup: Checkup) -> Section:
             tr("{count:,}, of {range} rows each", count=len(sizes), range=_range(sizes)),
         ],
         [tr("validation"), describe_validation(checkup.arguments, plan)],
-        [tr("tokens per epoch"), f"{plan.tokens:,}"],
+        [
+            tr("tokens per epoch"),
+            "; ".join(filter(None, [f"{plan.tokens:,}", plan.describe_sharing()])),
+        ],
         [tr("labeled tokens per optimizer step"), _range(first.labels)],
         [tr("devices"), f"{trainer.world_size}, {checkup.arguments.hardware.device}"],
         [tr("precision"), f"{precision.value}: {precision.reason}"],

@@ -36,6 +36,9 @@ LENGTH = (
 )
 """Settings that decide when a run ends. For these and all others, the new value is used."""
 
+OLD_VALUES = {"data.share_prefixes": "false"}
+"""Values that runs had before there was such a setting, where another default came later."""
+
 Settings = dict[str, str]
 """Values as JSON, by dotted name."""
 
@@ -79,6 +82,7 @@ def check_settings(old: Settings, new: Settings) -> list[str]:
     Raises:
         ConfigError: A setting differs that may not; the message gives both values.
     """
+    old = OLD_VALUES | old if old else old
     names = [name for name in diff_settings(old, new) if name not in PATHS]
     refused = [name for name in names if _in(name, REFUSED) and not _in(name, INTERVALS)]
     if refused:

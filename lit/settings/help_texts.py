@@ -17,6 +17,9 @@ TEXTS = {
     "data.path": tr_mark("a JSONL, JSON, CSV, TSV, XLSX or Parquet file, a folder, hub:OWNER/NAME"),
     "data.val_path": tr_mark("the same, to validate on; null: a share of data.path is held out"),
     "data.val_fraction": tr_mark("the share of data.path that is held out"),
+    "data.report_fraction": tr_mark(
+        "share of the held-out rows that is kept apart, for lit.search"
+    ),
     "data.val_every_n_steps": tr_mark("optimizer steps between validations; null: one each epoch"),
     "data.encoding": tr_mark("encoding of text files; null: UTF-8; auto: another one if certain"),
     "data.template": tr_mark("auto, chat, plain, or a Jinja file"),

@@ -102,7 +102,7 @@ def try_batch(trainer: L.Trainer, module: LoRAModule, batch: Batch) -> None:
             tr(
                 "out of memory in the longest micro-batch, {rows} rows of {tokens} tokens. "
                 "{advice}",
-                rows=len(batch.lengths),
+                rows=len(batch.row_lengths),
                 tokens=batch.input_ids.numel(),
                 advice=tr(LOWER_MEMORY),
             )

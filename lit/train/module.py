@@ -15,6 +15,7 @@ from lit.messages import tr
 from lit.model.embedding_noise import EmbeddingNoise
 from lit.model.loss import summed_loss
 from lit.model.preparation import ModelSpec
+from lit.packing.hidden_states import as_computed
 from lit.run.console import print_rank0
 from lit.train.mean_loss import MeanLoss, loss_record
 from lit.train.model_setup import (
@@ -104,7 +105,7 @@ class LoRAModule(ResidentModule):
         if self.model is not None:
             return
         self.model, self.root = model, _ = set_up_model(self.spec, self.trainer)
-        self._noise = EmbeddingNoise(model.get_input_embeddings(), self.lora.neftune_alpha)
+        self.noise = EmbeddingNoise(model.get_input_embeddings(), self.lora.neftune_alpha)
         self._ddp_params_and_buffers_to_ignore = names_that_ddp_ignores(self)
 
     def call(self, function: Callable[..., T], *args: Any) -> T:
@@ -130,7 +131,7 @@ class LoRAModule(ResidentModule):
         Lightning divides by the number of micro-batches, and DDP by the number of ranks. Multiplied
         back, every labeled token of the step has the same weight, in a short last step too.
         """
-        self._noise.batch = batch
+        self.noise.batch = batch = as_computed(self.adapted_model, batch)
         labels = labels_of_step(batch, self.trainer)
         loss = self.call(summed_loss, batch) / labels
         self.step_loss.add(loss, batch, labels)
@@ -187,9 +188,8 @@ class LoRAModule(ResidentModule):
         """Return the optimizer of what trains, and its schedule by optimizer steps."""
         if self.optimizer.startswith("paged") and self.device.type == "cpu":
             print_rank0(tr("optim  paging needs a GPU: on this CPU paged_adamw_8bit is adamw_8bit"))
-        lr, ratio = self.lr, self.lora.loraplus_lr_ratio
-        model, decay = self.adapted_model, self.weight_decay
-        optimizer = make_optimizer(model, self.optimizer, lr, decay, ratio)
+        lr, decay, ratio = self.lr, self.weight_decay, self.lora.loraplus_lr_ratio
+        optimizer = make_optimizer(self.adapted_model, self.optimizer, lr, decay, ratio)
         steps = self.total_steps or int(self.trainer.estimated_stepping_batches)
         schedule = make_schedule(optimizer, self.scheduler, self.warmup, steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

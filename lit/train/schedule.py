@@ -1,6 +1,7 @@
 """The learning rate over a run, as factors of the highest rate by optimizer step.
 
-The formulas are those of transformers, whose own module loads half of torch's compiler first.
+The formulas are those of transformers, whose own module loads half of torch's compiler first;
+but the warm-up is one step ahead of theirs, whose first step has rate 0.
 """
 
 import math
@@ -26,14 +27,15 @@ def lr_factor(schedule: str, warmup: int, steps: int, step: int) -> float:
 
     Args:
         schedule: A key of ``SCHEDULES``.
-        warmup: Steps in which the rate rises linearly from zero.
+        warmup: Steps in which the rate rises linearly; the last of them has the highest rate.
         steps: Steps of the whole run; below 1 for a run without end, whose rate does not fall.
         step: The optimizer step, from 0.
     """
     if steps < 1:
         return 1.0
     if step < warmup:
-        return step / warmup
+        # From lr / warmup on: a first step at rate 0 would learn nothing.
+        return (step + 1) / warmup
     return SCHEDULES[schedule]((step - warmup) / max(1, steps - warmup))
 
 

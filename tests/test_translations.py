@@ -21,13 +21,16 @@ from lora.base import check_quantization
 from tests.catalogs import (
     BRACES,
     CALLS,
+    NotLiteralError,
     catalog_path,
     compiled,
     english,
     fields,
+    main,
     make_catalog,
     read_catalog,
 )
+from tests.not_for_people import NOT_FOR_PEOPLE
 
 PACKAGES = ("lora", "data", "lit")
 LETTERS = re.compile(r"[A-Za-z]{2}")
@@ -35,124 +38,6 @@ CYRILLIC = re.compile("[а-яё]", re.IGNORECASE)
 NAMES = re.compile(r"`[^`]*`")
 PROGRAMMING = {"AssertionError", "AttributeError", "NotImplementedError"}
 """Errors of a program, whose messages no command shows."""
-
-REGEX, CODE = "a regular expression", "code or a template"
-DECODER = "what Python's JSON decoder says, in English"
-COMMAND = "a command line"
-RUN = {"python -m lit.": COMMAND}
-CARD, API = "a model card, which is in English", "an answer to a program, in English"
-DOCTOR = "the page of lit.doctor, which is sent to the project, in English"
-KEY = "a key, which is compared or stored"
-NOT_FOR_PEOPLE: dict[str, dict[str, str]] = {
-    "lora/layer.py": {"disabled adapters": "the name of a context variable"},
-    "lora/storage/files.py": {r"([^:]+) \(os error": REGEX},
-    "data/formats/rows.py": {"Hi? Hello.": "a sample row"},
-    "data/readers/json_file.py": dict.fromkeys(("Extra data", "Expecting "), DECODER),
-    "data/readers/table.py": {"column {}": "the key of a column without a name"},
-    "data/report/row_issue.py": {"too long": "a kind of issue, which is stored"},
-    "data/formats/values.py": {"{}: null": "a value of JSON"},
-    "data/sandbox.py": {"Be brief.": "a sample", "\nimport": CODE},
-    "data/template.py": {"{% for": CODE},
-    "data/templates/variables.py": {
-        **dict.fromkeys((r"\{% if", r"(?:\{\{ bos"), REGEX),
-        "{% if": CODE,
-    },
-    **dict.fromkeys((f"lit/{x}.py" for x in ("chat", "check", "compare", "doctor", "export")), RUN),
-    "lit/merge.py": RUN,
-    "lit/serve.py": RUN | dict.fromkeys((" -H ", "curl "), COMMAND),
-    "lit/comparison/report.py": {"{}\n\n{}\n\nMeasured": CARD},
-    "lit/comparison/verdict.py": {"not shown": "a kind of verdict"},
-    "lit/comparison/votes.py": {"lit-lora votes": "the mark of a file"},
-    "lit/device/device.py": dict.fromkeys(("{} (compute", "Apple GPU"), "the name of a device"),
-    "lit/diagnosis/numbers.py": dict.fromkeys(
-        ("{} of the", "dropout of", "{} differs", "not packed", "loss {}", "{} in {}"), DOCTOR
-    ),
-    "lit/diagnosis/page.py": dict.fromkeys(
-        ("# lit-lora on", "Failed: ", "Every check", "{} Written by", "{} GB"), DOCTOR
-    ),
-    "lit/diagnosis/runs.py": dict.fromkeys(
-        ("{} million", "nf4 {}", "bitsandbytes is", "{}: the validation", "{} not on"), DOCTOR
-    ),
-    "lit/diagnosis/sample.py": {"{% for": CODE, "the bed of": "a sample"},
-    "lit/distributed/sharding.py": {"A frozen base": "an entry of Lightning's registry"},
-    "lit/embedded.py": {"---\n": CARD},
-    "lit/exporting/modelfile.py": dict.fromkeys(
-        (
-            "eq (",
-            "# The chat",
-            "{}{{",
-            "FROM",
-            "TEMPLATE",
-            "PARAMETER",
-            "{{ if",
-            "ADAPTER",
-            "SYSTEM",
-        ),
-        "a part of a Modelfile",
-    ),
-    "lit/exporting/peft_folder.py": {"{} --adapter": "a text with its command"},
-    "lit/exporting/probe.py": {"What comes out": "a sample"},
-    "lit/fast_layers/fused_norm.py": {"{}, eps": CODE},
-    "lit/fast_layers/table.py": dict.fromkeys(("gated MLP", "RMS norm", "oneDNN"), KEY),
-    "lit/fitting/summary.py": dict.fromkeys(("       python", "       tens", "       {}"), COMMAND),
-    "lit/model/loading.py": {"automatic conversion": "what transformers says"},
-    "lit/model/placement.py": {"the model": KEY},
-    "lit/model/preparation.py": {"gated MLP": KEY},
-    "lit/packing/reach.py": {"packed, probed": KEY},
-    "lit/preflight/coverage.py": {"output head": KEY},
-    "lit/preflight/meta_step.py": {"gated MLP": KEY},
-    "lit/report/page.py": {"bold green": "a style"},
-    "lit/report/pictures.py": dict.fromkeys(("DejaVu", "offset points"), "a name of matplotlib's"),
-    "lit/resume/settings_diff.py": dict.fromkeys(("{} rows", "{} (rows)"), "kept in checkpoints"),
-    "lit/run/card.py": dict.fromkeys(
-        ("---\n", "\n## ", "\n<!-- ", "Training went", "before this", " with {}"), CARD
-    ),
-    "lit/run/command.py": {
-        " in {}:{}": CODE,
-        "{NAME: VALUE}": CODE,
-        "null ": "what Python says",
-    },
-    "lit/run/console.py": {".*": REGEX},
-    "lit/run/lightning_internals.py": {"only known": "of an assertion"},
-    "lit/run/progress.py": {"{task.": CODE},
-    "lit/searching/outcome/decision.py": {"too few": KEY},
-    "lit/searching/outcome/reasons.py": {"stopped early": KEY},
-    "lit/searching/outcome/rules.py": dict.fromkeys(
-        ("worse", "not c", "no r", "only", "own "), KEY
-    ),
-    "lit/searching/records.py": dict.fromkeys(("stopped early", "the base", "trial {}"), KEY),
-    "lit/serving/app.py": dict.fromkeys(("{} here", "wins and", "the server"), API),
-    "lit/serving/bodies.py": {"data: ": API},
-    "lit/serving/engine/job.py": dict.fromkeys(("the server", "{} requests"), API),
-    "lit/serving/engine/messages.py": dict.fromkeys(("{} must", "messages", "{} is", "{}."), API),
-    "lit/serving/engine/metrics.py": dict.fromkeys(
-        ("Requests", "Tokens", "Seconds", "Batches", "Answers", "# "), "metrics, for a program"
-    ),
-    "lit/serving/engine/models.py": {"there is no model": API},
-    "lit/serving/engine/request.py": dict.fromkeys(
-        (
-            *("the name", "a text", "the body", "model is", "n is", "an object", "{} is", "0, or"),
-            *("above 0", "a whole", "1 or", "prompt must", "nested", "true or"),
-        ),
-        API,
-    ),
-    "lit/serving/engine/served_model.py": dict.fromkeys(("{} has", "the prompt"), API),
-    "lit/serving/engine/worker.py": dict.fromkeys(("the model", "the answer", "the server"), API),
-    "lit/serving/guard.py": dict.fromkeys(("the ", "send the"), API),
-    "lit/serving/page.py": {"default-src": CODE},
-    "lit/settings/arguments.py": RUN
-    | dict.fromkeys(("The run", "Resume", "Replace", "Train"), "in OF_DOCSTRINGS, for --help"),
-    "lit/settings/command_line.py": dict.fromkeys(("unrec", "Parser", "arguments are"), REGEX),
-    "lit/settings/help_page.py": {"({} {} items)": "a default value"},
-    "lit/settings/trainer_settings.py": {"lit.settings": "of an assertion"},
-    "lit/train/datamodule.py": dict.fromkeys(("setup has", "the data module"), "for a programmer"),
-    "lit/train/longest_batch.py": dict.fromkeys(
-        ("can't", "could not", "CUDA", "MPS", "Invalid"), "what torch says"
-    ),
-    "lit/train/module.py": {"lit-lora epoch": KEY, "configure_model": "for a programmer"},
-    "lit/train/sample_answers.py": {"answer {}": "a tag of TensorBoard"},
-}
-"""Strings of two or more words that are not translated, by their beginnings, with the reason."""
 
 
 def literals(path: Path) -> Iterator[tuple[int, str]]:
@@ -173,6 +58,8 @@ def literals(path: Path) -> Iterator[tuple[int, str]]:
             passed.update(ast.walk(node.annotation))
         elif isinstance(node, ast.FunctionDef) and node.returns:
             passed.update(ast.walk(node.returns))
+        elif isinstance(node, ast.keyword) and node.arg == "prog":
+            passed.add(node.value)  # the command as it is typed
         elif isinstance(node, ast.JoinedStr):
             passed.update(part for part in node.values if isinstance(part, ast.Constant))
     for node in ast.walk(tree):
@@ -441,3 +328,40 @@ def test_a_number_chooses_its_form(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = {n: data.messages.tr_n(*text, n).split()[-1] for n in (1, 2, 5, 11, 21)}
     assert shown == {1: "файле", 2: "файлах", 5: "файлах", 11: "файлах", 21: "файле"}
     assert lora.messages.tr("an unknown text") == "an unknown text"
+
+
+def test_make_texts_keeps_translations_and_drops_texts_that_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = Path("package", "a.py")
+    source.parent.mkdir()
+    source.write_text('tr("old")\ntr("kept {n}", n=1)\ntr_n("{n} a", "{n} b", 2)\n')
+    assert main(["package"]) == 1
+    catalog = read_catalog("package")
+    for entry in catalog:
+        entry.msgstr = "" if entry.msgid_plural else f"ru {entry.msgid}"
+        entry.msgstr_plural = dict.fromkeys(range(3), "ru {n}") if entry.msgid_plural else {}
+    catalog.save(str(catalog_path("package")))
+    assert main(["package"]) == 0
+    source.write_text('tr_mark("new")\ntr("kept {n}", n=1)\ntr_n("{n} a", "{n} b", 2)\n')
+    assert main(["package"]) == 1
+    written = catalog_path("package").read_bytes()
+    assert main(["package"]) == 1
+    assert catalog_path("package").read_bytes() == written
+    shown = {entry.msgid: entry.msgstr or entry.msgstr_plural for entry in read_catalog("package")}
+    plurals = dict.fromkeys(range(3), "ru {n}")
+    assert shown == {"new": {}, "kept {n}": "ru kept {n}", "{n} a": plurals}
+
+
+@pytest.mark.parametrize(
+    "call", ['tr(f"a {b}")', 'tr("a " + b)', "tr_mark(b)", 'tr_n("a", b, 2)', 'tr("a" % b)']
+)
+def test_a_text_that_is_put_together_is_refused(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("package").mkdir()
+    Path("package", "a.py").write_text(call)
+    with pytest.raises(NotLiteralError, match=r"package/a\.py:1"):
+        make_catalog("package")
