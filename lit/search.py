@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lit.messages import tr, tr_mark
 from lit.run.command import flag_names, run_command
 from lit.run.console import loading_libraries
+from lit.settings.language import command_parser, in_language
 
 if TYPE_CHECKING:
     from lit.searching.search import Searching
@@ -18,41 +20,48 @@ if TYPE_CHECKING:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = command_parser(
         prog="python -m lit.search",
-        description="Try settings on the rows of a run, within a time budget.",
-        epilog="--config F and every setting of lit.fit can be given too: python -m lit.fit --help",
+        description=tr("Try settings on the rows of a run, within a time budget."),
+        epilog=tr(
+            "--config F and every setting of lit.fit can be given too: python -m lit.fit --help"
+        ),
         allow_abbrev=False,
     )
-    parser.add_argument("--budget", help="time for the whole search, such as 30m or 2h")
-    parser.add_argument("--trials", type=int, help="settings to try, instead of a time")
+    parser.add_argument("--budget", help=tr("time for the whole search, such as 30m or 2h"))
+    parser.add_argument("--trials", type=int, help=tr("settings to try, instead of a time"))
     parser.add_argument(
         "--space",
         type=Path,
-        help="a YAML file of what to vary, such as `model.lr: {low: 1e-5, high: 1e-2, log: true}` "
-        "and `model.lora.r: [4, 8, 16]`; default: lr, r and target_modules",
+        help=tr(
+            "a YAML file of what to vary, such as `model.lr: {low: 1e-5, high: 1e-2, log: true}` "
+            "and `model.lora.r: [4, 8, 16]`; default: lr, r and target_modules"
+        ),
     )
     parser.add_argument(
-        "--output_dir", type=Path, help="default: search/ in the output_dir of the config"
+        "--output_dir", type=Path, help=tr("default: search/ in the output_dir of the config")
     )
     parser.add_argument(
         "--storage",
-        help="where trials are stored: a file, or sqlite://, postgresql:// or mysql://; processes "
-        "that name one storage share the search; default: a file in the output folder",
+        help=tr(
+            "where trials are stored: a file, or sqlite://, postgresql:// or mysql://; processes "
+            "that name one storage share the search; default: a file in the output folder"
+        ),
     )
-    parser.add_argument("--seed", type=int, help="what is drawn; default: seed_everything")
+    parser.add_argument("--seed", type=int, help=tr("what is drawn; default: seed_everything"))
     parser.add_argument(
-        "--dry_run", action="store_true", help="time a few steps, say what fits, and end"
+        "--dry_run", action="store_true", help=tr("time a few steps, say what fits, and end")
     )
     return parser
 
 
-def main(args: list[str] | None = None) -> int:
+@in_language
+def main(args: list[str]) -> int:
     """Run the command."""
     parser, started = _parser(), time.monotonic()
-    known, settings = {"budget": "--budget"}, sys.argv[1:] if args is None else args
+    known = {"budget": "--budget"}
     return run_command(
-        lambda: _search(*parser.parse_known_args(settings), started), flag_names(parser) | known
+        lambda: _search(*parser.parse_known_args(args), started), flag_names(parser) | known
     )
 
 
@@ -64,7 +73,9 @@ def _search(options: argparse.Namespace, settings: list[str], started: float) ->
             import optuna
         except ImportError:
             raise ConfigError(
-                "lit.search needs one more package: pip install -c constraints.txt -e '.[search]'"
+                tr(
+                    "lit.search needs one more package: pip install -c constraints.txt -e '.[search]'"
+                )
             ) from None
         del optuna
         from lit.model import base as models
@@ -75,7 +86,7 @@ def _search(options: argparse.Namespace, settings: list[str], started: float) ->
     models.quiet()
 
     def search() -> int:
-        description = "Try settings on the rows of a run."
+        description = tr_mark("Try settings on the rows of a run.")
         arguments = parse(settings, "python -m lit.search", description)
         return _run(options, arguments, started)
 

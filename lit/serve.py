@@ -89,7 +89,8 @@ def _serve(options: argparse.Namespace) -> None:
         except ImportError:
             raise ConfigError(
                 tr(
-                    "lit.serve needs two more packages: pip install -c constraints.txt -e '.[serve]'"
+                    "lit.serve needs two more packages: pip install -c constraints.txt -e "
+                    "'.[serve]'"
                 )
             ) from None
         del fastapi, uvicorn

@@ -48,7 +48,9 @@ def hidden_states(model: PreTrainedModel, batch: Batch) -> Tensor:
     """
     if attention_name(model) != PACKED:
         if batch.paths:
-            raise UnpackableError("rows that share a beginning are computed by packed models only")
+            raise UnpackableError(
+                tr("rows that share a beginning are computed by packed models only")
+            )
         # Exact for every family, since each row is alone; slower, since matrix products are small.
         decoder, rows = decoder_of(model), batch.input_ids.split(batch.lengths, dim=1)
         return torch.cat([decoder(input_ids=row, use_cache=False)[0] for row in rows], 1)

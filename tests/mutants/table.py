@@ -5,6 +5,7 @@ The listed tests are the fastest that are known to find a fault.
 
 from tests.mutants.faults import Mutant
 
+LANGUAGE = "tests/runs/test_language.py"
 TEMPLATE = "tests/data/test_template.py"
 TEXT_TEST, STORE_TEST = "tests/test_translations.py", "tests/data/test_store.py"
 REAL_FILES = "tests/data/test_real_files.py"
@@ -1279,6 +1280,20 @@ FILES = [
         "return 2, name_arguments(str(error), names)",
         "return 1, name_arguments(str(error), names)",
         (COMMAND,),
+    ),
+    Mutant(
+        "files",
+        "lit/settings/language.py",
+        "os.environ[VARIABLES[0]] = language",
+        "pass",
+        (f"{LANGUAGE}::test_the_language_is_that_of_the_flag_or_the_locale",),
+    ),
+    Mutant(
+        "files",
+        "lit/messages.py",
+        "found = None if _ENGLISH.get() else gettext.find(DOMAIN, LOCALE)",
+        "found = gettext.find(DOMAIN, LOCALE)",
+        (f"{LANGUAGE}::test_a_comparison_is_in_russian_and_its_json_and_card_in_english",),
     ),
     Mutant(
         "files",
