@@ -78,7 +78,6 @@ def _compare(options: argparse.Namespace) -> int:
     announce_imports()
     from lit.answering.sampling import Sampling
     from lit.comparison import report
-    from lit.comparison.budget import parse_duration
     from lit.comparison.comparison import compare
     from lit.comparison.folder import replacing_comparison
     from lit.comparison.result import is_valid
@@ -86,6 +85,7 @@ def _compare(options: argparse.Namespace) -> int:
     from lit.measures.own import load_metric
     from lit.model.base import quiet
     from lit.run.card import add_comparison
+    from lit.settings.budget import parse_duration
 
     quiet()
     folder = options.output_dir or options.adapter.absolute().parent / "comparison"

@@ -57,6 +57,7 @@ LAYERS: dict[str, list[set[str]]] = {
             "lit.exporting",
             "lit.fitting",
             "lit.searching.outcome",
+            "lit.searching.trials",
             "lit.serving.engine",
         },
         {"lit.diagnosis", "lit.searching", "lit.serving"},

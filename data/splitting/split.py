@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data.messages import tr
 from data.splitting.duplicates import Overlap, find_overlap
 from data.splitting.near_duplicates import find_near_duplicates, joined_groups
 from data.store import Store
@@ -16,12 +17,14 @@ class TrainValSplit:
 
     Shapes:
         train_rows, val_rows: (rows,) row indices of ``train`` and of ``val``, each ascending
+    report_rows: (rows,) row indices of ``val`` that are kept apart, ascending
     """
 
     train: Store
     val: Store
     train_rows: np.ndarray
     val_rows: np.ndarray
+    report_rows: np.ndarray
     overlap: Overlap
     share_note: str = ""
     """How many rows are held out, if not the share that was asked for."""
@@ -52,6 +55,7 @@ def split_train_val(
     seed: int,
     near_duplicates: float | None = None,
     on_duplicate: str = "leave_out",
+    report_fraction: float = 0.0,
 ) -> TrainValSplit:
     """Decide which rows train and which validate, and find duplicates between the two.
 
@@ -63,6 +67,7 @@ def split_train_val(
         near_duplicates: The share of text above which rows are near-duplicates, in (0, 1); None
             to skip the search.
         on_duplicate: ``leave_out`` validation rows that are duplicates, or ``keep`` them.
+        report_fraction: The share of the validation rows that is kept apart, in [0, 1).
 
     Raises:
         DataError: An argument is invalid, or no training or no validation row would remain.
@@ -88,7 +93,30 @@ def split_train_val(
         on_duplicate,
     )
     val_rows = np.delete(val_rows, overlap.left_out)
-    return TrainValSplit(train, other, train_rows, val_rows, overlap, note)
+    val_rows, report_rows = _keep_apart(val_rows, other, report_fraction, seed)
+    return TrainValSplit(train, other, train_rows, val_rows, report_rows, overlap, note)
+
+
+def _keep_apart(
+    val_rows: np.ndarray, store: Store, report_fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows that validate and those that are kept apart; equal questions stay together.
+
+    Raises:
+        DataError: ``report_fraction`` is outside [0, 1).
+    """
+    if not 0 <= report_fraction < 1:
+        raise DataError(
+            tr(
+                "`report_fraction` is {share}: choose a share of at least 0 and below 1",
+                share=report_fraction,
+            )
+        )
+    groups = store.question_hashes[val_rows]
+    if not report_fraction or len(np.unique(groups)) < 2:
+        return val_rows, val_rows[:0]
+    stay, apart = split_by_group(groups, report_fraction, seed)
+    return val_rows[stay], val_rows[apart]
 
 
 def split_by_group(

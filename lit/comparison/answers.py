@@ -8,11 +8,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from data.templates.thoughts import split_thought
 from lit.answering.generation import Answer, answers, use_model
 from lit.answering.sampling import Sampling
-from lit.comparison.budget import Budget
 from lit.comparison.questions import Question
 from lit.comparison.result import AnswerPair
 from lit.measures.losses import MODELS
 from lit.measures.texts import Written
+from lit.settings.budget import Budget
 
 
 def answer_all(

@@ -10,7 +10,6 @@ from data.templates.variables import Value, read_values, shown
 from lit.answering.generation import GenerationError, check_context, context_length
 from lit.answering.sampling import NotFiniteError, Sampling
 from lit.comparison.answers import answer_all, written
-from lit.comparison.budget import Budget
 from lit.comparison.matching import MatchingResult, measure_matching
 from lit.comparison.pictures import draw_pictures
 from lit.comparison.questions import (
@@ -41,6 +40,7 @@ from lit.packing.transformers_internals import loaded_from
 from lit.run.console import print_rank0
 from lit.run.folder import RunFolder
 from lit.run.progress import stage_bars
+from lit.settings.budget import Budget
 from lora.storage.adapter import read_config
 
 

@@ -7,12 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from transformers import PreTrainedModel
 
-from lit.comparison.budget import Budget
 from lit.comparison.questions import Question
 from lit.measures.intervals import MIN_ROWS
 from lit.measures.losses import MODELS, measure_losses
 from lit.measures.matching import NEAREST, SIMILAR, WRONG, Case, Encode, Key, Matching
 from lit.measures.measured import Group, Measured, measure
+from lit.settings.budget import Budget
 
 ROWS_AT_A_TIME = MIN_ROWS
 GROUPS = {NEAREST: Group.MATCHING, SIMILAR: Group.MATCHING, WRONG: Group.TRUTH}

@@ -18,17 +18,18 @@ class ProgressBar(Callback):
 
     Args:
         total_steps: Returns the optimizer steps of the run; called when training starts.
+        name: What is counted.
     """
 
-    def __init__(self, total_steps: Callable[[], int]) -> None:
-        self.total_steps = total_steps
+    def __init__(self, total_steps: Callable[[], int], name: str = "step") -> None:
+        self.total_steps, self.name = total_steps, name
         self._progress: Progress | None = None
         self._validation: TaskID | None = None
 
     def on_train_start(self, trainer: L.Trainer, *_: object) -> None:
         """Start the bar of the run."""
         self._total, self._first = self.total_steps(), trainer.global_step
-        self._training = self._bar().add_task("step", total=self._total, values="")
+        self._training = self._bar().add_task(self.name, total=self._total, values="")
         self._bar().update(self._training, completed=self._first, refresh=True)
         self._started = time_left(self._first, self._total)
 

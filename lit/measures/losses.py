@@ -84,7 +84,7 @@ def measure_losses(
         on_progress: Called after each batch with its number of rows, once for each model.
         precision: The precision of the training whose loss is to be reproduced.
     """
-    labels = _label_counts(examples)
+    labels = label_counts(examples)
     sums = {which: np.zeros(len(examples)) for which in MODELS}
     with restored_attention(model), computing_in(precision, model.device):
         if (reason := pack(model)) and model not in _told:
@@ -110,15 +110,23 @@ def mean_losses(
         examples: Rows with at least one label each.
         device: The model's.
     """
-    labels = _label_counts(examples)
-    means = np.zeros(len(examples))
+    return summed_losses(losses_of, examples, device) / label_counts(examples)
+
+
+def summed_losses(
+    losses_of: Callable[[Batch], Tensor], examples: Sequence[Example], device: torch.device
+) -> np.ndarray:
+    """Return the summed loss of each row, (rows,); arguments as above."""
+    labels = label_counts(examples)
+    sums = np.zeros(len(examples))
     for rows in _batches(examples, labels):
         batch = collate([examples[row] for row in rows]).to(device)
-        means[rows] = _sums(losses_of(batch), labels[rows]) / labels[rows]
-    return means
+        sums[rows] = _sums(losses_of(batch), labels[rows])
+    return sums
 
 
-def _label_counts(examples: Sequence[Example]) -> np.ndarray:
+def label_counts(examples: Sequence[Example]) -> np.ndarray:
+    """Return the labeled tokens of each row, (rows,)."""
     return np.array([sum(x != IGNORE for x in example.labels) for example in examples])
 
 

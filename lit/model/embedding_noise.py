@@ -27,6 +27,11 @@ class EmbeddingNoise:
         """The next input, where several rows lie end to end."""
         self.handle = embedding.register_forward_hook(self._add) if alpha else None
 
+    def remove(self) -> None:
+        """Take the hook off the embedding."""
+        if self.handle is not None:
+            self.handle.remove()
+
     def _add(self, embedding: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
         if not embedding.training:
             return output

@@ -41,6 +41,8 @@ class ModelSpec:
     seed: int
     adapter: str | None = None
     """The folder of an adapter to go on from."""
+    loaded: PreTrainedModel | None = None
+    """The base, if it is loaded already, on the device and in the dtype of the run."""
 
     def make(self, dtype: torch.dtype, device: torch.device, sharded: bool) -> PreTrainedModel:
         """Load the base, put the adapters on, and use fast layers.
@@ -53,6 +55,8 @@ class ModelSpec:
         Raises:
             ConfigError: It does not load, does not suit the adapter, or is quantized and sharded.
         """
+        if self.loaded is not None:
+            return self._adapt(self.loaded, sharded)
         print_rank0(f"model  loading {self.base} …")
         model = load_base(self.base, self.revision, dtype, self.quantize, device)
         if sharded and any(is_quantized(layer) for layer in linear_layers(model).values()):
@@ -61,6 +65,9 @@ class ModelSpec:
                 "weights: set trainer.strategy to ddp, or give the 16-bit model that it was made "
                 "from"
             )
+        return self._adapt(model, sharded)
+
+    def _adapt(self, model: PreTrainedModel, sharded: bool) -> PreTrainedModel:
         # A is drawn from the seed alone, whatever was drawn before.
         torch.manual_seed(self.seed)
         if self.adapter is None:

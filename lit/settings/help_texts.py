@@ -11,6 +11,7 @@ TEXTS = {
     "data.path": "a JSONL, JSON, CSV, TSV, XLSX or Parquet file, a folder, hub:OWNER/NAME",
     "data.val_path": "the same, to validate on; null: a share of data.path is held out",
     "data.val_fraction": "the share of data.path that is held out",
+    "data.report_fraction": "share of the held-out rows that is kept apart, for lit.search",
     "data.val_every_n_steps": "optimizer steps between validations; null: one each epoch",
     "data.encoding": "encoding of text files; null: UTF-8; auto: another one if certain",
     "data.template": "auto, chat, plain, or a Jinja file",

@@ -31,6 +31,8 @@ class QADataModule(L.LightningDataModule):
             ``hub:OWNER/NAME``, or a list of these.
         val_path: The same, to validate on; without it, a share of ``path`` is held out.
         val_fraction: The share of ``path`` that is held out without ``val_path``.
+        report_fraction: The share of the held-out rows that neither train nor validate: rows that
+            choose nothing, for a report.
         val_every_n_steps: Optimizer steps between validations; by default one each epoch.
         columns: The file's name for each of our fields, such as ``{prompt: question_text}``.
         encoding: Encoding of text files; by default UTF-8, or what their byte order mark says.
@@ -63,6 +65,7 @@ class QADataModule(L.LightningDataModule):
         path: str | list[str],
         val_path: str | list[str] | None = None,
         val_fraction: float = 0.1,
+        report_fraction: float = 0.0,
         val_every_n_steps: int | None = None,
         columns: dict[str, str] | None = None,
         encoding: str | None = None,
@@ -102,6 +105,7 @@ class QADataModule(L.LightningDataModule):
         self._split = partial(
             split_train_val,
             val_fraction=val_fraction,
+            report_fraction=report_fraction,
             seed=seed,
             near_duplicates=near_duplicates,
             on_duplicate=on_duplicate,
@@ -128,6 +132,7 @@ class QADataModule(L.LightningDataModule):
         split.check_labels(str(self.source))
         self.val, self.overlap, self.share_note = split.val, split.overlap, split.share_note
         self.train_rows, self.val_rows = split.train_rows, split.val_rows
+        self.report_rows = split.report_rows
         self._train = train
 
     @property

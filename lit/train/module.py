@@ -106,7 +106,7 @@ class LoRAModule(ResidentModule):
         if self.model is not None:
             return
         self.model, self.root = model, _ = set_up_model(self.spec, self.trainer)
-        self._noise = EmbeddingNoise(model.get_input_embeddings(), self.lora.neftune_alpha)
+        self.noise = EmbeddingNoise(model.get_input_embeddings(), self.lora.neftune_alpha)
         self._ddp_params_and_buffers_to_ignore = names_that_ddp_ignores(self)
 
     def call(self, function: Callable[..., T], *args: Any) -> T:
@@ -132,7 +132,7 @@ class LoRAModule(ResidentModule):
         Lightning divides by the number of micro-batches, and DDP by the number of ranks. Multiplied
         back, every labeled token of the step has the same weight, in a short last step too.
         """
-        self._noise.batch = batch
+        self.noise.batch = batch
         labels = labels_of_step(batch, self.trainer)
         loss = self.call(summed_loss, batch) / labels
         self.step_loss.add(loss, batch, labels)

@@ -164,11 +164,11 @@ def _kept(facts: Facts) -> str:
     if len(runs) == 1:
         return ""
     return tr(
-        "The losses are means of {n} runs; the adapter is that of trial {number} with seed {seed}, "
-        "which has the lowest loss on the choosing rows.",
+        "The losses are means of {n} runs with different seeds; the adapter is that of trial "
+        "{number}, which has the config's seed {seed}.",
         n=len(runs),
-        number=runs[0].number,
-        seed=runs[0].seed,
+        number=facts.taken.kept.number,
+        seed=facts.taken.kept.seed,
     )
 
 

@@ -53,8 +53,8 @@ class Candidate:
 
     @property
     def kept(self) -> Trial:
-        """The run with the lowest choosing loss, whose adapter is kept."""
-        return self.runs[0]
+        """The first run, whose adapter is kept: it has the config's seed, so lit.fit repeats it."""
+        return min(self.runs, key=lambda run: run.number)
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How long a comparison may measure."""
+"""How long a command may measure."""
 
 import re
 import time
