@@ -132,6 +132,8 @@ def label_counts(examples: Sequence[Example]) -> np.ndarray:
 
 def _batches(examples: Sequence[Example], labels: np.ndarray) -> Iterator[np.ndarray]:
     """Yield the rows of each batch."""
+    if not len(examples):
+        return
     lengths = np.array([len(example.ids) for example in examples])
     most = max(MAX_TOKENS, int(lengths.max()))
     planned = plan_epoch(lengths, labels, batch_size=len(examples), max_tokens=most)

@@ -44,7 +44,7 @@ def loss_picture(train: Points, val: Points, path: Path) -> None:
     axes.set(xlabel="optimizer step", ylabel="loss (nats per token)")
     axes.grid(alpha=0.3)
     axes.legend()
-    _save(figure, path)
+    save_picture(figure, path)
 
 
 def answers_picture(rows: Sequence[tuple[str, str, str, str]], path: Path, title: str) -> None:
@@ -79,7 +79,7 @@ def answers_picture(rows: Sequence[tuple[str, str, str, str]], path: Path, title
         cell.set_edgecolor("#d1d5db")
         if row == 0:
             cell.set_facecolor("#f3f4f6")
-    _save(figure, path)
+    save_picture(figure, path)
 
 
 def example_picture(spans: Sequence[tuple[str, bool]], path: Path, title: str) -> None:
@@ -110,7 +110,7 @@ def example_picture(spans: Sequence[tuple[str, bool]], path: Path, title: str) -
             family="DejaVu Sans Mono",
         )
         top += height
-    _save(figure, path)
+    save_picture(figure, path)
 
 
 def lengths_picture(lengths: np.ndarray, path: Path) -> None:
@@ -127,10 +127,11 @@ def lengths_picture(lengths: np.ndarray, path: Path) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    _save(figure, path)
+    save_picture(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_picture(figure: Figure, path: Path) -> None:
+    """Write a figure as a .png file, replaced atomically."""
     with replacing(path) as new:
         figure.savefig(new, dpi=120, bbox_inches="tight", pad_inches=0.15)
 
