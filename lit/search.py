@@ -74,7 +74,8 @@ def _search(options: argparse.Namespace, settings: list[str], started: float) ->
         except ImportError:
             raise ConfigError(
                 tr(
-                    "lit.search needs one more package: pip install -c constraints.txt -e '.[search]'"
+                    "lit.search needs one more package: pip install -c constraints.txt -e "
+                    "'.[search]'"
                 )
             ) from None
         del optuna
