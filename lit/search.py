@@ -74,7 +74,8 @@ def _search(options: argparse.Namespace, settings: list[str], started: float) ->
         except ImportError:
             raise ConfigError(
                 tr(
-                    "lit.search needs one more package: pip install -c constraints.txt -e '.[search]'"
+                    "lit.search needs one more package: pip install -c constraints.txt -e "
+                    "'.[search]'"
                 )
             ) from None
         del optuna
@@ -95,7 +96,6 @@ def _search(options: argparse.Namespace, settings: list[str], started: float) ->
 
 def _run(options: argparse.Namespace, arguments: "Arguments", started: float) -> int:
     from lit.device.memory import retain_heap
-    from lit.messages import tr
     from lit.preflight.forecast import forecast
     from lit.preflight.verdict import judge, refuse
     from lit.resume.settings_diff import rows_digest, to_json
@@ -155,7 +155,6 @@ def _run(options: argparse.Namespace, arguments: "Arguments", started: float) ->
 
 def _finish(searching: "Searching") -> int:
     """Run the search, decide, and write what it found."""
-    from lit.messages import tr
     from lit.searching.outcome.decision import decide
     from lit.searching.results import write_best, write_report_rows
 
@@ -166,7 +165,7 @@ def _finish(searching: "Searching") -> int:
         print(tr("search ended before the config's own settings had a result"), flush=True)
         return code
     decision = decide(search)
-    print(f"result {decision.text}")
+    print(tr("result {decision}", decision=decision.text))
     wrote: list[Path] = []
     if decision.winner is not None:
         number, job = searching.kept(decision.winner)
