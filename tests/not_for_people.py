@@ -1,7 +1,7 @@
 """Strings of two or more words in the product that are not translated, with the reason.
 
 Everything else of two or more words is a text for people and goes through ``tr``; see
-tests/test_texts.py.
+tests/test_translations.py.
 """
 
 REGEX, CODE = "a regular expression", "code or a template"
