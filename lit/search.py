@@ -96,7 +96,6 @@ def _search(options: argparse.Namespace, settings: list[str], started: float) ->
 
 def _run(options: argparse.Namespace, arguments: "Arguments", started: float) -> int:
     from lit.device.memory import retain_heap
-    from lit.messages import tr
     from lit.preflight.forecast import forecast
     from lit.preflight.verdict import judge, refuse
     from lit.resume.settings_diff import rows_digest, to_json
@@ -165,7 +164,6 @@ def _run(options: argparse.Namespace, arguments: "Arguments", started: float) ->
 
 def _finish(searching: "Searching") -> int:
     """Run the search, decide, and write what it found."""
-    from lit.messages import tr
     from lit.searching.outcome.decision import decide
     from lit.searching.outcome.report import summary_lines, write_report
     from lit.searching.results import write_best, write_report_rows

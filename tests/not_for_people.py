@@ -82,12 +82,21 @@ NOT_FOR_PEOPLE: dict[str, dict[str, str]] = {
     "lit/run/console.py": {".*": REGEX},
     "lit/run/lightning_internals.py": {"only known": "of an assertion"},
     "lit/run/progress.py": {"{task.": CODE},
+    "lit/search.py": dict.fromkeys(("python -m lit.search", "next   python"), COMMAND),
+    "lit/searching/outcome/coordinates.py": {"upper center": "a name of matplotlib's"},
     "lit/searching/outcome/decision.py": {"too few": KEY},
+    "lit/searching/outcome/loss_axes.py": {"upper center": "a name of matplotlib's"},
     "lit/searching/outcome/reasons.py": {"stopped early": KEY},
     "lit/searching/outcome/rules.py": dict.fromkeys(
-        ("worse", "not c", "no r", "only", "own "), KEY
+        ("worse", "not c", "no r", "only", "own ", "better once"), KEY
     ),
+    "lit/searching/outcome/texts.py": {"stopped early": KEY},
+    "lit/searching/progress.py": {"stopped early": KEY},
     "lit/searching/records.py": dict.fromkeys(("stopped early", "the base", "trial {}"), KEY),
+    "lit/searching/results.py": {"lit.search {}": "a mark", "python -m": COMMAND},
+    "lit/searching/search.py": {"stopped early": KEY},
+    "lit/searching/space_file.py": {"check_keys": "of an assertion", "{low": CODE},
+    "lit/searching/trials/ledger.py": {"record {}": KEY},
     "lit/serving/app.py": dict.fromkeys(("{} here", "wins and", "the server"), API),
     "lit/serving/bodies.py": {"data: ": API},
     "lit/serving/engine/job.py": dict.fromkeys(("the server", "{} requests"), API),
