@@ -5,6 +5,7 @@ ones are removed, translations stay. The same source gives the same bytes.
 """
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import NamedTuple
 import polib
 
 PACKAGES = ("lora", "data", "lit")
-CALLS = {"tr": 1, "tr_n": 2, "tr_mark": 1}
+CALLS = {"tr": 1, "tr_n": 2, "tr_mark": 1, "tr_later": 1}
 """The functions whose first arguments are texts, and how many of them."""
 HEADER = "The terms are in CONTRIBUTING.md, Texts and translations."
 METADATA = {
@@ -27,6 +28,8 @@ PLURALS = (
     "n%10>=2 && n%10<=4 && (n%100<10 || n%100>=20) ? 1 : 2);"
 )
 BRACES = "python-brace-format"
+FIELD = re.compile(r"\{\w*(![rsa])?(:[^{}\s]+)?\}")
+"""A field in a constant of a table; ``tr`` gets its values elsewhere."""
 
 
 class Text(NamedTuple):
@@ -67,9 +70,10 @@ def texts(package: str) -> Iterator[Text]:
             found = [_literal(argument, path) for argument in arguments]
             if None not in found:
                 one, many = (*found, "")[:2]
-                formatted = name == "tr_n" or bool(call.keywords)
+                marked = name == "tr_mark" and FIELD.search(one)
+                formatted = name == "tr_n" or bool(call.keywords or marked)
                 yield Text(one, many, path.as_posix(), call.lineno, formatted)
-            elif name != "tr" or any(found):
+            elif name not in ("tr", "tr_later") or any(found):
                 raise NotLiteralError(f"{path}:{call.lineno}: {name} needs a literal")
 
 

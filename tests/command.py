@@ -1,4 +1,4 @@
-"""Run lit.fit in processes that a test can kill; see ``tests/warm.py``."""
+"""Run lit.fit or lit.search in processes that a test can kill; see ``tests/warm.py``."""
 
 import json
 import os
@@ -45,16 +45,17 @@ def slurm(rank: int, size: int) -> dict[str, str]:
 
 
 class Command:
-    """Runs lit.fit in processes that are forked from one that has imported it.
+    """Runs a command in processes that are forked from one that has imported it.
 
     Args:
         folder: For the output of the processes and the cache of datasets.
+        name: The command: fit or search.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = "fit") -> None:
         self.folder = folder
         self.server = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("warm.py"))],
+            [sys.executable, str(Path(__file__).with_name("warm.py")), name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -82,7 +83,7 @@ class Command:
         name: str = "",
         **limits: int,
     ) -> int:
-        """Start lit.fit.
+        """Start the command.
 
         Args:
             args: The command line.

@@ -62,9 +62,10 @@ def make(
                 settings=settings(run),
                 seed=run.seed,
                 state=run.state,  # type: ignore[arg-type]
-                reason={"failed": "the loss is nan at step 12", "stopped early": "behind"}.get(
-                    run.state, ""
-                ),
+                reason={
+                    "failed": "the loss is not finite at step 12",
+                    "stopped early": "behind",
+                }.get(run.state, ""),
                 curve=() if failed else curve(run, best),
                 steps=run.steps,
                 parameters=PARAMETERS[run.modules] * run.r,
@@ -95,7 +96,10 @@ def settings(run: Run) -> dict[str, Any]:
 def curve(run: Run, best: float) -> tuple[Point, ...]:
     """Return validations that end near the best loss."""
     share = np.linspace(0.1, 1, 10)
-    shape = best + 0.35 * np.exp(-6 * share) + 0.01 * np.maximum(0, share - 0.8)
+    shape = 0.35 * np.exp(-6 * share) + 0.01 * np.maximum(0, share - 0.8)
+    shape += best - shape.min()
+    if run.state == "stopped early":
+        share, shape = share[:3], shape[:3]
     steps = [max(1, round(run.steps * float(x))) for x in share]
     return tuple(Point(s, s / 50, float(x)) for s, x in zip(steps, shape, strict=True))
 
@@ -110,7 +114,7 @@ def realistic(trials: int = 24, seed: int = 3) -> Search:
         gain = 0.06 - 0.08 * (math.log10(lr) + 3.3) ** 2 + 0.004 * math.log2(r / 8)
         gain += 0.015 if modules == "all-linear" else 0.0
         state = "finished" if gain > 0.0 else "stopped early"
-        if lr > 1.6e-3:
+        if lr > 1e-3:
             state = "failed"
         runs.append(
             Run(gain, lr=lr, r=r, modules=str(modules), full=False, state=state, reported=False)

@@ -1,8 +1,8 @@
-"""A server that runs python -m lit.fit in forked processes, without importing it for each.
+"""A server that runs lit.fit or lit.search in forked processes, without importing it for each.
 
-It imports the command, then reads one JSON request per line. A start request forks a child, which
-leads its own process group and calls ``lit.fit.main`` as ``python -m lit.fit`` does; the answer is
-its process id. The answer to a wait request is the exit status.
+It imports the command that its argument names, then reads one JSON request per line. A start
+request forks a child, which leads its own process group and calls ``main`` as ``python -m`` does;
+the answer is its process id. The answer to a wait request is the exit status.
 """
 
 import ctypes
@@ -24,6 +24,7 @@ LATER = (
     *("data.store", "data.readers.hub", "data.splitting.split", "data.report.row_report"),
     "lit.fitting.training",
 )
+SEARCH = ("lit.searching.search", "lit.searching.setup", "lit.searching.trials.storage")
 """What the command imports when it runs: a second of each forked process."""
 MAY_READ_AND_WRITE_ALL = 1 << 1 | 1 << 2 | 1 << 3  # CAP_DAC_OVERRIDE, _DAC_READ_SEARCH, _FOWNER
 
@@ -123,9 +124,9 @@ if __name__ == "__main__":
 
     # Import what the command imports later.
     print(matplotlib.backends, transformers.LlamaForCausalLM)
-    for module in LATER:
+    for module in (*LATER, *(SEARCH if sys.argv[1] == "search" else ())):
         importlib.import_module(module)
-    from lit.fit import main
+    main = importlib.import_module(f"lit.{sys.argv[1]}").main
     from lit.train.sample_answers import SampleAnswers
 
     # As short as in conftest.

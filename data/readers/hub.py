@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow
 
+from data.messages import tr
 from data.types import BadRow, DataError, Row
 
 if TYPE_CHECKING:
@@ -28,7 +29,9 @@ def read_parquet(path: Path) -> Iterator[Row | BadRow]:
         ):
             yield Row(_without_null_fields(fields), str(path), number)
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not Parquet: {_first_line(error)}") from None
+        raise DataError(
+            tr("{path}: not Parquet: {reason}", path=path, reason=_first_line(error))
+        ) from None
 
 
 def read_saved(path: Path) -> Iterator[Row | BadRow]:
@@ -42,7 +45,9 @@ def read_saved(path: Path) -> Iterator[Row | BadRow]:
     try:
         table = datasets.load_from_disk(str(path))
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not a saved data set: {_first_line(error)}") from None
+        raise DataError(
+            tr("{path}: not a saved data set: {reason}", path=path, reason=_first_line(error))
+        ) from None
     for number, fields in enumerate(table, 1):
         yield Row(_without_null_fields(fields), str(path), number)
 
@@ -69,12 +74,17 @@ def load_hub(name: str) -> "datasets.Dataset":
     split, _, config = rest.partition(":")
     try:
         if not repository:
-            raise ValueError("the name is empty")
+            raise ValueError(tr("the name is empty"))
         return datasets.load_dataset(repository, config or None, split=split or "train")
     except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as error:
         raise DataError(
-            f"{name} cannot be loaded: {_first_line(error)}. Write it as "
-            "hub:OWNER/NAME:SPLIT:CONFIG; for data on this machine, give the file or folder"
+            tr(
+                "{name} cannot be loaded: {reason}. Write it as "
+                "hub:OWNER/NAME:SPLIT:CONFIG; for data on this machine, give the file or "
+                "folder",
+                name=name,
+                reason=_first_line(error),
+            )
         ) from None
 
 

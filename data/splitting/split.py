@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data.messages import tr
 from data.splitting.duplicates import Overlap, find_overlap
 from data.splitting.near_duplicates import find_near_duplicates, joined_groups
 from data.store import Store
@@ -16,12 +17,14 @@ class TrainValSplit:
 
     Shapes:
         train_rows, val_rows: (rows,) row indices of ``train`` and of ``val``, each ascending
+    report_rows: (rows,) row indices of ``val`` that are kept apart, ascending
     """
 
     train: Store
     val: Store
     train_rows: np.ndarray
     val_rows: np.ndarray
+    report_rows: np.ndarray
     overlap: Overlap
     share_note: str = ""
     """How many rows are held out, if not the share that was asked for."""
@@ -36,11 +39,18 @@ class TrainValSplit:
             DataError: No training row or no validation row has a labeled token.
         """
         if not self.train.label_counts[self.train_rows].any():
-            raise DataError(f"no training row of {source} has a labeled token: raise `max_length`")
+            raise DataError(
+                tr(
+                    "no training row of {source} has a labeled token: raise `max_length`",
+                    source=source,
+                )
+            )
         if len(self.val_rows) and not self.val.label_counts[self.val_rows].any():
             raise DataError(
-                "no validation row has a labeled token, so there is no loss to compute: raise "
-                "`max_length`, or give other rows as `val_path`"
+                tr(
+                    "no validation row has a labeled token, so there is no loss to compute: "
+                    "raise `max_length`, or give other rows as `val_path`"
+                )
             )
 
 
@@ -52,6 +62,7 @@ def split_train_val(
     seed: int,
     near_duplicates: float | None = None,
     on_duplicate: str = "leave_out",
+    report_fraction: float = 0.0,
 ) -> TrainValSplit:
     """Decide which rows train and which validate, and find duplicates between the two.
 
@@ -63,6 +74,7 @@ def split_train_val(
         near_duplicates: The share of text above which rows are near-duplicates, in (0, 1); None
             to skip the search.
         on_duplicate: ``leave_out`` validation rows that are duplicates, or ``keep`` them.
+        report_fraction: The share of the validation rows that is kept apart, in [0, 1).
 
     Raises:
         DataError: An argument is invalid, or no training or no validation row would remain.
@@ -88,7 +100,30 @@ def split_train_val(
         on_duplicate,
     )
     val_rows = np.delete(val_rows, overlap.left_out)
-    return TrainValSplit(train, other, train_rows, val_rows, overlap, note)
+    val_rows, report_rows = _keep_apart(val_rows, other, report_fraction, seed)
+    return TrainValSplit(train, other, train_rows, val_rows, report_rows, overlap, note)
+
+
+def _keep_apart(
+    val_rows: np.ndarray, store: Store, report_fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows that validate and those that are kept apart; equal questions stay together.
+
+    Raises:
+        DataError: ``report_fraction`` is outside [0, 1).
+    """
+    if not 0 <= report_fraction < 1:
+        raise DataError(
+            tr(
+                "`report_fraction` is {share}: choose a share of at least 0 and below 1",
+                share=report_fraction,
+            )
+        )
+    groups = store.question_hashes[val_rows]
+    if not report_fraction or len(np.unique(groups)) < 2:
+        return val_rows, val_rows[:0]
+    stay, apart = split_by_group(groups, report_fraction, seed)
+    return val_rows[stay], val_rows[apart]
 
 
 def split_by_group(
@@ -112,7 +147,10 @@ def split_by_group(
     """
     if not 0 <= val_fraction < 1:
         raise DataError(
-            f"`val_fraction` is {val_fraction}: choose a share of at least 0 and below 1"
+            tr(
+                "`val_fraction` is {val_fraction}: choose a share of at least 0 and below 1",
+                val_fraction=val_fraction,
+            )
         )
     rows = np.arange(len(groups))
     if val_fraction == 0:
@@ -124,8 +162,12 @@ def split_by_group(
     in_val = np.isin(group_of_row, order[held_out])
     if in_val.all():
         raise DataError(
-            f"{len(unique)} different questions are too few to hold out {val_fraction:.0%} of "
-            "them: add rows, or set `val_fraction` to 0"
+            tr(
+                "{questions} different questions are too few to hold out {val_fraction:.0%} of "
+                "them: add rows, or set `val_fraction` to 0",
+                questions=len(unique),
+                val_fraction=val_fraction,
+            )
         )
     return rows[~in_val], rows[in_val]
 
@@ -148,4 +190,8 @@ def _fill(sizes: np.ndarray, space: int) -> list[int]:
 def _share_note(held_out: int, wanted: int) -> str:
     if held_out == wanted:
         return ""
-    return f"{held_out} rows are held out, not {wanted}: rows that belong together stay together"
+    return tr(
+        "{held_out} rows are held out, not {wanted}: rows that belong together stay together",
+        held_out=held_out,
+        wanted=wanted,
+    )

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 
 from lit.answering.sampling import Sampling
+from lit.messages import tr
 from lit.packing.rotary import rotary_limit
 from lit.packing.rounding import difference, tolerance
 from lit.run.console import print_rank0
@@ -76,7 +77,9 @@ def why_alone(model: PreTrainedModel, pad: int) -> str | None:
     known = model in _reasons
     reason = batch_changes(model, pad)
     if reason is not None and not known:
-        print_rank0(f"answers  {reason}: one question is answered at a time", note=True)
+        print_rank0(
+            tr("answers  {reason}: one question is answered at a time", reason=reason), note=True
+        )
     return reason
 
 
@@ -115,7 +118,12 @@ def _compare(model: PreTrainedModel, pad: int) -> str | None:
         beside = _logits(model, batch, mask, pad)[:1]
     except Exception as error:
         line = str(error).partition("\n")[0]
-        return f"{name} cannot answer in batches ({type(error).__name__}: {line})"
+        return tr(
+            "{name} cannot answer in batches ({type}: {line})",
+            name=name,
+            type=type(error).__name__,
+            line=line,
+        )
     # After the first token that differs, the answers have no more in common.
     same = (alone[0].argmax(-1) == beside[0].argmax(-1)).long().cumprod(0)
     steps = min(STEPS, int(same.sum()) + 1)
@@ -123,7 +131,11 @@ def _compare(model: PreTrainedModel, pad: int) -> str | None:
     # Where numbers are not finite, no answer is right, and generating stops with the reason.
     if not isfinite(change) or change <= 2 * tolerance(model, alone):
         return None
-    return f"{name} answers otherwise in a batch (its logits change by {change:.1%})"
+    return tr(
+        "{name} answers otherwise in a batch (its logits change by {change:.1%})",
+        name=name,
+        change=change,
+    )
 
 
 def _logits(model: PreTrainedModel, ids: Tensor, mask: Tensor, pad: int) -> Tensor:

@@ -9,13 +9,13 @@ from data.templates.thoughts import split_thought
 from lit.answering.batching import can_batch
 from lit.answering.generation import Answer, answers, use_model
 from lit.answering.sampling import Sampling
-from lit.comparison.budget import Budget
 from lit.comparison.questions import Question
 from lit.comparison.result import AnswerPair
 from lit.measures.losses import MODELS
 from lit.measures.texts import Written
 from lit.messages import tr
 from lit.run.console import print_rank0
+from lit.settings.budget import Budget
 
 
 def answer_all(

@@ -7,12 +7,13 @@ from typing import NamedTuple
 import numpy as np
 from transformers import PreTrainedModel
 
-from lit.comparison.budget import Budget
 from lit.comparison.questions import Question
 from lit.measures.intervals import MIN_ROWS
 from lit.measures.losses import MODELS, measure_losses
 from lit.measures.matching import NEAREST, SIMILAR, WRONG, Case, Encode, Key, Matching
 from lit.measures.measured import Group, Measured, measure
+from lit.messages import tr_later
+from lit.settings.budget import Budget
 
 ROWS_AT_A_TIME = MIN_ROWS
 GROUPS = {NEAREST: Group.MATCHING, SIMILAR: Group.MATCHING, WRONG: Group.TRUTH}
@@ -52,10 +53,10 @@ def measure_matching(
     ]
     matching, order = Matching(cases, encode), range(len(cases))
     means: dict[Key, np.ndarray] = {}
-    done, seconds = 0, 0.0
-    while done < len(order) and (not done or budget.allows(seconds)):
+    done, step = 0, ROWS_AT_A_TIME
+    while done < len(order) and step:
         start = time.monotonic()
-        rows = order[done : done + ROWS_AT_A_TIME]
+        rows = order[done : done + step]
         keys = dict.fromkeys(key for row in rows for key in matching.keys(row))
         examples = matching.examples([key for key in keys if key not in means])
         if examples:
@@ -63,7 +64,9 @@ def measure_matching(
             values = -np.stack([losses.rows(which) for which in MODELS], 1)
             means |= dict(zip(examples, values, strict=True))
         done += len(rows)
-        seconds = time.monotonic() - start
+        # The rest of the time may have room for a few rows still.
+        each = (time.monotonic() - start) / len(rows)
+        step = min(ROWS_AT_A_TIME, budget.room_for(each))
         on_progress(len(rows))
     measured: list[Measured] = []
     used: set[int] = set()
@@ -77,3 +80,27 @@ def measure_matching(
         chance = matching.chance(kind, [*right])
         measured.append(measure(group, kind, base, tuned, "higher", binary=True, chance=chance))
     return MatchingResult(measured, done, done - len(used))
+
+
+def describe_coverage(rows: int, answered: int, matched: MatchingResult) -> str:
+    """Return how many rows were measured, as a sentence for the report; nothing without rows."""
+    if not rows:
+        return ""
+    said = tr_later(
+        "{answered} of {rows} rows were answered and {matched} matched",
+        answered=answered,
+        rows=rows,
+        matched=matched.rows,
+    )
+    if min(answered, matched.rows) < rows:
+        said = tr_later(
+            "{said}; a random sample, within the time of --budget and the number of --answers",
+            said=said,
+        )
+    if matched.left_out:
+        said = tr_later(
+            "{said}; {left_out} of those matched have no other answers to compare with",
+            said=said,
+            left_out=matched.left_out,
+        )
+    return tr_later("{said}.", said=said)

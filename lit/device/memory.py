@@ -1,6 +1,7 @@
 """The memory of this machine: how much there is, and how much this process has used."""
 
 import ctypes
+import gc
 import sys
 from pathlib import Path
 
@@ -83,6 +84,15 @@ def forget_peak(device: torch.device) -> None:
     """Let the peak of a GPU begin at what is in use now; the machine's own cannot be reset."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+
+
+def release_cache(device: torch.device) -> None:
+    """Return memory that torch keeps for later to the device: what a failed attempt has left."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
 
 
 def total_memory(device: torch.device) -> int | None:

@@ -33,7 +33,18 @@ def write_results(
         best: The best adapter and its losses.
         tensorboard: The run's logger.
     """
-    data, model, trainer = arguments.datamodule, arguments.model, arguments.trainer
+    trainer = arguments.trainer
+    write_model_card(arguments, folder, best)
+    last = trainer.callback_metrics
+    losses = {"best_val_loss": best.loss} if len(arguments.datamodule.val_rows) else {}
+    losses |= {name: float(last[key]) for key, name in LAST_LOSSES.items() if key in last}
+    log_hyperparameters(tensorboard, arguments.settings(), losses, trainer.global_step)
+    loss_picture(*read_losses(folder.metrics), folder.picture)
+
+
+def write_model_card(arguments: Arguments, folder: RunFolder, best: BestAdapter) -> None:
+    """Write the README.md beside a run's adapter; arguments as above."""
+    data, model = arguments.datamodule, arguments.model
     write_card(
         folder.adapter,
         base=model.base,
@@ -54,8 +65,3 @@ def write_results(
         language=language(message.content for _, row, _ in data.held_out() for message in row),
         datasets=data.source.hub_names,
     )
-    last = trainer.callback_metrics
-    losses = {"best_val_loss": best.loss} if len(data.val_rows) else {}
-    losses |= {name: float(last[key]) for key, name in LAST_LOSSES.items() if key in last}
-    log_hyperparameters(tensorboard, arguments.settings(), losses, trainer.global_step)
-    loss_picture(*read_losses(folder.metrics), folder.picture)

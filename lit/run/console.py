@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from data.text import clean
+from lit.messages import tr
 
 # Warnings about something intended, or that no user can change.
 EXPECTED = (
@@ -68,7 +69,7 @@ def loading_libraries() -> Iterator[None]:
         return
     # Lightning, which would know the rank, is one of the libraries.
     if all(os.environ.get(name, "0") == "0" for name in RANK_VARIABLES):
-        print("loading the libraries …", file=sys.stderr, flush=True)
+        print(tr("loading the libraries …"), file=sys.stderr, flush=True)
     # Modules make a million objects that live as long as the process. Collecting garbage amid them
     # took a sixth of the time, and each later collection would look at all of them again.
     gc.disable()
@@ -98,5 +99,10 @@ def print_error(rank: int, code: int, text: str) -> None:
         text: The reason; nothing is printed if it is empty.
     """
     if text:
-        prefix = f"error (rank {rank}): " if rank else "error: "
-        print(clean(f"{prefix if code <= 2 else ''}{text}"), file=sys.stderr, flush=True)
+        if code <= 2:
+            text = (
+                tr("error (rank {rank}): {error}", rank=rank, error=text)
+                if rank
+                else tr("error: {error}", error=text)
+            )
+        print(clean(text), file=sys.stderr, flush=True)

@@ -52,7 +52,7 @@ class BestAdapter(Callback):
             self.loss, self.matching, self.step = loss, matching, trainer.global_step
             state = pl_module.state_dict().items()
             self.tensors = {name: value.to("cpu", copy=True) for name, value in state}
-            self._save(pl_module)
+            self.save(pl_module)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the best adapter so far: the folder may be empty, or hold one of later steps."""
@@ -60,14 +60,14 @@ class BestAdapter(Callback):
             return
         now = {name: value.clone() for name, value in pl_module.state_dict().items()}
         pl_module.load_state_dict(self.tensors)
-        self._save(pl_module)
+        self.save(pl_module)
         pl_module.load_state_dict(now)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save the last adapter where there are no validation rows."""
         if not self.data.val_rows.size:
             self.step = self.validated = trainer.global_step
-            self._save(pl_module)
+            self.save(pl_module)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs: the best adapter too, as the folder may be another."""
@@ -80,7 +80,8 @@ class BestAdapter(Callback):
             setattr(self, name, state_dict.get(name, 0.0))
 
     @rank_zero_only
-    def _save(self, pl_module: L.LightningModule) -> None:
+    def save(self, pl_module: L.LightningModule) -> None:
+        """Write the adapter as it is now."""
         assert isinstance(pl_module, LoRAModule)
         folder = self.folder.adapter
         folder.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,9 @@ from functools import partial
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from lit.messages import tr
+from lora.config import ConfigError
+
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
     "linear": lambda progress: 1 - progress,
@@ -49,3 +52,19 @@ def warmup_steps(warmup: float, steps: int) -> int:
 def make_schedule(optimizer: Optimizer, schedule: str, warmup: float, steps: int) -> LambdaLR:
     """Return a scheduler that is stepped after each optimizer step; arguments as above."""
     return LambdaLR(optimizer, partial(lr_factor, schedule, warmup_steps(warmup, steps), steps))
+
+
+def check_rate(lr: float, warmup: float) -> None:
+    """Check the highest learning rate and the warm-up.
+
+    Raises:
+        ConfigError: One is out of its range.
+    """
+    if not 0 < lr < 1:
+        raise ConfigError(
+            tr("model.lr is {lr}; it must be above 0 and below 1 (2e-4 is usual)", lr=lr)
+        )
+    if not 0 <= warmup < math.inf:
+        raise ConfigError(
+            tr("model.warmup is {warmup}; give steps, or a share below 1", warmup=warmup)
+        )

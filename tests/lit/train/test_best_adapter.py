@@ -29,7 +29,7 @@ def saved(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The adapters that are written, in their order."""
     written: list[float] = []
     monkeypatch.setattr(
-        BestAdapter, "_save", lambda callback, module: written.append(float(module.value))
+        BestAdapter, "save", lambda callback, module: written.append(float(module.value))
     )
     return written
 

@@ -1,11 +1,15 @@
-"""How long a comparison may measure."""
+"""How long a command may measure."""
 
+import math
 import re
 import time
 
+from lit.messages import tr
 from lora.config import ConfigError
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
+LEAST_SECONDS = 1e-6
+"""Of a piece of work that a coarse clock measured as nothing."""
 
 
 def parse_duration(text: str) -> float:
@@ -16,7 +20,7 @@ def parse_duration(text: str) -> float:
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
     if not found or not float(found[1]):
-        raise ConfigError(f"--budget is {text}; write it as 90s, 3m or 1h")
+        raise ConfigError(tr("--budget is {said}; write it as 90s, 3m or 1h", said=text))
     return float(found[1]) * SECONDS[found[2]]
 
 
@@ -33,3 +37,8 @@ class Budget:
     def allows(self, seconds: float) -> bool:
         """Return whether work of some seconds still fits."""
         return time.monotonic() + seconds <= self.end
+
+    def room_for(self, seconds: float) -> int:
+        """Return how many pieces of work of some seconds each still fit."""
+        left = self.end - time.monotonic()
+        return max(0, math.floor(left / max(seconds, LEAST_SECONDS)))

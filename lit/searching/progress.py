@@ -1,0 +1,133 @@
+"""What a search prints: what fits into its time, each trial, and the best so far."""
+
+import math
+from collections.abc import Callable, Sequence
+
+from lightning.pytorch.callbacks import Callback
+
+from lit.fitting.progress_bar import ProgressBar
+from lit.messages import tr
+from lit.run.console import print_rank0
+from lit.searching.records import Trial
+from lit.searching.schedule import LEAST_RUNS, TRY, Schedule
+from lit.searching.space import Settings
+from lit.searching.trials.ledger import Job, Slot
+from lit.settings.arguments import Arguments
+
+
+class Progress:
+    """Prints lines for each trial; on a terminal its steps have a bar too.
+
+    Args:
+        left: Returns the seconds that are left; infinite if trials are counted.
+        bar: Whether to draw bars.
+    """
+
+    def __init__(self, left: Callable[[], float], bar: bool) -> None:
+        self.left, self.bar = left, bar
+        self.best: tuple[float, int] | None = None
+
+    def bars(self, number: int, made: Arguments) -> list[Callback]:
+        """Return the bar of a trial's steps, where bars are drawn."""
+        name = tr("trial {number} step", number=number)
+        return [ProgressBar(made.datamodule.total_steps, name)] if self.bar else []
+
+    def start(self, number: int, job: Job, slots: Sequence[Slot]) -> None:
+        """Tell which trial starts.
+
+        Args:
+            number: Its number.
+            job: What it trains.
+            slots: The trials so far.
+        """
+        known = [
+            (min(x.losses), x.number) for x in slots if x.losses and x.trial and x.trial.choose
+        ]
+        self.best = min(known, default=None)
+        text = {
+            "own": tr("trial {number}  the config's own settings: {settings}"),
+            "try": tr("trial {number}  a try: {settings}"),
+            "final": tr("trial {number}  the whole schedule, seed {seed}: {settings}"),
+        }[job.kind]
+        settings = describe(job.settings)
+        print_rank0(text.format(number=number, settings=settings, seed=job.seed))
+
+    def end(self, trial: Trial) -> None:
+        """Tell how a trial ended, the best so far, and what is left."""
+        loss = min((point.loss for point in trial.curve), default=math.nan)
+        if trial.choose and loss < (self.best or (math.inf, 0))[0]:
+            self.best = loss, trial.number
+        text = {
+            "finished": tr("         loss {loss:.4f}"),
+            "stopped early": tr("         loss {loss:.4f}; stopped early: {reason}"),
+            "failed": tr("         failed: {reason}"),
+        }[trial.state]
+        print_rank0(text.format(loss=loss, reason=trial.reason))
+        if not self.best:
+            return
+        best, number = self.best
+        if math.isinf(self.left()):
+            print_rank0(tr("         best {loss:.4f} (trial {number})", loss=best, number=number))
+            return
+        print_rank0(
+            tr(
+                "         best {loss:.4f} (trial {number}), {left} left",
+                loss=best,
+                number=number,
+                left=duration(max(0.0, self.left())),
+            )
+        )
+
+    def plan(self, schedule: Schedule, budget: float | None, step: float, steps: int) -> None:
+        """Tell what a run takes, and what fits into the time.
+
+        Args:
+            schedule: After its ``plan``.
+            budget: Seconds of the whole search; None if trials are counted.
+            step: Seconds of an optimizer step.
+            steps: Steps of a whole run.
+        """
+        run, shares, tries = schedule.costs.run, schedule.shares, schedule.tries(self.left())
+        print_rank0(
+            tr(
+                "time   a step takes {step:.2f} s, a whole run of {steps} steps about {run}",
+                step=step,
+                steps=steps,
+                run=duration(run),
+            )
+        )
+        if not shares.finals:
+            print_rank0(tr("fits   one run with the config's own settings, and nothing else"))
+            if budget is not None:
+                least = math.ceil(LEAST_RUNS * run / 60)
+                print_rank0(tr("       to compare settings, give --budget {n}m or more", n=least))
+            return
+        print_rank0(
+            tr(
+                "fits   the config's own settings, about {tries} tries, most of which stop early, "
+                "and {runs} whole runs to compare the best with the config's own",
+                tries=tries,
+                runs=shares.runs,
+            )
+        )
+        if budget is None:
+            total = (1 + shares.runs + TRY * tries) * run
+            print_rank0(tr("       about {total} in all", total=duration(total)))
+
+
+def describe(settings: Settings) -> str:
+    """Return the settings of a trial in one line."""
+    shown = {name.rpartition(".")[2]: value for name, value in settings.items()}
+    return "  ".join(
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in shown.items()
+    )
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in hours, in minutes, or in seconds."""
+    if seconds < 90:
+        return tr("{n:.0f} s", n=seconds)
+    if seconds < 5400:
+        return tr("{n:.0f} min", n=seconds / 60)
+    return tr("{n:.1f} h", n=seconds / 3600)

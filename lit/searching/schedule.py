@@ -1,0 +1,195 @@
+"""What a search does next, and what fits into its time."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lit.searching.planner import REDUCTION, VALIDATIONS, Planner
+from lit.searching.records import Trial
+from lit.searching.trials.ledger import Job, Slot
+
+EPOCHS = "trainer.max_epochs"
+TRY = 0.4
+"""The share of a whole run that a try takes on average, before any try is measured: the first ones
+are long, and later ones are stopped early."""
+
+
+LEAST_RUNS = 2.5
+"""Whole runs that a budget must have time for, so that settings can be compared."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What trials take, in seconds.
+
+    Args:
+        run: A whole training with the config's own settings, its validations and its measurement.
+        validation: One validation.
+    """
+
+    run: float
+    validation: float
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How a search divides its time.
+
+    Args:
+        finals: How many settings are trained again with the whole schedule.
+        seeds: How often each of them, and the config's own settings, are trained.
+    """
+
+    finals: int
+    seeds: int
+
+    @property
+    def runs(self) -> int:
+        """Whole runs that come after the tries."""
+        second = self.finals + 1 if self.seeds > 1 else 0
+        return self.finals + second
+
+
+def divide(runs: float) -> Shares:
+    """Return how to divide a budget of so many whole runs, the config's own among them."""
+    if runs < LEAST_RUNS:
+        return Shares(0, 1)
+    if runs < 5:
+        return Shares(1, 1)
+    return Shares(1 if runs < 10 else 2 if runs < 20 else 3, 2)
+
+
+def divide_trials(trials: int) -> Shares:
+    """Return how many final runs follow so many trials, the config's own among them."""
+    if trials < 2:
+        return Shares(0, 1)
+    return Shares(1 if trials < 8 else 2 if trials < 20 else 3, 2)
+
+
+class Schedule:
+    """Decides which trial comes next.
+
+    Args:
+        planner: Suggests settings.
+        own: The trial with the config's own settings.
+        trials: How many settings are tried, the config's own among them; None for a budget.
+        seconds_left: Returns what is left of the budget; infinite if trials are counted.
+        rank: Returns the tries that deserve a whole run, at most so many, the best first.
+    """
+
+    def __init__(
+        self,
+        planner: Planner,
+        own: Job,
+        trials: int | None,
+        seconds_left: Callable[[], float],
+        rank: Callable[[list[Trial], int], list[Trial]],
+    ) -> None:
+        self.rank = rank
+        self.planner, self.own, self.trials, self.seconds_left = planner, own, trials, seconds_left
+        self.costs = Costs(0.0, 0.0)
+        self.shares = Shares(0, 1)
+
+    def plan(self, costs: Costs, seconds: float) -> None:
+        """Divide the time by what a run takes.
+
+        Args:
+            costs: What trials take.
+            seconds: What is left of the budget.
+        """
+        self.costs = costs
+        counted = self.trials is not None
+        self.shares = divide_trials(self.trials or 0) if counted else divide(seconds / costs.run)
+
+    def tries(self, seconds: float) -> int:
+        """Return how many tries fit into a time that begins with the config's own settings."""
+        if self.trials is not None:
+            return self.trials - 1
+        if not self.shares.finals:
+            return 0
+        left = seconds - (1 + self.shares.runs) * self.costs.run
+        return max(0, round(left / (TRY * self.costs.run)))
+
+    def next(self, slots: Sequence[Slot]) -> tuple[int, Job] | None:
+        """Return the number and the content of the next trial; None if nothing is left to do."""
+        for slot in slots:
+            if slot.trial is None and not slot.running:
+                return slot.number, slot.job
+        number = len(slots)
+        if not number:
+            return number, self.own
+        tries = [slot for slot in slots if slot.job.kind == "try"]
+        if self._another_try(tries) and (settings := self.planner.suggest(_tried(tries))):
+            return number, Job("try", settings, self.own.seed)
+        known = [(slot.job.settings, slot.job.seed) for slot in slots if slot.job.kind != "try"]
+        failed = [
+            slot.job.settings for slot in slots if slot.trial and slot.trial.state == "failed"
+        ]
+        for job in self._finals(tries):
+            if job.settings in failed:
+                continue
+            if (job.settings, job.seed) not in known and self._fits(job):
+                return number, job
+        return None
+
+    def deadline(self, job: Job) -> float:
+        """Return the seconds after which a trial must end, from now."""
+        reserved = self.shares.runs * self.costs.run if job.kind == "try" else 0.0
+        return self.seconds_left() - reserved - self.costs.validation
+
+    def _another_try(self, tries: Sequence[Slot]) -> bool:
+        if self.trials is not None:
+            return len(tries) < self.trials - 1
+        # It must reach its first validation, at least.
+        first = self.costs.run / VALIDATIONS + self.costs.validation
+        return self.shares.finals > 0 and self.deadline(Job("try", {}, 0)) > first
+
+    def _fits(self, job: Job) -> bool:
+        epochs, own = job.settings.get(EPOCHS), self.own.settings.get(EPOCHS)
+        share = epochs / own if epochs and own else 1.0
+        return self.seconds_left() >= share * self.costs.run
+
+    def _finals(self, tries: Sequence[Slot]) -> Iterator[Job]:
+        known = [slot for slot in tries if slot.losses and slot.trial and slot.trial.choose]
+        first = self.rank([slot.trial for slot in known if slot.trial], self.shares.finals)
+        numbers = [trial.number for trial in first]
+        # Those that were stopped early come next: the later, the better.
+        rest = [slot for slot in known if slot.number not in numbers]
+        rest.sort(key=lambda slot: (-_rung(slot), min(slot.losses)))
+        ranked = sorted(
+            (slot for slot in known if slot.number in numbers),
+            key=lambda slot: numbers.index(slot.number),
+        )
+        finals = [
+            Job("final", self._final_settings(slot), self.own.seed)
+            for slot in [*ranked, *rest][: self.shares.finals]
+        ]
+        yield from finals
+        if self.shares.seeds > 1 and finals:
+            again = replace(self.own, kind="final")
+            for job in (finals[0], again, *finals[1:]):
+                yield replace(job, seed=job.seed + 1)
+
+    def _final_settings(self, slot: Slot) -> dict[str, Any]:
+        """Return the settings of a try, with the epochs that its validations were best after."""
+        settings = dict(slot.job.settings)
+        if EPOCHS in self.own.settings:
+            settings[EPOCHS] = self.own.settings[EPOCHS]
+            if slot.trial and slot.trial.state == "finished":
+                best = min(slot.trial.curve, key=lambda point: point.loss)
+                settings[EPOCHS] = min(settings[EPOCHS], max(1, math.ceil(best.epoch - 1e-9)))
+        return settings
+
+
+def _rung(slot: Slot) -> int:
+    return int(math.log(max(1, len(slot.losses)), REDUCTION) + 1e-9)
+
+
+def _tried(tries: Sequence[Slot]) -> list[tuple[dict[str, Any], tuple[float, ...] | None]]:
+    """Return the settings and the losses of each try; a failed one counts as the worst."""
+    failed = [slot.trial is not None and slot.trial.state == "failed" for slot in tries]
+    return [
+        (slot.job.settings, None if slot.running else () if bad else slot.losses)
+        for slot, bad in zip(tries, failed, strict=True)
+    ]

@@ -1,0 +1,212 @@
+"""A search: trials one after another, until the budget ends or nothing is left to try."""
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from lit.messages import tr, tr_n
+from lit.run.console import print_rank0
+from lit.searching.outcome.ties import finalists
+from lit.searching.progress import Progress
+from lit.searching.records import Point, Search, Trial
+from lit.searching.results import trial_folder
+from lit.searching.schedule import Costs, Schedule
+from lit.searching.trials.ledger import Job, Ledger, LostTrialError, Slot
+from lit.searching.watch import Signals, StoppedSearchError, TrialEnded, Watch
+from lit.searching.workbench import Workbench
+
+TIMED_STEPS = 4
+"""Optimizer steps that are timed; the first of them is slow and does not count."""
+DIVERGED = 2.0
+"""A validation loss of so many times the base's."""
+
+
+class Searching:
+    """The objects of a search, and the order in which they work.
+
+    Args:
+        bench: Trains the trials.
+        ledger: The trials of all processes.
+        schedule: Decides which comes next.
+        folder: The search's folder.
+        budget: Seconds for all of it; None if trials are counted.
+        started: When the command started, by ``clock``.
+        clock: Returns the time in seconds.
+    """
+
+    def __init__(
+        self,
+        bench: Workbench,
+        ledger: Ledger,
+        schedule: Schedule,
+        folder: Path,
+        budget: float | None,
+        started: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.bench, self.ledger, self.schedule, self.folder = bench, ledger, schedule, folder
+        self.budget, self.clock = budget, clock
+        # What earlier commands with this folder have used counts.
+        self.started = started - ledger.seconds()
+        self.signals = Signals()
+        wanted = bench.arguments.config.trainer.enable_progress_bar is not False
+        self.progress = Progress(self.left, wanted and sys.stdout.isatty())
+
+    def used(self) -> float:
+        """Return the seconds of the budget that are used."""
+        return self.clock() - self.started
+
+    def left(self) -> float:
+        """Return the seconds of the budget that are left; infinite if trials are counted."""
+        return math.inf if self.budget is None else self.budget - self.used()
+
+    def measure(self) -> None:
+        """Load the base, measure it, time a few steps, and say what fits into the budget."""
+        times: list[float] = []
+
+        def on_step(step: int) -> None:
+            times.append(self.clock())
+            if step >= TIMED_STEPS:
+                raise TrialEnded("stopped early", "")
+
+        choose, report = map(len, self.bench.labels())
+        text = tr("base   measuring {choose} rows to choose by and {report} to report on …")
+        print_rank0(text.format(choose=choose, report=report))
+        with self.signals:
+            self.bench.measure_base(self.schedule.own, Watch(self.signals, on_step))
+        self.signals.training = False
+        step = (times[-1] - times[0]) / max(1, len(times) - 1)
+        validations = max(1, round(self.bench.steps / self.bench.steps_of_epoch)) + 2
+        run = self.bench.setup_seconds + step * self.bench.steps
+        run += validations * self.bench.val_seconds
+        self.schedule.plan(Costs(max(run, 1e-3), self.bench.val_seconds), self.left())
+        self.progress.plan(self.schedule, self.budget, step, self.bench.steps)
+
+    def run(self) -> Search | None:
+        """Run trials until nothing is left to do, the budget ends, or a signal comes.
+
+        Returns:
+            All that is known; None if the config's own settings have no result.
+
+        Raises:
+            StoppedSearchError: A signal came before anything was known.
+        """
+        with self.signals:
+            try:
+                while (found := self.schedule.next(slots := self.ledger.slots())) is not None:
+                    self._run_trial(*found, slots)
+            except StoppedSearchError:
+                self.ledger.release()
+        self.signals.training = False
+        return self.result()
+
+    def rank(self, tries: list[Trial], most: int) -> list[Trial]:
+        """Return the tries that deserve a whole run, the best first."""
+        return finalists(self._record(tuple(tries), -1), most)
+
+    def result(self) -> Search | None:
+        """Return all that is known now."""
+        slots = self.ledger.slots()
+        trials = tuple(slot.trial for slot in slots if slot.trial)
+        own = next((slot.number for slot in slots if slot.job.kind == "own" and slot.trial), None)
+        if own is None:
+            return None
+        notes = []
+        if running := sum(slot.running for slot in slots):
+            notes.append(
+                tr_n(
+                    "{n} trial is still running in another process.",
+                    "{n} trials are still running in other processes.",
+                    running,
+                )
+            )
+        if self.signals.number is not None:
+            notes.append(tr("A signal ended the search before its time."))
+        return self._record(trials, own, tuple(notes))
+
+    def _record(self, trials: tuple[Trial, ...], own: int, notes: tuple[str, ...] = ()) -> Search:
+        choose_labels, report_labels = self.bench.labels()
+        return Search(
+            trials=trials,
+            own=own,
+            choose_labels=choose_labels,
+            report_labels=report_labels,
+            base_choose=self.bench.base_sums[0],
+            base_report=self.bench.base_sums[1],
+            rows=(len(self.bench.data.train_rows), len(choose_labels), len(report_labels)),
+            budget_s=self.budget,
+            used_s=self.used(),
+            notes=notes,
+        )
+
+    def kept(self, number: int) -> tuple[int, Job]:
+        """Return the trial with the same settings and the config's own seed, and what it trains."""
+        jobs = {slot.number: slot.job for slot in self.ledger.slots()}
+        job, seed = jobs[number], self.schedule.own.seed
+        return next(
+            (
+                (n, other)
+                for n, other in jobs.items()
+                if other.settings == job.settings and other.seed == seed
+            ),
+            (number, job),
+        )
+
+    def _run_trial(self, number: int, job: Job, slots: list[Slot]) -> None:
+        if not self.ledger.claim(number, job):
+            return
+        others = [x.losses for x in slots if x.job.kind == "try" and x.number != number]
+        deadline = self.clock() + self.schedule.deadline(job)
+        base = sum(self.bench.base_sums[0]) / max(1, sum(self.bench.labels()[0]))
+        losses: list[float] = []
+
+        def on_step(_: int) -> None:
+            self.ledger.beat()
+            if self.clock() > deadline:
+                raise TrialEnded("stopped early", tr("its time had ended"))
+
+        def on_loss(point: Point) -> None:
+            losses.append(point.loss)
+            self.ledger.report(len(losses), point.loss)
+            if not point.loss < DIVERGED * base:
+                raise TrialEnded(
+                    "failed",
+                    tr(
+                        "diverged: the validation loss is {loss:.3f}, the base's is {base:.3f}. A "
+                        "lower model.lr may train",
+                        loss=point.loss,
+                        base=base,
+                    ),
+                )
+            if job.kind == "try" and self.schedule.planner.stops(others, losses):
+                raise TrialEnded(
+                    "stopped early",
+                    tr("other trials had a lower loss at step {step}", step=point.step),
+                )
+
+        self.progress.start(number, job, slots)
+        keep = job.kind != "try" and job.seed == self.schedule.own.seed
+        folder = trial_folder(self.folder, number) if keep else Path()
+        watch = Watch(self.signals, on_step, on_loss)
+        try:
+            trial = self.bench.train(
+                number, job, watch, folder, callbacks=lambda made: self.progress.bars(number, made)
+            )
+            self.ledger.finish(trial)
+        except LostTrialError:
+            print_rank0(
+                tr(
+                    "trial {number}  was taken by another process: its result is not used",
+                    number=number,
+                )
+            )
+            return
+        finally:
+            self.signals.training = False
+        self.progress.end(trial)
+        if job.kind == "own" and trial.full_schedule:
+            self.schedule.costs = replace(self.schedule.costs, run=trial.seconds)
+        self.signals.check()

@@ -1,0 +1,1 @@
+"""The trials of a search in their storage, and which process runs which."""

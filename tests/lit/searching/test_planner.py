@@ -1,0 +1,113 @@
+"""Which settings come next, and which trials are stopped, are functions of the trials so far."""
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from lit.searching.planner import QUASI_RANDOM, REDUCTION, VALIDATIONS, Planner
+from lit.searching.space import Dimension, Settings, Space, default_space
+
+OWN = {
+    "model.lr": 2e-4,
+    "model.lora.r": 8,
+    "model.lora.lora_alpha": 16.0,
+    "model.lora.target_modules": "projections",
+}
+SPACE = default_space(OWN, None)
+Curve = list[float]
+
+
+def search(planner: Planner, loss: Callable[[Settings], float], trials: int) -> list[Settings]:
+    """Return the settings of trials whose loss does not change."""
+    tried: list[tuple[Settings, Curve]] = []
+    for _ in range(trials):
+        settings = planner.suggest(tried)
+        assert settings is not None
+        tried.append((settings, [loss(settings)] * VALIDATIONS))
+    return [settings for settings, _ in tried]
+
+
+def distance(settings: Settings) -> float:
+    """A loss that is lowest at one learning rate."""
+    return abs(np.log10(settings["model.lr"]) + 3.0) + abs(settings["model.lora.r"] - 16) / 100
+
+
+def test_a_planner_that_is_made_again_goes_on_with_the_same_settings() -> None:
+    whole = search(Planner(SPACE, 7), distance, 12)
+    tried: list[tuple[Settings, Curve]] = []
+    for settings in whole:
+        # A new process for each trial.
+        assert Planner(SPACE, 7).suggest(tried) == settings
+        tried.append((settings, [distance(settings)] * VALIDATIONS))
+    assert search(Planner(SPACE, 8), distance, 12) != whole
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_first_trials_cover_the_range_evenly(seed: int) -> None:
+    first = search(Planner(SPACE, seed), distance, QUASI_RANDOM)
+    lrs = np.sort([np.log10(x["model.lr"]) for x in first])
+    assert np.diff([-4.7, *lrs, -2.7]).max() < 1.0
+    assert len({x["model.lora.r"] for x in first}) >= 3
+    assert len({x["model.lora.target_modules"] for x in first}) == 2
+
+
+def test_later_trials_are_near_the_best_ones() -> None:
+    near = []
+    for seed in range(5):
+        tried = search(Planner(SPACE, seed), distance, 20)
+        near.append(np.mean([distance(x) for x in tried[10:]]) < distance_of_random())
+    assert sum(near) >= 4
+
+
+def distance_of_random() -> float:
+    draw = random.Random(0)
+    shares = [[draw.random() for _ in SPACE.dimensions] for _ in range(300)]
+    drawn = [{x.name: x.at(s) for x, s in zip(SPACE.dimensions, y, strict=True)} for y in shares]
+    return float(np.mean([distance(x) for x in drawn]))
+
+
+def test_no_settings_are_tried_twice_and_a_small_space_ends() -> None:
+    space = Space((Dimension("model.lora.r", (4, 8)), Dimension("model.lr", (1e-4, 2e-4))), OWN)
+    planner, tried = Planner(space, 0), []
+    while (settings := planner.suggest(tried)) is not None:
+        tried.append((settings, [1.0] * VALIDATIONS))
+    # The fourth is the config's own.
+    assert len(tried) == 3
+    assert len({str(settings) for settings, _ in tried}) == 3
+
+
+def test_trials_that_failed_or_run_do_not_stop_the_search() -> None:
+    planner = Planner(SPACE, 0)
+    tried = [(settings, [distance(settings)] * 9) for settings in search(planner, distance, 8)]
+    odd = [(tried[0][0], []), (tried[1][0], None), *tried[2:]]
+    found = planner.suggest(odd)
+    assert found is not None
+    assert found not in [settings for settings, _ in tried]
+
+
+def goes_on(others: list[Curve], curve: Curve) -> bool:
+    """Successive halving by its definition: at each rung, one of the best third so far."""
+    rung = {REDUCTION**i for i in range(5)}
+    if len(curve) not in rung or len(curve) >= VALIDATIONS:
+        return True
+    there = sorted(x[len(curve) - 1] for x in [*others, curve] if len(x) >= len(curve))
+    return curve[-1] <= there[max(1, len(there) // REDUCTION) - 1]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_trials_stop_by_successive_halving(seed: int) -> None:
+    draw, planner = np.random.default_rng(seed), Planner(SPACE, 0)
+    others: list[Curve] = []
+    for _ in range(9):
+        curve: Curve = []
+        level = draw.normal()
+        for _ in range(VALIDATIONS):
+            curve.append(float(level + draw.normal() / 2))
+            stops = planner.stops(others, curve)
+            assert stops is not goes_on(others, curve)
+            if stops:
+                break
+        others.append(curve)
+    assert len({len(curve) for curve in others}) > 1
