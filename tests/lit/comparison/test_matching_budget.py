@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from lit.comparison.budget import Budget
 
 from data.types import Example, Message
 from lit.comparison import budget, matching
-from lit.comparison.budget import Budget
 from lit.comparison.questions import Question
 from lit.measures.intervals import MIN_ROWS
 from lit.measures.losses import Losses
