@@ -17,7 +17,7 @@ from data.planning.loader import MicroBatches, micro_batch_loader, neighbors_of
 from data.template import choose_template
 from data.types import Batch, Message
 from lit.model.base import load_tokenizer
-from lit.train.trainer_check import check_trainer, micro_batch_limit
+from lit.train.trainer_check import check_trainer, micro_batch_limit, validation_limits
 
 if TYPE_CHECKING:  # half a second to import, which --help and a wrong setting need not wait for
     from data.store import Store
@@ -129,8 +129,7 @@ class QADataModule(L.LightningDataModule):
         self.tokenizer = load_tokenizer(self.base, self.revision)
         self.template = choose_template(self.tokenizer, self.template, self.template_kwargs)
         # A folder may have files whose names say that they validate.
-        named = (self.val_source or self.source).validation()
-        self.val_source = named or self.val_source
+        self.val_source = (self.val_source or self.source).validation() or self.val_source
         train, val = self._build(self.source, self.val_source, self.tokenizer, **self._rules)
         split = self._split(train, val)
         split.check_labels(str(self.source))
@@ -165,8 +164,9 @@ class QADataModule(L.LightningDataModule):
     def val_plans(self) -> EpochPlans:
         """The plan of a validation, as that of epoch 0; available as ``plans`` is."""
         share = self.share_prefixes
-        order = {"group_by_prefix": share, "world_size": self._trainer.world_size}
-        return EpochPlans.of(self.val, self.val_rows, share, **self.limits, **order)
+        lengths = self.val.lengths[self.val_rows], self.store.lengths[self.train_rows]
+        limits = validation_limits(*lengths, **self.limits, world_size=self._trainer.world_size)
+        return EpochPlans.of(self.val, self.val_rows, share, group_by_prefix=share, **limits)
 
     def total_steps(self) -> int:
         """Return the number of optimizer steps of the whole run."""

@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import lightning as L
+import numpy as np
 from lightning.pytorch.callbacks import (
     BaseFinetuning,
     BatchSizeFinder,
@@ -18,6 +20,8 @@ from lit.messages import tr, tr_mark
 from lit.run.lightning_internals import splits_batches_over_ranks
 from lora.config import ConfigError
 
+VAL_TOKENS = 1024
+"""Tokens of a micro-batch of a validation, if training fits as many or a quarter of them."""
 REFUSED_CALLBACKS = {
     GradientAccumulationScheduler: tr_mark(
         "use trainer.accumulate_grad_batches, one value for the run"
@@ -79,6 +83,33 @@ def interval_problems(every: int | None, interval: object, epochs: int | None) -
                     usual="null" if default is None else default,
                 )
             )
+
+
+def validation_limits(
+    val_lengths: np.ndarray,
+    train_lengths: np.ndarray,
+    batch_size: int,
+    max_tokens: int | None,
+    world_size: int,
+) -> dict[str, Any]:
+    """Return the size of the micro-batches of a validation, which keeps no activations.
+
+    They have as many rows as fit into a number of tokens: VAL_TOKENS, or what a micro-batch of the
+    training may have if that is more. A short one in training means little memory, and then it is
+    at most four times its tokens. ``max_tokens`` holds here too.
+
+    Args:
+        val_lengths, train_lengths: (rows,) tokens of each row.
+        batch_size, max_tokens: Those of the training.
+        world_size: The number of ranks; each gets a share of the rows.
+    """
+    if max_tokens is None:
+        trained = int(np.sort(train_lengths)[-batch_size:].sum())
+        share = -(-int(val_lengths.sum()) // world_size)
+        fitting = max(trained, min(VAL_TOKENS, 4 * trained))
+        max_tokens = max(int(val_lengths.max(initial=1)), min(fitting, share))
+    rows = max(batch_size, len(val_lengths))
+    return {"batch_size": rows, "max_tokens": max_tokens, "world_size": world_size}
 
 
 def micro_batch_limit(trainer: L.Trainer) -> int | None:

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data.planning.plan import plan_epoch
 from data.types import DataError
 from lit.fit import main
 from lit.settings.arguments import parse
 from lit.train.datamodule import QADataModule
+from lit.train.trainer_check import validation_limits
 
 QUESTIONS = ["How warm is the bed?", "Why does it warp?", "Какой пластик прочнее?", "What is PLA?"]
 
@@ -143,6 +145,29 @@ def test_rows_of_like_length_stand_together_when_asked(tiny_folder: Path, file: 
         groups = [lengths[made.rows(0, micro_step)] for micro_step in range(made.micro_steps)]
         spread[grouped] = float(np.mean([np.ptp(group) for group in groups]))
     assert spread[True] < spread[False] / 2
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "settings", "tokens"),
+    [
+        ([100] * 40, [50] * 40, {}, 1024),  # four rows of 100 train at once
+        ([20] * 40, [50] * 40, {}, 320),  # little memory: four times 4 * 20
+        ([700] * 40, [50] * 400, {}, 2800),  # as many as train at once
+        ([20] * 40, [50, 900], {}, 900),  # the longest row fits
+        ([100] * 40, [50] * 40, {"max_tokens": 60}, 60),
+        ([100] * 40, [50] * 20, {"world_size": 4}, 250),  # every rank has its share
+    ],
+)
+def test_a_validation_computes_as_many_rows_at_once_as_fit_into_its_tokens(
+    train: list[int], val: list[int], settings: dict[str, int], tokens: int
+) -> None:
+    given = {"batch_size": 4, "max_tokens": None, "world_size": 1} | settings
+    limits = validation_limits(np.array(val), np.array(train), **given)
+    assert limits["max_tokens"] == tokens
+    assert limits["batch_size"] == len(val) or len(val) < 4
+    plan = plan_epoch(np.array(val), np.array(val), **limits)
+    assert sorted(plan.order.tolist()) == list(range(len(val)))
+    assert min(len(plan.rows(rank, 0)) for rank in range(plan.world_size)) > 0
 
 
 def test_rows_that_all_train_leave_nothing_to_validate_on(tiny_folder: Path, file: str) -> None:
