@@ -3,6 +3,7 @@
 # make test-faults  kill runs and resume them; takes minutes
 # make families     take every model family through training and answers; writes docs/models.md
 # make mutants      plant faults in the code and report which test finds each; takes minutes
+# make texts      write the texts of the code into the Russian catalogs, and compile them
 # make wheels       check that pip can install constraints.txt on each system; takes minutes
 # make bench        compare with PEFT, TRL and LitGPT, on two idle cores: benchmarks/RESULTS.md
 # Each sets up what it needs in .venv and models/, once.
@@ -13,7 +14,7 @@ MODEL = models/SmolLM2-135M-Instruct
 
 LITGPT = .venv-bench-litgpt/checkpoint/SmolLM2-135M-Instruct
 
-.PHONY: quickstart test test-faults families mutants wheels bench lint format clean
+.PHONY: quickstart test test-faults families mutants texts wheels bench lint format clean
 
 quickstart: .venv/quickstart
 	.venv/bin/python -m lit.quickstart
@@ -32,6 +33,10 @@ families: .venv/test
 # MUTANTS="labels plan" plants the faults of two areas only.
 mutants: .venv/test $(MODEL)/config.json
 	.venv/bin/python -m tests.mutants --keep-going $(MUTANTS)
+
+# Fails while a text has no translation.
+texts: .venv/test
+	.venv/bin/python -m tests.catalogs
 
 wheels: .venv/test
 	.venv/bin/python tests/wheels.py

@@ -1,9 +1,9 @@
 """Measure lit.serve under load: python -m benchmarks.serving [--base FOLDER]
 
 Starts a server with the embedded model and a random adapter, over loopback only. It measures the
-tokens per second of 8 requests one at a time and waiting together, checks every answer under load
-against the same request's answer alone, reads the server's memory, and ends the server with SIGTERM
-amid answers.
+tokens per second of 6 requests of each kind one at a time and waiting together, checks every answer
+under load against the same request's answer alone, reads the server's memory, and ends the server
+with SIGTERM amid answers.
 """
 
 import argparse
@@ -17,13 +17,14 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
 import torch
 
-from benchmarks.served import MAX_SECONDS, Server
+from benchmarks.served import Server
 from lit.model.tuned import load
 from lora.config import LoRAConfig
 from lora.injection import inject, lora_layers
@@ -40,6 +41,16 @@ QUESTIONS = (
 )
 
 
+KINDS: dict[str, dict[str, float]] = {
+    "greedy": {"temperature": 0.0},
+    "temperature 0.8": {"temperature": 0.8},
+    "temperature 0.8, top_p 0.9": {"temperature": 0.8, "top_p": 0.9},
+}
+"""How the requests choose tokens."""
+EVERY = 100
+"""Requests after which the server's memory is read again."""
+
+
 def random_adapter(base: Path, folder: Path) -> Path:
     """Save an adapter that changes a little of what the model says."""
     model, tokenizer = load(None, str(base))
@@ -52,39 +63,44 @@ def random_adapter(base: Path, folder: Path) -> Path:
     return folder
 
 
-def requests(tokens: int) -> list[dict]:
-    """Return different requests to both models, greedy and sampled."""
+def requests(tokens: int, kinds: Sequence[str] = tuple(KINDS)) -> list[dict]:
+    """Return different requests to both models, for each kind of choosing tokens."""
     return [
         {
             "model": model,
             "messages": [{"role": "user", "content": question}],
             "max_tokens": tokens,
-            "seed": seed,
-            "temperature": temperature,
-            **({"top_p": 0.9} if seed == 2 else {}),
+            "seed": 1,
+            **KINDS[kind],
         }
         for question in QUESTIONS
         for model in ("base", "tuned")
-        for seed, temperature in ((1, 0.0), (2, 0.8))
+        for kind in kinds
     ]
 
 
-def speed(server: Server, bodies: list[dict]) -> tuple[float, float]:
-    """Return the tokens per second of requests one at a time, and all waiting at once."""
-    rates = []
-    for threads in (1, len(bodies)):
-        start = time.perf_counter()
-        with ThreadPoolExecutor(threads) as pool:
-            tokens = sum(tokens for _, tokens in pool.map(server.ask, bodies))
-        rates.append(tokens / (time.perf_counter() - start))
-    return rates[0], rates[1]
+def speed(server: Server, bodies: list[dict], rounds: int) -> dict[str, object]:
+    """Return tokens per second of requests one at a time and all waiting at once, in turns."""
+    rates: dict[int, list[float]] = {1: [], len(bodies): []}
+    for _ in range(rounds):
+        for threads, measured in rates.items():
+            start = time.perf_counter()
+            with ThreadPoolExecutor(threads) as pool:
+                tokens = sum(tokens for _, tokens in pool.map(server.ask, bodies))
+            measured.append(tokens / (time.perf_counter() - start))
+    alone, together = rates.values()
+    return {
+        "one_at_a_time": [round(rate, 1) for rate in alone],
+        "together": [round(rate, 1) for rate in together],
+        "ratio": [round(b / a, 2) for a, b in zip(alone, together, strict=True)],
+    }
 
 
 def load_test(server: Server, options: argparse.Namespace) -> dict:
     """Let clients ask at once; compare each answer with the one given alone."""
     bodies, clients = requests(options.tokens), options.clients
     alone = [server.ask(body)[0] for body in bodies]
-    memories = [server.memory()]
+    memory = {0: server.memory()}
     waits: list[float] = []
     wrong: list[int] = []
     failures: list[str] = []
@@ -93,7 +109,7 @@ def load_test(server: Server, options: argparse.Namespace) -> dict:
     def client(number: int) -> None:
         choose = random.Random(number)
         while (spent := time.perf_counter() - start) < options.seconds or (
-            len(waits) < options.requests and spent < MAX_SECONDS
+            len(waits) < options.requests and spent < options.most_seconds
         ):
             which = choose.randrange(len(bodies))
             begun = time.perf_counter()
@@ -110,8 +126,10 @@ def load_test(server: Server, options: argparse.Namespace) -> dict:
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
-        time.sleep(5)
-        memories.append(server.memory())
+        time.sleep(0.5)
+        if len(waits) // EVERY * EVERY > max(memory):
+            memory[len(waits) // EVERY * EVERY] = server.memory()
+    memory[len(waits)] = server.memory()
     return {
         "clients": clients,
         "seconds": round(time.perf_counter() - start),
@@ -120,7 +138,7 @@ def load_test(server: Server, options: argparse.Namespace) -> dict:
         "other_answers": len(wrong),
         "wait_median_s": round(statistics.median(waits), 1),
         "wait_max_s": round(max(waits), 1),
-        "memory_mb": [memories[0], *memories[1::3]],
+        "memory_mb_after_requests": memory,
         "batches": server.counts("batches_total"),
         "repeated": sum(server.counts("repeated_answers_total").values()),
     }
@@ -166,17 +184,20 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--requests", type=int, default=0, help="at least so many")
+    parser.add_argument("--most_seconds", type=float, default=600, help="for --requests")
     parser.add_argument("--tokens", type=int, default=4, help="of an answer under load")
+    parser.add_argument("--rounds", type=int, default=3, help="of tokens per second")
     parser.add_argument("--base", type=Path, default=MODEL)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         server = Server(random_adapter(options.base, Path(folder) / "adapter"))
         try:
-            same = [body for body in requests(24) if body["model"] == "tuned"][:8]
-            alone, together = speed(server, same)
+            rates = {}
+            for kind in KINDS:
+                same = [body for body in requests(24, [kind]) if body["model"] == "tuned"]
+                rates[kind] = speed(server, same, options.rounds)
             result = {
-                "tokens_per_s_one_at_a_time": round(alone, 1),
-                "tokens_per_s_together": round(together, 1),
+                "tokens_per_s_of_6_requests": rates,
                 **load_test(server, options),
                 "seconds_after_a_killed_client": round(killed_client(server), 2),
             }

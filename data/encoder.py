@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from data.learned_answers import Learned, answer_ids, group
+from data.messages import tr
 from data.templates.guard import Guard
 from data.templates.thoughts import CLOSE, OPEN
 from data.templates.writing import Writer, Written, count_left_out, trained_turns
@@ -111,8 +112,12 @@ class Encoder:
             answers = [self._learned(answer, *of_answer) for answer, of_answer in pairs]
             if without := [answer.turn for answer in answers if answer.start == 0]:
                 return RowError(
-                    f"turn {without[0] + 1}: the template writes nothing before this answer, and a "
-                    "row's first token cannot be learned: give it a question, or set `template`"
+                    tr(
+                        "turn {turn}: the template writes nothing before this answer, "
+                        "and a row's first token cannot be learned: give it a question, or "
+                        "set `template`",
+                        turn=without[0] + 1,
+                    )
                 )
             examples = group(answers, messages)
         fitted: list[Example] = []
@@ -140,8 +145,10 @@ class Encoder:
         stop = next((i for i in range(len(prompt), len(ids)) if ids[i] in self.special), None)
         if stop is None:
             raise DataError(
-                "this template ends an answer without a special token, so the model would never "
-                "learn to stop: set `template` to plain or to a Jinja file"
+                tr(
+                    "this template ends an answer without a special token, so the model "
+                    "would never learn to stop: set `template` to plain or to a Jinja file"
+                )
             )
         return Learned(answer.turn, ids[: stop + 1], len(prompt))
 
@@ -156,7 +163,12 @@ class Encoder:
         if self.max_length is None or len(ids) <= self.max_length:
             return example
         cut = len(ids) - self.max_length
-        reason = f"too long by {cut} tokens: it has {len(ids)}, the limit is {self.max_length}"
+        reason = tr(
+            "too long by {cut} tokens: it has {tokens}, the limit is {max_length}",
+            cut=cut,
+            tokens=len(ids),
+            max_length=self.max_length,
+        )
         if self.truncation != "middle":
             return TooLongError(reason, cut)
         if _is_text(example.messages):
@@ -164,7 +176,7 @@ class Encoder:
         prompt_length = next(i for i, label in enumerate(labels) if label != IGNORE)
         removed = spans_to_remove(self._prompt_turns(example.messages, ids[:prompt_length]), cut)
         if removed is None:
-            reason = f"{reason}, and its prompt is too short to cut that much"
+            reason = tr("{reason}, and its prompt is too short to cut that much", reason=reason)
             return TooLongError(reason, cut)
         return remove_spans(example, removed)
 

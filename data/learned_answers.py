@@ -8,17 +8,22 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from data.messages import tr_mark
 from data.templates.guard import Guard
 from data.templates.writing import Written
 from data.types import IGNORE, Example, Message
 
-SEVERAL = (
-    "conversations are one example per answer, as the template writes earlier answers differently "
-    "once others follow"
+SEVERAL = tr_mark(
+    "conversations are one example per answer, as the template writes earlier answers "
+    "differently once others follow"
 )
-GUARDED = "special tokens in texts are read as ordinary text"
-CLOSED = "answers close a thought that the prompt opens and that the template does not write"
-UNTHOUGHT = "answers that are not learned stand before others without their thoughts, as in chat"
+GUARDED = tr_mark("special tokens in texts are read as ordinary text")
+CLOSED = tr_mark(
+    "answers close a thought that the prompt opens and that the template does not write"
+)
+UNTHOUGHT = tr_mark(
+    "answers that are not learned stand before others without their thoughts, as in chat"
+)
 
 
 class Learned(NamedTuple):

@@ -16,6 +16,7 @@ import psutil
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from data.messages import tr
 from data.types import DataError
 
 TRIAL_SECONDS, TRIAL_BYTES = 5, 1 << 29
@@ -66,8 +67,12 @@ def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
     trial = _forked_trial if sys.platform == "linux" else _started_trial
     if not trial(tokenizer):
         raise DataError(
-            f"the template takes more than {TRIAL_SECONDS} s or {TRIAL_BYTES >> 20} MB for a short "
-            "conversation: set `template` to plain or to a Jinja file"
+            tr(
+                "the template takes more than {seconds} s or {memory} MB for a "
+                "short conversation: set `template` to plain or to a Jinja file",
+                seconds=TRIAL_SECONDS,
+                memory=TRIAL_BYTES >> 20,
+            )
         )
     _checked.add(template)
 
@@ -91,7 +96,7 @@ def _started_trial(tokenizer: PreTrainedTokenizerBase) -> bool:
             child.stdin.write(json.dumps(request).encode() + b"\n")
             child.stdin.close()
             if not child.stdout.readline():
-                raise RuntimeError("the process that tries the template has failed: see above")
+                raise RuntimeError(tr("the process that tries the template has failed: see above"))
             return _watch(child)
         finally:
             child.kill()

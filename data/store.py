@@ -1,6 +1,5 @@
 """Tokenized examples in Arrow files: memory-mapped, and cached by content."""
 
-import hashlib
 import json
 import shutil
 import zlib
@@ -13,12 +12,16 @@ from datasets.arrow_writer import ArrowWriter
 from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
+from data.beginnings.file import add_records, read_beginnings, write_beginnings
+from data.beginnings.find import BeginningFinder
 from data.encoder import TRUNCATIONS, Encoder
 from data.formats.judged import Judged
 from data.formats.names import check_columns
+from data.messages import tr
 from data.readers.source import Source
 from data.records import INDEX_COLUMNS, ROW_FEATURES
 from data.report.reading import read_parts
+from data.report.row_check import check_rows
 from data.report.row_issue import ISSUE_FEATURES
 from data.report.row_report import RowReport
 from data.tokenize import TokenizeRows, tokenize_chunks
@@ -26,7 +29,7 @@ from data.types import DataError, Example, Message, check_choice
 
 ON_BAD_ROW = ("error", "skip")
 TRAIN_ON = ("all", "last")
-FILES = ("rows.arrow", "index.arrow", "issues.arrow", "row_report.json")
+FILES = ("rows.arrow", "index.arrow", "beginnings.arrow", "issues.arrow", "row_report.json")
 CHECKSUMS = "checksums.json"
 
 
@@ -34,8 +37,8 @@ class Store:
     """The examples of a source.
 
     Args:
-        table: One record for each example.
-        index: The columns that are held in memory.
+        folder: Its files: one record for each example, the columns that are held in memory, and
+            what the rows share.
         report: The numbers of rows read, used, cut and left out.
 
     Shapes:
@@ -45,8 +48,11 @@ class Store:
         content_hashes: (rows,) equal for equal conversations
     """
 
-    def __init__(self, table: datasets.Dataset, index: datasets.Dataset, report: RowReport) -> None:
-        self.table, self.report = table, report
+    def __init__(self, folder: Path, report: RowReport) -> None:
+        self.table, index = (
+            datasets.Dataset.from_file(str(folder / f"{name}.arrow")) for name in ("rows", "index")
+        )
+        self.beginnings, self.report = read_beginnings(folder / "beginnings.arrow"), report
         columns: list[np.ndarray] = [index.data.column(name).to_numpy() for name in INDEX_COLUMNS]
         self.lengths, self.label_counts, self.question_hashes, self.content_hashes = columns
 
@@ -104,19 +110,29 @@ def build_store(
     check_choice("on_bad_row", on_bad_row, ON_BAD_ROW)
     check_choice("train_on", train_on, TRAIN_ON)
     if max_length < 1:
-        raise DataError(f"`max_length` is {max_length}; it must be 1 or more (512 is usual)")
+        raise DataError(
+            tr(
+                "`max_length` is {max_length}; it must be 1 or more (512 is usual)",
+                max_length=max_length,
+            )
+        )
     source = source if isinstance(source, Source) else Source(source)
     check_columns(source.columns)
     cache = cache or Path(datasets.config.HF_DATASETS_CACHE) / "lit-lora"
     tokenize = TokenizeRows(source, Encoder(tokenizer, max_length, truncation), train_on)
     states = source.states()
-    folder = cache / _fingerprint(tokenize)
+    folder = cache / tokenize.fingerprint()
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(
-            f"the folder of tokenized rows, {cache}, cannot be made ({error.strerror}): set the "
-            "environment variable HF_DATASETS_CACHE to a folder that can be written to"
+            tr(
+                "the folder of tokenized rows, {cache}, cannot be made ({reason}): set "
+                "the environment variable HF_DATASETS_CACHE to a folder that can be written "
+                "to",
+                cache=cache,
+                reason=error.strerror,
+            )
         ) from None
     # All ranks of a node need the same rows: one tokenizes, the others wait for it.
     with FileLock(f"{folder}.lock"):
@@ -134,11 +150,8 @@ def build_store(
         if report.unreadable:
             # A read error can disappear without a change to the file: try again next time.
             shutil.rmtree(folder, ignore_errors=True)
-    report.check(str(source), on_bad_row, truncation, max_length)
-    table, index = (
-        datasets.Dataset.from_file(str(folder / f"{name}.arrow")) for name in ("rows", "index")
-    )
-    return Store(table, index, report)
+    check_rows(report, str(source), on_bad_row, truncation, max_length)
+    return Store(folder, report)
 
 
 def _write(
@@ -154,7 +167,7 @@ def _write(
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
     try:
-        report, source = RowReport(), tokenize.source
+        report, source, finder = RowReport(), tokenize.source, BeginningFinder()
         rows = ArrowWriter(features=ROW_FEATURES, path=str(new / "rows.arrow"))
         # In a file of its own: reading one column of rows.arrow would map most of that file.
         index_features = datasets.Features({name: ROW_FEATURES[name] for name in INDEX_COLUMNS})
@@ -166,12 +179,14 @@ def _write(
                 *(chunk.unread, chunk.changes, chunk.unknown_keys),
             )
             rows.write_table(chunk.table)
+            add_records(finder, chunk.table)
             index.write_table(chunk.table.select(INDEX_COLUMNS))
             for issue in chunk.issues:
                 report.add(issue)
                 issues.write(issue._asdict())
         for writer in (rows, index, issues):
             writer.finalize()
+        write_beginnings(finder.find(), new / "beginnings.arrow")
         source.check_unchanged(states)
         text = json.dumps(asdict(report), ensure_ascii=False)
         (new / "row_report.json").write_text(text, encoding="utf-8")
@@ -199,17 +214,3 @@ def _checksums(folder: Path) -> dict[str, int]:
             while block := file.read(2**20):
                 sums[name] = zlib.crc32(block, sums[name])
     return sums
-
-
-def _fingerprint(tokenize: TokenizeRows) -> str:
-    """Hash everything that the tokens depend on: rows, tokenizer, arguments, this package."""
-    encoder, tokenizer = tokenize.encoder, tokenize.encoder.tokenizer
-    tokens = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else tokenizer.get_vocab()
-    values = [
-        *(tokenize.source.fingerprint(), tokens, tokenizer.chat_template),
-        *(tokenizer.special_tokens_map, encoder.max_length, encoder.truncation, tokenize.train_on),
-    ]
-    digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
-    for code in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(code.read_bytes())
-    return digest.hexdigest()[:32]

@@ -6,6 +6,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from data.encoder import Encoder
+from data.messages import tr
 from data.sandbox import check_template
 from data.templates.variables import Value, add_values, read_values
 from data.types import DataError, Example, Message, RowError
@@ -41,25 +42,34 @@ def choose_template(
     if template == "chat":
         if not tokenizer.chat_template:
             raise DataError(
-                "`template` is chat, but this model has no chat template: set `template` to plain "
-                "or to a Jinja file"
+                tr(
+                    "`template` is chat, but this model has no chat template: set "
+                    "`template` to plain or to a Jinja file"
+                )
             )
     elif template == "plain":
         if tokenizer.eos_token is None:
             raise DataError(
-                "`template` is plain, but this model has no end token: set `template` to a Jinja "
-                "file"
+                tr(
+                    "`template` is plain, but this model has no end token: set `template` "
+                    "to a Jinja file"
+                )
             )
         tokenizer.chat_template = PLAIN
     elif Path(template).is_file():
         try:
             tokenizer.chat_template = Path(template).read_text(encoding="utf-8-sig")
         except UnicodeDecodeError:
-            raise DataError(f"{template} is not UTF-8: save it as UTF-8") from None
+            raise DataError(
+                tr("{template} is not UTF-8: save it as UTF-8", template=template)
+            ) from None
     else:
         raise DataError(
-            f"`template` is {template!r}, and there is no such file: choose auto, chat, plain or a "
-            "Jinja file"
+            tr(
+                "`template` is {template!r}, and there is no such file: choose auto, chat, "
+                "plain or a Jinja file",
+                template=template,
+            )
         )
     if values != read_values(tokenizer):
         add_values(tokenizer, values)
@@ -90,7 +100,12 @@ def encode(
     if isinstance(result, RowError):
         raise result
     if len(result) > 1:
-        raise DataError(f"the conversation becomes {len(result)} examples: call Encoder.encode_all")
+        raise DataError(
+            tr(
+                "the conversation becomes {examples} examples: call Encoder.encode_all",
+                examples=len(result),
+            )
+        )
     return result[0]
 
 
@@ -125,7 +140,9 @@ def _ensure_one_start_token(tokenizer: PreTrainedTokenizerBase) -> None:
     if bos is None or tokenizer("a")["input_ids"][:1] != [bos]:
         return
     if ids[:2] == [bos, bos]:
-        raise DataError("this template writes the start token twice: remove one of the two from it")
+        raise DataError(
+            tr("this template writes the start token twice: remove one of the two from it")
+        )
     if ids[0] != bos:
         # In the template itself, so that every tool that loads the adapter writes it too.
         tokenizer.chat_template = "{{ bos_token }}" + str(tokenizer.get_chat_template())

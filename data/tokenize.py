@@ -1,5 +1,7 @@
 """Tokenize rows in chunks, with several processes if there are many rows."""
 
+import hashlib
+import json
 import multiprocessing
 import os
 import signal
@@ -9,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow
@@ -18,6 +21,7 @@ from data.formats.judged import Judged
 from data.formats.rows import UnknownKeysError, read_row
 from data.formats.turns import train_on_last
 from data.learned_answers import count_changes
+from data.messages import language, tr, tr_mark
 from data.readers.source import Source
 from data.records import ROW_FEATURES, make_record
 from data.report.row_issue import BAD, CUT, TOO_LONG, RowIssue, make_issue, printable
@@ -27,6 +31,9 @@ from data.types import BadRow, Message, Row, RowError, TooLongError
 CHUNK_ROWS = 2048
 SERIAL_CHUNKS = 4
 """Chunks that this process tokenizes before it starts others: a small file needs none."""
+
+CUT_TEXT = tr_mark("{cut} tokens cut from the end of the text")
+CUT_PROMPT = tr_mark("{cut} tokens cut from the middle of the prompt")
 
 
 class TokenizedChunk(NamedTuple):
@@ -102,11 +109,9 @@ class TokenizeRows:
                 continue
             used += 1
             end = messages[0].role == "text"
-            where = "end of the text" if end else "middle of the prompt"
+            text = CUT_TEXT if end else CUT_PROMPT
             issues[i] = [
-                make_issue(CUT, row, f"{x.cut} tokens cut from the {where}", x.cut)
-                for x in examples
-                if x.cut
+                make_issue(CUT, row, tr(text, cut=x.cut), x.cut) for x in examples if x.cut
             ]
             changes += count_changes(examples)
             # The row's own answer is its last one.
@@ -115,6 +120,21 @@ class TokenizeRows:
         table = pyarrow.Table.from_pylist(records, ROW_FEATURES.arrow_schema)
         found = [issue for i in sorted(issues) for issue in issues[i]]
         return TokenizedChunk(table, used, found, files, unread, changes, unknown_keys)
+
+    def fingerprint(self) -> str:
+        """Hash everything that a store depends on: rows, tokenizer, arguments, this package."""
+        encoder, tokenizer = self.encoder, self.encoder.tokenizer
+        fast = tokenizer.is_fast
+        tokens = tokenizer.backend_tokenizer.to_str() if fast else tokenizer.get_vocab()
+        values = [
+            *(self.source.fingerprint(), tokens, tokenizer.chat_template),
+            *(tokenizer.special_tokens_map, encoder.max_length, encoder.truncation, self.train_on),
+            language(),  # of the reasons why rows are left out
+        ]
+        digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
+        for code in sorted(Path(__file__).parent.rglob("*.py")):
+            digest.update(code.read_bytes())
+        return digest.hexdigest()[:32]
 
 
 def tokenize_chunks(

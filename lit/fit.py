@@ -6,26 +6,29 @@ signal after saving.
 
 import sys
 
+from lit.messages import tr
 from lit.run.command import run_command
-from lit.run.console import announce_imports
+from lit.run.console import loading_libraries
+from lit.settings.language import in_language
 
 
-def main(args: list[str] | None = None) -> int:
+@in_language
+def main(args: list[str]) -> int:
     """Run the command."""
     # The outer one covers the imports of the inner one, which take seconds.
-    return run_command(lambda: _fit(sys.argv[1:] if args is None else args), {})
+    return run_command(lambda: _fit(args), {})
 
 
 def _fit(args: list[str]) -> int:
-    announce_imports()
-    from lit.device.memory import retain_heap
-    from lit.distributed.ranks import Ranks, is_connection_error
-    from lit.fitting.training import fit
-    from lit.model import base as models
-    from lit.run import console
-    from lit.settings.arguments import parse, setting_names
-    from lit.train.longest_batch import LOWER_MEMORY, is_out_of_memory
-    from lit.train.step_guard import TrainingError
+    with loading_libraries():
+        from lit.device.memory import retain_heap
+        from lit.distributed.ranks import Ranks, is_connection_error
+        from lit.fitting.training import fit
+        from lit.model import base as models
+        from lit.run import console
+        from lit.settings.arguments import parse, setting_names
+        from lit.train.longest_batch import LOWER_MEMORY, is_out_of_memory
+        from lit.train.step_guard import TrainingError
 
     console.quiet()
     models.quiet()
@@ -40,7 +43,9 @@ def _fit(args: list[str]) -> int:
             fit(parse(args), ranks)
         except (MemoryError, RuntimeError) as error:
             if is_out_of_memory(error):
-                raise TrainingError(f"out of memory. {LOWER_MEMORY}") from None
+                raise TrainingError(
+                    tr("out of memory. {advice}", advice=tr(LOWER_MEMORY))
+                ) from None
             if ranks.size > 1 and is_connection_error(error):
                 lost = True
                 # The message is found out while the ranks end together.

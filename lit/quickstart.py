@@ -4,14 +4,15 @@ Fetches the embedded model, trains with configs/quickstart.yaml and writes the c
 that is done is not done again. Run it in the clone, after its packages are installed.
 """
 
-import argparse
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 from lit.embedded import FOLDER
+from lit.messages import tr, tr_n
 from lit.run.command import Terminated, run_command
+from lit.settings.language import command_parser, in_language
 from lora.config import ConfigError
 
 CONFIG = Path("configs/quickstart.yaml")
@@ -32,10 +33,11 @@ class _StepFailedError(Exception):
         self.exit_code = exit_code
 
 
-def main(args: list[str] | None = None) -> int:
+@in_language
+def main(args: list[str]) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        description="Train an adapter on the embedded model, and compare it with its base."
+    parser = command_parser(
+        description=tr("Train an adapter on the embedded model, and compare it with its base.")
     )
 
     def run() -> None:
@@ -47,29 +49,36 @@ def main(args: list[str] | None = None) -> int:
 
 def _quickstart() -> None:
     if not CONFIG.is_file():
-        raise ConfigError(f"there is no {CONFIG}: change to the folder of lit-lora's clone first")
+        raise ConfigError(
+            tr(
+                "there is no {config}: change to the folder of lit-lora's clone first",
+                config=CONFIG,
+            )
+        )
     # The picture is a run's last file: without it, the run did not come to its end.
     picture, report = RUN / "loss.png", RUN / "comparison" / "report.html"
     adapter = str(RUN / "adapter")
     if not picture.is_file():
         if not (FOLDER / "config.json").is_file():
             _check_packages()
-            _announce("fetch the embedded model")
+            _announce(tr("fetch the embedded model"))
             _run("lit.embedded")
-        _announce("train the adapter (minutes; the command prints how long)")
+        _announce(tr("train the adapter (minutes; the command prints how long)"))
         _run("lit.fit", "--config", str(CONFIG), "--overwrite", "true")
     if not report.is_file() or report.stat().st_mtime < picture.stat().st_mtime:
-        _announce("compare it with its base (a few minutes)")
+        _announce(tr("compare it with its base (a few minutes)"))
         _run("lit.compare", "--adapter", adapter)
     python = _python()
-    print(f"adapter     {adapter}")
-    print(f"comparison  {report}")
-    print(f"losses      {python} -m tensorboard.main --logdir {RUN}")
-    print(f"talk to it  {python} -m lit.chat --adapter {adapter}")
+    print(tr("adapter     {adapter}", adapter=adapter))
+    print(tr("comparison  {report}", report=report))
+    print(tr("losses      {python} -m tensorboard.main --logdir {run}", python=python, run=RUN))
+    print(
+        tr("talk to it  {python} -m lit.chat --adapter {adapter}", python=python, adapter=adapter)
+    )
 
 
 def _announce(step: str) -> None:
-    print(f"quickstart: {step}", file=sys.stderr, flush=True)
+    print(tr("quickstart: {step}", step=step), file=sys.stderr, flush=True)
 
 
 def _check_packages() -> None:
@@ -80,8 +89,15 @@ def _check_packages() -> None:
     """
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
         raise ConfigError(
-            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed: run "
-            f'{_python()} -m pip install -c constraints.txt -e ".[quickstart]"'
+            tr_n(
+                "{missing} is not installed: run {python} -m pip install -c constraints.txt -e "
+                '".[quickstart]"',
+                "{missing} are not installed: run {python} -m pip install -c constraints.txt -e "
+                '".[quickstart]"',
+                len(missing),
+                missing=tr(" and ").join(missing),
+                python=_python(),
+            )
         )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lit.run.command import flag_names, run_command
-from lit.run.console import announce_imports
+from lit.run.console import loading_libraries
 
 if TYPE_CHECKING:
     from lit.searching.search import Searching
@@ -57,19 +57,19 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _search(options: argparse.Namespace, settings: list[str], started: float) -> int:
-    announce_imports()
-    from lora.config import ConfigError
+    with loading_libraries():
+        from lora.config import ConfigError
 
-    try:
-        import optuna
-    except ImportError:
-        raise ConfigError(
-            "lit.search needs one more package: pip install -c constraints.txt -e '.[search]'"
-        ) from None
-    del optuna
-    from lit.model import base as models
-    from lit.run import console
-    from lit.settings.arguments import parse, setting_names
+        try:
+            import optuna
+        except ImportError:
+            raise ConfigError(
+                "lit.search needs one more package: pip install -c constraints.txt -e '.[search]'"
+            ) from None
+        del optuna
+        from lit.model import base as models
+        from lit.run import console
+        from lit.settings.arguments import parse, setting_names
 
     console.quiet()
     models.quiet()

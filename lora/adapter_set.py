@@ -3,6 +3,7 @@
 from torch import nn
 
 from lora.layer import Adapter
+from lora.messages import tr
 from lora.replacement import replace_module, replacements
 
 
@@ -35,12 +36,14 @@ class AdapterSet:
             ValueError: The name is taken, an adapter of the set is on the model, or none is.
         """
         if name in self._layers or self.active is not None:
-            raise ValueError(f"{self.active or name} is an adapter of this set already")
+            raise ValueError(
+                tr("{name} is an adapter of this set already", name=self.active or name)
+            )
         layers = {
             path: module for path, module in replacements(self.model) if isinstance(module, Adapter)
         }
         if not layers:
-            raise ValueError("this model has no adapter to keep")
+            raise ValueError(tr("this model has no adapter to keep"))
         self._layers[name] = layers
         self.active = name
         self.use(None)

@@ -6,41 +6,19 @@ Only this file and ``lora.optimizer`` use bitsandbytes. Both import it when they
 import copy
 import logging
 from collections.abc import Iterable
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lora.config import ConfigError
-from lora.families.reach import LINEAR_CLASSES
+from lora.families.linear import is_transposed
+from lora.messages import tr
 from lora.replacement import Replacement
 
 QUANTIZATIONS = ("nf4", "fp4", "int8")
 INT8_OUTLIER = 6.0
 """LLM.int8() does not round input columns that hold an absolute value of this size or more."""
-
-
-def is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
-    """Return whether a module computes W x + b and nothing else.
-
-    True for ``nn.Linear``, bitsandbytes' layers, GPT-2's ``Conv1D`` and ``LINEAR_CLASSES``. Other
-    subclasses of ``nn.Linear`` may return tuples or multiply in groups, as routers do.
-    """
-    # A faster linear layer is what the layer is that it replaced.
-    kind = type(module.original()) if isinstance(module, Replacement) else type(module)
-    if not isinstance(module, nn.Linear):
-        return is_transposed(module)
-    return (
-        kind is nn.Linear
-        or kind.__name__ in LINEAR_CLASSES
-        or kind.__module__.startswith("bitsandbytes.")
-    )
-
-
-def is_transposed(module: nn.Module) -> bool:
-    """Return whether a module stores its weight as (in, out), as GPT-2's ``Conv1D`` does."""
-    # Conv1D belongs to transformers, which this package does not import.
-    return hasattr(module, "nf") and getattr(module, "weight", torch.empty(0)).ndim == 2
 
 
 def features(base: nn.Linear) -> tuple[int, int]:
@@ -95,16 +73,29 @@ def check_quantization(kind: str, device: torch.device, layers: Iterable[nn.Line
             its weight transposed. What an older GPU lacks, its caller must know.
     """
     if kind not in QUANTIZATIONS:
-        raise ConfigError(f"`quantize` is {kind!r}; choose {', '.join(QUANTIZATIONS)}")
+        raise ConfigError(
+            tr(
+                "`quantize` is {kind!r}; choose {kinds}",
+                kind=kind,
+                kinds=", ".join(QUANTIZATIONS),
+            )
+        )
     if any(is_transposed(layer) for layer in layers):
         raise ConfigError(
-            f"`quantize` is {kind}, and models with transposed layers, like GPT-2, cannot be "
-            "quantized: leave `quantize` out"
+            tr(
+                "`quantize` is {kind}, and models with transposed layers, like GPT-2, "
+                "cannot be quantized: leave `quantize` out",
+                kind=kind,
+            )
         )
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(
-            f"`quantize` is {kind}, which is not known to work on {device.type}: use a CPU or an "
-            "NVIDIA GPU, or leave `quantize` out"
+            tr(
+                "`quantize` is {kind}, which is not known to work on {type}: use a CPU or "
+                "an NVIDIA GPU, or leave `quantize` out",
+                kind=kind,
+                type=device.type,
+            )
         )
 
 
@@ -189,7 +180,7 @@ def dense_weight(base: nn.Linear) -> Tensor:
     if (scale := int8_scale(base)) is not None:
         return weight.float() * (scale.float() / 127)[:, None]
     if not weight.is_floating_point():
-        raise TypeError(f"cannot read a weight stored as {weight.dtype}")
+        raise TypeError(tr("cannot read a weight stored as {dtype}", dtype=weight.dtype))
     return (weight.T if is_transposed(base) else weight).float().clone()
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from lora.messages import tr
 from lora.paths import ends_with
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -69,17 +70,33 @@ class LoRAConfig:
     def __post_init__(self) -> None:
         for name, r in {"`r`": self.r, **_named("rank_pattern", self.rank_pattern)}.items():
             if r < 1:
-                raise ConfigError(f"{name} is {r}; it must be 1 or more (8 and 16 are usual)")
+                raise ConfigError(
+                    tr("{name} is {r}; it must be 1 or more (8 and 16 are usual)", name=name, r=r)
+                )
             if r > MAX_RANK:
-                raise ConfigError(f"{name} is {r}; it must be at most {MAX_RANK}")
+                raise ConfigError(
+                    tr(
+                        "{name} is {r}; it must be at most {max_rank}",
+                        name=name,
+                        r=r,
+                        max_rank=MAX_RANK,
+                    )
+                )
         alphas = {"`lora_alpha`": self.lora_alpha, **_named("alpha_pattern", self.alpha_pattern)}
         for name, alpha in alphas.items():
             if not _is_finite(alpha) or alpha <= 0:
-                raise ConfigError(f"{name} is {alpha}; it must be finite and above 0")
+                raise ConfigError(
+                    tr("{name} is {alpha}; it must be finite and above 0", name=name, alpha=alpha)
+                )
         if not 0 <= self.lora_dropout < 1:
-            raise ConfigError(f"`lora_dropout` is {self.lora_dropout}; it must be in [0, 1)")
+            raise ConfigError(
+                tr(
+                    "`lora_dropout` is {lora_dropout}; it must be in [0, 1)",
+                    lora_dropout=self.lora_dropout,
+                )
+            )
         if not self.target_modules:
-            raise ConfigError("`target_modules` is empty; name layers, or use all-linear")
+            raise ConfigError(tr("`target_modules` is empty; name layers, or use all-linear"))
         targets = self.target_modules
         if any(ends_with(t, EXPERTS) for t in ([targets] if isinstance(targets, str) else targets)):
             check_for_experts(self)
@@ -87,17 +104,26 @@ class LoRAConfig:
             not self.layers_to_transform or min(self.layers_to_transform) < 0
         ):
             raise ConfigError(
-                f"`layers_to_transform` is {self.layers_to_transform}; list block numbers from 0, "
-                "or leave it out to adapt every block"
+                tr(
+                    "`layers_to_transform` is {layers_to_transform}; list block numbers "
+                    "from 0, or leave it out to adapt every block",
+                    layers_to_transform=self.layers_to_transform,
+                )
             )
         if not (_is_finite(self.loraplus_lr_ratio) and self.loraplus_lr_ratio > 0):
             raise ConfigError(
-                f"`loraplus_lr_ratio` is {self.loraplus_lr_ratio}; it must be above 0 "
-                "(1 is plain LoRA, 16 is usual for LoRA+)"
+                tr(
+                    "`loraplus_lr_ratio` is {loraplus_lr_ratio}; it must be above 0 (1 is "
+                    "plain LoRA, 16 is usual for LoRA+)",
+                    loraplus_lr_ratio=self.loraplus_lr_ratio,
+                )
             )
         if not (_is_finite(self.neftune_alpha) and self.neftune_alpha >= 0):
             raise ConfigError(
-                f"`neftune_alpha` is {self.neftune_alpha}; it must be 0 (no noise) or more"
+                tr(
+                    "`neftune_alpha` is {neftune_alpha}; it must be 0 (no noise) or more",
+                    neftune_alpha=self.neftune_alpha,
+                )
             )
 
     @property
@@ -129,14 +155,20 @@ def check_for_experts(config: LoRAConfig) -> None:
     """
     if config.variant != "lora":
         raise ConfigError(
-            f"`target_modules` has experts, which take no variant, and `variant` is "
-            f"{config.variant}: set `variant` to lora, or take experts out of `target_modules`"
+            tr(
+                "`target_modules` has experts, which take no variant, and `variant` is "
+                "{variant}: set `variant` to lora, or take experts out of `target_modules`",
+                variant=config.variant,
+            )
         )
     if config.lora_dropout:
         raise ConfigError(
-            f"`target_modules` has experts, which take no dropout, and `lora_dropout` is "
-            f"{config.lora_dropout}: set `lora_dropout` to 0, or take experts out of "
-            "`target_modules`"
+            tr(
+                "`target_modules` has experts, which take no dropout, and `lora_dropout` is "
+                "{lora_dropout}: set `lora_dropout` to 0, or take experts out of "
+                "`target_modules`",
+                lora_dropout=config.lora_dropout,
+            )
         )
 
 

@@ -9,6 +9,7 @@ from torch.func import functional_call
 
 from lora.config import ConfigError
 from lora.layer import Adapter
+from lora.messages import tr
 from lora.paths import index_by_suffix, last_names
 
 
@@ -94,14 +95,21 @@ def select_full_layers(model: nn.Module, names: list[str], tied: bool) -> dict[s
     for name in names:
         if name not in index:
             raise ConfigError(
-                f"no layer is named {name}; this model has {last_names(leaves)}. "
-                "Set `modules_to_save` to names from this list, such as embed_tokens"
+                tr(
+                    "no layer is named {name}; this model has {names}. Set "
+                    "`modules_to_save` to names from this list, such as embed_tokens",
+                    name=name,
+                    names=last_names(leaves),
+                )
             )
         parameters = [p for path in index[name] for p in leaves[path].parameters()]
         if not all(p.is_floating_point() for p in parameters):
             raise ConfigError(
-                f"`modules_to_save` names {name}, whose weight is quantized and cannot train: "
-                "name it in `target_modules` instead"
+                tr(
+                    "`modules_to_save` names {name}, whose weight is quantized and cannot "
+                    "train: name it in `target_modules` instead",
+                    name=name,
+                )
             )
     selected = {path for name in names for path in index[name]}
     shared = {id(p) for path in selected for p in leaves[path].parameters()} if tied else set()

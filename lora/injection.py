@@ -12,6 +12,7 @@ from lora.config import ConfigError, LoRAConfig
 from lora.families.experts import is_experts, names_in_file
 from lora.full_layers import untied_layers, wrap_full_layers
 from lora.layer import DISABLED, Adapter, LoRALinear
+from lora.messages import tr
 from lora.replacement import replace_module, replacements
 from lora.targets import linear_layers, select_layers
 from lora.variants.dora import DoRALinear
@@ -47,9 +48,15 @@ def inject(model: nn.Module, config: LoRAConfig) -> list[str]:
             model has adapters already. No layer was replaced.
     """
     if config.variant not in VARIANTS:
-        raise ConfigError(f"`variant` is {config.variant!r}; choose {', '.join(VARIANTS)}")
+        raise ConfigError(
+            tr(
+                "`variant` is {variant!r}; choose {variants}",
+                variant=config.variant,
+                variants=", ".join(VARIANTS),
+            )
+        )
     if any(isinstance(module, Adapter) for module in model.modules()):
-        raise ConfigError("this model has adapters already: call merge(model) or eject(model)")
+        raise ConfigError(tr("this model has adapters already: call merge(model) or eject(model)"))
     targets, full = select_layers(model, config)
     variant = VARIANTS[config.variant]
     # All layers are made before the first is replaced: a variant may refuse one of them.

@@ -5,11 +5,30 @@ chooses by the environment: LANGUAGE, LC_ALL, LC_MESSAGES, LANG.
 """
 
 import gettext
+import os
+from functools import lru_cache
 from pathlib import Path
 
 DOMAIN = "lit_lora_lora"
+LOCALE = str(Path(__file__).with_name("locale"))
+VARIABLES = ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")
 
-gettext.bindtextdomain(DOMAIN, str(Path(__file__).with_name("locale")))
+
+def language() -> str:
+    """Return the language of the texts: the first one of the environment that has a catalog."""
+    found = gettext.find(DOMAIN, LOCALE)
+    return Path(found).parts[-3] if found else "en"
+
+
+def _catalog() -> gettext.NullTranslations:
+    return _read_catalog(*map(os.environ.get, VARIABLES))
+
+
+@lru_cache(maxsize=8)
+def _read_catalog(*environment: str | None) -> gettext.NullTranslations:
+    # Of one language: gettext takes what is not in a catalog, which is all of the English one,
+    # from the languages that follow.
+    return gettext.translation(DOMAIN, LOCALE, [language()], fallback=True)
 
 
 def tr(text: str, /, **values: object) -> str:
@@ -17,13 +36,13 @@ def tr(text: str, /, **values: object) -> str:
 
     Without values the text may have braces of its own.
     """
-    translated = gettext.dgettext(DOMAIN, text)
+    translated = _catalog().gettext(text)
     return translated.format(**values) if values else translated
 
 
 def tr_n(one: str, many: str, n: int, /, **values: object) -> str:
     """Return the form of a text for ``n`` things, which is the field {n}."""
-    return gettext.dngettext(DOMAIN, one, many, n).format(n=n, **values)
+    return _catalog().ngettext(one, many, n).format(n=n, **values)
 
 
 def tr_mark(text: str) -> str:

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from lora.config import ConfigError
 from lora.injection import trainable_parameters, updates
+from lora.messages import tr
 
 
 def _adamw_8bit(paged: bool) -> Callable[..., Optimizer]:
@@ -43,7 +44,13 @@ def make_optimizer(
         ConfigError: The optimizer is unknown.
     """
     if name not in OPTIMIZERS:
-        raise ConfigError(f"`optimizer` is {name!r}; choose {', '.join(OPTIMIZERS)}")
+        raise ConfigError(
+            tr(
+                "`optimizer` is {name!r}; choose {optimizers}",
+                name=name,
+                optimizers=", ".join(OPTIMIZERS),
+            )
+        )
     groups = parameter_groups(model, lr, weight_decay, loraplus_lr_ratio)
     if name.startswith("paged") and groups[0]["params"][0].device.type == "cpu":
         name = name.removeprefix("paged_")

@@ -5,13 +5,13 @@ from typing import Any
 
 from torch import nn
 
-from lora.base import is_linear
 from lora.config import EXPERTS, ConfigError, LoRAConfig
-from lora.families.decoder import text_path
 from lora.families.experts import describe_experts, expert_parameters, is_experts
-from lora.families.reach import is_router, unreached_layers
+from lora.families.linear import barred_layers, expert_layers, linear_layers
+from lora.families.reach import is_router
 from lora.full_layers import select_full_layers
-from lora.paths import ends_with, index_by_suffix, is_inside, last_names
+from lora.messages import tr
+from lora.paths import ends_with, index_by_suffix, last_names
 
 LISTED_NAMES = 5
 """Unknown names that one error lists."""
@@ -38,13 +38,19 @@ def select_layers(
     }
     if not targets and blocks is None:
         raise ConfigError(
-            "`modules_to_save` trains every layer of `target_modules` in full, so none is left to "
-            "adapt: take a name out of `modules_to_save`"
+            tr(
+                "`modules_to_save` trains every layer of `target_modules` in full, so none "
+                "is left to adapt: take a name out of `modules_to_save`"
+            )
         )
     if not targets:
         raise ConfigError(
-            f"`layers_to_transform` is {blocks}, and no target layer is in these blocks; choose "
-            f"from blocks 0 to {_last_block(model)}"
+            tr(
+                "`layers_to_transform` is {blocks}, and no target layer is in these blocks; "
+                "choose from blocks 0 to {last_block}",
+                blocks=blocks,
+                last_block=_last_block(model),
+            )
         )
     parameters = [
         f"{path}.{name}"
@@ -56,8 +62,13 @@ def select_layers(
     for setting in ("rank_pattern", "alpha_pattern"):
         if unused := getattr(config, setting).keys() - index.keys():
             raise ConfigError(
-                f"`{setting}` names {min(unused)}, which is not an adapted layer; adapted layers "
-                f"are {last_names(targets)}"
+                tr(
+                    "`{setting}` names {name}, which is not an adapted layer; adapted "
+                    "layers are {names}",
+                    setting=setting,
+                    name=min(unused),
+                    names=last_names(targets),
+                )
             )
     return targets, full
 
@@ -79,8 +90,10 @@ def match_targets(
     linear = linear_layers(model)
     if not linear:
         raise ConfigError(
-            f"{type(model).__name__} has no linear layer that an adapter can go on: choose another "
-            "model"
+            tr(
+                "{kind} has no linear layer that an adapter can go on: choose another model",
+                kind=type(model).__name__,
+            )
         )
     targets = [target_modules] if isinstance(target_modules, str) else target_modules
     experts = expert_layers(model)
@@ -94,66 +107,30 @@ def match_targets(
     missing = [target for target, paths in matches.items() if not paths]
     if any(ends_with(target, EXPERTS) for target in missing):
         raise ConfigError(
-            f"`target_modules` has experts, and {type(model).__name__} has none of that name that "
-            f"an adapter can go on: {describe_experts(model, linear, experts)}. Take experts out; "
-            f"the linear layers are {last_names(linear)}"
+            tr(
+                "`target_modules` has experts, and {kind} has none of that name that an "
+                "adapter can go on: {experts}. Take experts out; the linear layers "
+                "are {names}",
+                kind=type(model).__name__,
+                experts=describe_experts(model, linear, experts),
+                names=last_names(linear),
+            )
         )
     if missing:
-        more = f" or {len(missing) - LISTED_NAMES} more" if len(missing) > LISTED_NAMES else ""
+        names = ", ".join(missing[:LISTED_NAMES])
+        if len(missing) > LISTED_NAMES:
+            names = tr("{names} or {rest} more", names=names, rest=len(missing) - LISTED_NAMES)
         raise ConfigError(
-            f"no linear layer is named {', '.join(missing[:LISTED_NAMES])}{more}; "
-            f"this model has {last_names(linear)}. "
-            "Set `target_modules` to names from this list, or to all-linear"
+            tr(
+                "no linear layer is named {names}; this model has {layers}. Set "
+                "`target_modules` to names from this list, or to all-linear",
+                names=names,
+                layers=last_names(linear),
+            )
         )
     selected = set().union(*matches.values())
     selected -= _excluded(model, selected, exclude_modules)
     return {path: layer for path, layer in (linear | experts).items() if path in selected}
-
-
-def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
-    """Return every linear layer that an adapter can go on, by path.
-
-    The output head and layers outside the text part, such as those of a tower, are none.
-    """
-    head, unreached, part = output_head(model), unreached_layers(model), text_path(model)
-    return {
-        path: module
-        for path, module in model.named_modules(remove_duplicate=False)
-        if is_linear(module)
-        and module is not head
-        and path
-        and path not in unreached
-        and is_inside(path, part)
-    }
-
-
-def expert_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Return every module of the text part that holds the experts of a block, by path."""
-    part = text_path(model)
-    return {
-        path: module
-        for path, module in model.named_modules(remove_duplicate=False)
-        if is_experts(module) and is_inside(path, part)
-    }
-
-
-def barred_layers(model: nn.Module) -> dict[str, str]:
-    """Return, by path, why an adapter cannot go on a layer that looks linear."""
-    head, unreached = output_head(model), unreached_layers(model)
-    barred = {}
-    for path, module in model.named_modules(remove_duplicate=False):
-        if module is head or not (isinstance(module, nn.Linear) or is_linear(module)):
-            continue
-        if path in unreached:
-            barred[path] = unreached[path]
-        elif not is_linear(module):
-            barred[path] = f"{type(module).__name__} computes more than a linear layer"
-    return barred
-
-
-def output_head(model: nn.Module) -> nn.Module | None:
-    """Return the layer that makes logits, as wide as the vocabulary, or None."""
-    return getattr(model, "get_output_embeddings", lambda: None)()
 
 
 def _groups(linear: Iterable[str], experts: Iterable[str]) -> dict[str, set[str]]:
@@ -170,12 +147,25 @@ def _groups(linear: Iterable[str], experts: Iterable[str]) -> dict[str, set[str]
 
 
 def _why_barred(target: str, path: str, barred: dict[str, str], linear: Iterable[str]) -> str:
-    why = f"`target_modules` names {target}, and no adapter can go on {path}: {barred[path]}. "
     # Other layers of the same name may be reached.
     apart = index_by_suffix(linear).keys() - index_by_suffix(barred).keys()
     if longer := [suffix for suffix in apart if suffix.endswith(f".{target}")]:
-        return f"{why}Write {min(longer, key=lambda suffix: (len(suffix), suffix))} for the others"
-    return f"{why}Choose from {last_names(linear)}, or set `target_modules` to all-linear"
+        return tr(
+            "`target_modules` names {target}, and no adapter can go on {path}: {reason}. Write "
+            "{name} for the others",
+            target=target,
+            path=path,
+            reason=barred[path],
+            name=min(longer, key=lambda suffix: (len(suffix), suffix)),
+        )
+    return tr(
+        "`target_modules` names {target}, and no adapter can go on {path}: {reason}. Choose from "
+        "{names}, or set `target_modules` to all-linear",
+        target=target,
+        path=path,
+        reason=barred[path],
+        names=last_names(linear),
+    )
 
 
 def known_exclusions(model: nn.Module, names: Sequence[str]) -> list[str]:
@@ -194,15 +184,22 @@ def _excluded(model: nn.Module, selected: set[str], names: Sequence[str]) -> set
     known = known_exclusions(model, names) if names else []
     if unknown := [name for name in names if name not in known]:
         raise ConfigError(
-            f"`exclude_modules` names {unknown[0]}, and no layer that adapters go on is named so; "
-            f"`target_modules` selects {last_names(selected)}"
+            tr(
+                "`exclude_modules` names {name}, and no layer that adapters go on is "
+                "named so; `target_modules` selects {names}",
+                name=unknown[0],
+                names=last_names(selected),
+            )
         )
     index = index_by_suffix(selected)
     excluded = set().union(*(index.get(name, ()) for name in names))
     if selected <= excluded:
         raise ConfigError(
-            "`exclude_modules` leaves out every layer that `target_modules` selects, "
-            f"{last_names(selected)}: take a name out of it"
+            tr(
+                "`exclude_modules` leaves out every layer that `target_modules` selects, "
+                "{names}: take a name out of it",
+                names=last_names(selected),
+            )
         )
     return excluded
 

@@ -11,6 +11,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Texts are compared in English, here and in child processes, whatever the locale of the machine.
+os.environ["LANGUAGE"] = "en"
 
 import datasets
 import pytest

@@ -96,7 +96,8 @@ def settings(run: Run) -> dict[str, Any]:
 def curve(run: Run, best: float) -> tuple[Point, ...]:
     """Return validations that end near the best loss."""
     share = np.linspace(0.1, 1, 10)
-    shape = best + 0.35 * np.exp(-6 * share) + 0.01 * np.maximum(0, share - 0.8)
+    shape = 0.35 * np.exp(-6 * share) + 0.01 * np.maximum(0, share - 0.8)
+    shape += best - shape.min()
     if run.state == "stopped early":
         share, shape = share[:3], shape[:3]
     steps = [max(1, round(run.steps * float(x))) for x in share]

@@ -67,7 +67,7 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _speed(key: str, mode: str, steps: int, names: list[str], folder: Path) -> dict[str, Any]:
-    path = workloads.prepare(key, workloads.MODES[mode], WARM + steps, folder)
+    path = workloads.prepare(key, workloads.WORKLOADS[key].settings(mode), WARM + steps, folder)
     return speed.measure(speed.starts(names, path), path, WARM, folder)
 
 

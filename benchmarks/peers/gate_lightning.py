@@ -5,6 +5,7 @@ from lightning.pytorch.callbacks import Callback
 
 from benchmarks.peers.rows import digest
 from benchmarks.peers.step_gate import StepGate
+from data.planning.batch import separate
 from data.types import Batch
 
 
@@ -19,7 +20,8 @@ class Gated(Callback):
     ) -> None:
         """Wait; the loss of the step before is logged by now."""
         self._report_loss(trainer)
-        self.gate.begin_step(trainer.global_step, digest(batch.input_ids[0].tolist()))
+        rows = separate(batch).input_ids[0].tolist()
+        self.gate.begin_step(trainer.global_step, digest(rows))
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
         """Stop counting."""

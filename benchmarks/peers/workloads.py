@@ -15,6 +15,8 @@ import numpy as np
 
 from benchmarks.peers import rows
 from benchmarks.peers.rows import Step
+from data.beginnings.beginnings import Beginnings
+from data.beginnings.find import find_beginnings
 from data.planning.plan import plan_epoch
 from data.store import Store, build_store
 from lit.model.base import load_tokenizer
@@ -43,11 +45,19 @@ class Workload:
         files: The corpora.
         shape: Draws the tokens, roughly, of a row's prompt and answer, which are then composed of
             the corpus's words; None takes the corpus's own rows.
+        beginning: The tokens, roughly, with which prompts begin alike.
+        group: How many rows begin alike; 0 for all.
     """
 
     title: str
     files: tuple[Path, ...] = (ENGLISH,)
     shape: Shape | None = None
+    beginning: int = 0
+    group: int = 0
+
+    def settings(self, mode: str) -> Settings:
+        """Return the settings of a mode, with what these rows need."""
+        return MODES[mode] | ({"group_by_prefix": True} if self.group else {})
 
 
 WORKLOADS = {
@@ -66,6 +76,17 @@ WORKLOADS = {
             CORPORA / name
             for name in ("printing3d.ru.jsonl", "electronics.ru.csv", "video_editing.ru.jsonl")
         ),
+    ),
+    "f": Workload(
+        "a beginning of 300 tokens, short rows",
+        shape=lambda rng: (rng.randint(10, 25), rng.randint(25, 45)),
+        beginning=300,
+    ),
+    "g": Workload(
+        "documents with ten questions each",
+        shape=lambda rng: (rng.randint(10, 25), rng.randint(10, 25)),
+        beginning=400,
+        group=10,
     ),
 }
 
@@ -100,11 +121,13 @@ def prepare(key: str, settings: Settings, steps: int, folder: Path, skip: int = 
         _compose(source[0], workload, count, ROWS_PER_STEP * (steps + 1) + skip)
     stores = [build_store(path, tokenizer, max_length=MAX_LENGTH) for path in source]
     candidates = [(store, row) for store in stores for row in range(len(store))]
-    random.Random(SEED).shuffle(candidates)
+    if not workload.group:
+        random.Random(SEED).shuffle(candidates)
     candidates = candidates[skip:]
     lengths = np.array([store.lengths[row] for store, row in candidates])
     targets = np.array([store.label_counts[row] for store, row in candidates])
-    taken = rows_needed(lengths, targets, settings, steps)
+    found = find_beginnings(store.example(row) for store, row in candidates)
+    taken = rows_needed(lengths, targets, settings, steps, found)
     data = folder / f"{name}.jsonl"
     _write(data, candidates[:taken])
     planned = steps_of(build_store(data, tokenizer, max_length=MAX_LENGTH), settings)[:steps]
@@ -113,7 +136,13 @@ def prepare(key: str, settings: Settings, steps: int, folder: Path, skip: int = 
     return path
 
 
-def rows_needed(lengths: np.ndarray, targets: np.ndarray, settings: Settings, steps: int) -> int:
+def rows_needed(
+    lengths: np.ndarray,
+    targets: np.ndarray,
+    settings: Settings,
+    steps: int,
+    found: Beginnings | None = None,
+) -> int:
     """Return the fewest rows of which the plan makes that many steps, all of them full.
 
     More rows would be unfair to ours: lit.fit may try a run's longest micro-batch after its first
@@ -125,15 +154,21 @@ def rows_needed(lengths: np.ndarray, targets: np.ndarray, settings: Settings, st
     if "max_tokens" not in settings and len(lengths) >= steps * settings["batch_size"]:
         return steps * settings["batch_size"]
     for taken in range(steps, len(lengths) + 1):
+        shared = found and found.of(np.arange(taken))
+        planned = plan_epoch(
+            lengths[:taken], targets[:taken], seed=SEED, beginnings=shared, **settings
+        )
         # The plan begins a further step once these are full.
-        if plan_epoch(lengths[:taken], targets[:taken], seed=SEED, **settings).steps > steps:
+        if planned.steps > steps:
             return taken
     raise ValueError(f"{len(lengths)} rows are too few for {steps} steps: ask for fewer")
 
 
 def steps_of(store: Store, settings: Settings) -> list[Step]:
     """Return the steps of the first epoch of our plan."""
-    planned = plan_epoch(store.lengths, store.label_counts, seed=SEED, **settings)
+    planned = plan_epoch(
+        store.lengths, store.label_counts, seed=SEED, beginnings=store.beginnings, **settings
+    )
     examples = (
         [store.example(row) for row in planned.rows(0, micro_step)]
         for micro_step in range(planned.micro_steps)
@@ -155,8 +190,12 @@ def _compose(path: Path, workload: Workload, count: Callable[[str], int], number
     rng = random.Random(SEED)
     words = _words(workload.files[0])
     with path.open("w") as file:
-        for _ in range(number):
+        beginning = ""
+        for row in range(number):
+            if workload.beginning and row % (workload.group or number) == 0:
+                beginning = _take(words, workload.beginning, count) + " "
             prompt, answer = (_take(words, length, count) for length in workload.shape(rng))
+            prompt = beginning + prompt
             file.write(json.dumps({"prompt": prompt, "response": answer}) + "\n")
 
 

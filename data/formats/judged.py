@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from data.formats.values import Fields
+from data.messages import tr
 from data.types import Message, RowError
 
 
@@ -29,5 +30,11 @@ def read_judged(fields: Fields, messages: Sequence[Message]) -> Judged:
     judged = Judged(*(fields.texts(name) for name in Judged._fields))
     right = {messages[-1].content, *judged.accepted}
     if both := right & {*judged.wrong}:
-        raise RowError(f"{fields.where('wrong')}: {min(both)[:60]!r} is also a right answer")
+        raise RowError(
+            tr(
+                "{field}: {answer!r} is also a right answer",
+                field=fields.where("wrong"),
+                answer=min(both)[:60],
+            )
+        )
     return judged

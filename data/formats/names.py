@@ -5,7 +5,8 @@ One table each. The first name of an entry is ours; a file may use any of them.
 
 from collections.abc import Iterable, Mapping
 
-from data.types import DataError
+from data.messages import tr, tr_mark
+from data.types import DataError, one_of
 
 FIELDS = {
     "prompt": ("промпт",),
@@ -32,6 +33,13 @@ FIELDS = {
 }
 QUESTIONS = ("prompt", "question", "instruction", "query", "input")
 ANSWERS = ("response", "answer", "completion", "output")
+HALVES = {
+    "answer": (tr_mark("{keys}: there is no answer in this row: add {names}"), ANSWERS),
+    "question": (tr_mark("{keys}: there is no question in this row: add {names}"), QUESTIONS),
+}
+"""What to say of a row that lacks one half, and the names that it could have."""
+UNKNOWN_KEYS, MISSING_COLUMN = tr_mark("unknown keys"), tr_mark("missing column")
+"""What a reason with this cause says, for ``tr``."""
 PAIRS = (
     *(("prompt", "response"), ("question", "answer"), ("prompt", "completion")),
     *(("instruction", "output"), ("query", "response"), ("input", "output")),
@@ -85,12 +93,29 @@ def find_names(keys: Iterable[object], table: Mapping[str, str]) -> dict[str, st
 
 
 def lacking_half(found: Mapping[str, str]) -> str:
-    """Return which half of a question and an answer is not among the fields, and its names."""
-    halves = {"answer": (QUESTIONS, ANSWERS), "question": (ANSWERS, QUESTIONS)}
-    for name, (other, names) in halves.items():
-        if found.keys() & {*other}:
-            return f"{name} in this row: add {', '.join(names[:-1])} or {names[-1]}"
-    return ""
+    """Return which half of a question and an answer is not among the fields, or an empty text."""
+    if found.keys() & {*QUESTIONS}:
+        return "answer"
+    return "question" if found.keys() & {*ANSWERS} else ""
+
+
+def what_lacks(keys: Iterable[str], half: str) -> str:
+    """Return what to say of a row with these keys, which has only half of a pair."""
+    text, names = HALVES[half]
+    return tr(text, keys=", ".join(keys), names=one_of(names))
+
+
+def unknown_keys(keys: str, known: str) -> str:
+    """Return what to say of a row whose keys belong to no format."""
+    cause = tr(UNKNOWN_KEYS)
+    return tr("{keys}: {cause}; known are {known}", keys=keys, cause=cause, known=known)
+
+
+def missing_column(column: str, keys: Iterable[object]) -> str:
+    """Return what to say of a row that lacks a column which ``columns`` names."""
+    there = ", ".join(map(str, keys))
+    cause = tr(MISSING_COLUMN)
+    return tr("{column}: {cause}; the row has {keys}", column=column, cause=cause, keys=there)
 
 
 def check_columns(columns: Mapping[str, str]) -> None:
@@ -101,6 +126,10 @@ def check_columns(columns: Mapping[str, str]) -> None:
     """
     if unknown := [name for name in columns if fold_name(name) not in OUR_FIELD]:
         raise DataError(
-            f"`columns` names unknown fields: {', '.join(unknown)}. Write it as "
-            f"{{field: name in the file}}; the fields are {', '.join(FIELDS)}"
+            tr(
+                "`columns` names unknown fields: {names}. Write it as {{field: name in "
+                "the file}}; the fields are {fields}",
+                names=", ".join(unknown),
+                fields=", ".join(FIELDS),
+            )
         )

@@ -20,13 +20,15 @@ from data.formats.names import (
     find_names,
     fold_name,
     lacking_half,
+    missing_column,
+    unknown_keys,
+    what_lacks,
 )
 from data.formats.refused import LABEL, PREFERENCE, is_harmless, refusals
 from data.formats.turns import check_order, parse_history, parse_turns
 from data.formats.values import TEXT_ONLY, Changes, Fields, is_blank
+from data.messages import tr
 from data.types import Message, Row, RowError
-
-UNKNOWN_KEYS, MISSING_COLUMN = "unknown keys", "missing column"
 
 
 class Format(NamedTuple):
@@ -50,7 +52,7 @@ class Reading(NamedTuple):
     """Keys that stop a row if they have a value, each with the reason."""
     unread: tuple[str, ...]
     lacks: str = ""
-    """The half of a pair that is not there, where all keys are known."""
+    """The half of a pair that is not there, where all keys are known: question or answer."""
 
 
 class Conversation(NamedTuple):
@@ -74,7 +76,7 @@ class UnknownKeysError(RowError):
     def __init__(self, keys: tuple[str, ...]) -> None:
         known = "; ".join("+".join(format_.keys) for format_ in FORMATS.values())
         shown = ", ".join(f"{key[:40]}…" if len(key) > 40 else key or "''" for key in keys)
-        super().__init__(f"{shown}: {UNKNOWN_KEYS}; known are {known}")
+        super().__init__(unknown_keys(shown, known))
         self.keys = keys
 
     def __reduce__(self) -> tuple:
@@ -110,9 +112,9 @@ def read_row(row: Row, columns: Mapping[str, str] | None = None) -> Conversation
     reading = _reading(keys, tuple((columns or {}).items()))
     for key, reason in reading.refused.items():
         if not is_blank(fields[key]) and not is_harmless(key, fields[key]):
-            raise RowError(f"{key}: {reason}")
+            raise RowError(f"{key}: {tr(reason)}")
     if reading.format is None and reading.lacks:
-        raise RowError(f"{', '.join(keys)}: there is no {reading.lacks}")
+        raise RowError(what_lacks(keys, reading.lacks))
     if reading.format is None:
         raise UnknownKeysError(tuple(map(str, keys)))
     unread = Counter({key: 1 for key in reading.unread if not is_blank(fields[key])})
@@ -126,7 +128,7 @@ def read_row(row: Row, columns: Mapping[str, str] | None = None) -> Conversation
 def _reading(keys: tuple[str, ...], columns: tuple[tuple[str, str], ...]) -> Reading:
     """Decide how rows with these keys are read."""
     if missing := [name for _, name in columns if name not in keys]:
-        raise RowError(f"{missing[0]}: {MISSING_COLUMN}; the row has {', '.join(map(str, keys))}")
+        raise RowError(missing_column(missing[0], keys))
     given = {OUR_FIELD[fold_name(field)]: name for field, name in columns}
     found = find_names((key for key in keys if key not in given.values()), OUR_FIELD)
     if given:

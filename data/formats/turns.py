@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 from data.formats.names import OUR_ROLE, OUR_TURN_FIELD, ROLES, find_names, fold_name
 from data.formats.refused import NOT_LEARNED
 from data.formats.values import Changes, Fields, is_blank
+from data.messages import tr, tr_mark
 from data.types import Message, RowError, kind_of
 
-FROM_JSON = "lists of turns are filed as text, which is read as JSON"
+FROM_JSON = tr_mark("lists of turns are filed as text, which is read as JSON")
 
 
 class TurnNames(NamedTuple):
@@ -43,8 +44,9 @@ def parse_turns(fields: Fields, name: str, unread: Counter[str]) -> list[Message
     where = fields.where(name)
     turns = _list(fields, name)
     if not isinstance(turns, list):
-        as_text = ", and not the JSON of one" if isinstance(turns, str) else ""
-        raise RowError(f"{where}: not a list of turns{as_text}")
+        if isinstance(turns, str):
+            raise RowError(tr("{where}: not a list of turns, and not the JSON of one", where=where))
+        raise RowError(tr("{where}: not a list of turns", where=where))
     return _read_turns(turns, where, fields.changes, unread)
 
 
@@ -60,13 +62,19 @@ def parse_history(fields: Fields, unread: Counter[str]) -> list[Message]:
     if history is None:
         return []
     if not isinstance(history, list):
-        raise RowError(f"{where}: not a list of [question, answer] but {kind_of(history)}")
+        raise RowError(
+            tr(
+                "{where}: not a list of [question, answer] but {kind}",
+                where=where,
+                kind=kind_of(history),
+            )
+        )
     if all(isinstance(turn, dict) for turn in history):
         return _read_turns(history, where, fields.changes, unread)
     messages = []
     for i, pair in enumerate(history):
         if not isinstance(pair, list | tuple) or len(pair) != 2:
-            raise RowError(f"{where}[{i}]: not [question, answer]")
+            raise RowError(tr("{where}: not [question, answer]", where=f"{where}[{i}]"))
         values = Fields(
             {"0": pair[0], "1": pair[1]}, {"0": "0", "1": "1"}, fields.changes, f"{where}[{i}]."
         )
@@ -87,7 +95,13 @@ def _list(fields: Fields, name: str) -> Any:
     def turn(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         # Python's decoder silently keeps the last of two equal keys.
         if repeated := [key for key, count in Counter(k for k, _ in pairs).items() if count > 1]:
-            raise RowError(f"{fields.where(name)}: {repeated[0]}: this key appears twice")
+            raise RowError(
+                tr(
+                    "{field}: {key}: this key appears twice",
+                    field=fields.where(name),
+                    key=repeated[0],
+                )
+            )
         return dict(pairs)
 
     try:
@@ -102,11 +116,11 @@ def _list(fields: Fields, name: str) -> Any:
 
 def _turn(turn: Any, path: str, changes: Changes, unread: Counter[str], where: str) -> Message:
     if not isinstance(turn, dict):
-        raise RowError(f"{path}: not an object but {kind_of(turn)}")
+        raise RowError(tr("{path}: not an object but {kind}", path=path, kind=kind_of(turn)))
     meaning = _names(tuple(turn))
     for key in meaning.refused:
         if not is_blank(turn[key]):
-            raise RowError(f"{path}.{key}: {NOT_LEARNED[key]} cannot be learned")
+            raise RowError(f"{path}.{key}: {tr(NOT_LEARNED[key])}")
     for key in meaning.unread:
         unread[f"{where}[].{key}"] += not is_blank(turn[key])
     fields = Fields(turn, meaning.names, changes, f"{path}.")
@@ -114,7 +128,14 @@ def _turn(turn: Any, path: str, changes: Changes, unread: Counter[str], where: s
     role = OUR_ROLE.get(fold_name(name)) if isinstance(name, str) else None
     if role is None:
         known = ", ".join(sorted(set(ROLES) - {"text"}))
-        raise RowError(f"{fields.where('role')}: {name!r} is not one of {known}")
+        raise RowError(
+            tr(
+                "{field}: {name!r} is not one of {known}",
+                field=fields.where("role"),
+                name=name,
+                known=known,
+            )
+        )
     content = fields.answer("content") if role == "assistant" else fields.text("content")
     return Message(role, content, _trains(fields), fields.optional_text("reasoning_content"))
 
@@ -123,9 +144,21 @@ def _trains(fields: Fields) -> bool:
     """Return whether a turn is learned: neither ``train: false`` nor ``weight: 0``."""
     train, weight = fields.get("train"), fields.get("weight")
     if train is not None and not isinstance(train, bool):
-        raise RowError(f"{fields.where('train')}: {train!r} is neither true nor false")
+        raise RowError(
+            tr(
+                "{field}: {value!r} is neither true nor false",
+                field=fields.where("train"),
+                value=train,
+            )
+        )
     if weight is not None and (isinstance(weight, bool) or weight not in (0, 1)):
-        raise RowError(f"{fields.where('weight')}: {weight!r} is neither 0 nor 1")
+        raise RowError(
+            tr(
+                "{field}: {value!r} is neither 0 nor 1",
+                field=fields.where("weight"),
+                value=weight,
+            )
+        )
     return train is not False and weight != 0
 
 
@@ -141,9 +174,16 @@ def check_order(messages: list[Message]) -> None:
     for i, message in enumerate(turns):
         expected = "assistant" if i % 2 else "user"
         if message.role != expected:
-            raise RowError(f"turn {i + 1}: {message.role}, expected {expected}")
+            raise RowError(
+                tr(
+                    "turn {turn}: {role}, expected {expected}",
+                    turn=i + 1,
+                    role=message.role,
+                    expected=expected,
+                )
+            )
     if not any(message.role == "assistant" and message.train for message in turns):
-        raise RowError("no answer to learn: there is no assistant turn that trains")
+        raise RowError(tr("no answer to learn: there is no assistant turn that trains"))
 
 
 def train_on_last(messages: list[Message]) -> list[Message]:

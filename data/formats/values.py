@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from data.messages import tr, tr_mark
 from data.text import SURROGATE
 from data.types import RowError, kind_of
 
@@ -13,10 +14,12 @@ INVISIBLE = "\u00ad\u200b\u200c\u200d\u2060\ufeff"
 """Characters that show nothing and are no white space."""
 VISIBLE = re.compile(rf"[^\s{INVISIBLE}]")
 BLANK_LINES = re.compile(r"\A(?:[^\S\n]*\n)+")
-AS_TEXT = "answers that are numbers or true/false are learned as text"
-AS_JSON = "answers that are objects are learned as JSON"
-TIDIED = "answers had blank lines or one space before them, or white space behind, which is removed"
-TEXT_ONLY = "rows have a text alone, without question and answer: it is learned whole"
+AS_TEXT = tr_mark("answers that are numbers or true/false are learned as text")
+AS_JSON = tr_mark("answers that are objects are learned as JSON")
+TIDIED = tr_mark(
+    "answers had blank lines or one space before them, or white space behind, which is removed"
+)
+TEXT_ONLY = tr_mark("rows have a text alone, without question and answer: it is learned whole")
 
 Changes = Counter[str]
 """How many values were not taken as they are filed, by what was done."""
@@ -68,7 +71,7 @@ class Fields:
             RowError: It is missing, blank, or not text.
         """
         if name not in self.names:
-            raise RowError(f"{self.where(name)}: missing")
+            raise RowError(tr("{field}: missing", field=self.where(name)))
         return to_text(self.values[self.names[name]], self.where(name))
 
     def texts(self, name: str) -> tuple[str, ...]:
@@ -83,7 +86,13 @@ class Fields:
         if value is None:
             return ()
         if not isinstance(value, list):
-            raise RowError(f"{self.where(name)}: not a list of texts but {kind_of(value)}")
+            raise RowError(
+                tr(
+                    "{field}: not a list of texts but {kind}",
+                    field=self.where(name),
+                    kind=kind_of(value),
+                )
+            )
         items = (str(x) if type(x) in (int, float) else x for x in value)
         return tuple(tidy(to_text(x, f"{self.where(name)}[{i}]")) for i, x in enumerate(items))
 
@@ -124,20 +133,30 @@ def to_text(value: Any, where: str) -> str:
         value = "".join(_part(part, f"{where}[{i}]") for i, part in enumerate(value))
     if not isinstance(value, str):
         absent = value is None or value != value
-        raise RowError(f"{where}: {'null' if absent else f'not text but {kind_of(value)}'}")
+        if absent:
+            raise RowError(f"{where}: null")
+        raise RowError(tr("{where}: not text but {kind}", where=where, kind=kind_of(value)))
     if not VISIBLE.search(value):
-        raise RowError(f"{where}: blank")
+        raise RowError(tr("{where}: blank", where=where))
     if "\0" in value:
-        raise RowError(f"{where}: contains NUL, which is not text")
+        raise RowError(tr("{where}: contains NUL, which is not text", where=where))
     if not value.isascii() and SURROGATE.search(value):
-        raise RowError(f"{where}: contains half a surrogate pair, which is not text")
+        raise RowError(
+            tr("{where}: contains half a surrogate pair, which is not text", where=where)
+        )
     return value
 
 
 def _part(part: dict[str, Any], where: str) -> str:
     kind = part.get("type", "text")
     if kind not in ("text", "input_text", "output_text") or not isinstance(part.get("text"), str):
-        raise RowError(f"{where}: a part of type {kind!r}; only parts with a text can be learned")
+        raise RowError(
+            tr(
+                "{where}: a part of type {kind!r}; only parts with a text can be learned",
+                where=where,
+                kind=kind,
+            )
+        )
     return part["text"]
 
 

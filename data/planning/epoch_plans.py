@@ -3,12 +3,19 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data.planning.plan import Plan, micro_batches, plan_epoch
+from data.beginnings.beginnings import Beginnings
+from data.messages import tr
+from data.planning.micro_batches import micro_batches
+from data.planning.plan import Plan, plan_epoch
 from data.planning.step_map import Segment, StepMap
+from data.types import DataError
+
+if TYPE_CHECKING:  # takes half a second to import
+    from data.store import Store
 
 
 @dataclass
@@ -22,18 +29,44 @@ class EpochPlans:
         accumulate: Micro-batches of an optimizer step on each rank.
         world_size: The number of ranks.
         limit: The most micro-batches of an epoch, over all ranks; None for no limit.
+        group_by_prefix, beginnings: As in ``plan_epoch``.
     """
 
     lengths: np.ndarray
     label_counts: np.ndarray
     batch_size: int
-    max_tokens: int | None
-    group_by_length: bool
-    seed: int
+    max_tokens: int | None = None
+    group_by_length: bool = False
+    seed: int | None = None
     accumulate: int = 1
     world_size: int = 1
     limit: int | None = None
+    group_by_prefix: bool = False
+    beginnings: Beginnings | None = None
     _counts: dict[int, int] = field(default_factory=dict, init=False, repr=False)
+
+    @classmethod
+    def of(cls, store: "Store", rows: np.ndarray, share: bool, **settings: Any) -> "EpochPlans":
+        """Return the plans of some rows of a store.
+
+        Args:
+            store: Holds the rows.
+            rows: Its rows to plan.
+            share: Whether rows may share beginnings.
+            **settings: The other fields.
+
+        Raises:
+            DataError: Rows shall be grouped by what they may not share.
+        """
+        if settings.get("group_by_prefix") and not share:
+            raise DataError(tr("`group_by_prefix` needs `share_prefixes`: set both to true"))
+        shared = store.beginnings.of(rows)
+        return cls(
+            store.lengths[rows],
+            store.label_counts[rows],
+            beginnings=shared if share and shared.any else None,
+            **settings,
+        )
 
     @cached_property
     def step_map(self) -> StepMap:
@@ -50,6 +83,11 @@ class EpochPlans:
         now = self.step_map
         before = tuple(Segment(*segment) for segment in segments) or now.segments
         self.step_map = replace(now, segments=before).resume(step, now.segments[-1].per_step)
+
+    def share_nothing(self) -> None:
+        """Let rows share no beginnings from here on, because the model cannot."""
+        self.beginnings = None
+        self._counts.clear()
 
     def epoch(self, epoch: int) -> Plan:
         """Return the plan of an epoch, or of the rest of it if the run resumed inside it."""
@@ -87,8 +125,7 @@ class EpochPlans:
         most, rows = -1, np.zeros(0, dtype=np.int64)
         for epoch in range(max(1, epochs)):
             planned = self.epoch(epoch)
-            ends = np.append(0, np.cumsum(self.lengths[planned.order]))
-            tokens = np.diff(ends[planned.starts])
+            tokens = planned.tokens
             ids = np.arange(len(tokens))
             if rank is not None:
                 ids = ids[rank :: self.world_size]
@@ -103,6 +140,8 @@ class EpochPlans:
             "batch_size": self.batch_size,
             "max_tokens": self.max_tokens,
             "group_by_length": self.group_by_length,
+            "group_by_prefix": self.group_by_prefix,
+            "beginnings": self.beginnings,
             "seed": self.seed,
             "epoch": epoch,
         }

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.types import DataError
-
-LENGTH_NOISE = 0.1
-"""Lengths are multiplied by random factors in 1 ± this before rows are grouped by length."""
+from data.beginnings.beginnings import Beginnings
+from data.planning.micro_batches import micro_batches, reorder
+from data.types import check_count
 
 
 @dataclass(frozen=True)
@@ -22,12 +21,14 @@ class Plan:
         starts: (micro_batches + 1,) micro-batch i is order[starts[i] : starts[i + 1]]
         batch_ids: (micro_batches,) its number in the epoch before the assignment to ranks; -1 for
             an empty micro-batch
+        tokens: (micro_batches,) tokens that are computed, those that rows share counted once
         labels: (steps,) labeled tokens of each whole optimizer step
     """
 
     order: np.ndarray
     starts: np.ndarray
     batch_ids: np.ndarray
+    tokens: np.ndarray
     labels: np.ndarray
     accumulate: int
     world_size: int
@@ -65,6 +66,8 @@ def plan_epoch(
     accumulate: int = 1,
     world_size: int = 1,
     group_by_length: bool = False,
+    group_by_prefix: bool = False,
+    beginnings: Beginnings | None = None,
     seed: int | None = None,
     epoch: int = 0,
     skip: int = 0,
@@ -76,10 +79,13 @@ def plan_epoch(
         lengths: (rows,) tokens of each row.
         label_counts: (rows,) labeled tokens of each row.
         batch_size: The most rows of a micro-batch.
-        max_tokens: The most tokens of a micro-batch; None for no limit.
+        max_tokens: The most tokens of a micro-batch, shared ones counted once; None for no limit.
         accumulate: Micro-batches of an optimizer step on each rank.
         world_size: The number of ranks.
         group_by_length: Form micro-batches of rows of similar length.
+        group_by_prefix: Form micro-batches of rows that share a long beginning.
+        beginnings: What the rows share; None to share nothing. Without ``max_tokens`` and
+            ``group_by_prefix`` the micro-batches do not depend on it.
         seed: Shuffles the rows, differently in each epoch; None keeps their order.
         epoch: The number of the epoch, from 0.
         skip: Micro-batches at the beginning of the epoch to leave out, because an earlier part of
@@ -88,16 +94,17 @@ def plan_epoch(
             computed. None for no limit.
 
     Raises:
-        DataError: ``accumulate`` or ``batch_size`` is below 1, or a row is longer than
-            ``max_tokens``.
+        DataError: ``accumulate`` or ``batch_size`` is below 1, a row is longer than
+            ``max_tokens``, or rows shall be grouped in two ways.
     """
-    if accumulate < 1:
-        raise DataError(f"`accumulate` is {accumulate}; it must be 1 or more")
+    check_count("accumulate", accumulate)
     rows, starts = micro_batches(
         lengths,
         batch_size=batch_size,
         max_tokens=max_tokens,
         group_by_length=group_by_length,
+        group_by_prefix=group_by_prefix,
+        beginnings=beginnings,
         seed=seed,
         epoch=epoch,
     )
@@ -108,92 +115,24 @@ def plan_epoch(
     # Every rank needs a micro-batch in every micro-step: fill up the last with empty ones.
     starts = np.append(starts, np.repeat(starts[-1], -len(batch_ids) % world_size))
     batch_ids = np.append(batch_ids, np.repeat(-1, len(starts) - 1 - len(batch_ids)))
-    tokens = _segment_sums(lengths[rows], starts)
+    tokens = _sums(lengths[rows], starts)
+    if beginnings is not None:
+        tokens -= beginnings.saved(rows, starts)
     per_step = accumulate * world_size
     full = len(tokens) // per_step * per_step
     order = _balance_ranks(tokens[:full].reshape(-1, per_step), world_size)
     last = _balance_ranks(tokens[full:].reshape(1, -1), world_size)
     order = np.append(order, full + last)
-    rows, starts = _reorder(rows, starts, order)
+    rows, starts = reorder(rows, starts, order)
     step_starts = np.append(starts[:-1:per_step], starts[-1])
-    labels = _segment_sums(label_counts[rows], step_starts)
-    return Plan(rows, starts, batch_ids[order], labels, accumulate, world_size)
+    labels = _sums(label_counts[rows], step_starts)
+    return Plan(rows, starts, batch_ids[order], tokens[order], labels, accumulate, world_size)
 
 
-def micro_batches(
-    lengths: np.ndarray,
-    *,
-    batch_size: int,
-    max_tokens: int | None = None,
-    group_by_length: bool = False,
-    seed: int | None = None,
-    epoch: int = 0,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Form the micro-batches of an epoch, before they are assigned to ranks.
-
-    Args: as in ``plan_epoch``.
-
-    Returns:
-        Row indices, (rows,), and the starts, (micro_batches + 1,), as in ``Plan``.
-
-    Raises:
-        DataError: ``batch_size`` is below 1, or a row is longer than ``max_tokens``.
-    """
-    if batch_size < 1:
-        raise DataError(f"`batch_size` is {batch_size}; it must be 1 or more")
-    if max_tokens is not None and len(lengths) and lengths.max() > max_tokens:
-        raise DataError(
-            f"`max_tokens` is {max_tokens}, but the longest row has {lengths.max()} tokens: "
-            "raise `max_tokens` or lower `max_length`"
-        )
-    rows = np.arange(len(lengths))
-    random = np.random.default_rng([seed, epoch]) if seed is not None else None
-    if random:
-        rows = random.permutation(rows)
-    if group_by_length:
-        rows = rows[_length_order(lengths[rows], random)]
-    starts = _batch_starts(lengths[rows], batch_size, max_tokens)
-    if group_by_length and random:
-        # Without this, every epoch would go from short rows to long ones.
-        rows, starts = _reorder(rows, starts, random.permutation(len(starts) - 1))
-    return rows, starts
-
-
-def _length_order(lengths: np.ndarray, random: np.random.Generator | None) -> np.ndarray:
-    """Sort by length with some noise, so that neighbors differ from epoch to epoch."""
-    noise = random.uniform(1 - LENGTH_NOISE, 1 + LENGTH_NOISE, len(lengths)) if random else 1.0
-    return np.argsort(lengths * noise, kind="stable")
-
-
-def _batch_starts(lengths: np.ndarray, batch_size: int, max_tokens: int | None) -> np.ndarray:
-    """Add rows to a micro-batch until either limit is reached; return where each one starts."""
-    if max_tokens is None:
-        return np.append(np.arange(0, len(lengths), batch_size), len(lengths))
-    ends = np.append(0, np.cumsum(lengths, dtype=np.int64))
-    # end_from[i] is the end of a micro-batch that starts with row i.
-    end_from = np.searchsorted(ends, ends[:-1] + max_tokens, "right") - 1
-    end_from = np.minimum(end_from, np.arange(len(lengths)) + batch_size)
-    starts = [0]
-    while starts[-1] < len(lengths):
-        starts.append(int(end_from[starts[-1]]))
-    return np.array(starts)
-
-
-def _segment_sums(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
+def _sums(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """Return the sum of values[starts[i] : starts[i + 1]] for every i."""
     totals = np.append(0, np.cumsum(values, dtype=np.int64))
     return np.diff(totals[starts])
-
-
-def _reorder(
-    rows: np.ndarray, starts: np.ndarray, order: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows and starts of the same micro-batches in another order."""
-    sizes = np.diff(starts)[order]
-    new_starts = np.append(0, np.cumsum(sizes))
-    # A row keeps its distance from the start of its micro-batch.
-    shift = np.repeat(starts[:-1][order] - new_starts[:-1], sizes)
-    return rows[shift + np.arange(len(shift))], new_starts
 
 
 def _balance_ranks(tokens: np.ndarray, world_size: int) -> np.ndarray:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from data.messages import tr
+
 
 class Segment(NamedTuple):
     """Consecutive optimizer steps with the same number of micro-batches each."""
@@ -97,6 +99,12 @@ def describe_step_change(step_map: StepMap, step: int) -> list[str]:
     if not before or current.step != step:
         return []
     return [
-        f"an optimizer step has {current.per_step} micro-batches, had {before[-1].per_step}: "
-        f"from micro-batch {current.skipped} of epoch {current.epoch} on"
+        tr(
+            "an optimizer step has {per_step} micro-batches, had {before}: from "
+            "micro-batch {skipped} of epoch {epoch} on",
+            per_step=current.per_step,
+            before=before[-1].per_step,
+            skipped=current.skipped,
+            epoch=current.epoch,
+        )
     ]

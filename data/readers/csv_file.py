@@ -8,13 +8,19 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
+from data.messages import tr, tr_mark
 from data.readers.table import read_table
-from data.readers.text_file import MAX_ROW, TOO_LONG, bounded_lines, open_text
+from data.readers.text_file import MAX_ROW, bounded_lines, open_text
 from data.types import BadRow, DataError, Row
 
 # An answer can be longer than the csv module's default limit of 131,072 characters.
 csv.field_size_limit(MAX_ROW)
-SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+SEPARATORS = {
+    ",": tr_mark("commas"),
+    ";": tr_mark("semicolons"),
+    "\t": tr_mark("tabs"),
+    "|": tr_mark("bars"),
+}
 SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*$', re.IGNORECASE)
 """A first line that tells Excel the separator."""
 COMPARED = 20
@@ -33,8 +39,10 @@ class Layout(NamedTuple):
     """Whether a quote can begin a field; without, each line is a record."""
 
     def __str__(self) -> str:
-        name = SEPARATORS.get(self.separator, repr(self.separator))
-        return f"separated by {name}" + ("" if self.quoted else ", read without quoting")
+        name = tr(SEPARATORS.get(self.separator, repr(self.separator)))
+        if self.quoted:
+            return tr("separated by {name}", name=name)
+        return tr("separated by {name}, read without quoting", name=name)
 
 
 def find_layout(path: Path, encoding: str | None = None, separator: str | None = None) -> Layout:
@@ -52,7 +60,12 @@ def find_layout(path: Path, encoding: str | None = None, separator: str | None =
             have another one than the header.
     """
     if separator is not None and (len(separator) != 1 or separator in '\r\n"'):
-        raise DataError(f"`separator` is {separator!r}; it must be one character, such as ;")
+        raise DataError(
+            tr(
+                "`separator` is {separator!r}; it must be one character, such as ;",
+                separator=separator,
+            )
+        )
     with open_text(path, encoding, newline="") as file:
         skipped, header, named = 0, "", None
         for line in bounded_lines(file):
@@ -80,8 +93,13 @@ def _check_one_separator(path: Path, header: str, lines: list[str], separator: s
     for other in SEPARATORS.keys() - {separator}:
         if lines and all(_count_fields(line, other) == fields for line in lines):
             raise DataError(
-                f"{path}: the header is separated by {SEPARATORS[separator]}, but the records "
-                f"by {SEPARATORS[other]}: use one of them in the whole file"
+                tr(
+                    "{path}: the header is separated by {header}, but the records by "
+                    "{records}: use one of them in the whole file",
+                    path=path,
+                    header=tr(SEPARATORS[separator]),
+                    records=tr(SEPARATORS[other]),
+                )
             )
 
 
@@ -120,7 +138,14 @@ def _lines(file: TextIO, path: Path) -> Iterator[str]:
     """
     for number, line in enumerate(bounded_lines(file), 1):
         if len(line) > MAX_ROW:
-            raise DataError(f"{path}:{number}: this line is {TOO_LONG}: split its text")
+            raise DataError(
+                tr(
+                    "{path}:{line}: this line is longer than {limit:,} characters: split its text",
+                    path=path,
+                    line=number,
+                    limit=MAX_ROW,
+                )
+            )
         yield line
 
 
@@ -151,11 +176,15 @@ def read_csv(
         records = _records(file, path, layout, swallowed)
         yield from read_table(records, path, named, notes)
     if swallowed and notes is not None:
-        more = f" and {len(swallowed) - LISTED} more" if len(swallowed) > LISTED else ""
         lines = ", ".join(map(str, swallowed[:LISTED]))
+        if len(swallowed) > LISTED:
+            lines = tr("{names} and {rest} more", names=lines, rest=len(swallowed) - LISTED)
         notes.append(
-            f"a record spans lines that look like records of their own, from line {lines}{more}: "
-            "check its quotes"
+            tr(
+                "a record spans lines that look like records of their own, from line "
+                "{lines}: check its quotes",
+                lines=lines,
+            )
         )
 
 
@@ -176,8 +205,11 @@ def _records(
         except csv.Error as error:
             if not width or layout.skipped + reader.line_num > line:
                 # An unclosed quote joins lines: no later row can be recognized.
-                raise DataError(f"{path}:{line}: not CSV from here on: {error}") from None
-            yield line, BadRow(str(path), line, f"not CSV: {error}")
+                place = f"{path}:{line}"
+                raise DataError(
+                    tr("{place}: not CSV from here on: {error}", place=place, error=error)
+                ) from None
+            yield line, BadRow(str(path), line, tr("not CSV: {error}", error=error))
             continue
         width = width or len(values)
         if layout.skipped + reader.line_num > line and width > 1:

@@ -1,10 +1,12 @@
-"""The files of a folder: which train, which validate, and what is passed over."""
+"""The files that a name stands for; of a folder, which train, and what is passed over."""
 
 import re
 from pathlib import Path
 from typing import NamedTuple
 
-from data.readers.identify import SUFFIXES, suffix_of
+from data.messages import tr, tr_mark
+from data.readers.hub import PREFIX
+from data.readers.identify import SUFFIXES, identify, suffix_of
 from data.types import DataError
 
 SPLITS = {
@@ -16,6 +18,10 @@ SHARD = re.compile(r"[-_.]?\d+([-_]of[-_]\d+)?$")
 SAVED, SAVED_SPLITS = "dataset_info.json", "dataset_dict.json"
 """What ``datasets`` writes into a folder with one data set, and with one for each split."""
 
+WITH_FOLDERS = tr_mark(
+    "{path} is a folder without {suffixes} files; its folders are {folders}: give one"
+)
+
 
 class Found(NamedTuple):
     """The parts that a name stands for."""
@@ -24,6 +30,43 @@ class Found(NamedTuple):
     validation: list[str] = []  # noqa: RUF012  a NamedTuple's default, never changed
     notes: list[str] = []  # noqa: RUF012
     """What is left out, and what validates."""
+
+
+def expand(name: str) -> Found:
+    """Return the parts of a folder, or the name of a file or of a hub data set itself.
+
+    Raises:
+        DataError: There is no such file, or it is of an unknown type.
+    """
+    path = Path(name)
+    if name.startswith(PREFIX):
+        return Found([name])
+    if path.is_dir():
+        return expand_folder(path)
+    if not path.is_file():
+        raise DataError(_describe_missing(name, path.parent))
+    if not suffix_of(name):
+        identify(path)  # knows more about some files
+        raise DataError(
+            tr(
+                "{name}: the name must end in one of {suffixes}; the first four may be followed "
+                "by .gz",
+                name=name,
+                suffixes=", ".join(SUFFIXES),
+            )
+        )
+    return Found([name])
+
+
+def _describe_missing(name: str, folder: Path) -> str:
+    """Return the error about a missing file, with the files that there are."""
+    if not folder.is_dir():
+        return tr("{name} does not exist, nor does {folder}", name=name, folder=folder)
+    names = sorted(file.name for file in folder.iterdir() if suffix_of(file.name))
+    if not names:
+        return tr("{name} does not exist", name=name)
+    shown = ", ".join(names[:8])
+    return tr("{name} does not exist; {folder} has {names}", name=name, folder=folder, names=shown)
 
 
 def is_saved(path: Path) -> bool:
@@ -51,9 +94,12 @@ def expand_folder(path: Path) -> Found:
         if entry.is_dir() and not entry.name.startswith(".") and entry not in parts
     )
     if not parts:
-        inside = f"; its folders are {', '.join(folders[:8])}: give one" if folders else ""
-        raise DataError(f"{path} is a folder without {', '.join(SUFFIXES)} files{inside}")
-    notes = [f"not read: the folders {', '.join(folders[:8])}"] if folders else []
+        text = WITH_FOLDERS if folders else tr_mark("{path} is a folder without {suffixes} files")
+        shown = ", ".join(folders[:8])
+        raise DataError(tr(text, path=path, suffixes=", ".join(SUFFIXES), folders=shown))
+    notes = (
+        [tr("not read: the folders {folders}", folders=", ".join(folders[:8]))] if folders else []
+    )
     split: dict[str, list[str]] = {name: [] for name in ("", *SPLITS)}
     for part in sorted(parts):
         split[_split_of(part)].append(str(part))
@@ -64,7 +110,9 @@ def expand_folder(path: Path) -> Found:
     for name in ("validation", "test"):
         if split[name]:
             names = ", ".join(Path(part).name for part in split[name])
-            notes.append(f"{names}: not for training, as the name says {name}")
+            notes.append(
+                tr("{names}: not for training, as the name says {name}", names=names, name=name)
+            )
     return Found(train, split["validation"], notes)
 
 

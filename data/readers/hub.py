@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import pyarrow
 
+from data.messages import tr
 from data.types import BadRow, DataError, Row
+
+if TYPE_CHECKING:
+    import datasets
 
 PREFIX = "hub:"
 
@@ -18,13 +21,17 @@ def read_parquet(path: Path) -> Iterator[Row | BadRow]:
     Raises:
         DataError: The file is not Parquet.
     """
+    import datasets
+
     try:
         for number, fields in enumerate(
             datasets.Dataset.from_parquet(str(path), streaming=True), 1
         ):
             yield Row(_without_null_fields(fields), str(path), number)
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not Parquet: {_first_line(error)}") from None
+        raise DataError(
+            tr("{path}: not Parquet: {reason}", path=path, reason=_first_line(error))
+        ) from None
 
 
 def read_saved(path: Path) -> Iterator[Row | BadRow]:
@@ -33,10 +40,14 @@ def read_saved(path: Path) -> Iterator[Row | BadRow]:
     Raises:
         DataError: The folder is damaged.
     """
+    import datasets
+
     try:
         table = datasets.load_from_disk(str(path))
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not a saved data set: {_first_line(error)}") from None
+        raise DataError(
+            tr("{path}: not a saved data set: {reason}", path=path, reason=_first_line(error))
+        ) from None
     for number, fields in enumerate(table, 1):
         yield Row(_without_null_fields(fields), str(path), number)
 
@@ -51,22 +62,29 @@ def read_hub(name: str) -> Iterator[Row | BadRow]:
         yield Row(_without_null_fields(fields), name, number)
 
 
-def load_hub(name: str) -> datasets.Dataset:
+def load_hub(name: str) -> "datasets.Dataset":
     """Return a data set of the hub; it is downloaded once.
 
     Raises:
         DataError: There is no such data set, or the hub cannot be reached.
     """
+    import datasets
+
     repository, _, rest = name.removeprefix(PREFIX).partition(":")
     split, _, config = rest.partition(":")
     try:
         if not repository:
-            raise ValueError("the name is empty")
+            raise ValueError(tr("the name is empty"))
         return datasets.load_dataset(repository, config or None, split=split or "train")
     except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as error:
         raise DataError(
-            f"{name} cannot be loaded: {_first_line(error)}. Write it as "
-            "hub:OWNER/NAME:SPLIT:CONFIG; for data on this machine, give the file or folder"
+            tr(
+                "{name} cannot be loaded: {reason}. Write it as "
+                "hub:OWNER/NAME:SPLIT:CONFIG; for data on this machine, give the file or "
+                "folder",
+                name=name,
+                reason=_first_line(error),
+            )
         ) from None
 
 

@@ -6,28 +6,33 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from data.readers.encoding import BYTE_ORDER_MARKS, open_bytes
+from data.messages import tr, tr_mark
+from data.readers.compressed import open_bytes
+from data.readers.encoding import BYTE_ORDER_MARKS
 from data.types import DataError
 
 TEXT_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")
 SUFFIXES = (*TEXT_SUFFIXES, ".parquet", ".xlsx")
 HEAD = 1 << 16
 """Bytes that decide what a file is."""
-AS_CSV = "save its table as CSV UTF-8, and give that file"
 OTHER_FILES = {
-    b"\xd0\xcf\x11\xe0": f"an old Office file (.xls or .doc): {AS_CSV}, or as .xlsx",
-    b"%PDF": "a PDF: copy its text into a table of questions and answers",
-    b"version https://git-lfs": (
+    b"\xd0\xcf\x11\xe0": tr_mark(
+        "an old Office file (.xls or .doc): save its table as CSV UTF-8, and give that file, or as "
+        ".xlsx"
+    ),
+    b"%PDF": tr_mark("a PDF: copy its text into a table of questions and answers"),
+    b"version https://git-lfs": tr_mark(
         "a Git LFS pointer, not the file itself: run `git lfs pull`, or download the file"
     ),
-    b"SQLite format 3": f"a database: {AS_CSV}",
-    b"{\\rtf": f"an RTF document: {AS_CSV}",
-    b"Rar!": "a RAR archive: unpack it, and give the folder",
-    b"7z\xbc\xaf": "a 7z archive: unpack it, and give the folder",
-    b"BZh": "compressed by bzip2: unpack it, or compress it by gzip",
-    b"\xfd7zXZ": "compressed by xz: unpack it, or compress it by gzip",
-    b"(\xb5/\xfd": "compressed by zstd: unpack it, or compress it by gzip",
+    b"SQLite format 3": tr_mark("a database: save its table as CSV UTF-8, and give that file"),
+    b"{\\rtf": tr_mark("an RTF document: save its table as CSV UTF-8, and give that file"),
+    b"Rar!": tr_mark("a RAR archive: unpack it, and give the folder"),
+    b"7z\xbc\xaf": tr_mark("a 7z archive: unpack it, and give the folder"),
+    b"BZh": tr_mark("compressed by bzip2: unpack it, or compress it by gzip"),
+    b"\xfd7zXZ": tr_mark("compressed by xz: unpack it, or compress it by gzip"),
+    b"(\xb5/\xfd": tr_mark("compressed by zstd: unpack it, or compress it by gzip"),
 }
+"""What a file is that begins with these bytes."""
 WEB_PAGE = re.compile(r"\s*<(!doctype|html|\?xml|head|body)\b", re.IGNORECASE)
 SCALAR = r'"(?:[^"\\]|\\.)*"|[-\d.eE+]+|true|false|null'
 WRAPPED = re.compile(
@@ -59,7 +64,7 @@ def identify(path: Path) -> str:
         return named  # its reader says what is wrong
     for magic, what in OTHER_FILES.items():
         if head.startswith(magic):
-            raise DataError(f"{path} is {what}")
+            raise DataError(tr("{path} is {what}", path=path, what=tr(what)))
     if head.startswith(b"PK\x03\x04"):
         return _identify_zip(path)
     if head.startswith(b"PAR1"):
@@ -68,7 +73,7 @@ def identify(path: Path) -> str:
         return named
     text = _decode(head)
     if WEB_PAGE.match(text):
-        raise DataError(f"{path} is a web page, not data: download the file itself")
+        raise DataError(tr("{path} is a web page, not data: download the file itself", path=path))
     if named in (".json", ".jsonl"):
         return _json_layout(text, named)
     if re.match(r'\s*(\{\s*"|\[\s*\{)', text):
@@ -88,15 +93,34 @@ def _identify_zip(path: Path) -> str:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise DataError(f"{path} is a damaged zip archive: {error}") from None
+        raise DataError(
+            tr("{path} is a damaged zip archive: {error}", path=path, error=error)
+        ) from None
     if "xl/workbook.xml" in names:
         return ".xlsx"
     if "xl/workbook.bin" in names:
-        raise DataError(f"{path} is a binary workbook (.xlsb): {AS_CSV}, or as .xlsx")
+        raise DataError(
+            tr(
+                "{path} is a binary workbook (.xlsb): save its table as CSV UTF-8, and give that "
+                "file, or as .xlsx",
+                path=path,
+            )
+        )
     if "word/document.xml" in names or "mimetype" in names:
-        raise DataError(f"{path} is an Office document: {AS_CSV}")
+        raise DataError(
+            tr(
+                "{path} is an Office document: save its table as CSV UTF-8, and give that file",
+                path=path,
+            )
+        )
     shown = ", ".join(sorted(names)[:3])
-    raise DataError(f"{path} is a zip archive ({shown}): unpack it, and give the file or folder")
+    raise DataError(
+        tr(
+            "{path} is a zip archive ({names}): unpack it, and give the file or folder",
+            path=path,
+            names=shown,
+        )
+    )
 
 
 def _json_layout(text: str, named: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from data.messages import tr
 from data.readers.identify import WRAPPED
 from data.readers.text_file import MAX_ROW, TOO_LONG, bounded_lines, open_text
 from data.types import BadRow, DataError, Row, kind_of
@@ -34,9 +35,10 @@ class ObjectDecoder(json.JSONDecoder):
         # Python's decoder silently keeps the last of two equal keys.
         repeated_key, self._repeated_key = self._repeated_key, None
         if not isinstance(value, dict):
-            return BadRow(str(path), line, f"not an object but {kind_of(value)}")
+            return BadRow(str(path), line, tr("not an object but {kind}", kind=kind_of(value)))
         if repeated_key is not None:
-            return BadRow(str(path), line, f"{repeated_key}: this key appears twice")
+            text = tr("{key}: this key appears twice", key=repeated_key)
+            return BadRow(str(path), line, text)
         return Row(value, str(path), line)
 
 
@@ -46,7 +48,7 @@ def read_jsonl(path: Path, encoding: str | None = None) -> Iterator[Row | BadRow
     with open_text(path, encoding) as file:
         for number, line in enumerate(bounded_lines(file), 1):
             if len(line) > MAX_ROW:
-                yield BadRow(str(path), number, TOO_LONG)
+                yield BadRow(str(path), number, tr(TOO_LONG, limit=MAX_ROW))
                 continue
             text = line.strip()
             if not text:
@@ -54,11 +56,12 @@ def read_jsonl(path: Path, encoding: str | None = None) -> Iterator[Row | BadRow
             try:
                 value = decoder.decode(text)
             except RecursionError:
-                yield BadRow(str(path), number, "not JSON: nested too deeply")
+                yield BadRow(str(path), number, tr("not JSON: nested too deeply"))
             except ValueError as error:
                 # The decoder counts lines within this one line: only its column is useful.
-                reason = f"{getattr(error, 'msg', error)} at column {getattr(error, 'colno', 1)}"
-                yield BadRow(str(path), number, f"not JSON: {reason}")
+                reason, column = getattr(error, "msg", error), getattr(error, "colno", 1)
+                text = tr("not JSON: {error} at column {column}", error=reason, column=column)
+                yield BadRow(str(path), number, text)
             else:
                 yield decoder.to_row(value, path, number)
 
@@ -78,7 +81,9 @@ def read_json(path: Path, encoding: str | None = None) -> Iterator[Row | BadRow]
         if not first:
             return
         if first not in ("[", "{"):
-            raise DataError(f"{path} holds neither a list nor an object: it is not JSON with rows")
+            raise DataError(
+                tr("{path} holds neither a list nor an object: it is not JSON with rows", path=path)
+            )
         try:
             if first == "[":
                 yield from _elements(window, decoder, path)
@@ -94,11 +99,15 @@ def read_json(path: Path, encoding: str | None = None) -> Iterator[Row | BadRow]
                 raise json.JSONDecodeError("Extra data", window.text, window.position)
         except json.JSONDecodeError as error:
             line = window.line + window.text.count("\n", window.counted, error.pos)
-            raise DataError(f"{path}:{line}: not JSON: {error.msg}") from None
+            raise DataError(
+                tr("{path}:{line}: not JSON: {error}", path=path, line=line, error=error.msg)
+            ) from None
         except (RecursionError, ValueError) as error:
             if isinstance(error, DataError):
                 raise
-            raise DataError(f"{path}:{window.line}: not JSON: {error}") from None
+            raise DataError(
+                tr("{path}:{line}: not JSON: {error}", path=path, line=window.line, error=error)
+            ) from None
 
 
 def _elements(window: "_Window", decoder: ObjectDecoder, path: Path) -> Iterator[Row | BadRow]:
@@ -134,7 +143,14 @@ def _check_rest(window: "_Window", decoder: ObjectDecoder, path: Path, name: str
         window.skip_space()
         value = window.decode(decoder)
         if isinstance(value, list) and any(isinstance(row, dict) for row in value):
-            raise DataError(f"{path} has rows in {name} and in {key}: write each to its own file")
+            raise DataError(
+                tr(
+                    "{path} has rows in {name} and in {key}: write each to its own file",
+                    path=path,
+                    name=name,
+                    key=key,
+                )
+            )
     if window.skip_space() != "}":
         raise json.JSONDecodeError("Expecting '}'", window.text, window.position)
     window.position += 1
@@ -184,7 +200,7 @@ class _Window:
                     self.position = end
                     return value
             if len(self.text) - self.position > MAX_ROW:
-                raise ValueError(f"a row is {TOO_LONG}")
+                raise ValueError(tr("a row is longer than {limit:,} characters", limit=MAX_ROW))
             self._read_more()
 
     def _read_more(self) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from data.messages import tr
 from data.readers.csv_file import read_csv
 from data.readers.encoding import AUTO, check_encoding, find_encoding
-from data.readers.folder import Found, expand_folder
+from data.readers.folder import Found, expand
 from data.readers.hub import PREFIX, load_hub, read_hub, read_parquet, read_saved
-from data.readers.identify import SUFFIXES, TEXT_SUFFIXES, identify, suffix_of
+from data.readers.identify import TEXT_SUFFIXES, identify, suffix_of
 from data.readers.json_file import read_json, read_jsonl
 from data.readers.xlsx_file import read_xlsx
 from data.types import BadRow, DataError, Row
@@ -58,12 +59,12 @@ class Source:
         Raises:
             DataError: One does not exist, is of an unknown type, or is listed twice.
         """
-        found = [_expand(str(path)) for path in self._paths]
+        found = [expand(str(path)) for path in self._paths]
         parts = [part for one in found for part in one.train]
         if not parts:
-            raise DataError("`path` is empty: give at least one file")
+            raise DataError(tr("`path` is empty: give at least one file"))
         if repeated := [part for part, count in Counter(parts).items() if count > 1]:
-            raise DataError(f"{min(repeated)} is listed twice: list every file once")
+            raise DataError(tr("{name} is listed twice: list every file once", name=min(repeated)))
         validation = [part for one in found for part in one.validation]
         return Found(parts, validation, [note for one in found for note in one.notes])
 
@@ -94,7 +95,7 @@ class Source:
             empty = False
             yield row
         if empty:
-            raise DataError(f"{part} holds no rows: add questions with their answers")
+            raise DataError(tr("{part} holds no rows: add questions with their answers", part=part))
 
     def _records(self, part: str, notes: list[str] | None) -> Iterator[Row | BadRow]:
         if part.startswith(PREFIX):
@@ -104,7 +105,7 @@ class Source:
             return read_saved(path)
         file_type = identify(path)
         if file_type != suffix_of(part) and notes is not None:
-            notes.append(f"read as {file_type}")
+            notes.append(tr("read as {file_type}", file_type=file_type))
         if file_type == ".parquet":
             return read_parquet(path)
         if file_type == ".xlsx":
@@ -144,9 +145,16 @@ class Source:
         parts = self.parts()
         for part, old, new in zip(parts, before, self.states(), strict=False):
             if old != new:
-                raise DataError(f"{part} changed while it was read: wait until it is complete")
+                raise DataError(
+                    tr("{part} changed while it was read: wait until it is complete", part=part)
+                )
         if len(parts) != len(before):
-            raise DataError(f"{self}: files were added or removed while they were read: try again")
+            raise DataError(
+                tr(
+                    "{source}: files were added or removed while they were read: try again",
+                    source=self,
+                )
+            )
 
     def states(self) -> list[tuple[int, ...]]:
         """Return size, time of change and inode of every part; a hub data set has none."""
@@ -180,24 +188,6 @@ def read(source: Source | str | Path) -> Iterator[Row | BadRow]:
         yield from source.read(part)
 
 
-def _expand(name: str) -> Found:
-    """Return the parts of a folder, or the name itself."""
-    path = Path(name)
-    if name.startswith(PREFIX):
-        return Found([name])
-    if path.is_dir():
-        return expand_folder(path)
-    if not path.is_file():
-        raise DataError(f"{name} does not exist{_list_neighbors(path)}")
-    if not suffix_of(name):
-        identify(path)  # knows more about some files
-        raise DataError(
-            f"{name}: the name must end in one of {', '.join(SUFFIXES)}; the first four may be "
-            "followed by .gz"
-        )
-    return Found([name])
-
-
 def _files(part: str) -> list[str]:
     """Return the files of a part: a folder that ``datasets`` saved has several."""
     if part.startswith(PREFIX):
@@ -209,11 +199,3 @@ def _files(part: str) -> list[str]:
 def _state(path: str) -> tuple[int, ...]:
     status = os.stat(path)
     return status.st_size, status.st_ctime_ns, status.st_ino
-
-
-def _list_neighbors(path: Path) -> str:
-    """Return the second half of an error about a missing file: which files there are."""
-    if not path.parent.is_dir():
-        return f", nor does {path.parent}"
-    names = sorted(file.name for file in path.parent.iterdir() if suffix_of(file.name))
-    return f"; {path.parent} has {', '.join(names[:8])}" if names else ""

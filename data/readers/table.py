@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from data.messages import tr, tr_n
 from data.types import BadRow, DataError, Row
 
 
@@ -47,13 +48,17 @@ def read_table(
         if open_ended:
             values = [*values, *[""] * (len(header) - len(values))]
         if len(values) != len(header):
-            fields = "1 field" if len(values) == 1 else f"{len(values)} fields"
-            reason = f"{fields}, but the header has {len(header)}"
+            reason = tr_n(
+                "{n} field, but the header has {header}",
+                "{n} fields, but the header has {header}",
+                len(values),
+                header=len(header),
+            )
             yield BadRow(str(path), line, reason)
         else:
             yield Row(dict(zip(header, values, strict=True)), str(path), line)
     if empty and notes is not None:
-        notes.append(f"{empty} empty records passed over")
+        notes.append(tr("{empty} empty records passed over", empty=empty))
 
 
 def _header(values: list[str], named: bool, path: Path, line: int) -> list[str]:
@@ -64,5 +69,12 @@ def _header(values: list[str], named: bool, path: Path, line: int) -> list[str]:
     # An index that pandas wrote has no name.
     header = [name.strip() or f"column {i}" for i, name in enumerate(values, 1)]
     if repeated := [name for name, count in Counter(header).items() if count > 1]:
-        raise DataError(f"{path}:{line}: column {min(repeated)!r} appears twice")
+        raise DataError(
+            tr(
+                "{path}:{line}: column {name!r} appears twice",
+                path=path,
+                line=line,
+                name=min(repeated),
+            )
+        )
     return header

@@ -8,19 +8,15 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
-from data.readers.encoding import (
-    AUTO,
-    BLOCK,
-    choose_encoding,
-    find_encoding,
-    open_bytes,
-    wrong_encoding,
-)
+from data.messages import tr, tr_mark
+from data.readers.compressed import BLOCK, open_bytes
+from data.readers.encoding import AUTO, choose_encoding, find_encoding
+from data.readers.wrong_encoding import wrong_encoding
 from data.types import DataError
 
 MAX_ROW = 1 << 24
 """Characters of one row, about four million tokens; a longer one is bad and is never held whole."""
-TOO_LONG = f"longer than {MAX_ROW:,} characters"
+TOO_LONG = tr_mark("longer than {limit:,} characters")
 
 
 @contextmanager
@@ -47,7 +43,9 @@ def open_text(
     except UnicodeDecodeError:
         raise wrong_encoding(path, chosen) from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: not a complete gzip file: {error}") from None
+        raise DataError(
+            tr("{path}: not a complete gzip file: {error}", path=path, error=error)
+        ) from None
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from None
 

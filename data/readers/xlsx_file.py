@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from data.messages import tr
 from data.readers.table import read_table
 from data.types import BadRow, DataError, Row
 
@@ -34,8 +35,11 @@ def read_xlsx(
         from openpyxl.utils.exceptions import InvalidFileException
     except ImportError:
         raise DataError(
-            f"{path} is an Excel workbook, which needs openpyxl: pip install openpyxl, or save "
-            "the sheet as CSV UTF-8"
+            tr(
+                "{path} is an Excel workbook, which needs openpyxl: pip install openpyxl, "
+                "or save the sheet as CSV UTF-8",
+                path=path,
+            )
         ) from None
     try:
         _check_size(path)
@@ -43,13 +47,18 @@ def read_xlsx(
         try:
             sheets = book.worksheets
             if not sheets:
-                raise DataError(f"{path} has no sheet with cells: save the table as CSV UTF-8")
+                raise DataError(
+                    tr("{path} has no sheet with cells: save the table as CSV UTF-8", path=path)
+                )
             sheet = sheets[0]
             sheet.reset_dimensions()  # some programs write a wrong size
             if notes is not None:
-                others = "".join(f", {other.title}" for other in sheets[1:])
-                more = f"; not read: {others[2:]}" if others else ""
-                notes.append(f"the sheet {sheet.title}{more}")
+                others = ", ".join(other.title for other in sheets[1:])
+                notes.append(
+                    tr("the sheet {title}; not read: {others}", title=sheet.title, others=others)
+                    if others
+                    else tr("the sheet {title}", title=sheet.title)
+                )
             records = (
                 (number, [_to_text(value) for value in values])
                 for number, values in enumerate(sheet.iter_rows(values_only=True), 1)
@@ -64,7 +73,9 @@ def read_xlsx(
     ) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{path}: not an Excel workbook: {error}") from None
+        raise DataError(
+            tr("{path}: not an Excel workbook: {error}", path=path, error=error)
+        ) from None
 
 
 def _check_size(path: Path) -> None:
@@ -77,8 +88,13 @@ def _check_size(path: Path) -> None:
         size = sum(part.file_size for part in archive.infolist())
     if size > MAX_UNPACKED:
         raise DataError(
-            f"{path} unpacks to {size / 1e9:.1f} GB, and at most {MAX_UNPACKED / 1e9:.1f} GB are "
-            "read: save the sheet as CSV UTF-8"
+            tr(
+                "{path} unpacks to {size:.1f} GB, and at most {limit:.1f} GB are "
+                "read: save the sheet as CSV UTF-8",
+                path=path,
+                size=size / 1e9,
+                limit=MAX_UNPACKED / 1e9,
+            )
         )
 
 

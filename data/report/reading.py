@@ -4,8 +4,8 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 
-from data.readers.encoding import WrongEncodingError
 from data.readers.source import Source
+from data.readers.wrong_encoding import WrongEncodingError
 from data.report.row_report import RowReport
 from data.types import BadRow, DataError, Row
 

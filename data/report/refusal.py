@@ -5,6 +5,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 
+from data.messages import tr
 from data.types import DataError
 
 PLAIN = re.compile(r"[^\W\d]\w*(?: \w+)*")
@@ -24,8 +25,11 @@ class RefusedError(DataError):
         self.problems, self.flags = problems, dict(flags)
         # A command replaces an argument in backticks by what the person types for it.
         typed = " ".join(f"--`{name}` {shlex.quote(value)}" for name, value in flags.items())
-        how = "Fix these rows, or add" if "on_bad_row" in flags else "Add"
-        super().__init__("\n".join([*problems, *([f"{how} {typed}"] if flags else [])]))
+        if "on_bad_row" in flags:
+            how = tr("Fix these rows, or add {flags}", flags=typed)
+        else:
+            how = tr("Add {flags}", flags=typed)
+        super().__init__("\n".join([*problems, *([how] if flags else [])]))
 
     def __reduce__(self) -> tuple:
         return RefusedError, (self.problems, self.flags)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import datasets
 
+from data.messages import tr
 from data.text import replace_surrogates
 from data.types import BadRow, Row
 
@@ -68,7 +69,7 @@ def _with_ranges(reason: str, ranges: Iterator[tuple[int, int]]) -> str:
         if low == high:
             return match[0]
         inside = reason[: match.start()][-1:].isalnum() or reason[match.end() :][:1].isalnum()
-        return "N" if inside else f"{low} to {high}"
+        return "N" if inside else tr("{low} to {high}", low=low, high=high)
 
     return NUMBER.sub(number, reason)
 

@@ -10,13 +10,11 @@ import numpy as np
 import pyarrow
 from pyarrow import compute
 
-from data.formats.guess import guess_columns, is_headless
-from data.formats.rows import MISSING_COLUMN, UNKNOWN_KEYS
-from data.report.refusal import RefusedError, as_flag
+from data.messages import tr, tr_mark, tr_n
 from data.report.row_issue import BAD, CUT, TOO_LONG, RowIssue, titles
 
-MAX_GROUPS, OTHER = 200, "other reasons"
-"""Groups of one kind beyond this number are counted together as OTHER."""
+MAX_GROUPS, OTHER = 200, tr_mark("other reasons")
+"""Groups of one kind beyond this number are counted together as OTHER; ``tr`` shows it."""
 MAX_FILES = 10
 """Files that are listed for each reason."""
 MAX_LINES = 8
@@ -109,7 +107,7 @@ class RowReport:
         """Return what to call each group of a kind: its reason, with ranges of numbers."""
         groups = self.counts.get(kind, {})
         found = titles(issue for issue in self.issues(kind) if issue.group in groups)
-        return {group: found.get(group, group) for group in groups}
+        return {group: found.get(group) or tr(group) for group in groups}
 
     def listing(self, kind: str) -> str:
         """List issues of a kind: for each reason and file the first row, and further lines.
@@ -132,70 +130,19 @@ class RowReport:
             parts.append(f"{count} × {called[group]}")
             for file, lines in islice(places[group].items(), MAX_FILES):
                 if 1 < len(lines) == self.files.get(file) and group != OTHER:
-                    parts.append(f"  {file}: every row")
+                    parts.append(tr("  {file}: every row", file=file))
                     continue
                 parts.append(f"  {first[group, file]}")
                 lines = [*dict.fromkeys(lines)]  # a row may have several prompts that are cut
                 if others := [str(line) for line in lines[1 : MAX_LINES + 1]]:
-                    more = f" and {rest} more" if (rest := len(lines) - len(others) - 1) else ""
-                    parts.append(f"  … and in line {', '.join(others)}{more}")
+                    shown = ", ".join(others)
+                    if rest := len(lines) - len(others) - 1:
+                        shown = tr("{names} and {rest} more", names=shown, rest=rest)
+                    parts.append(tr("  … and in line {lines}", lines=shown))
             if len(places[group]) > MAX_FILES:
-                parts.append(f"  … and in {len(places[group]) - MAX_FILES} more files")
+                files = len(places[group]) - MAX_FILES
+                parts.append(tr_n("  … and in {n} more files", "  … and in {n} more files", files))
         return "\n".join(parts)
-
-    def check(self, source: str, on_bad_row: str, truncation: str, max_length: int) -> None:
-        """Check that the rows can be used as they are.
-
-        Args:
-            source: The source, as messages name it.
-            on_bad_row, truncation, max_length: As in ``data.store.build_store``.
-
-        Raises:
-            RefusedError: They cannot; it has every reason, and what to type.
-        """
-        problems, flags = [*self.unreadable], {}
-        if self.encodings:
-            names = set(self.encodings.values())
-            flags["encoding"] = names.pop() if len(names) == 1 else "auto"
-        bad, too_long = self.count(BAD), self.count(TOO_LONG)
-        if bad and (on_bad_row == "error" or not self.used):
-            problems.append(self._describe(BAD, source, "bad"))
-            problems += self._columns_advice(flags)
-            if on_bad_row == "error" and self.used and "columns" not in flags:
-                flags["on_bad_row"] = "skip"
-        if too_long and (truncation == "error" or not self.used):
-            problems += [
-                self._describe(TOO_LONG, source, f"too long for `max_length` {max_length}"),
-                "Raise `max_length`"
-                + (", or set `truncation` to middle or drop." if truncation == "error" else "."),
-            ]
-        if problems:
-            raise RefusedError(problems, flags)
-
-    def _describe(self, kind: str, source: str, what: str) -> str:
-        count, groups = self.count(kind), self.counts[kind]
-        if len(groups) == len(self.files) == 1 < count == self.read:
-            return f"all {count} rows of {source} are {what}: {''.join(self.titles(kind).values())}"
-        return f"{count} of {self.read} rows of {source} are {what}:\n{self.listing(kind)}"
-
-    def _columns_advice(self, flags: dict[str, str]) -> list[str]:
-        """Propose ``columns`` for files of unknown keys; return what cannot be typed as a flag."""
-        if any(MISSING_COLUMN in group for group in self.counts[BAD]):
-            return ["Check `columns`: its values must be keys of the rows."]
-        unknown = Counter(x.file for x in self.issues(BAD) if UNKNOWN_KEYS in x.reason)
-        # Few such rows in a file lack a field; many have other names for it.
-        files = [file for file, count in unknown.items() if 2 * count > self.files[file]]
-        guesses = [guess_columns(self.unknown_keys[file]) for file in files]
-        if guesses and guesses[0] and all(guess == guesses[0] for guess in guesses):
-            flags["columns"] = as_flag(guesses[0])
-        elif guesses:
-            return ["Set `columns` to your names: '{question: NAME, answer: NAME}'."]
-        return [
-            f"{file} seems to have no header. Add a first line of names such as question and "
-            "answer, or name its columns by number."
-            for file in files
-            if is_headless(self.unknown_keys[file])
-        ]
 
     @property
     def unit(self) -> str:
@@ -204,17 +151,30 @@ class RowReport:
 
     def lines(self) -> list[str]:
         """Return what else is to be said of the rows: how files are read, and what is not."""
-        unread = [f"{file}: not read: {', '.join(keys)}" for file, keys in self.unread.items()]
-        return [*self.notes, *unread, *(f"{n} {what}" for what, n in self.changes.items() if n)]
+        unread = [
+            tr("{file}: not read: {keys}", file=file, keys=", ".join(keys))
+            for file, keys in self.unread.items()
+        ]
+        changes = [tr("{n} {what}", n=n, what=tr(what)) for what, n in self.changes.items() if n]
+        return [*self.notes, *unread, *changes]
 
     def __str__(self) -> str:
-        several = f" as {self.examples} examples" if self.unit == "examples" else ""
-        counts = [f"{self.read} rows read, {self.used} used{several}"]
+        if self.unit == "examples":
+            text = tr_mark("{read} rows read, {used} used as {examples} examples")
+        else:
+            text = tr_mark("{read} rows read, {used} used")
+        counts = [tr(text, read=self.read, used=self.used, examples=self.examples)]
         if cut := self.count(CUT):
-            counts.append(f"{cut} prompts cut by {self.tokens[CUT]} tokens in total")
+            counts.append(
+                tr(
+                    "{cut} prompts cut by {tokens} tokens in total",
+                    cut=cut,
+                    tokens=self.tokens[CUT],
+                )
+            )
         if too_long := self.count(TOO_LONG):
-            counts.append(f"{too_long} left out as too long")
+            counts.append(tr("{rows} left out as too long", rows=too_long))
         if bad := self.count(BAD):
-            counts.append(f"{bad} bad and skipped")
-        damage = ["the cached tokens were damaged and made again"] if self.cache_damaged else []
+            counts.append(tr("{rows} bad and skipped", rows=bad))
+        damage = [tr("the cached tokens were damaged and made again")] if self.cache_damaged else []
         return "; ".join([", ".join(counts), *damage])

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data.messages import tr, tr_mark
 from data.types import DataError, check_choice
 
 ON_DUPLICATE = ("leave_out", "keep")
@@ -32,12 +33,16 @@ class Overlap:
     def __str__(self) -> str:
         """The counts above zero; empty without duplicates."""
         descriptions = {
-            "training rows repeat another": self.repeated,
-            "validation rows left out as duplicates": self.left_out,
-            "validation questions also occur in training": self.shared_questions,
-            "validation rows are near-duplicates of a training row": self.near_duplicates,
+            tr_mark("training rows repeat another"): self.repeated,
+            tr_mark("validation rows left out as duplicates"): self.left_out,
+            tr_mark("validation questions also occur in training"): self.shared_questions,
+            tr_mark("validation rows are near-duplicates of a training row"): self.near_duplicates,
         }
-        return ", ".join(f"{len(rows)} {text}" for text, rows in descriptions.items() if len(rows))
+        return ", ".join(
+            tr("{n} {what}", n=len(rows), what=tr(text))
+            for text, rows in descriptions.items()
+            if len(rows)
+        )
 
 
 def find_repeats(hashes: np.ndarray) -> np.ndarray:
@@ -72,8 +77,10 @@ def find_overlap(
         left_out[:] = False
     if len(val) and left_out.all():
         raise DataError(
-            "every validation row is also a training row: give other rows as `val_path`, or set "
-            "`on_duplicate` to keep"
+            tr(
+                "every validation row is also a training row: give other rows as "
+                "`val_path`, or set `on_duplicate` to keep"
+            )
         )
     shared = np.isin(questions[1], questions[0]) & ~left_out
     close = np.isin(near[1], near[0]) & ~left_out if near else np.zeros(len(val), dtype=bool)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from data.messages import tr
 from data.text import fold
 from data.types import DataError, Message
 
@@ -31,14 +32,19 @@ def find_near_duplicates(
     """
     if not 0 < threshold < 1:
         raise DataError(
-            f"`near_duplicates` is {threshold}: choose a share between 0 and 1, such as 0.8"
+            tr(
+                "`near_duplicates` is {threshold}: choose a share between 0 and 1, such as 0.8",
+                threshold=threshold,
+            )
         )
     try:
         from datasketch import MinHash, MinHashLSH
     except ImportError:
         raise DataError(
-            "`near_duplicates` needs datasketch: pip install --constraint constraints.txt "
-            "--editable .[near]"
+            tr(
+                "`near_duplicates` needs datasketch: pip install --constraint "
+                "constraints.txt --editable .[near]"
+            )
         ) from None
     index = MinHashLSH(threshold, PERMUTATIONS)
     groups = Groups()

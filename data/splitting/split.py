@@ -39,11 +39,18 @@ class TrainValSplit:
             DataError: No training row or no validation row has a labeled token.
         """
         if not self.train.label_counts[self.train_rows].any():
-            raise DataError(f"no training row of {source} has a labeled token: raise `max_length`")
+            raise DataError(
+                tr(
+                    "no training row of {source} has a labeled token: raise `max_length`",
+                    source=source,
+                )
+            )
         if len(self.val_rows) and not self.val.label_counts[self.val_rows].any():
             raise DataError(
-                "no validation row has a labeled token, so there is no loss to compute: raise "
-                "`max_length`, or give other rows as `val_path`"
+                tr(
+                    "no validation row has a labeled token, so there is no loss to compute: "
+                    "raise `max_length`, or give other rows as `val_path`"
+                )
             )
 
 
@@ -140,7 +147,10 @@ def split_by_group(
     """
     if not 0 <= val_fraction < 1:
         raise DataError(
-            f"`val_fraction` is {val_fraction}: choose a share of at least 0 and below 1"
+            tr(
+                "`val_fraction` is {val_fraction}: choose a share of at least 0 and below 1",
+                val_fraction=val_fraction,
+            )
         )
     rows = np.arange(len(groups))
     if val_fraction == 0:
@@ -152,8 +162,12 @@ def split_by_group(
     in_val = np.isin(group_of_row, order[held_out])
     if in_val.all():
         raise DataError(
-            f"{len(unique)} different questions are too few to hold out {val_fraction:.0%} of "
-            "them: add rows, or set `val_fraction` to 0"
+            tr(
+                "{questions} different questions are too few to hold out {val_fraction:.0%} of "
+                "them: add rows, or set `val_fraction` to 0",
+                questions=len(unique),
+                val_fraction=val_fraction,
+            )
         )
     return rows[~in_val], rows[in_val]
 
@@ -176,4 +190,8 @@ def _fill(sizes: np.ndarray, space: int) -> list[int]:
 def _share_note(held_out: int, wanted: int) -> str:
     if held_out == wanted:
         return ""
-    return f"{held_out} rows are held out, not {wanted}: rows that belong together stay together"
+    return tr(
+        "{held_out} rows are held out, not {wanted}: rows that belong together stay together",
+        held_out=held_out,
+        wanted=wanted,
+    )

@@ -17,6 +17,7 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from transformers import PreTrainedTokenizerBase
 
+from data.messages import tr
 from data.types import DataError
 
 Value = bool | int | float | str | None
@@ -81,9 +82,16 @@ def unread(tokenizer: PreTrainedTokenizerBase) -> str:
     given = GIVEN | {*tokenizer.special_tokens_map}
     if not (ignored := [name for name in values if name not in looked_up - given]):
         return ""
-    return (
-        f"the template does not read {', '.join(ignored)}, so it changes nothing; it reads "
-        f"{', '.join(sorted(looked_up - own - given)) or 'no variable'}"
+    names, others = ", ".join(ignored), ", ".join(sorted(looked_up - own - given))
+    if not others:
+        return tr(
+            "the template does not read {names}, so it changes nothing; it reads no variable",
+            names=names,
+        )
+    return tr(
+        "the template does not read {names}, so it changes nothing; it reads {others}",
+        names=names,
+        others=others,
     )
 
 
@@ -125,14 +133,29 @@ class _Generation(Extension):
 
 def _line(name: str, value: Value, tokenizer: PreTrainedTokenizerBase) -> str:
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise DataError(f"`template_kwargs` has the name {name!r}: it must be a name of letters")
+        raise DataError(
+            tr("`template_kwargs` has the name {name!r}: it must be a name of letters", name=name)
+        )
     if name in GIVEN or name in tokenizer.special_tokens_map:
-        raise DataError(f"`template_kwargs` has {name}, which every rendering sets itself")
+        raise DataError(
+            tr("`template_kwargs` has {name}, which every rendering sets itself", name=name)
+        )
     if isinstance(value, float) and not math.isfinite(value):
-        raise DataError(f"`template_kwargs` has {name}: {value}, which is no finite number")
+        raise DataError(
+            tr(
+                "`template_kwargs` has {name}: {value}, which is no finite number",
+                name=name,
+                value=value,
+            )
+        )
     if not isinstance(value, bool | int | float | str | None):
         raise DataError(
-            f"`template_kwargs` has {name}: {value!r}; values are text, numbers, true, false, null"
+            tr(
+                "`template_kwargs` has {name}: {value!r}; values are text, numbers, true, "
+                "false, null",
+                name=name,
+                value=value,
+            )
         )
     text = "none" if value is None else json.dumps(value, ensure_ascii=False)
     return f"{{% if {name} is not defined %}}{{% set {name} = {text} %}}{{% endif %}}\n"

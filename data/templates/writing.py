@@ -6,6 +6,7 @@ from typing import NamedTuple
 from jinja2 import TemplateError, TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 
+from data.messages import tr
 from data.templates.guard import MARKS, Guard
 from data.templates.thoughts import CLOSE, answer_start, continued, split_thought
 from data.types import DataError, Message, RowError
@@ -46,7 +47,9 @@ class Writer:
                 written = self.render(turns[: i + 1], prompt=False)
                 whole = continued(prompt, written, turns[i])
                 if whole is None:
-                    return RowError(f"turn {i + 1}: {_why_apart(prompt, turns[i])}")
+                    return RowError(
+                        tr("turn {turn}: {reason}", turn=i + 1, reason=_why_apart(prompt, turns[i]))
+                    )
                 unclosed = CLOSE not in written[answer_start(prompt) :]
                 answers.append(
                     Written(i, prompt, whole, unclosed and CLOSE in whole[len(prompt) :])
@@ -70,11 +73,17 @@ class Writer:
             )
         except TemplateSyntaxError as error:
             raise DataError(
-                f"the template has an error in line {error.lineno}: {error.message}"
+                tr(
+                    "the template has an error in line {line}: {error}",
+                    line=error.lineno,
+                    error=error.message,
+                )
             ) from None
         except TemplateError as error:
             # Some templates refuse a system message, or roles in another order.
-            raise RowError(f"the template refuses this conversation: {error}") from None
+            raise RowError(
+                tr("the template refuses this conversation: {error}", error=error)
+            ) from None
 
 
 def trained_turns(messages: Sequence[Message]) -> list[int]:
@@ -139,22 +148,33 @@ def _without(text: str, written: str) -> str | None:
 
 def _reason(turn: int, message: Message) -> str:
     thinks = "</think>" in message.content or message.reasoning_content
-    what = {"assistant": "answer", "user": "question"}.get(message.role, f"{message.role} text")
-    return (
-        f"turn {turn + 1}: the template does not write all of this {what}"
-        + (", as it leaves out what the model thinks" if thinks else "")
-        + ": set `template` to plain or to another Jinja file, or change the row"
+    what = {"assistant": tr("answer"), "user": tr("question")}.get(message.role)
+    if what is None:
+        what = tr("{role} text", role=message.role)
+    if thinks:
+        return tr(
+            "turn {turn}: the template does not write all of this {what}, as it leaves out what "
+            "the model thinks: set `template` to plain or to another Jinja file, or change the row",
+            turn=turn + 1,
+            what=what,
+        )
+    return tr(
+        "turn {turn}: the template does not write all of this {what}: set `template` to plain or "
+        "to another Jinja file, or change the row",
+        turn=turn + 1,
+        what=what,
     )
 
 
 def _why_apart(prompt: str, turn: Mapping[str, str]) -> str:
     """Return why an answer does not go on after its prompt."""
     if answer_start(prompt) < len(prompt) and (turn.get("thinking") or CLOSE in turn["content"]):
-        return (
-            "this answer has a thought, but the prompt that chat gives says that the model does "
-            "not think: set `template_kwargs` so that it does, or remove the thought"
+        return tr(
+            "this answer has a thought, but the prompt that chat gives says that the "
+            "model does not think: set `template_kwargs` so that it does, or remove the "
+            "thought"
         )
-    return (
-        "the template changes the text before this answer once the answer follows, so the model "
-        "would learn from another prompt than it sees in chat"
+    return tr(
+        "the template changes the text before this answer once the answer follows, so "
+        "the model would learn from another prompt than it sees in chat"
     )

@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from data.seeds import mix_seed
-from lit.answering.batching import pad_left, without_defaults
+from lit.answering.batching import can_batch, pad_left, without_defaults
 from lit.answering.sampling import RefuseNaN, Sampling, gumbel_noise, nucleus
 
 ROUNDING = 4e-4
@@ -44,7 +44,8 @@ def generate_rows(
         model: In eval mode, in float32 if there are several prompts.
         prompts: Their tokens. The longest prompt and the longest answer together fit into the
             model's context.
-        samplings: How tokens are chosen, for each prompt.
+        samplings: How tokens are chosen, for each prompt. Of several, those for which ``can_batch``
+            is False have to be answered again.
         pad: The token that fills the batch.
         take: Called with a row's number and its next token, stop tokens too. The row ends when it
             returns False, and after its ``max_new_tokens``.
@@ -86,28 +87,17 @@ def choose(
         rounding: The largest error of a logit; 0 leaves the question open.
 
     Returns:
-        The token, and whether it is the same for all logits within ``rounding`` of these.
+        The token, and whether it is certain to be the same for all logits within ``rounding`` of
+        these; never where ``can_batch`` is False.
     """
     if sampling.temperature == 0:
         token = int(logits.argmax())
         return token, rounding == 0 or _leads(logits, 2 * rounding)
     scaled = logits / sampling.temperature
     noise = gumbel_noise(scaled[None], [generator])[0]
-    inside = nucleus(scaled[None], sampling.top_p)[0]
-    token = int((inside + noise).argmax())
-    if rounding == 0:
-        return token, True
+    token = int((nucleus(scaled[None], sampling.top_p)[0] + noise).argmax())
     error = 2 * rounding / sampling.temperature
-    if sampling.top_p == 1:
-        return token, _leads(scaled + noise, error)
-    # The nucleus of other logits has at least the tokens of the smaller nucleus that are more
-    # likely than the last one by more than the error, and at most those of the larger one.
-    last = scaled[inside.isfinite()].min()
-    smaller = nucleus(scaled[None], sampling.top_p - error)[0].isfinite() & (scaled > last + error)
-    larger = nucleus(scaled[None], sampling.top_p + error)[0].isfinite() | (scaled >= last - error)
-    first = token == int(scaled.argmax()) and _leads(scaled, error)
-    leads = _leads((scaled + noise).masked_fill(~larger, -torch.inf), error)
-    return token, leads and (first or bool(smaller[token]))
+    return token, rounding == 0 or (can_batch(sampling) and _leads(scaled + noise, error))
 
 
 def _leads(keys: Tensor, margin: float) -> bool:

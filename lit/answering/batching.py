@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 
+from lit.answering.sampling import Sampling
+from lit.messages import tr
 from lit.packing.rotary import rotary_limit
 from lit.packing.rounding import difference, tolerance
 from lit.run.console import print_rank0
@@ -57,6 +59,15 @@ def batch_limit(config: PretrainedConfig) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
+def can_batch(sampling: Sampling) -> bool:
+    """Return whether a token chosen in a batch is nearly always the one chosen alone.
+
+    The last tokens of a nucleus are often so close to each other that a rounding error decides
+    which of them belongs to it. Half of the answers would have to be given again alone.
+    """
+    return sampling.temperature == 0 or sampling.top_p == 1
+
+
 def why_alone(model: PreTrainedModel, pad: int) -> str | None:
     """Return why a model must answer one question at a time, or None; a reason is printed once.
 
@@ -66,7 +77,9 @@ def why_alone(model: PreTrainedModel, pad: int) -> str | None:
     known = model in _reasons
     reason = batch_changes(model, pad)
     if reason is not None and not known:
-        print_rank0(f"answers  {reason}: one question is answered at a time", note=True)
+        print_rank0(
+            tr("answers  {reason}: one question is answered at a time", reason=reason), note=True
+        )
     return reason
 
 
@@ -105,7 +118,12 @@ def _compare(model: PreTrainedModel, pad: int) -> str | None:
         beside = _logits(model, batch, mask, pad)[:1]
     except Exception as error:
         line = str(error).partition("\n")[0]
-        return f"{name} cannot answer in batches ({type(error).__name__}: {line})"
+        return tr(
+            "{name} cannot answer in batches ({type}: {line})",
+            name=name,
+            type=type(error).__name__,
+            line=line,
+        )
     # After the first token that differs, the answers have no more in common.
     same = (alone[0].argmax(-1) == beside[0].argmax(-1)).long().cumprod(0)
     steps = min(STEPS, int(same.sum()) + 1)
@@ -113,7 +131,11 @@ def _compare(model: PreTrainedModel, pad: int) -> str | None:
     # Where numbers are not finite, no answer is right, and generating stops with the reason.
     if not isfinite(change) or change <= 2 * tolerance(model, alone):
         return None
-    return f"{name} answers otherwise in a batch (its logits change by {change:.1%})"
+    return tr(
+        "{name} answers otherwise in a batch (its logits change by {change:.1%})",
+        name=name,
+        change=change,
+    )
 
 
 def _logits(model: PreTrainedModel, ids: Tensor, mask: Tensor, pad: int) -> Tensor:

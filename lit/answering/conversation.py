@@ -13,10 +13,12 @@ from data.text import clean, replace_surrogates
 from data.types import Message
 from lit.answering.generation import stream, use_model
 from lit.answering.sampling import Sampling
+from lit.messages import tr, tr_mark
 from lora.config import ConfigError
 from lora.storage.files import append_line
 
-HELP = """\
+HELP = tr_mark(
+    """\
 /base /tuned /both   choose who answers; with /both the tuned answer goes into the history
 /reset               clear the history
 /seed N              set the seed of the next answers
@@ -24,7 +26,8 @@ HELP = """\
 /save FILE           append the conversation to a .jsonl file, as a training row
 /help /quit
 Ctrl-C stops an answer. Pasted lines are one question; Alt-Enter starts a new line."""
-ANSWERING = {"base": ("base",), "tuned": ("tuned",), "both": ("base", "tuned")}
+)
+ANSWERING = {"base": (tr_mark("base"),), "tuned": (tr_mark("tuned"),), "both": ("base", "tuned")}
 """The models that answer a question, by command."""
 
 
@@ -68,18 +71,18 @@ class Conversation:
             self._choose(name)
         elif name == "reset":
             self.turns = []
-            self.write("history cleared\n")
+            self.write(tr("history cleared\n"))
         elif name == "seed" and argument:
             self._set_seed(argument)
         elif name == "system":
             self.system = argument
-            self.write(f"system: {clean(argument) or 'none'}\n")
+            self.write(tr("system: {argument}\n", argument=clean(argument) or tr("none")))
         elif name == "save" and argument:
             self._save(Path(argument))
         elif name == "help":
-            self.write(HELP + "\n")
+            self.write(tr(HELP) + "\n")
         else:
-            self.write(f"unknown command {clean(text)}; /help lists the commands\n")
+            self.write(tr("unknown command {said}; /help lists the commands\n", said=clean(text)))
         return True
 
     def ask(self, question: str) -> None:
@@ -88,7 +91,7 @@ class Conversation:
         answer = ""
         for which in self.answering:
             if len(self.answering) > 1:
-                self.write(f"[{which}] ")
+                self.write(f"[{tr(which)}] ")
             answer = self._answer(which, [*self._system_turn(), *self.turns, turn])
             self.write("\n")
         self.turns += [turn, Message("assistant", answer)]
@@ -118,24 +121,24 @@ class Conversation:
 
     def _choose(self, name: str) -> None:
         if name != "base" and not self.tuned:
-            self.write("there is no adapter: start with --adapter\n")
+            self.write(tr("there is no adapter: start with --adapter\n"))
             return
         self.answering = ANSWERING[name]
-        self.write("both answer\n" if name == "both" else f"{name} answers\n")
+        self.write(tr("both answer\n") if name == "both" else tr("{name} answers\n", name=tr(name)))
 
     def _set_seed(self, text: str) -> None:
         try:
             self.sampling = replace(self.sampling, seed=int(text))
         except ConfigError as error:
-            self.write(f"{error}\n".replace("--seed", "the seed"))
+            self.write(f"{error}\n".replace("--seed", tr("the seed")))
         except ValueError:
-            self.write(f"the seed is {clean(text[:40])}; it must be a whole number\n")
+            self.write(tr("the seed is {said}; it must be a whole number\n", said=clean(text[:40])))
         else:
-            self.write(f"seed {self.sampling.seed}\n")
+            self.write(tr("seed {seed}\n", seed=self.sampling.seed))
 
     def _save(self, path: Path) -> None:
         if not any(turn.role == "assistant" and turn.content for turn in self.turns):
-            self.write("there is no answer to save yet\n")
+            self.write(tr("there is no answer to save yet\n"))
             return
         turns = [
             {"role": turn.role, "content": turn.content}
@@ -146,11 +149,11 @@ class Conversation:
         try:
             if path.exists() and not path.is_file():
                 # A FIFO would wait for a reader.
-                self.write(f"{name} is not a file: choose another name\n")
+                self.write(tr("{name} is not a file: choose another name\n", name=name))
                 return
             append_line(path, row)
         except (OSError, ValueError) as error:
             # ValueError: the name contains NUL.
             self.write(f"{name}: {getattr(error, 'strerror', None) or error}\n")
             return
-        self.write(f"appended to {name}\n")
+        self.write(tr("appended to {name}\n", name=name))

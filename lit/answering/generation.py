@@ -17,8 +17,10 @@ from transformers import (
 from data.formats.values import tidy
 from data.seeds import mix_seed
 from data.template import stop_token
-from lit.answering.batching import pad_left, split_batches, without_defaults
+from lit.answering.batching import can_batch, pad_left, split_batches, without_defaults
+from lit.answering.context import check_context
 from lit.answering.sampling import NotFiniteError, RefuseNaN, RowSampler, Sampling
+from lit.messages import tr
 from lit.model.loading import summary
 from lora.config import ConfigError
 from lora.injection import adapters_disabled
@@ -77,29 +79,6 @@ def pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int
     return stop_tokens(model, tokenizer)[0]
 
 
-def context_length(model: PreTrainedModel) -> int | None:
-    """Return how many tokens a model was made for, or None if it does not say."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
-
-
-def check_context(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], max_new_tokens: int
-) -> None:
-    """Check that prompts and answers fit into a model's context.
-
-    Raises:
-        ConfigError: They do not.
-    """
-    limit, longest = context_length(model), max(map(len, prompts), default=0)
-    if limit is None or longest + max_new_tokens <= limit:
-        return
-    lower = f"lower --max_new_tokens to {limit - longest}, or " if longest < limit else ""
-    raise ConfigError(
-        f"the question has {longest} tokens with its conversation and --max_new_tokens is "
-        f"{max_new_tokens}, but the model's context has {limit}: {lower}ask a shorter question"
-    )
-
-
 def stream(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -151,6 +130,7 @@ def answers(
         NotFiniteError: The model computes NaN.
     """
     lengths, pad = [len(prompt) for prompt in prompts], pad_token(model, tokenizer)
+    batch_size = batch_size if can_batch(sampling) else 1
     for indices in split_batches(model, lengths, batch_size, sampling.max_new_tokens, pad):
         batch = [prompts[i] for i in indices]
         generated = _generate(model, tokenizer, batch, sampling, synced=synced)
@@ -201,8 +181,12 @@ def _generate(
         if "memory" in str(error):  # the CPU's has no class of its own
             raise
         raise GenerationError(
-            f"transformers does not generate with {type(model).__name__} ({summary(error)}), so "
-            "there are no answers; training and merging do not need them"
+            tr(
+                "transformers does not generate with {type} ({summary}), so there are no "
+                "answers; training and merging do not need them",
+                type=type(model).__name__,
+                summary=summary(error),
+            )
         ) from error
     return [_answer(row[ids.shape[1] :].tolist(), stops, tokenizer) for row in output]
 

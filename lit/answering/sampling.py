@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
+from lit.messages import tr, tr_mark
 from lora.config import ConfigError
+
+NOT_FINITE = tr_mark(
+    "the model computes NaN or infinity instead of logits, so there is no "
+    "answer: its weights or the adapter are damaged, or the precision is too low"
+)
 
 
 @dataclass(frozen=True)
@@ -33,18 +39,30 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for name, value, valid, allowed in (
-            ("seed", self.seed, 0 <= self.seed < 2**63, "from 0 to 2**63 - 1"),
+            ("seed", self.seed, 0 <= self.seed < 2**63, tr_mark("from 0 to 2**63 - 1")),
             (
                 "temperature",
                 self.temperature,
                 self.temperature == 0 or 1e-3 <= self.temperature < math.inf,
-                "0, or 0.001 or more",
+                tr_mark("0, or 0.001 or more"),
             ),
-            ("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1"),
-            ("max_new_tokens", self.max_new_tokens, self.max_new_tokens >= 1, "1 or more"),
+            ("top_p", self.top_p, 0 < self.top_p <= 1, tr_mark("above 0 and at most 1")),
+            (
+                "max_new_tokens",
+                self.max_new_tokens,
+                self.max_new_tokens >= 1,
+                tr_mark("1 or more"),
+            ),
         ):
             if not valid:
-                raise ConfigError(f"--{name} is {value}; it must be {allowed}")
+                raise ConfigError(
+                    tr(
+                        "--{name} is {value}; it must be {allowed}",
+                        name=name,
+                        value=value,
+                        allowed=tr(allowed),
+                    )
+                )
 
 
 class NotFiniteError(RuntimeError):
@@ -64,10 +82,7 @@ class RefuseNaN(LogitsProcessor):
         """Return the logits, (rows, vocabulary), unchanged."""
         # The largest logit of a row is NaN if one is, and then this comparison is False.
         if not (scores.amax(-1).abs() < torch.inf).all():
-            raise NotFiniteError(
-                "the model computes NaN or infinity instead of logits, so there is no answer: its "
-                "weights or the adapter are damaged, or the precision is too low"
-            )
+            raise NotFiniteError(tr(NOT_FINITE))
         return scores
 
 

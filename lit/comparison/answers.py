@@ -6,12 +6,15 @@ from collections.abc import Callable, Sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from data.templates.thoughts import split_thought
+from lit.answering.batching import can_batch
 from lit.answering.generation import Answer, answers, use_model
 from lit.answering.sampling import Sampling
 from lit.comparison.questions import Question
 from lit.comparison.result import AnswerPair
 from lit.measures.losses import MODELS
 from lit.measures.texts import Written
+from lit.messages import tr
+from lit.run.console import print_rank0
 from lit.settings.budget import Budget
 
 
@@ -41,6 +44,16 @@ def answer_all(
         budget: The time for the others.
         on_progress: Called with 1 after each answer.
     """
+    if batch_size > 1 and not can_batch(sampling):
+        print_rank0(
+            tr(
+                "answers  with --top_p {top_p} and --temperature {temperature} one question is "
+                "answered at a time, because a batch would change answers; --top_p 1 is faster",
+                top_p=sampling.top_p,
+                temperature=sampling.temperature,
+            ),
+            note=True,
+        )
     by_model: dict[str, dict[int, Answer]] = {which: {} for which in MODELS}
     done, seconds = 0, 0.0
     while done < len(questions) and (done < required or budget.allows(seconds)):

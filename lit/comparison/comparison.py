@@ -6,11 +6,12 @@ from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 
-from data.templates.variables import Value, read_values, shown
-from lit.answering.generation import GenerationError, check_context, context_length
+from data.templates.variables import Value, read_values
+from lit.answering.context import check_context, context_length
+from lit.answering.generation import GenerationError
 from lit.answering.sampling import NotFiniteError, Sampling
 from lit.comparison.answers import answer_all, written
-from lit.comparison.matching import MatchingResult, measure_matching
+from lit.comparison.matching import describe_coverage, measure_matching
 from lit.comparison.pictures import draw_pictures
 from lit.comparison.questions import (
     encode_answers,
@@ -22,6 +23,7 @@ from lit.comparison.questions import (
 )
 from lit.comparison.result import Comparison, LossResult
 from lit.comparison.run_settings import (
+    changed_inputs,
     find_rows,
     measured_by,
     read_run_settings,
@@ -35,6 +37,7 @@ from lit.measures.matching import MOST_ROWS
 from lit.measures.own import OwnMetric
 from lit.measures.sample import fair_order
 from lit.measures.texts import measure_texts
+from lit.messages import tr, tr_later, tr_mark
 from lit.model.tuned import base_config, load, trained_values
 from lit.packing.transformers_internals import loaded_from
 from lit.run.console import print_rank0
@@ -103,23 +106,22 @@ def compare(
     check_precision(used.precision, traits(chosen), model_type)
     check_quantization(used.quantize, traits(chosen))
     dtype = base_dtype(used.precision)
-    print_rank0(f"loading the model in {used.precision} …", note=True)
+    print_rank0(tr("loading the model in {precision} …", precision=used.precision), note=True)
     model, tokenizer = load(adapter, base, template, used.quantize, dtype, chosen, template_kwargs)
     notes = used.differences(trained)
     if found is None and used.quantize and quantize is None:
-        notes.append(f"The base is loaded in {used.quantize}, as when the adapter was trained.")
-    if base is not None and base != own_base:
-        notes.append(f"The run trained on {own_base}; this comparison uses {base}.")
-    if template != "auto":
-        notes.append(f"The run trained with its own template; this comparison uses {template}.")
-    own, values = trained_values(adapter), read_values(tokenizer)
-    if template != "none" and own != values:
         notes.append(
-            f"The run trained with template_kwargs {shown(own)}; this comparison uses "
-            f"{shown(values)}."
+            tr_later(
+                "The base is loaded in {quantize}, as when the adapter was trained.",
+                quantize=used.quantize,
+            )
         )
+    own, values = trained_values(adapter), read_values(tokenizer)
+    notes += changed_inputs(own_base, base, template, own, values)
     if found is None and data is None and rows:
-        notes.append(f"{run.config} is missing, so the run's settings are unknown.")
+        notes.append(
+            tr_later("{config} is missing, so the run's settings are unknown.", config=run.config)
+        )
     # Only the run's own rows in its own template are cut as the run cut them.
     cut: tuple[int | None, str] = (None, "middle")
     if data is None and template == "auto" and own == values:
@@ -131,8 +133,12 @@ def compare(
     sizes = [1] * len(rows) if data else sizes_of_conversations(rows)
     if len(sizes) < len(rows):
         notes.append(
-            f"The {len(rows)} held-out examples are of {len(sizes)} conversations, which count as "
-            f"{len(sizes)} rows in the interval."
+            tr_later(
+                "The {examples} held-out examples are of {conversations} conversations, which "
+                "count as {conversations} rows in the interval.",
+                examples=len(rows),
+                conversations=len(sizes),
+            )
         )
     general = general_text(tokenizer, context_length(model))
     order = fair_order(len(rows))[: MOST_ROWS if max_answers is None else max_answers]
@@ -143,11 +149,11 @@ def compare(
     with stage_bars() as start_bar:
         losses = by_source = None
         if rows:
-            bar = start_bar("losses", 2 * len(examples))
+            bar = start_bar(tr_mark("losses"), 2 * len(examples))
             measured = measure_losses(model, examples, bar, used.precision)
             losses = measured.summed([len(row) for row in encoded])
             by_source = losses.summed(sizes)
-        bar = start_bar("losses of general text", 2 * len(general))
+        bar = start_bar(tr_mark("losses of general text"), 2 * len(general))
         forgetting = measure_losses(model, general, bar, used.precision)
         end = Budget(budget)
         matched = measure_matching(
@@ -155,7 +161,7 @@ def compare(
             [rows[i] for i in fair_order(len(rows))[:MOST_ROWS]],
             lambda conversations: encode_answers(conversations, tokenizer, *cut),
             Budget(budget / 2),
-            start_bar("matching", min(len(rows), MOST_ROWS)),
+            start_bar(tr_mark("matching"), min(len(rows), MOST_ROWS)),
             used.precision,
         )
         try:
@@ -170,7 +176,7 @@ def compare(
                     batch_size,
                     len(more) + min(len(order), MIN_ROWS),
                     end,
-                    start_bar("answers", 2 * len(questions)),
+                    start_bar(tr_mark("answers"), 2 * len(questions)),
                 )
         except (GenerationError, NotFiniteError) as error:
             no_answers = str(error)
@@ -190,7 +196,7 @@ def compare(
         answers=pairs,
         pictures=draw_pictures(folder, run, pairs, examples, tokenizer),
         notes=notes,
-        answered=_coverage(len(rows), len(answered), matched),
+        answered=describe_coverage(len(rows), len(answered), matched),
         no_answers=no_answers,
     )
 
@@ -200,15 +206,3 @@ def _row_losses(losses: Losses | None, rows: Sequence[int]) -> list[tuple[float,
         return []
     base, tuned = (losses.rows(which) for which in MODELS)
     return [(float(base[row]), float(tuned[row])) for row in rows]
-
-
-def _coverage(rows: int, answered: int, matched: MatchingResult) -> str:
-    """Return how many rows were measured, as sentences; nothing without rows."""
-    if not rows:
-        return ""
-    parts = [f"{answered} of {rows} rows were answered and {matched.rows} matched"]
-    if min(answered, matched.rows) < rows:
-        parts.append("a random sample, within the time of --budget and the number of --answers")
-    if matched.left_out:
-        parts.append(f"{matched.left_out} of those matched have no other answers to compare with")
-    return "; ".join(parts) + "."

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from lit.messages import tr
 from lit.run.output import existing_folder, working_folder
 from lora.config import ConfigError
 
@@ -48,20 +49,27 @@ def replacing_comparison(folder: Path, inputs: Sequence[Path | None]) -> Iterato
 
 def _check(folder: Path, inputs: Sequence[Path | None]) -> None:
     if os.path.lexists(folder) and not folder.is_dir():
-        raise ConfigError(f"output_dir {folder} is a file: choose a folder")
+        raise ConfigError(tr("output_dir {folder} is a file: choose a folder", folder=folder))
     own = {os.path.realpath(folder / name) for name in FILES}
     for path in inputs:
         if path is not None and os.path.realpath(path) in own:
             raise ConfigError(
-                f"{path} would be replaced by this comparison: copy it to another folder, or "
-                "choose another --output_dir"
+                tr(
+                    "{path} would be replaced by this comparison: copy it to another folder, or "
+                    "choose another --output_dir",
+                    path=path,
+                )
             )
     taken = [name for name in FILES if os.path.lexists(folder / name)]
     regular = all((folder / name).is_file() and not (folder / name).is_symlink() for name in taken)
     if taken and not (regular and _is_comparison(folder)):
         raise ConfigError(
-            f"{folder} holds {', '.join(taken)}, which no comparison wrote: move them away, or "
-            "choose another --output_dir"
+            tr(
+                "{folder} holds {taken}, which no comparison wrote: move them away, or choose "
+                "another --output_dir",
+                folder=folder,
+                taken=", ".join(taken),
+            )
         )
 
 

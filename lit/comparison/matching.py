@@ -12,6 +12,7 @@ from lit.measures.intervals import MIN_ROWS
 from lit.measures.losses import MODELS, measure_losses
 from lit.measures.matching import NEAREST, SIMILAR, WRONG, Case, Encode, Key, Matching
 from lit.measures.measured import Group, Measured, measure
+from lit.messages import tr_later
 from lit.settings.budget import Budget
 
 ROWS_AT_A_TIME = MIN_ROWS
@@ -77,3 +78,27 @@ def measure_matching(
         chance = matching.chance(kind, [*right])
         measured.append(measure(group, kind, base, tuned, "higher", binary=True, chance=chance))
     return MatchingResult(measured, done, done - len(used))
+
+
+def describe_coverage(rows: int, answered: int, matched: MatchingResult) -> str:
+    """Return how many rows were measured, as a sentence for the report; nothing without rows."""
+    if not rows:
+        return ""
+    said = tr_later(
+        "{answered} of {rows} rows were answered and {matched} matched",
+        answered=answered,
+        rows=rows,
+        matched=matched.rows,
+    )
+    if min(answered, matched.rows) < rows:
+        said = tr_later(
+            "{said}; a random sample, within the time of --budget and the number of --answers",
+            said=said,
+        )
+    if matched.left_out:
+        said = tr_later(
+            "{said}; {left_out} of those matched have no other answers to compare with",
+            said=said,
+            left_out=matched.left_out,
+        )
+    return tr_later("{said}.", said=said)

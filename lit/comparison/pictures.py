@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from data.types import IGNORE, Example
 from lit.comparison.questions import evenly_spread
 from lit.comparison.result import AnswerPair
+from lit.messages import tr
 from lit.report.pictures import answers_picture, example_picture, loss_picture
 from lit.run.folder import RunFolder
 from lit.run.metrics_file import read_losses
@@ -42,7 +43,7 @@ def draw_pictures(
     rows = [
         (
             pairs[i].question,
-            pairs[i].reference or "none",
+            pairs[i].reference or tr("none"),
             _with_loss(pairs[i].base_answer, pairs[i].base_loss),
             _with_loss(pairs[i].tuned_answer, pairs[i].tuned_loss),
         )
@@ -53,7 +54,11 @@ def draw_pictures(
         answers_picture(
             rows,
             folder / "comparison_table.png",
-            f"{len(rows)} of {len(pairs)} questions, answered by the base and the tuned model",
+            tr(
+                "{shown} of {questions} questions, answered by the base and the tuned model",
+                shown=len(rows),
+                questions=len(pairs),
+            ),
         )
     if examples:
         tokens = zip(examples[0].ids, examples[0].labels, strict=True)
@@ -61,7 +66,7 @@ def draw_pictures(
             (str(tokenizer.decode([i for i, _ in group])), labeled)
             for labeled, group in groupby(tokens, key=lambda token: token[1] != IGNORE)
         ]
-        title = "The first measured row: the model learns the labeled text"
+        title = tr("The first measured row: the model learns the labeled text")
         example_picture(spans, folder / "dataset_example.png", title)
         names.append("dataset_example.png")
     return names
@@ -69,4 +74,8 @@ def draw_pictures(
 
 def _with_loss(answer: str, loss: float | None) -> str:
     """Return an answer below the loss of its reference, which a cut answer would hide."""
-    return answer if loss is None else f"[loss of the reference {loss:.2f}]\n{answer}"
+    return (
+        answer
+        if loss is None
+        else tr("[loss of the reference {loss:.2f}]\n{answer}", loss=loss, answer=answer)
+    )

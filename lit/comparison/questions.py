@@ -13,6 +13,7 @@ from data.formats.rows import read_row
 from data.readers.source import read
 from data.template import continuation_ids, prompt_ids
 from data.types import IGNORE, BadRow, DataError, Example, Message, Row, RowError
+from lit.messages import tr, tr_mark
 
 GENERAL_TEXT = Path(data.__file__).parent / "corpora" / "general.ru-en.txt"
 MAX_BYTES = 1 << 26
@@ -73,18 +74,27 @@ def _read_lines(path: Path) -> list[Question]:
     try:
         if not path.is_file():
             # A FIFO or a device may have no end.
-            kind = "is not a regular file" if path.exists() else "does not exist"
-            raise DataError(f"{path} {kind}: give a .txt file with one question per line")
+            raise DataError(
+                tr(
+                    "{path} is not a regular file: give a .txt file with one question per line",
+                    path=path,
+                )
+                if path.exists()
+                else tr(
+                    "{path} does not exist: give a .txt file with one question per line", path=path
+                )
+            )
         if (size := path.stat().st_size) > MAX_BYTES:
-            raise DataError(f"{path} has {size} bytes; at most {MAX_BYTES} are read")
+            text = tr_mark("{path} has {size} bytes; at most {most} are read")
+            raise DataError(tr(text, path=path, size=size, most=MAX_BYTES))
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise DataError(f"{path} is not UTF-8: save it as UTF-8") from None
+        raise DataError(tr("{path} is not UTF-8: save it as UTF-8", path=path)) from None
     questions = [Question([Message("user", line.strip())], None) for line in lines if line.strip()]
     if not questions:
-        raise DataError(f"{path} has no questions: write one per line")
+        raise DataError(tr("{path} has no questions: write one per line", path=path))
     return questions
 
 
@@ -129,7 +139,7 @@ def encode_rows(
     examples = []
     for number, result in enumerate(encoder.encode_all([q.messages for q in questions]), 1):
         if isinstance(result, RowError):
-            raise DataError(f"row {number}: {result}")
+            raise DataError(tr("row {number}: {result}", number=number, result=result))
         examples.append(result)
     return examples
 

@@ -13,9 +13,11 @@ from typing import Any
 from data.text import clean, escape_markdown, replace_surrogates
 from lit.comparison.result import AnswerPair, Comparison, all_measures, verdict
 from lit.comparison.verdict import number, short_reading
+from lit.comparison.votes import votes_section
 from lit.measures.intervals import MIN_ROWS
 from lit.measures.losses import MODELS
 from lit.measures.measured import Measured
+from lit.messages import english, tr, tr_mark
 from lit.report.page import Section, show_page, write_page
 from lit.run.metrics_file import perplexity
 from lora.storage.files import write_text
@@ -26,11 +28,13 @@ MakeSection = Callable[[Comparison], Section | None]
 def write(result: Comparison, folder: Path) -> None:
     """Write report.json, report.md, report.html and the answers as text files."""
     sections = _sections(result)
-    judged = {"verdict": asdict(verdict(result))} | asdict(result)
+    with english():
+        judged = {"verdict": asdict(verdict(result))} | asdict(result)
     text = json.dumps(_json(judged), ensure_ascii=False, indent=2, allow_nan=False)
     write_text(folder / "report.json", replace_surrogates(text) + "\n")
+    title = tr("{adapter} compared with its base", adapter=result.adapter)
     for name in ("report.md", "report.html"):
-        write_page(folder / name, f"{result.adapter} compared with its base", sections, folder)
+        write_page(folder / name, title, sections, folder)
     for which in MODELS:
         texts = [
             f"{pair.question}\n\n{getattr(pair, f'{which}_answer')}\n" for pair in result.answers
@@ -49,9 +53,10 @@ def _json(value: Any) -> Any:
 
 
 def card_text(result: Comparison) -> str:
-    """Return the verdict and its figures as Markdown, for the adapter's model card."""
-    found = verdict(result)
-    cells = (HEADERS, *measure_rows(all_measures(result)))
+    """Return the verdict and its figures as Markdown, for the adapter's model card: in English."""
+    with english():
+        found = verdict(result)
+        cells = (_headers(), *measure_rows(all_measures(result)))
     head, *rest = (f"| {' | '.join(map(escape_markdown, row))} |" for row in cells)
     table = "\n".join([head, "|---" * len(HEADERS) + "|", *rest])
     text = " ".join([found.text, result.data_source, result.answered])
@@ -71,23 +76,30 @@ def _sections(result: Comparison, without: tuple[MakeSection, ...] = ()) -> list
 
 def _verdict(result: Comparison) -> Section:
     found = verdict(result)
-    text = " ".join([found.sentence, result.data_source])
-    return Section("Verdict", text, tone=found.tone)
+    text = " ".join([found.sentence, tr(result.data_source)])
+    return Section(tr("Verdict"), text, tone=found.tone)
 
 
 def _grounds(result: Comparison) -> Section:
-    text = [*verdict(result).details, result.answered, *result.notes]
-    return Section("What it stands on", " ".join(filter(None, text)))
+    text = [*verdict(result).details, *map(tr, (result.answered, *result.notes))]
+    return Section(tr("What it stands on"), " ".join(filter(None, text)))
 
 
-HEADERS = ("", "base", "tuned", "95% interval of the difference", "rows", "reading")
+HEADERS = (
+    *("", tr_mark("base"), tr_mark("tuned"), tr_mark("95% interval of the difference")),
+    *(tr_mark("rows"), tr_mark("reading")),
+)
+
+
+def _headers() -> list[str]:
+    return [tr(name) for name in HEADERS]
 
 
 def measure_rows(measures: Iterable[Measured]) -> list[list[str]]:
     """Return measures as rows of a table with ``HEADERS``."""
     return [
         [
-            f"{x.group}: {x.name}",
+            f"{tr(x.group)}: {tr(x.name)}",
             number(x, x.base),
             number(x, x.tuned),
             _interval(x),
@@ -105,21 +117,30 @@ def _interval(measured: Measured) -> str:
 
 
 def _measures(result: Comparison) -> Section:
-    chances = [f"{x.chance:.0%} for {x.name}" for x in result.measures if x.chance is not None]
-    text = (
-        "Manner: mean loss per token of the reference answers, in nats; lower is better. "
-        "Matching: the share of rows whose own answer has the highest score among answers of other "
-        "rows, of equal length or to the most similar questions; truth: among the row's own wrong "
-        "answers. "
-        "The score is the mean log-probability of a token after the question minus that after an "
-        "empty question."
-        + (f" Guessing gets {', '.join(chances)}." if chances else "")
-        + " Answers as written and conduct are of the answers below. General text is unrelated to "
-        "the training data: a higher loss there means that the model forgot something. Each "
-        "interval is the 95% interval of tuned minus base over rows, by itself; fewer than "
-        f"{MIN_ROWS} rows have none."
-    )
-    return Section("What was measured", text, HEADERS, measure_rows(all_measures(result)))
+    chances = [
+        tr("{chance:.0%} for {name}", chance=x.chance, name=tr(x.name))
+        for x in result.measures
+        if x.chance is not None
+    ]
+    sentences = [
+        tr(
+            "Manner: mean loss per token of the reference answers, in nats; lower is better. "
+            "Matching: the share of rows whose own answer has the highest score among answers of "
+            "other rows, of equal length or to the most similar questions; truth: among the row's "
+            "own wrong answers. The score is the mean log-probability of a token after the "
+            "question minus that after an empty question."
+        ),
+        tr("Guessing gets {chances}.", chances=", ".join(chances)) if chances else "",
+        tr(
+            "Answers as written and conduct are of the answers below. General text is unrelated "
+            "to the training data: a higher loss there means that the model forgot something. Each "
+            "interval is the 95% interval of tuned minus base over rows, by itself; fewer than "
+            "{least} rows have none.",
+            least=MIN_ROWS,
+        ),
+    ]
+    text = " ".join(filter(None, sentences))
+    return Section(tr("What was measured"), text, _headers(), measure_rows(all_measures(result)))
 
 
 def _losses(result: Comparison) -> Section:
@@ -127,78 +148,64 @@ def _losses(result: Comparison) -> Section:
         [
             name,
             f"{perplexity(loss.base):.2f} → {perplexity(loss.tuned):.2f}",
-            f"{loss.improved_rows} of {loss.rows}",
+            tr("{improved} of {rows}", improved=loss.improved_rows, rows=loss.rows),
             str(loss.tokens),
         ]
-        for name, loss in (("reference answers", result.loss), ("general text", result.forgetting))
+        for name, loss in (
+            (tr("reference answers"), result.loss),
+            (tr("general text"), result.forgetting),
+        )
         if loss is not None
     ]
-    return Section("Loss", "", ["", "perplexity", "rows improved", "tokens"], rows)
+    headers = ["", tr("perplexity"), tr("rows improved"), tr("tokens")]
+    return Section(tr("Loss"), "", headers, rows)
 
 
 def _votes(result: Comparison) -> Section | None:
-    votes = result.votes
-    if votes is None:
-        return None
-    decided = votes.tuned + votes.base
-    share = f"{votes.tuned / decided:.0%}" if decided else "–"
-    text = (
-        "A person preferred one of two answers without knowing which model gave it, on the page of "
-        "lit.serve. The interval is the exact 95% interval of the tuned model's share of the votes "
-        "that prefer one; p is that of the sign test, for two models that are equally good."
-    )
-    headers = ["tuned better", "base better", "equal", "share of tuned", "95% interval", "p"]
-    row = [
-        *(str(votes.tuned), str(votes.base), str(votes.equal), share),
-        f"{votes.ci_low:.0%} … {votes.ci_high:.0%}",
-        f"{votes.p_value:.3f}",
-    ]
-    return Section("Blind votes", text, headers, [row])
+    return votes_section(result.votes) if result.votes else None
 
 
 def _answers(result: Comparison) -> Section:
     rows = []
     for pair in result.answers:
-        question = pair.question
-        if pair.base_loss is not None and pair.tuned_loss is not None:
-            question += f"\n\n[{pair.base_loss:.2f} → {pair.tuned_loss:.2f}{_better(pair)}]"
-        rows.append(
-            [
-                question,
-                pair.base_answer,
-                pair.tuned_answer,
-                "\n\nor: ".join([pair.reference or "–", *pair.accepted]),
-            ]
-        )
-    settings = ", ".join(f"{name} {value:g}" for name, value in result.sampling.items())
-    return Section(
-        "Answers",
-        f"Both models answer with the same settings: {settings}. Brackets show "
-        "the loss of the row's answers, base → tuned.",
-        ["question", "base", "tuned", "reference"],
-        rows,
-        wide=True,
+        losses = _losses_of(pair)
+        question = f"{pair.question}\n\n[{losses}]" if losses else pair.question
+        reference = f"\n\n{tr('or:')} ".join([pair.reference or "–", *pair.accepted])
+        rows.append([question, pair.base_answer, pair.tuned_answer, reference])
+    text = tr(
+        "Both models answer with the same settings: {settings}. Brackets show the loss of the "
+        "row's answers, base → tuned.",
+        settings=", ".join(f"{name} {value:g}" for name, value in result.sampling.items()),
     )
+    headers = [tr("question"), tr("base"), tr("tuned"), tr("reference")]
+    return Section(tr("Answers"), text, headers, rows, wide=True)
 
 
-def _better(pair: AnswerPair) -> str:
-    """Return which model has the lower loss; nothing if they are equal or one is NaN."""
-    base, tuned = pair.base_loss or 0.0, pair.tuned_loss or 0.0
-    if base == tuned or not math.isfinite(base - tuned):
+def _losses_of(pair: AnswerPair) -> str:
+    """Return both losses and which is lower; not so if they are equal or one is NaN."""
+    base, tuned = pair.base_loss, pair.tuned_loss
+    if base is None or tuned is None:
         return ""
-    return f", {'tuned' if tuned < base else 'base'} better"
+    losses = f"{base:.2f} → {tuned:.2f}"
+    if base == tuned or not math.isfinite(base - tuned):
+        return losses
+    return f"{losses}, {tr('tuned better') if tuned < base else tr('base better')}"
 
 
 def _pictures(result: Comparison) -> Section:
-    return Section("Pictures", "", pictures=result.pictures)
+    return Section(tr("Pictures"), "", pictures=result.pictures)
 
 
 def _method(result: Comparison) -> Section:
-    text = (
-        f"Adapter {result.adapter} on base {result.base}; {result.date}; {result.seconds:.0f} s. "
-        "Both models use one copy of the weights, with the adapter switched off and on."
+    text = tr(
+        "Adapter {adapter} on base {base}; {date}; {seconds:.0f} s. Both models use one copy of "
+        "the weights, with the adapter switched off and on.",
+        adapter=result.adapter,
+        base=result.base,
+        date=result.date,
+        seconds=result.seconds,
     )
-    return Section("How this was measured", text)
+    return Section(tr("How this was measured"), text)
 
 
 SECTIONS: tuple[MakeSection, ...] = (

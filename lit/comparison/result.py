@@ -7,6 +7,7 @@ from typing import Self
 from lit.comparison.verdict import Verdict, judge
 from lit.measures.losses import MODELS, Losses
 from lit.measures.measured import Group, Measured, Outcome
+from lit.messages import tr, tr_mark
 
 LISTED_ROWS = 8
 """Row numbers that a verdict lists."""
@@ -155,32 +156,57 @@ def is_valid(result: Comparison) -> bool:
 
 def all_measures(result: Comparison) -> list[Measured]:
     """Return every measure, in the order of the report."""
-    style = [result.loss.measured(Group.STYLE, "loss of the answers")] if result.loss else []
-    forgetting = result.forgetting.measured(Group.FORGETTING, "loss of general text")
+    name = tr_mark("loss of the answers")
+    style = [result.loss.measured(Group.STYLE, name)] if result.loss else []
+    forgetting = result.forgetting.measured(Group.FORGETTING, tr_mark("loss of general text"))
     return [*style, *result.measures, forgetting]
 
 
 def verdict(result: Comparison) -> Verdict:
     """Return what was and was not learned, as far as the intervals support it."""
     if not is_valid(result):
-        return Verdict("invalid", f"No verdict: {'; '.join(_invalid(result))}.", [], "bad")
+        text = tr("No verdict: {reasons}.", reasons="; ".join(_invalid(result)))
+        return Verdict("invalid", text, [], "bad")
     return judge(all_measures(result))
 
 
 def _invalid(result: Comparison) -> list[str]:
     """Return what is not finite, with the numbers of the rows."""
     reasons = []
-    for name, loss in (("reference answers", result.loss), ("general text", result.forgetting)):
+    for name, loss in (
+        (tr_mark("reference answers"), result.loss),
+        (tr_mark("general text"), result.forgetting),
+    ):
         if loss is None or loss.finite:
             continue
         rows = [
-            f"{len(numbers)} of {loss.rows} rows under the {which} model ({_listed(numbers)})"
+            tr(
+                "{count} of {rows} rows under the {which} model (rows {listed})",
+                count=len(numbers),
+                rows=loss.rows,
+                which=tr(which),
+                listed=_listed(numbers),
+            )
             for which, numbers in loss.not_finite.items()
             if numbers
         ]
-        where = " and ".join(rows) or "the whole, though each row's loss is finite"
-        reasons.append(f"the loss of the {name} is not finite for {where}")
-    reasons += [f"{x.group} ({x.name}) is not finite" for x in _not_finite(result)]
+        reasons.append(
+            tr(
+                "the loss of the {name} is not finite for {rows}",
+                name=tr(name),
+                rows=tr(" and ").join(rows),
+            )
+            if rows
+            else tr(
+                "the loss of the {name} is not finite for the whole, though each row's loss is "
+                "finite",
+                name=tr(name),
+            )
+        )
+    reasons += [
+        tr("{group} ({name}) is not finite", group=tr(x.group), name=tr(x.name))
+        for x in _not_finite(result)
+    ]
     return [*reasons, *([result.no_answers] if result.no_answers else [])]
 
 
@@ -189,5 +215,6 @@ def _not_finite(result: Comparison) -> list[Measured]:
 
 
 def _listed(numbers: list[int]) -> str:
-    more = f" and {len(numbers) - LISTED_ROWS} more" if len(numbers) > LISTED_ROWS else ""
-    return f"rows {', '.join(map(str, numbers[:LISTED_ROWS]))}{more}"
+    listed = ", ".join(map(str, numbers[:LISTED_ROWS]))
+    more = len(numbers) - LISTED_ROWS
+    return tr("{listed} and {more} more", listed=listed, more=more) if more > 0 else listed

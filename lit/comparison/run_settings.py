@@ -7,9 +7,11 @@ from typing import Any
 
 import yaml
 
+from data.templates.variables import Value, shown
 from data.types import DataError
 from lit.device.device import Traits
 from lit.device.precision import PRECISIONS, check_precision, choose_precision
+from lit.messages import tr, tr_later, tr_mark
 from lit.model.tuned import NOT_QUANTIZED
 from lit.run.folder import RunFolder
 from lit.run.metrics_file import read_losses
@@ -22,6 +24,7 @@ SHORT_PRECISIONS = {
     "bf16": "bf16-mixed",
 }
 """Other names of a precision that Lightning accepts."""
+Variables = dict[str, Value]
 MAX_CONFIG = 2**20
 """Bytes; the settings of a run are a few thousand."""
 
@@ -50,7 +53,13 @@ class LoadSettings:
         """
         precision = self.precision if precision is None else precision
         if precision not in PRECISIONS:
-            raise ConfigError(f"--precision is {precision}; choose {', '.join(PRECISIONS)}")
+            raise ConfigError(
+                tr(
+                    "--precision is {precision}; choose {precisions}",
+                    precision=precision,
+                    precisions=", ".join(PRECISIONS),
+                )
+            )
         if quantize is None:
             quantize = self.quantize
         return replace(
@@ -78,7 +87,12 @@ class LoadSettings:
             "quantize": (run.quantize or NOT_QUANTIZED, self.quantize or NOT_QUANTIZED),
         }
         return [
-            f"The run trained with {name} {trained}; this comparison uses {used}."
+            tr_later(
+                "The run trained with {name} {trained}; this comparison uses {used}.",
+                name=name,
+                trained=trained,
+                used=used,
+            )
             for name, (trained, used) in pairs.items()
             if trained != used
         ]
@@ -93,7 +107,7 @@ def read_run_settings(run: RunFolder) -> LoadSettings | None:
     if not (run.config.is_file() and run.metrics.is_file()):
         return None
     if run.config.stat().st_size > MAX_CONFIG:
-        raise ConfigError(f"{run.config} is too large for the settings of a run")
+        raise ConfigError(tr("{config} is too large for the settings of a run", config=run.config))
     try:
         config = yaml.safe_load(run.config.read_text(encoding="utf-8"))
         model, data, trainer = (_mapping(config, name) for name in ("model", "data", "trainer"))
@@ -106,9 +120,13 @@ def read_run_settings(run: RunFolder) -> LoadSettings | None:
         ).changed(None, None)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, TypeError, KeyError) as error:
         raise ConfigError(
-            f"{run.config} does not hold the settings of a run ({type(error).__name__}), so it is "
-            "unknown how the rows were measured: copy the adapter's folder elsewhere and give "
-            "--data FILE"
+            tr(
+                "{config} does not hold the settings of a run ({type}), so it is unknown how "
+                "the rows were measured: copy the adapter's folder elsewhere and give --data "
+                "FILE",
+                config=run.config,
+                type=type(error).__name__,
+            )
         ) from None
 
 
@@ -119,15 +137,44 @@ def find_rows(run: RunFolder, data: Path | None, needed: bool) -> tuple[Path | N
         DataError: There is none, and one is needed.
     """
     if data is not None:
-        return data, f"Rows of {data}; this report cannot know if the adapter was trained on them."
+        return data, tr_later(
+            "Rows of {data}; this report cannot know if the adapter was trained on them.", data=data
+        )
     if run.validation.is_file():
-        return run.validation, "The rows were held out by the run: it never trained on them."
+        return run.validation, tr_later(
+            "The rows were held out by the run: it never trained on them."
+        )
     if needed:
         raise DataError(
-            f"{run.validation} does not exist, so there are no held-out rows: add --data FILE or "
-            "--questions FILE"
+            tr(
+                "{validation} does not exist, so there are no held-out rows: add --data FILE or "
+                "--questions FILE",
+                validation=run.validation,
+            )
         )
-    return None, "Only questions were given."
+    return None, tr_later("Only questions were given.")
+
+
+def changed_inputs(
+    own_base: object, base: str | None, template: str, own: Variables, values: Variables
+) -> list[str]:
+    """Return a sentence for the base, the template and its variables where they are not the run's.
+
+    Args:
+        own_base, own: The run's base, and the values of its template's variables.
+        base, template, values: Those of the comparison; ``base`` is None for the run's.
+    """
+    notes = []
+    if base is not None and base != own_base:
+        text = tr_mark("The run trained on {run}; this comparison uses {used}.")
+        notes.append(tr_later(text, run=own_base, used=base))
+    if template != "auto":
+        text = tr_mark("The run trained with its own template; this comparison uses {used}.")
+        notes.append(tr_later(text, used=template))
+    if template != "none" and own != values:
+        text = tr_mark("The run trained with template_kwargs {run}; this comparison uses {used}.")
+        notes.append(tr_later(text, run=shown(own), used=shown(values)))
+    return notes
 
 
 def unknown_settings(adapter: Path, device: Traits, model_type: str) -> LoadSettings:
@@ -158,6 +205,10 @@ def measured_by(run: RunFolder) -> list[str]:
     if not base or not tuned:
         return []
     return [
-        f"The run measured {base[0]:.4f} before training and {min(tuned):.4f} at its best on these "
-        "rows."
+        tr_later(
+            "The run measured {base:.4f} before training and {tuned:.4f} at its best on these "
+            "rows.",
+            base=base[0],
+            tuned=min(tuned),
+        )
     ]

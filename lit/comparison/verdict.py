@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 from lit.measures.intervals import MIN_ROWS
 from lit.measures.matching import NEAREST, SIMILAR
 from lit.measures.measured import Group, Measured, Outcome
+from lit.messages import tr, tr_mark, tr_n
 
 BETTER, WORSE = Outcome.BETTER, Outcome.WORSE
 Tone = Literal["good", "warn", "bad"]
@@ -35,45 +36,51 @@ def _only(*outcomes: Outcome) -> frozenset[Outcome]:
 
 
 SHOWN, LOST = _only(BETTER), _only(WORSE)
-MANNER_ONLY = "The adapter is better in manner only, and ties answers to questions less well."
-WORSE_MATCHING = "The adapter is worse: it ties answers to questions less well."
-MIXED = "The adapter is better in one thing and worse in matching answers to questions."
+MANNER_ONLY = tr_mark(
+    "The adapter is better in manner only, and ties answers to questions less well."
+)
+WORSE_MATCHING = tr_mark("The adapter is worse: it ties answers to questions less well.")
+MIXED = tr_mark("The adapter is better in one thing and worse in matching answers to questions.")
 RULES = (
     # style, topic, matching, truth
     Rule(SHOWN, NOT_WORSE, NOT_WORSE, LOST, "mixed", "bad",
-        "The adapter is better in manner and worse in truth: it prefers wrong answers more often."),
+        tr_mark("The adapter is better in manner and worse in truth: it prefers wrong answers more "
+        "often.")),
     Rule(ANY, ANY, ANY, LOST, "worse", "bad",
-        "The adapter is worse in truth: it prefers wrong answers more often."),
+        tr_mark("The adapter is worse in truth: it prefers wrong answers more often.")),
     Rule(SHOWN, LOST, NOT_BETTER, NOT_BETTER, "manner", "warn", MANNER_ONLY),
     Rule(SHOWN, NOT_BETTER, LOST, NOT_BETTER, "manner", "warn", MANNER_ONLY),
     Rule(LOST, NOT_BETTER, NOT_BETTER, NOT_BETTER, "worse", "bad",
-        "The adapter is worse: the reference answers became less likely."),
+        tr_mark("The adapter is worse: the reference answers became less likely.")),
     Rule(NEITHER, LOST, NOT_BETTER, NOT_BETTER, "worse", "bad", WORSE_MATCHING),
     Rule(NEITHER, NOT_BETTER, LOST, NOT_BETTER, "worse", "bad", WORSE_MATCHING),
     Rule(LOST, ANY, ANY, ANY, "mixed", "bad",
-        "The adapter is better in matching or truth, and worse in manner."),
+        tr_mark("The adapter is better in matching or truth, and worse in manner.")),
     Rule(ANY, LOST, ANY, ANY, "mixed", "bad", MIXED),
     Rule(ANY, ANY, LOST, ANY, "mixed", "bad", MIXED),
     Rule(SHOWN, ANY, SHOWN, SHOWN, "truth", "good",
-        "The adapter is better in manner, in matching and in truth."),
-    Rule(SHOWN, ANY, ANY, SHOWN, "truth", "good", "The adapter is better in manner and in truth."),
+        tr_mark("The adapter is better in manner, in matching and in truth.")),
+    Rule(SHOWN, ANY, ANY, SHOWN, "truth", "good",
+        tr_mark("The adapter is better in manner and in truth.")),
     Rule(NEITHER, ANY, SHOWN, SHOWN, "truth", "good",
-        "The adapter is better in matching and in truth; in manner no difference is shown."),
+        tr_mark("The adapter is better in matching and in truth; in manner no difference is "
+        "shown.")),
     Rule(NEITHER, ANY, ANY, SHOWN, "truth", "good",
-        "The adapter is better in truth; in manner no difference is shown."),
+        tr_mark("The adapter is better in truth; in manner no difference is shown.")),
     Rule(SHOWN, ANY, SHOWN, ANY, "matching", "good",
-        "The adapter is better in manner and in matching answers to questions."),
+        tr_mark("The adapter is better in manner and in matching answers to questions.")),
     Rule(NEITHER, ANY, SHOWN, ANY, "matching", "good",
-        "The adapter is better in matching answers to questions; in manner no "
-        "difference is shown."),
+        tr_mark("The adapter is better in matching answers to questions; in manner no "
+        "difference is shown.")),
     Rule(SHOWN, SHOWN, ANY, ANY, "topic", "warn",
-        "The adapter is better in manner and in topic; that it tells answers "
-        "to similar questions apart is not shown."),
+        tr_mark("The adapter is better in manner and in topic; that it tells answers "
+        "to similar questions apart is not shown.")),
     Rule(NEITHER, SHOWN, ANY, ANY, "topic", "warn",
-        "The adapter is better in topic alone; in manner no difference is shown."),
+        tr_mark("The adapter is better in topic alone; in manner no difference is shown.")),
     Rule(SHOWN, ANY, ANY, ANY, "manner", "warn",
-        "The adapter is better in manner; that it ties answers to questions better is not shown."),
-    Rule(ANY, ANY, ANY, ANY, "not shown", "warn", "No difference was shown."),
+        tr_mark("The adapter is better in manner; that it ties answers to questions better is not "
+        "shown.")),
+    Rule(ANY, ANY, ANY, ANY, "not shown", "warn", tr_mark("No difference was shown.")),
 )  # fmt: skip
 """The first rule that fits decides. None with a good tone stands on the style alone."""
 
@@ -104,12 +111,14 @@ def judge(measures: Sequence[Measured]) -> Verdict:
     """Return the verdict of a comparison whose numbers are all finite."""
     style = _find(measures, Group.STYLE)
     if style is None:
-        sentence = "There are no reference answers and so no losses: read the answers below."
+        sentence = tr("There are no reference answers and so no losses: read the answers below.")
         return Verdict("none", sentence, _forgotten(measures), "warn")
     if style.outcome is Outcome.TOO_FEW:
-        sentence = (
-            f"No verdict: {style.rows} row{'s' if style.rows > 1 else ''} with a reference answer "
-            f"{'are' if style.rows > 1 else 'is'} too few, an interval needs {MIN_ROWS}."
+        sentence = tr_n(
+            "No verdict: {n} row with a reference answer is too few, an interval needs {least}.",
+            "No verdict: {n} rows with a reference answer are too few, an interval needs {least}.",
+            style.rows,
+            least=MIN_ROWS,
         )
         return Verdict("none", sentence, _forgotten(measures), "warn")
     topic, matching = (_find(measures, Group.MATCHING, name) for name in (NEAREST, SIMILAR))
@@ -120,17 +129,19 @@ def judge(measures: Sequence[Measured]) -> Verdict:
         rule for rule in RULES if all(x in among for x, among in zip(found, rule[:4], strict=True))
     )
     details = [
-        *_described("Manner: the loss of the reference answers", [style], ".3f"),
-        *_described("Matching: the right answer among others wins for", [topic, matching], ".0%"),
-        *([] if topic or matching else ["Matching was not measured."]),
-        *_described("Truth: the right answer beats", [truth], ".0%"),
-        *([] if truth else ["Truth was not measured: no row has wrong answers."]),
-        *_changed(measures, Group.WRITTEN, "The answers as written"),
-        *_changed(measures, Group.CONDUCT, "Conduct"),
-        *_changed(measures, Group.OWN, "Own measures"),
+        *_described(tr("Manner: the loss of the reference answers"), [style], ".3f"),
+        *_described(
+            tr("Matching: the right answer among others wins for"), [topic, matching], ".0%"
+        ),
+        *([] if topic or matching else [tr("Matching was not measured.")]),
+        *_described(tr("Truth: the right answer beats"), [truth], ".0%"),
+        *([] if truth else [tr("Truth was not measured: no row has wrong answers.")]),
+        *_changed(measures, Group.WRITTEN, tr("The answers as written")),
+        *_changed(measures, Group.CONDUCT, tr("Conduct")),
+        *_changed(measures, Group.OWN, tr("Own measures")),
         *_forgotten(measures),
     ]
-    return Verdict(rule.kind, rule.sentence, details, rule.tone)
+    return Verdict(rule.kind, tr(rule.sentence), details, rule.tone)
 
 
 def _find(measures: Iterable[Measured], group: Group, name: str | None = None) -> Measured | None:
@@ -141,8 +152,11 @@ def _find(measures: Iterable[Measured], group: Group, name: str | None = None) -
 def _described(subject: str, measured: Sequence[Measured | None], form: str) -> list[str]:
     parts = []
     for x in filter(None, measured):
-        name = "" if x.group == Group.STYLE else f" ({x.name}, guessing {x.chance or 0:{form}})"
-        parts.append(f"{x.base:{form}} → {x.tuned:{form}}{name}, {reading(x)}")
+        numbers = f"{x.base:{form}} → {x.tuned:{form}}"
+        if x.group != Group.STYLE:
+            guessing = tr("guessing {chance}", chance=f"{x.chance or 0:{form}}")
+            numbers = f"{numbers} ({tr(x.name)}, {guessing})"
+        parts.append(f"{numbers}, {reading(x)}")
     return [f"{subject} {'; '.join(parts)}."] if parts else []
 
 
@@ -150,36 +164,50 @@ def reading(measured: Measured) -> str:
     """Return the outcome in words, with how many rows would show what was seen."""
     outcome = measured.outcome
     if outcome is Outcome.TOO_FEW:
-        return f"{measured.rows} rows are too few for an interval"
+        return tr("{rows} rows are too few for an interval", rows=measured.rows)
     if outcome is Outcome.NOT_SHOWN:
         needed = measured.rows_needed
         if measured.tuned == measured.base:
-            return "not shown: both are equal"
+            return tr("not shown: both are equal")
         if needed is None:
-            return "not shown, and no number of rows in reach would show so small a difference"
-        return f"not shown; about {needed} rows would show a difference of this size"
-    return str(outcome)
+            return tr("not shown, and no number of rows in reach would show so small a difference")
+        return tr(
+            "not shown; about {needed} rows would show a difference of this size", needed=needed
+        )
+    return tr(outcome)
 
 
 def short_reading(measured: Measured) -> str:
     """Return the outcome for the cell of a table."""
     needed = measured.rows_needed
-    return f"{measured.outcome}{f' (needs about {needed} rows)' if needed else ''}"
+    if not needed:
+        return tr(measured.outcome)
+    return tr("{outcome} (needs about {needed} rows)", outcome=tr(measured.outcome), needed=needed)
 
 
 def _changed(measures: Iterable[Measured], group: Group, subject: str) -> list[str]:
     """Say what of a group changed for sure, the bad first."""
     changes = [x for x in measures if x.group == group and x.outcome in (BETTER, WORSE)]
     changes.sort(key=lambda x: x.outcome != WORSE)
-    parts = [f"{x.name} {number(x, x.base)} → {number(x, x.tuned)}, {x.outcome}" for x in changes]
+    parts = [
+        f"{tr(x.name)} {number(x, x.base)} → {number(x, x.tuned)}, {tr(x.outcome)}" for x in changes
+    ]
     return [f"{subject}: {'; '.join(parts)}."] if parts else []
 
 
 def _forgotten(measures: Iterable[Measured]) -> list[str]:
     for x in measures:
         if x.group == Group.FORGETTING and x.outcome in (BETTER, WORSE):
-            what = "It forgot" if x.outcome == WORSE else "It did not forget, but improved on"
-            return [f"{what} general text: loss {x.base:.3f} → {x.tuned:.3f}."]
+            losses = {"base": x.base, "tuned": x.tuned}
+            if x.outcome == WORSE:
+                return [tr("It forgot general text: loss {base:.3f} → {tuned:.3f}.", **losses)]
+            return [
+                tr(
+                    "It did not forget, but improved on general text: loss {base:.3f} → "
+                    "{tuned:.3f}.",
+                    **losses,
+                )
+            ]
     return []
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from data.types import DataError
 from lit.comparison.result import VoteResult
+from lit.messages import tr
+from lit.report.page import Section
 from lit.report.sign_test import sign_test
 
 BASE = "base"
@@ -23,9 +25,17 @@ def read_votes(path: Path) -> VoteResult:
     """
     try:
         if not path.is_file():
-            raise DataError(f"{path} is not a file: give the votes.json of lit.serve's page")
+            raise DataError(
+                tr("{path} is not a file: give the votes.json of lit.serve's page", path=path)
+            )
         if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path} has more than {MAX_BYTES} bytes: it is not a file of votes")
+            raise DataError(
+                tr(
+                    "{path} has more than {max_bytes} bytes: it is not a file of votes",
+                    path=path,
+                    max_bytes=MAX_BYTES,
+                )
+            )
         content = json.loads(path.read_text("utf-8"))
         if content["format"] != FORMAT:
             raise ValueError
@@ -34,13 +44,23 @@ def read_votes(path: Path) -> VoteResult:
         if isinstance(error, DataError):
             raise
         raise DataError(
-            f"{path} is not a file of votes that lit.serve's page wrote ({type(error).__name__})"
+            tr(
+                "{path} is not a file of votes that lit.serve's page wrote ({type})",
+                path=path,
+                type=type(error).__name__,
+            )
         ) from None
     names = {name for models, _ in votes for name in models}
     if len(names) != 2 or BASE not in names:
         found = ", ".join(sorted(names)) or "nothing"
         raise DataError(
-            f"{path} has votes on {found}; a comparison shows those on {BASE} and one other model"
+            tr(
+                "{path} has votes on {found}; a comparison shows those on {base} and one other "
+                "model",
+                path=path,
+                found=found,
+                base=BASE,
+            )
         )
     counts = Counter(preferred for _, preferred in votes)
     (tuned,) = names - {BASE}
@@ -64,3 +84,24 @@ def _vote(vote: dict[str, Any]) -> tuple[set[str], str | None]:
     if preferred is not None and preferred not in models:
         raise ValueError
     return models, preferred
+
+
+def votes_section(votes: VoteResult) -> Section:
+    """Return the section of a report about blind votes."""
+    decided = votes.tuned + votes.base
+    share = f"{votes.tuned / decided:.0%}" if decided else "–"
+    text = tr(
+        "A person preferred one of two answers without knowing which model gave it, on the page of "
+        "lit.serve. The interval is the exact 95% interval of the tuned model's share of the votes "
+        "that prefer one; p is that of the sign test, for two models that are equally good."
+    )
+    headers = [
+        *(tr("tuned better"), tr("base better"), tr("equal"), tr("share of tuned")),
+        *(tr("95% interval"), "p"),
+    ]
+    row = [
+        *(str(votes.tuned), str(votes.base), str(votes.equal), share),
+        f"{votes.ci_low:.0%} … {votes.ci_high:.0%}",
+        f"{votes.p_value:.3f}",
+    ]
+    return Section(tr("Blind votes"), text, headers, [row])

@@ -5,6 +5,7 @@ from functools import lru_cache
 
 import torch
 
+from lit.messages import tr
 from lora.config import ConfigError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -60,19 +61,38 @@ def choose_device(asked: str = "auto") -> torch.device:
     found = [name for name in ("cuda", "mps") if _is_available(name)]
     if colon and (kind != "cuda" or not index.isdecimal()):
         raise ConfigError(
-            f"`device` is {asked}; choose {', '.join(DEVICES)}, or a CUDA device like cuda:1"
+            tr(
+                "`device` is {asked}; choose {devices}, or a CUDA device like cuda:1",
+                asked=asked,
+                devices=", ".join(DEVICES),
+            )
         )
     if kind in ("auto", "gpu"):
         if not found and kind == "gpu":
-            raise ConfigError(f"`device` is gpu, and {_reason('cuda')}: set `device` to cpu")
+            raise ConfigError(
+                tr("`device` is gpu, and {reason}: set `device` to cpu", reason=_reason("cuda"))
+            )
         return torch.device(found[0] if found else "cpu")
     if kind not in DEVICES:
-        raise ConfigError(f"`device` is {asked}; choose {', '.join(DEVICES)}")
+        raise ConfigError(
+            tr("`device` is {asked}; choose {devices}", asked=asked, devices=", ".join(DEVICES))
+        )
     if kind != "cpu" and kind not in found:
-        raise ConfigError(f"`device` is {asked}, and {_reason(kind)}: set `device` to cpu")
+        raise ConfigError(
+            tr(
+                "`device` is {asked}, and {reason}: set `device` to cpu",
+                asked=asked,
+                reason=_reason(kind),
+            )
+        )
     if kind == "cuda" and int(index or 0) >= (count := torch.cuda.device_count()):
         raise ConfigError(
-            f"`device` is {asked}, and there are {count} CUDA devices: the last is cuda:{count - 1}"
+            tr(
+                "`device` is {asked}, and there are {count} CUDA devices: the last is cuda:{last}",
+                asked=asked,
+                count=count,
+                last=count - 1,
+            )
         )
     return torch.device(asked)
 
@@ -112,13 +132,20 @@ def check_quantization(kind: str | None, device: Traits) -> None:
         return
     if device.kind not in ("cpu", "cuda"):
         raise ConfigError(
-            f"`quantize` is {kind}, which is not known to work on {device.kind}: use a CPU or an "
-            "NVIDIA GPU, or leave `quantize` out"
+            tr(
+                "`quantize` is {kind}, which is not known to work on {device}: use a CPU or an "
+                "NVIDIA GPU, or leave `quantize` out",
+                kind=kind,
+                device=device.kind,
+            )
         )
     if kind == "int8" and device.capability is not None and device.capability < INT8_CAPABILITY:
         raise ConfigError(
-            f"`quantize` is int8, and {device} has no 8-bit matrix product (compute capability "
-            "7.5 has): set `quantize` to nf4"
+            tr(
+                "`quantize` is int8, and {device} has no 8-bit matrix product (compute "
+                "capability 7.5 has): set `quantize` to nf4",
+                device=device,
+            )
         )
 
 
@@ -150,7 +177,14 @@ def _reason(kind: str) -> str:
     """Return why a kind of device cannot be used."""
     if kind == "mps":
         built = torch.backends.mps.is_built()
-        return f"torch {torch.__version__} {'finds no Apple GPU' if built else 'is not for macOS'}"
+        return (
+            tr("torch {version} finds no Apple GPU", version=torch.__version__)
+            if built
+            else tr("torch {version} is not for macOS", version=torch.__version__)
+        )
     if torch.version.cuda is None and torch.version.hip is None:
-        return f"torch {torch.__version__} is a build without CUDA"
-    return f"torch {torch.__version__} finds no CUDA device (nvidia-smi lists what the driver sees)"
+        return tr("torch {version} is a build without CUDA", version=torch.__version__)
+    return tr(
+        "torch {version} finds no CUDA device (nvidia-smi lists what the driver sees)",
+        version=torch.__version__,
+    )

@@ -22,6 +22,7 @@ def choose_kernel(
     head_size: int,
     plain: bool,
     window: int | None,
+    shared: bool = False,
 ) -> Kernel:
     """Return the kernel for a batch of rows.
 
@@ -32,6 +33,7 @@ def choose_kernel(
         plain: Whether scores are neither capped nor dropped, and queries, keys and values have one
             dtype and one size.
         window: The sliding window, if a row is longer; None if every token sees all before it.
+        shared: Whether rows share beginnings, so that a segment has more keys than queries.
     """
     if device.kind != "cuda" or not plain:
         return "rows"
@@ -41,5 +43,5 @@ def choose_kernel(
     has_flash = device.flash and device.has_bf16 and half
     if has_flash and head_size <= MAX_FLASH_HEAD and head_size not in NO_FLASH_BACKWARD:
         return "varlen"
-    # A nested tensor takes no mask, so no window.
-    return "nested" if window is None else "rows"
+    # A nested tensor takes no mask: no window, and no causal mask that is aligned to the end.
+    return "nested" if window is None and not shared else "rows"

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 
 from lit.device.device import Traits
+from lit.messages import tr
 from lora.config import ConfigError
 
 AUTO = "auto"
@@ -45,7 +46,13 @@ def base_dtype(precision: str) -> torch.dtype:
         ConfigError: The precision is unknown.
     """
     if precision not in PRECISIONS:
-        raise ConfigError(f"trainer.precision is {precision}; choose {', '.join(PRECISIONS)}")
+        raise ConfigError(
+            tr(
+                "trainer.precision is {precision}; choose {precisions}",
+                precision=precision,
+                precisions=", ".join(PRECISIONS),
+            )
+        )
     return PRECISIONS[precision]
 
 
@@ -58,16 +65,24 @@ def choose_precision(device: Traits, model_type: str, quantized: bool) -> Choice
         quantized: Whether the base has quantized layers.
     """
     if device.kind == "cpu":
-        return Choice("32-true", "a CPU computes fastest in float32")
+        return Choice("32-true", tr("a CPU computes fastest in float32"))
     if device.kind == "mps":
-        return Choice("32-true", "training in half precision was not tried on an Apple GPU")
+        return Choice("32-true", tr("training in half precision was not tried on an Apple GPU"))
     if device.has_bf16:
         if quantized:
-            return Choice("bf16-true", "the device has bfloat16 units, and the base is quantized")
-        return Choice("bf16-mixed", "the device has bfloat16 units")
+            return Choice(
+                "bf16-true", tr("the device has bfloat16 units, and the base is quantized")
+            )
+        return Choice("bf16-mixed", tr("the device has bfloat16 units"))
     if model_type in OVERFLOWING:
-        return Choice("32-true", f"no bfloat16 units, and float16 overflows in {model_type} models")
-    return Choice("16-mixed", "the device has no bfloat16 units")
+        return Choice(
+            "32-true",
+            tr(
+                "no bfloat16 units, and float16 overflows in {model_type} models",
+                model_type=model_type,
+            ),
+        )
+    return Choice("16-mixed", tr("the device has no bfloat16 units"))
 
 
 def check_precision(precision: str, device: Traits, model_type: str) -> None:
@@ -85,21 +100,28 @@ def check_precision(precision: str, device: Traits, model_type: str) -> None:
     problem = ""
     if precision == "16-mixed" and device.kind == "cpu":
         # Lightning would warn, and train in bf16-mixed.
-        problem = "which needs a GPU, and this run is on a CPU"
+        problem = tr("which needs a GPU, and this run is on a CPU")
     elif precision == "16-mixed" and model_type in OVERFLOWING:
-        problem = f"and float16 overflows in {model_type} models"
+        problem = tr("and float16 overflows in {model_type} models", model_type=model_type)
     elif precision.startswith("bf16") and device.kind == "cuda" and not device.has_bf16:
-        problem = f"and {device} has no bfloat16 units"
+        problem = tr("and {device} has no bfloat16 units", device=device)
     if problem:
         better = "bf16-mixed" if device.has_bf16 else choose_precision(device, model_type, False)[0]
-        raise ConfigError(f"`precision` is {precision}, {problem}: set `precision` to {better}")
+        raise ConfigError(
+            tr(
+                "`precision` is {precision}, {problem}: set `precision` to {better}",
+                precision=precision,
+                problem=problem,
+                better=better,
+            )
+        )
 
 
 def slow_precision(precision: str, device: Traits) -> str:
     """Return why a device computes in a precision much slower than in float32, or an empty text."""
     if device.kind != "cpu" or not precision.startswith("bf16") or device.cpu_bf16:
         return ""
-    return "this CPU has no bfloat16 units, so it is slower than float32: use 32-true"
+    return tr("this CPU has no bfloat16 units, so it is slower than float32: use 32-true")
 
 
 def choose_dtype(
@@ -116,16 +138,17 @@ def choose_dtype(
     """
     if device.kind == "cpu":
         if memory is None or 4 * parameters <= FREE_SHARE * memory:
-            return torch.float32, "a CPU computes fastest in float32"
-        return stored, f"float32 would take {4 * parameters / 1e9:.1f} GB"
+            return torch.float32, tr("a CPU computes fastest in float32")
+        return stored, tr("float32 would take {parameters:.1f} GB", parameters=4 * parameters / 1e9)
     emulated = device.kind == "cuda" and not device.has_bf16
     if model_type in OVERFLOWING and (stored == torch.float16 or emulated):
         wide = torch.float32 if emulated or device.kind == "mps" else torch.bfloat16
-        return wide, f"float16 overflows in {model_type} models"
+        return wide, tr("float16 overflows in {model_type} models", model_type=model_type)
     if stored == torch.bfloat16 and emulated:
-        return torch.float16, "the device has no bfloat16 units"
-    untried = ", which was not tried on an Apple GPU" if device.kind == "mps" else ""
-    return stored, f"as the model is stored{untried}"
+        return torch.float16, tr("the device has no bfloat16 units")
+    if device.kind == "mps":
+        return stored, tr("as the model is stored, which was not tried on an Apple GPU")
+    return stored, tr("as the model is stored")
 
 
 def computing_in(precision: str, device: torch.device) -> AbstractContextManager[object]:

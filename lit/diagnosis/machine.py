@@ -10,6 +10,7 @@ import torch
 
 from lit.device.device import Traits, traits
 from lit.diagnosis.sample import Size
+from lit.messages import tr_mark
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,11 @@ def run_check(name: str, check: Check, machine: Machine) -> Outcome:
     """Run one check; an error of any kind fails this check alone."""
     start = time.perf_counter()
     try:
-        result, text = "passed", check(machine)
+        result, text = tr_mark("passed"), check(machine)
     except SkippedError as error:
-        result, text = "skipped", str(error)
+        result, text = tr_mark("skipped"), str(error)
     except Exception as error:  # whatever a machine does, the page must say it
         lines = str(error).strip().splitlines() or [""]
         kind = "" if isinstance(error, WrongError) else f"{type(error).__name__}: "
-        result, text = "failed", f"{kind}{lines[0]}"
+        result, text = tr_mark("failed"), f"{kind}{lines[0]}"
     return Outcome(name, result, text, time.perf_counter() - start)

@@ -13,6 +13,7 @@ from lit.device.kernels import choose_kernel
 from lit.device.memory import total_memory
 from lit.device.precision import base_dtype, choose_precision
 from lit.diagnosis.machine import Outcome
+from lit.messages import tr, tr_mark
 from lora.config import ConfigError
 from lora.storage.files import write_text
 
@@ -30,19 +31,23 @@ def describe(device: torch.device) -> dict[str, str]:
     quantized = choose_precision(known, "llama", quantized=True)
     release, _, _ = platform.release().partition("-")
     return {
-        "system": f"{platform.system()} {release}, {platform.machine()}",
+        tr_mark("system"): f"{platform.system()} {release}, {platform.machine()}",
         "Python": platform.python_version(),
-        "libraries": ", ".join(f"{name} {_version(name)}" for name in LIBRARIES),
-        "device": str(known),
-        "threads of torch": str(torch.get_num_threads()),
-        "memory of the device": "unknown" if memory is None else f"{memory / 1e9:.1f} GB",
-        "CUDA of torch": torch.version.cuda or "none",
-        "precision": f"{chosen['llama'].value} ({chosen['llama'].reason})",
-        "precision with a quantized base": f"{quantized.value} ({quantized.reason})",
-        "attention of packed rows": choose_kernel(
+        tr_mark("libraries"): ", ".join(f"{name} {_version(name)}" for name in LIBRARIES),
+        tr_mark("device"): str(known),
+        tr_mark("threads of torch"): str(torch.get_num_threads()),
+        tr_mark("memory of the device"): tr("unknown")
+        if memory is None
+        else f"{memory / 1e9:.1f} GB",
+        tr_mark("CUDA of torch"): torch.version.cuda or tr("none"),
+        tr_mark("precision"): f"{chosen['llama'].value} ({chosen['llama'].reason})",
+        tr_mark("precision with a quantized base"): f"{quantized.value} ({quantized.reason})",
+        tr_mark("attention of packed rows"): choose_kernel(
             known, base_dtype(chosen["llama"].value), head_size=64, plain=True, window=None
         ),
-        "precision of Gemma 3": f"{chosen['gemma3_text'].value} ({chosen['gemma3_text'].reason})",
+        tr_mark(
+            "precision of Gemma 3"
+        ): f"{chosen['gemma3_text'].value} ({chosen['gemma3_text'].reason})",
     }
 
 
@@ -72,9 +77,16 @@ def check_page(path: Path) -> None:
         ConfigError: The file is not a page of this command, or its folder does not exist.
     """
     if not path.absolute().parent.is_dir():
-        raise ConfigError(f"{path.parent} is no folder: give --output FILE in a folder that exists")
+        raise ConfigError(
+            tr(
+                "{parent} is no folder: give --output FILE in a folder that exists",
+                parent=path.parent,
+            )
+        )
     if path.is_symlink() or (path.exists() and not _is_page(path)):
-        raise ConfigError(f"{path} is not a page of this command: give another --output")
+        raise ConfigError(
+            tr("{path} is not a page of this command: give another --output", path=path)
+        )
 
 
 def write_page(path: Path, text: str) -> None:
@@ -100,4 +112,4 @@ def _version(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:
-        return "not installed"
+        return tr("not installed")

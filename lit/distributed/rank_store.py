@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from torch.distributed import PrefixStore, TCPStore
 
+from lit.messages import tr
+
 CONNECT_TIMEOUT = timedelta(seconds=120)
 """Time for rank 0 to open the store."""
 
@@ -44,7 +46,9 @@ class RankStore:
                 use_libuv=sys.platform != "win32",  # torch's Windows build lacks it
             )
         except RuntimeError:
-            raise OSError(f"rank 0 cannot be reached at {address}, port {port}") from None
+            raise OSError(
+                tr("rank 0 cannot be reached at {address}, port {port}", address=address, port=port)
+            ) from None
         # torchrun's store outlives a restart, so it still holds how the old ranks ended.
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         self.store = PrefixStore(f"lit/{attempt}", store)

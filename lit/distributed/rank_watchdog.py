@@ -10,6 +10,7 @@ import time
 from typing import NoReturn
 
 from lit.distributed.rank_store import RankStore
+from lit.messages import tr
 from lit.run.console import print_error
 
 INTERVAL = 1.0
@@ -175,8 +176,9 @@ class RankWatchdog:
 
 
 def _lost_message(ranks: set[int]) -> str:
-    names = ", ".join(map(str, sorted(ranks))) or "(unknown)"
-    return (
-        f"rank {names} is lost: it was killed or cannot be reached. Checkpoints are kept: resume "
-        "with the same command and --ckpt_path last"
+    names = ", ".join(map(str, sorted(ranks))) or tr("(unknown)")
+    return tr(
+        "rank {names} is lost: it was killed or cannot be reached. Checkpoints are kept: "
+        "resume with the same command and --ckpt_path last",
+        names=names,
     )

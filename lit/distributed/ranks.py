@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from lightning.pytorch.utilities import rank_zero_only
 
+from lit.messages import tr
 from lit.run.console import print_error
 from lit.run.lightning_internals import start_ranks, started_rank, starts_commands
 from lora.config import ConfigError
@@ -53,20 +54,30 @@ class Ranks:
         """
         if trainer.world_size != self.size and self.size > 1:
             raise ConfigError(
-                f"{self.size} processes were started, but trainer.devices times trainer.num_nodes "
-                f"is {trainer.world_size}: make them equal"
+                tr(
+                    "{size} processes were started, but trainer.devices times trainer.num_nodes "
+                    "is {world_size}: make them equal",
+                    size=self.size,
+                    world_size=trainer.world_size,
+                )
             )
         if trainer.world_size == 1:
             return
         if not starts_commands(trainer):
             name = type(trainer.strategy).__name__
             raise ConfigError(
-                f"trainer.strategy {name} does not start a command for each rank: choose ddp"
+                tr(
+                    "trainer.strategy {name} does not start a command for each rank: choose ddp",
+                    name=name,
+                )
             )
         if self.size == 1 and trainer.num_nodes > 1:
             raise ConfigError(
-                f"trainer.num_nodes is {trainer.num_nodes}: start the command on each machine with "
-                "torchrun or srun (docs/scale.md)"
+                tr(
+                    "trainer.num_nodes is {num_nodes}: start the command on each machine with "
+                    "torchrun or srun (docs/scale.md)",
+                    num_nodes=trainer.num_nodes,
+                )
             )
         try:
             children = start_ranks(trainer)
@@ -95,8 +106,14 @@ class Ranks:
             for name, value in gathered[0].items():
                 if others[name] != value:
                     raise ConfigError(
-                        f"{name} is {others[name]} on rank {rank}, and {value} on rank 0: all "
-                        "machines must see the same files"
+                        tr(
+                            "{name} is {others} on rank {rank}, and {value} on rank 0: all "
+                            "machines must see the same files",
+                            name=name,
+                            others=others[name],
+                            rank=rank,
+                            value=value,
+                        )
                     )
 
     def end(self, code: int, text: str = "", lost: bool = False) -> int:

@@ -11,6 +11,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from transformers import PreTrainedModel
 
+from lit.messages import tr
 from lit.run.lightning_internals import join_one_mesh, use_command_launcher
 from lora.config import ConfigError
 from lora.families.decoder import text_decoder
@@ -100,18 +101,30 @@ def check_strategy(strategy: Any, quantize: str | None) -> None:
     if name not in (FSDP2, ShardedStrategy.__name__):
         if name.lower().startswith(UNSUPPORTED):
             raise ConfigError(
-                f"trainer.strategy is {name}: to shard the base, set trainer.strategy to {FSDP2}"
+                tr(
+                    "trainer.strategy is {name}: to shard the base, set trainer.strategy to "
+                    "{fsdp2}",
+                    name=name,
+                    fsdp2=FSDP2,
+                )
             )
         if any(start in name.lower() for start in ("spawn", "fork", "notebook")):
             raise ConfigError(
-                f"trainer.strategy is {name}, and the adapter would stay in the processes that it "
-                "starts: set trainer.strategy to ddp"
+                tr(
+                    "trainer.strategy is {name}, and the adapter would stay in the processes "
+                    "that it starts: set trainer.strategy to ddp",
+                    name=name,
+                )
             )
     elif quantize:
         raise ConfigError(
-            f"model.quantize is {quantize}, and trainer.strategy {FSDP2} shards only dense "
-            "weights: set model.quantize to null, or keep the whole quantized base on each device "
-            "with trainer.strategy ddp"
+            tr(
+                "model.quantize is {quantize}, and trainer.strategy {fsdp2} shards only dense "
+                "weights: set model.quantize to null, or keep the whole quantized base on each "
+                "device with trainer.strategy ddp",
+                quantize=quantize,
+                fsdp2=FSDP2,
+            )
         )
 
 

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from lit.exporting.gguf_targets import MERGE, architecture_of, target_tensors
 from lit.exporting.modelfile import modelfile
+from lit.messages import tr
 from lit.model.tuned import base_config, base_of, load_tuned, stored_dtype
 from lit.run.console import print_rank0
 from lit.run.output import check_free, creating
@@ -50,7 +51,10 @@ def write_gguf(file: Path, adapter: Path, base: str | None = None, ollama: bool 
     """
     if file.is_dir():
         raise ConfigError(
-            f"{file} is a folder, but a LoRA GGUF is one file: give --output NAME.gguf"
+            tr(
+                "{file} is a folder, but a LoRA GGUF is one file: give --output NAME.gguf",
+                file=file,
+            )
         )
     check_free(file)
     if ollama:
@@ -58,17 +62,34 @@ def write_gguf(file: Path, adapter: Path, base: str | None = None, ollama: bool 
     # Two small files show whether the adapter can be written, before weights are loaded.
     settings = from_peft(content := read_config(adapter))
     if content.get("target_parameters"):
-        raise ConfigError(f"{adapter} is on experts, which a LoRA GGUF is not written for: {MERGE}")
+        raise ConfigError(
+            tr(
+                "{adapter} is on experts, which a LoRA GGUF is not written for: {merge}",
+                adapter=adapter,
+                merge=tr(MERGE),
+            )
+        )
     if settings.variant == "dora":
-        raise ConfigError(f"{adapter} is DoRA, and a LoRA GGUF cannot hold its magnitudes: {MERGE}")
+        raise ConfigError(
+            tr(
+                "{adapter} is DoRA, and a LoRA GGUF cannot hold its magnitudes: {merge}",
+                adapter=adapter,
+                merge=tr(MERGE),
+            )
+        )
     if settings.modules_to_save:
         names = ", ".join(settings.modules_to_save)
         raise ConfigError(
-            f"{adapter} has {names} trained in full, and a LoRA GGUF cannot hold full layers: "
-            f"{MERGE}"
+            tr(
+                "{adapter} has {names} trained in full, and a LoRA GGUF cannot hold full "
+                "layers: {merge}",
+                adapter=adapter,
+                names=names,
+                merge=tr(MERGE),
+            )
         )
     architecture_of(base_config(adapter, base))
-    print_rank0("export loading the model …")
+    print_rank0(tr("export loading the model …"))
     model, tokenizer = load_tuned(adapter, base, stored_dtype(adapter, base))
     name = base_of(adapter, base)[0]
     # What a Modelfile cannot hold is found before anything is written.
@@ -123,7 +144,13 @@ def _check_file(file: Path, model: PreTrainedModel, kind: str) -> None:
     }
     written = {key: reader.fields[key].contents() for key in expected}
     if written != expected:
-        raise AdapterError(f"{file.name} reads back as {written}, so nothing was written")
+        raise AdapterError(
+            tr(
+                "{name} reads back as {written}, so nothing was written",
+                name=file.name,
+                written=written,
+            )
+        )
     # The reader maps the file into memory, so the tensors are copied.
     found = {tensor.name: torch.tensor(tensor.data) for tensor in reader.tensors}
     tensors: dict[str, Tensor] = {}
@@ -133,7 +160,11 @@ def _check_file(file: Path, model: PreTrainedModel, kind: str) -> None:
         tensors[B] = found.pop(f"{target.name}.weight.lora_b")[target.row_order.argsort()]
     if found:
         raise AdapterError(
-            f"{file.name} reads back with an extra tensor, {min(found)}, so nothing was written"
+            tr(
+                "{name} reads back with an extra tensor, {found}, so nothing was written",
+                name=file.name,
+                found=min(found),
+            )
         )
     alpha = float(reader.fields[Keys.Adapter.LORA_ALPHA].contents())
     r = next(iter(tensors.values())).shape[0]

@@ -7,10 +7,13 @@ from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, MODEL_TENSOR, get_tensor_name_map
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
+from lit.messages import tr, tr_mark
 from lora.config import ConfigError
 from lora.injection import lora_layers
 
-MERGE = "use --format merged, and convert that folder with llama.cpp's convert_hf_to_gguf.py"
+MERGE = tr_mark(
+    "use --format merged, and convert that folder with llama.cpp's convert_hf_to_gguf.py"
+)
 """The way to GGUF for adapters that a LoRA GGUF cannot hold."""
 
 
@@ -47,8 +50,13 @@ def architecture_of(config: PretrainedConfig) -> Architecture:
     """
     if config.model_type not in ARCHITECTURES:
         raise ConfigError(
-            f"the base is of type {config.model_type}, and --format gguf supports "
-            f"{', '.join(ARCHITECTURES)}: {MERGE}"
+            tr(
+                "the base is of type {model_type}, and --format gguf supports {architectures}: "
+                "{merge}",
+                model_type=config.model_type,
+                architectures=", ".join(ARCHITECTURES),
+                merge=tr(MERGE),
+            )
         )
     return ARCHITECTURES[config.model_type]
 
@@ -74,7 +82,14 @@ def target_tensors(model: PreTrainedModel) -> dict[str, TargetTensor]:
         type_and_name = names.get_type_and_name(path)
         if type_and_name is None:
             kind = MODEL_ARCH_NAMES[architecture.kind]
-            raise ConfigError(f"a GGUF file of {kind} has no tensor for {path}: {MERGE}")
+            raise ConfigError(
+                tr(
+                    "a GGUF file of {kind} has no tensor for {path}: {merge}",
+                    kind=kind,
+                    path=path,
+                    merge=tr(MERGE),
+                )
+            )
         tensor_type, name = type_and_name
         order = torch.arange(layer.out_features)
         if architecture.interleaved and tensor_type in heads:

@@ -11,6 +11,7 @@ from lit.exporting.modelfile import modelfile
 from lit.exporting.probe import probe_logits, relative_difference
 from lit.exporting.processor_files import copy_processor
 from lit.exporting.shards import find_checkpoint, not_finite, why_not, write_merged
+from lit.messages import tr
 from lit.model.architecture import model_class
 from lit.model.quantization import stored_quantization
 from lit.model.tuned import base_config, base_of, load_tuned, stored_dtype
@@ -57,31 +58,40 @@ def merge_into(
     config = base_config(adapter, base)
     if kind := stored_quantization(config, name):
         raise ConfigError(
-            f"{name} is stored in {kind}, and an adapter is merged into 16-bit weights: give the "
-            "model that it was made from with --base"
+            tr(
+                "{name} is stored in {kind}, and an adapter is merged into 16-bit weights: give "
+                "the model that it was made from with --base",
+                name=name,
+                kind=kind,
+            )
         )
     stored = stored_dtype(adapter, base)
     dtype = dtype or stored
     # In the dtype of its files, the base stays mapped and takes no memory of its own.
-    print_rank0("merge  loading the model …")
+    print_rank0(tr("merge  loading the model …"))
     model, tokenizer = load_tuned(adapter, base, stored)
     # What a Modelfile cannot hold is found before the work.
     text = modelfile(model, tokenizer) if ollama else ""
     expected = probe_logits(model, tokenizer)
     checkpoint = find_checkpoint(name, revision)
-    reason = why_not(model, checkpoint) if checkpoint else "the base has no safetensors files"
+    reason = why_not(model, checkpoint) if checkpoint else tr("the base has no safetensors files")
     with creating(folder) as new:
-        print_rank0("merge  writing the merged weights …")
+        print_rank0(tr("merge  writing the merged weights …"))
         if checkpoint and not reason:
             write_merged(model, checkpoint, new, dtype)
         else:
-            print_rank0(f"merge  the whole model at once, which takes more memory: {reason}")
+            print_rank0(
+                tr(
+                    "merge  the whole model at once, which takes more memory: {reason}",
+                    reason=reason,
+                )
+            )
             del model
             write_whole(adapter, base, new, stored, dtype)
         tokenizer.save_pretrained(new)
         if config.get_text_config(decoder=True) is not config:
             copy_processor(name, revision, new)
-        print_rank0("merge  loading them again to compare …")
+        print_rank0(tr("merge  loading them again to compare …"))
         written = model_class(config, name).from_pretrained(
             new, dtype=dtype, trust_remote_code=False, local_files_only=True
         )
@@ -93,8 +103,12 @@ def merge_into(
         allowed = max(MAX_DIFFERENCE[dtype], MAX_DIFFERENCE[stored])
         if not difference < allowed:
             raise ConfigError(
-                f"the merged model's logits differ from the adapter's by {difference:.1%}, more "
-                f"than {allowed:.1%}, so nothing was written"
+                tr(
+                    "the merged model's logits differ from the adapter's by {difference:.1%}, "
+                    "more than {allowed:.1%}, so nothing was written",
+                    difference=difference,
+                    allowed=allowed,
+                )
             )
         if quantize:
             trained, _ = load_tuned(adapter, base, quantize=quantize)

@@ -6,6 +6,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lit.answering.generation import stop_tokens
 from lit.exporting.turns import Turns, find_turns
+from lit.messages import tr
 from lora.config import ConfigError
 
 ACTION = re.compile(r'"|\{\{+|\{$')
@@ -86,7 +87,10 @@ def _quote(token: str) -> str:
     """
     if not token.isprintable():
         raise ConfigError(
-            f"the stop token {token!r} cannot be written in a Modelfile: leave out --ollama"
+            tr(
+                "the stop token {token!r} cannot be written in a Modelfile: leave out --ollama",
+                token=token,
+            )
         )
     return f'"""{token}"""' if '"' in token else f'"{token}"'
 
@@ -95,8 +99,10 @@ def _long(text: str) -> str:
     """Return a text of several lines as a value."""
     if '"""' in text or not all(char.isprintable() or char in "\t\n" for char in text):
         raise ConfigError(
-            "the default system text of the chat template cannot be written in a Modelfile, which "
-            'has no escapes for """ and control characters: leave out --ollama'
+            tr(
+                "the default system text of the chat template cannot be written in a Modelfile, "
+                'which has no escapes for """ and control characters: leave out --ollama'
+            )
         )
     return f'"""{text}"""'
 

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from lit.exporting.probe import probe_logits, relative_difference
+from lit.messages import tr
 from lit.model.architecture import loader_of
 from lit.model.peft_note import describe_misreading
 from lit.model.tuned import base_of, load_tuned
@@ -37,7 +38,7 @@ def write_peft(folder: Path, adapter: Path, base: str | None = None) -> tuple[fl
     """
     check_free(folder)
     name, revision = base_of(adapter, base)
-    print_rank0("export loading the model …")
+    print_rank0(tr("export loading the model …"))
     model, tokenizer = load_tuned(adapter, base)
     expected, note = probe_logits(model, tokenizer), describe_misreading(model)
     with creating(folder) as new:
@@ -48,12 +49,17 @@ def write_peft(folder: Path, adapter: Path, base: str | None = None) -> tuple[fl
             shutil.copyfile(card, new / card.name)
         else:
             write_plain_card(new, name, loader_of(model), note)
-        print_rank0("export reading the adapter back to compare …")
+        print_rank0(tr("export reading the adapter back to compare …"))
         config = load_adapter(eject(model), new)
         difference = relative_difference(probe_logits(model.eval(), tokenizer), expected)
         if not difference < MAX_DIFFERENCE:
             raise ConfigError(
-                f"the exported adapter (r {config.r}) changes the logits by {difference:.1%}, "
-                f"more than {MAX_DIFFERENCE:.2%}, so nothing was written"
+                tr(
+                    "the exported adapter (r {r}) changes the logits by {difference:.1%}, more "
+                    "than {max_difference:.2%}, so nothing was written",
+                    r=config.r,
+                    difference=difference,
+                    max_difference=MAX_DIFFERENCE,
+                )
             )
-    return difference, f"{note} --adapter {adapter}" if note else ""
+    return difference, f"{tr(note)} --adapter {adapter}" if note else ""

@@ -6,6 +6,7 @@ from pathlib import Path
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
+from lit.messages import tr
 from lit.run.console import print_rank0
 
 FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
@@ -35,7 +36,11 @@ def copy_processor(base: str, revision: str | None, folder: Path) -> None:
             lost.append(name)
     if lost:
         print_rank0(
-            f"merge  the hub cannot be reached for {', '.join(lost)}: copy what {base} has of them "
-            "into the folder if the merged model should see or hear",
+            tr(
+                "merge  the hub cannot be reached for {lost}: copy what {base} has of them into "
+                "the folder if the merged model should see or hear",
+                lost=", ".join(lost),
+                base=base,
+            ),
             note=True,
         )

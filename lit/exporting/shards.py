@@ -12,6 +12,7 @@ from huggingface_hub import try_to_load_from_cache
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from lit.messages import tr
 from lora.config import ConfigError
 from lora.full_layers import FullLayer, untied_layers
 from lora.replacement import Replacement, replace_module, replacements
@@ -90,7 +91,9 @@ def why_not(model: nn.Module, checkpoint: Checkpoint) -> str | None:
     with the same values: then no conversion lies between the two.
     """
     if untied := untied_layers(model):
-        return f"{untied[0]} was trained apart from the layer that shares its matrix"
+        return tr(
+            "{untied} was trained apart from the layer that shares its matrix", untied=untied[0]
+        )
     parameters = {
         name: layer.original().get_parameter(name.rpartition(".")[2])
         for name, (_, layer) in changed_layers(model).items()
@@ -102,9 +105,13 @@ def why_not(model: nn.Module, checkpoint: Checkpoint) -> str | None:
             for name in parameters.keys() & set(file.keys()):
                 stored, parameter = file.get_tensor(name), parameters[name]
                 if stored.shape != parameter.shape or not stored.to(parameter).equal(parameter):
-                    return f"transformers converts {name} when it loads it"
+                    return tr("transformers converts {name} when it loads it", name=name)
                 missing.pop(id(parameter), None)
-    return f"its files do not call a weight {min(missing.values())}" if missing else None
+    return (
+        tr("its files do not call a weight {values}", values=min(missing.values()))
+        if missing
+        else None
+    )
 
 
 def write_merged(
@@ -187,9 +194,10 @@ def _write(
 
 def not_finite(name: str) -> str:
     """Return the error about a merged weight that is not finite."""
-    return (
-        f"the merged weight {name} is not finite, so nothing was written: check the base's "
-        "weights, or train with a lower model.lr"
+    return tr(
+        "the merged weight {name} is not finite, so nothing was written: check the base's "
+        "weights, or train with a lower model.lr",
+        name=name,
     )
 
 

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from data.sandbox import check_template
 from data.template import continuation_ids
+from lit.messages import tr
 from lora.config import ConfigError
 
 TURNS = 3
@@ -79,10 +80,12 @@ def find_turns(tokenizer: PreTrainedTokenizerBase) -> Turns:
         wrong = True
     if wrong or turns is None:
         raise ConfigError(
-            "the chat template of training cannot be written as a template of Ollama: it writes a "
-            "turn differently at other places of a conversation. Leave out --ollama, and serve the "
-            "merged folder with a program that reads chat_template.jinja, such as vLLM or "
-            "llama-server --jinja"
+            tr(
+                "the chat template of training cannot be written as a template of Ollama: it "
+                "writes a turn differently at other places of a conversation. Leave out "
+                "--ollama, and serve the merged folder with a program that reads "
+                "chat_template.jinja, such as vLLM or llama-server --jinja"
+            )
         )
     return turns
 

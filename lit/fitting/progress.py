@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from data.types import Batch
+from lit.messages import tr
 from lit.run.console import print_rank0
 from lit.run.lightning_internals import step_ends
 
@@ -24,7 +25,11 @@ def time_left(first: int, total: int) -> Callable[[int], str]:
 
     def left(step: int) -> str:
         seconds = (time.perf_counter() - since) / (step - first) * (total - step)
-        return f"{seconds / 60:.0f} min left" if seconds >= 90 else f"{seconds:.0f} s left"
+        return (
+            tr("{minutes:.0f} min left", minutes=seconds / 60)
+            if seconds >= 90
+            else tr("{seconds:.0f} s left", seconds=seconds)
+        )
 
     return left
 
@@ -32,7 +37,11 @@ def time_left(first: int, total: int) -> Callable[[int], str]:
 def values_of_step(trainer: L.Trainer) -> str:
     """Return the loss and the speed of the last optimizer step."""
     values = trainer.callback_metrics
-    return f"loss {values['train/loss']:.3f}  {values['train/tokens_per_s']:.0f} tokens/s"
+    return tr(
+        "loss {loss:.3f}  {speed:.0f} tokens/s",
+        loss=values["train/loss"],
+        speed=values["train/tokens_per_s"],
+    )
 
 
 class Throughput(Callback):
@@ -103,9 +112,23 @@ class ProgressLines(Callback):
         if step == self._printed or (step % every and step != self._total):
             return
         self._printed = step
-        print_rank0(f"step {step}/{self._total}  {values_of_step(trainer)}  {self._left(step)}")
+        print_rank0(
+            tr(
+                "step {step}/{total}  {values}  {left}",
+                step=step,
+                total=self._total,
+                values=values_of_step(trainer),
+                left=self._left(step),
+            )
+        )
 
     def on_validation_end(self, trainer: L.Trainer, *_: object) -> None:
         """Print the validation loss."""
         loss = trainer.callback_metrics["val/loss"]
-        print_rank0(f"step {trainer.global_step}  validation loss {loss:.4f}")
+        print_rank0(
+            tr(
+                "step {step}  validation loss {loss:.4f}",
+                step=trainer.global_step,
+                loss=loss,
+            )
+        )

@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import Callback
 from rich.progress import Progress, TaskID
 
 from lit.fitting.progress import time_left, values_of_step
+from lit.messages import tr
 from lit.run.console import is_rank0
 from lit.run.lightning_internals import step_ends
 from lit.run.progress import make_progress
@@ -18,11 +19,11 @@ class ProgressBar(Callback):
 
     Args:
         total_steps: Returns the optimizer steps of the run; called when training starts.
-        name: What is counted.
+        name: What is counted; None for steps.
     """
 
-    def __init__(self, total_steps: Callable[[], int], name: str = "step") -> None:
-        self.total_steps, self.name = total_steps, name
+    def __init__(self, total_steps: Callable[[], int], name: str | None = None) -> None:
+        self.total_steps, self.name = total_steps, name or tr("step")
         self._progress: Progress | None = None
         self._validation: TaskID | None = None
 
@@ -43,7 +44,7 @@ class ProgressBar(Callback):
     def on_validation_start(self, trainer: L.Trainer, *_: object) -> None:
         """Start the bar of a validation."""
         batches = sum(int(count) for count in trainer.num_val_batches)
-        self._validation = self._bar().add_task("validation", total=batches, values="")
+        self._validation = self._bar().add_task(tr("validation"), total=batches, values="")
         self._bar().refresh()
 
     def on_validation_batch_end(self, *_: object) -> None:

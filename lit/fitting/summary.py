@@ -5,6 +5,7 @@ import torch
 from data.templates.variables import read_values, shown
 from lit.device.memory import peak_memory
 from lit.fitting.progress import Throughput
+from lit.messages import tr
 from lit.model.peft_note import describe_misreading
 from lit.preflight.coverage import describe_not_adapted, shares_not_adapted
 from lit.preflight.forecast import describe_validation, forecast
@@ -21,8 +22,8 @@ def print_rows_and_plan(arguments: Arguments) -> None:
     data, trainer = arguments.datamodule, arguments.trainer
     precision = arguments.hardware.precision
     planned = forecast(arguments)
-    first, tokens = planned.first, planned.tokens
-    print_rank0(f"data   {data.source}: {data.store.report}")
+    first, tokens = planned.first, planned.row_tokens
+    print_rank0(tr("data   {source}: {report}", source=data.source, report=data.store.report))
     for line in data.store.report.lines():
         print_rank0(f"       {line}")
     if data.val is not data.store:
@@ -31,18 +32,45 @@ def print_rows_and_plan(arguments: Arguments) -> None:
             print_rank0(f"       {line}")
     for line in filter(None, (str(data.overlap), data.share_note)):
         print_rank0(f"       {line}")
-    values = read_values(data.tokenizer)
+    described, values = data.template, read_values(data.tokenizer)
+    if values:
+        described = tr("{template} with {values}", template=data.template, values=shown(values))
     print_rank0(
-        f"       {len(data.train_rows)} {data.store.report.unit} train, {len(data.val_rows)} "
-        f"validate; template {data.template}{f' with {shown(values)}' if values else ''}"
+        tr(
+            "       {train} {unit} train, {val} validate; template {template}",
+            train=len(data.train_rows),
+            unit=tr(data.store.report.unit),
+            val=len(data.val_rows),
+            template=described,
+        )
     )
-    print_rank0(f"device {arguments.hardware.device}: {precision.value} ({precision.reason})")
     print_rank0(
-        f"plan   {data.total_steps()} optimizer steps, {first.steps} in the first epoch of "
-        f"{trainer.max_epochs}; {planned.labels} of "
-        f"{tokens} tokens have labels"
+        tr(
+            "device {device}: {precision} ({reason})",
+            device=arguments.hardware.device,
+            precision=precision.value,
+            reason=precision.reason,
+        )
     )
-    print_rank0(f"       validates {describe_validation(arguments, planned)}")
+    print_rank0(
+        tr(
+            "plan   {total_steps} optimizer steps, {steps} in the first epoch of {max_epochs}; "
+            "{labels} of {tokens} tokens have labels",
+            total_steps=data.total_steps(),
+            steps=first.steps,
+            max_epochs=trainer.max_epochs,
+            labels=planned.labels,
+            tokens=tokens,
+        )
+    )
+    if sharing := planned.describe_sharing():
+        print_rank0(f"       {sharing}")
+    print_rank0(
+        tr(
+            "       validates {when}",
+            when=describe_validation(arguments, planned),
+        )
+    )
 
 
 def print_result(
@@ -63,44 +91,87 @@ def print_result(
     """
     trainer, device = arguments.trainer, arguments.trainer.strategy.root_device
     size = count_parameters(arguments.model.adapted_model)
-    print_rank0(f"model  {size.trainable:,} of {size.total:,} parameters trained")
+    print_rank0(
+        tr(
+            "model  {trainable:,} of {total:,} parameters trained",
+            trainable=size.trainable,
+            total=size.total,
+        )
+    )
     if left := describe_not_adapted(shares_not_adapted(arguments.model.adapted_model)):
         print_rank0(f"       {left}")
-    done, earlier = trainer.global_step - resumed_at, ""
-    if resumed_at:
-        earlier = f" since the resume at step {resumed_at} ({trainer.global_step} in the whole run)"
+    cost = {
+        "tokens": throughput.tokens,
+        "duration": _duration(throughput.seconds),
+        "memory": _peak_memory(device),
+    }
     print_rank0(
-        f"run    {done} optimizer steps{earlier}, {throughput.tokens:,} tokens in "
-        f"{_duration(throughput.seconds)}, {_peak_memory(device)}"
+        tr(
+            "run    {done} optimizer steps since the resume at step {resumed_at} ({step} in the "
+            "whole run), {tokens:,} tokens in {duration}, {memory}",
+            done=trainer.global_step - resumed_at,
+            resumed_at=resumed_at,
+            step=trainer.global_step,
+            **cost,
+        )
+        if resumed_at
+        else tr(
+            "run    {step} optimizer steps, {tokens:,} tokens in {duration}, {memory}",
+            step=trainer.global_step,
+            **cost,
+        )
     )
     planned = arguments.datamodule.total_steps()
     if trainer.global_step < planned:
-        print_rank0(f"       ended before the last of {planned} planned optimizer steps")
+        print_rank0(
+            tr("       ended before the last of {planned} planned optimizer steps", planned=planned)
+        )
     if arguments.datamodule.val_rows.size:
         change = relative_change(best.base_loss, best.loss)
         print_rank0(
-            f"loss   {best.base_loss:.4f} -> {best.loss:.4f} on held-out rows ({change:+.1%}), "
-            f"best at step {best.step}"
+            tr(
+                "loss   {base_loss:.4f} -> {loss:.4f} on held-out rows ({change:+.1%}), best at "
+                "step {step}",
+                base_loss=best.base_loss,
+                loss=best.loss,
+                change=change,
+                step=best.step,
+            )
         )
         if not best.loss < best.base_loss:
-            start = arguments.model.adapter or "the base"
-            print_rank0(f"       the adapter is not better than {start} on held-out rows")
+            start = arguments.model.adapter or tr("the base")
+            print_rank0(
+                tr("       the adapter is not better than {start} on held-out rows", start=start)
+            )
     size_in_bytes = sum(path.stat().st_size for path in folder.adapter.iterdir())
-    print_rank0(f"wrote  {folder.adapter} ({size_in_bytes / 1e6:.1f} MB), {folder.picture}")
+    print_rank0(
+        tr(
+            "wrote  {adapter} ({size_in_bytes:.1f} MB), {picture}",
+            adapter=folder.adapter,
+            size_in_bytes=size_in_bytes / 1e6,
+            picture=folder.picture,
+        )
+    )
     if misread := describe_misreading(arguments.model.adapted_model):
-        print_rank0(f"       {misread} --adapter {folder.adapter}")
-    print_rank0(f"next   python -m lit.compare --adapter {folder.adapter}")
+        print_rank0(f"       {tr(misread)} --adapter {folder.adapter}")
+    print_rank0(tr("next   python -m lit.compare --adapter {adapter}", adapter=folder.adapter))
     print_rank0(f"       python -m lit.chat --adapter {folder.adapter}")
     print_rank0(f"       tensorboard --logdir {folder.path}")
 
 
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    if not minutes:
+        return tr("{seconds} s", seconds=rest)
+    return tr("{minutes} min {seconds} s", minutes=minutes, seconds=rest)
 
 
 def _peak_memory(device: torch.device) -> str:
-    text = f"{peak_memory() / 1e9:.1f} GB of memory at its peak"
-    if device.type == "cuda":
-        text += f", {peak_memory(device) / 1e9:.1f} GB on the GPU"
-    return text
+    own = peak_memory() / 1e9
+    if device.type != "cuda":
+        return tr("{own:.1f} GB of memory at its peak", own=own)
+    return tr(
+        "{own:.1f} GB of memory at its peak, {gpu:.1f} GB on the GPU",
+        own=own,
+        gpu=peak_memory(device) / 1e9,
+    )

@@ -12,7 +12,9 @@ from lit.fitting.progress_bar import ProgressBar
 from lit.fitting.results import write_results
 from lit.fitting.summary import print_result, print_rows_and_plan
 from lit.fitting.val_matching import ValMatching
+from lit.messages import tr
 from lit.preflight.forecast import forecast
+from lit.preflight.sharing import settle_sharing
 from lit.preflight.verdict import judge, refuse
 from lit.resume.checkpoint import AtomicCheckpointIO
 from lit.resume.resume_point import ResumePoint
@@ -122,7 +124,9 @@ class Training:
             self._print_start(changes)
             if not self.start.path:
                 if count := len(self.data.val_rows):
-                    print_rank0(f"base   measuring its loss on {count} validation rows …")
+                    print_rank0(
+                        tr("base   measuring its loss on {count} validation rows …", count=count)
+                    )
                 self.trainer.validate(self.model, self.data, verbose=False)
             self.trainer.fit(self.model, self.data, ckpt_path=self.start.path, weights_only=True)
             if self.best.validated < self.trainer.global_step:
@@ -135,12 +139,13 @@ class Training:
     def _prepare(self) -> bool:
         """Set up data, plan and ranks; return False for a run that is complete already."""
         data, start, trainer = self.data, self.start, self.trainer
-        print_rank0(f"data   reading the rows of {data.source} …")
+        print_rank0(tr("data   reading the rows of {source} …", source=data.source))
         data.setup()
         rows = rows_digest(data)
         # Checkpoints of this run hold the digests too.
         self.settings |= rows
         check_settings(start.settings, self.settings)
+        settle_sharing(self.arguments)
         if start.path:
             data.plans.resume_from(start.step_map, start.step)
         for callback in self.matching:
@@ -154,7 +159,7 @@ class Training:
         self.findings = judge(self.arguments, forecast(self.arguments))
         refuse(self.findings, self.arguments.config.force)
         self.ranks.start_others(trainer)
-        self.ranks.check_equal(rows | {"the checkpoint's step": str(start.step)})
+        self.ranks.check_equal(rows | {tr("the checkpoint's step"): str(start.step)})
         if trainer.is_global_zero:
             self.folder.prepare(resume=self.in_place)
             self.arguments.save(self.folder.config)
@@ -165,14 +170,22 @@ class Training:
     def _print_start(self, changes: list[str]) -> None:
         print_rows_and_plan(self.arguments)
         for finding in self.findings:
-            print_rank0(f"check  {finding.text}")
+            print_rank0(tr("check  {said}", said=finding.text))
         if self.start.path:
-            print_rank0(f"resume {self.start.path}, after step {self.start.step}")
+            print_rank0(
+                tr("resume {path}, after step {step}", path=self.start.path, step=self.start.step)
+            )
             step_change = describe_step_change(self.data.plans.step_map, self.start.step)
             for line in [*changes, *step_change]:
                 print_rank0(f"       {line}")
 
 
 def _print_complete(folder: RunFolder, start: ResumePoint) -> None:
-    print_rank0(f"resume {folder.path} is already complete: {start.step} optimizer steps")
-    print_rank0("       to train longer, raise trainer.max_epochs, or use another --output_dir")
+    print_rank0(
+        tr(
+            "resume {path} is already complete: {step} optimizer steps",
+            path=folder.path,
+            step=start.step,
+        )
+    )
+    print_rank0(tr("       to train longer, raise trainer.max_epochs, or use another --output_dir"))

@@ -12,7 +12,9 @@ from data.types import DataError, Example, Message, RowError
 from lit.measures.losses import mean_losses
 from lit.measures.matching import SIMILAR, Case, Key, Matching
 from lit.measures.sample import fair_order
+from lit.messages import tr
 from lit.model.loss import token_losses
+from lit.packing.hidden_states import shares
 from lit.train.datamodule import QADataModule
 from lit.train.module import LoRAModule
 
@@ -45,8 +47,10 @@ class ValMatching(Callback):
         matching = Matching(cases, self._encode)
         if not any(matching.others[SIMILAR]):
             raise DataError(
-                "`val_matching` needs two held-out rows that are questions with different answers: "
-                "raise `val_fraction`, or leave it off"
+                tr(
+                    "`val_matching` needs two held-out rows that are questions with different "
+                    "answers: raise `val_fraction`, or leave it off"
+                )
             )
         return matching
 
@@ -71,6 +75,7 @@ class ValMatching(Callback):
                 lambda batch: pl_module.call(token_losses, batch),
                 [*examples.values()],
                 pl_module.device,
+                shares(pl_module.adapted_model),
             )
         means = {key: np.array([-loss]) for key, loss in zip(examples, losses, strict=True)}
         rows: Sequence[int] = range(len(self.matching.cases))

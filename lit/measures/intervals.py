@@ -5,6 +5,7 @@ table.
 """
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -117,6 +118,7 @@ def student_t(freedom: int, z: float = Z) -> float:
     return z + sum(term / freedom**power for power, term in enumerate(terms, 1))
 
 
+@lru_cache(maxsize=1)  # measures of one comparison have the same rows
 def _resamples(rows: int) -> np.ndarray:
     """Return how often each bootstrap sample holds each row, (SAMPLES, rows)."""
     drawn = np.random.default_rng(0).multinomial(rows, np.full(rows, 1 / rows), SAMPLES)

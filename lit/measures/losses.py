@@ -9,14 +9,19 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from data.beginnings.beginnings import Beginnings
+from data.beginnings.find import find_beginnings
 from data.planning.batch import collate
+from data.planning.loader import neighbors_of
 from data.planning.plan import plan_epoch
 from data.types import IGNORE, Batch, Example
 from lit.answering.generation import use_model
 from lit.device.precision import computing_in
 from lit.measures.intervals import Interval, paired_interval
+from lit.messages import tr
 from lit.model.loss import token_losses
-from lit.packing.pack import one_by_one, pack, restored_attention
+from lit.packing.hidden_states import shares
+from lit.packing.pack import one_by_one, pack, restored_attention, share
 from lit.run.console import print_rank0
 
 MAX_TOKENS = 2048
@@ -86,12 +91,16 @@ def measure_losses(
     """
     labels = label_counts(examples)
     sums = {which: np.zeros(len(examples)) for which in MODELS}
+    beginnings = find_beginnings(examples)
     with restored_attention(model), computing_in(precision, model.device):
-        if (reason := pack(model)) and model not in _told:
+        reason = one_by_one(unpacked) if (unpacked := pack(model)) else None
+        if beginnings.any and not unpacked and (apart := share(model)):
+            reason = tr("{reason}: rows share no beginnings", reason=apart)
+        if reason and model not in _told:
             _told.add(model)  # a comparison measures twice
-            print_rank0(f"losses  {one_by_one(reason)}", note=True)
-        for rows in _batches(examples, labels):
-            batch = collate([examples[row] for row in rows]).to(model.device)
+            print_rank0(tr("losses  {one_by_one}", one_by_one=reason), note=True)
+        for rows, batch in _batches(examples, labels, beginnings if shares(model) else None):
+            batch = batch.to(model.device)
             for which in MODELS:
                 with use_model(model, which):
                     tokens = token_losses(model, batch)
@@ -101,7 +110,10 @@ def measure_losses(
 
 
 def mean_losses(
-    losses_of: Callable[[Batch], Tensor], examples: Sequence[Example], device: torch.device
+    losses_of: Callable[[Batch], Tensor],
+    examples: Sequence[Example],
+    device: torch.device,
+    share: bool = False,
 ) -> np.ndarray:
     """Return the mean loss per labeled token of each row under a model in training, (rows,).
 
@@ -109,19 +121,22 @@ def mean_losses(
         losses_of: Returns the loss of each labeled token of a batch, (labels,).
         examples: Rows with at least one label each.
         device: The model's.
+        share: Whether the model computes shared beginnings once.
     """
-    return summed_losses(losses_of, examples, device) / label_counts(examples)
+    return summed_losses(losses_of, examples, device, share) / label_counts(examples)
 
 
 def summed_losses(
-    losses_of: Callable[[Batch], Tensor], examples: Sequence[Example], device: torch.device
+    losses_of: Callable[[Batch], Tensor],
+    examples: Sequence[Example],
+    device: torch.device,
+    share: bool = False,
 ) -> np.ndarray:
     """Return the summed loss of each row, (rows,); arguments as above."""
     labels = label_counts(examples)
     sums = np.zeros(len(examples))
-    for rows in _batches(examples, labels):
-        batch = collate([examples[row] for row in rows]).to(device)
-        sums[rows] = _sums(losses_of(batch), labels[rows])
+    for rows, batch in _batches(examples, labels, find_beginnings(examples) if share else None):
+        sums[rows] = _sums(losses_of(batch.to(device)), labels[rows])
     return sums
 
 
@@ -130,15 +145,26 @@ def label_counts(examples: Sequence[Example]) -> np.ndarray:
     return np.array([sum(x != IGNORE for x in example.labels) for example in examples])
 
 
-def _batches(examples: Sequence[Example], labels: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the rows of each batch."""
+def _batches(
+    examples: Sequence[Example], labels: np.ndarray, beginnings: Beginnings | None
+) -> Iterator[tuple[np.ndarray, Batch]]:
+    """Yield the rows of each batch, and the batch; rows that begin alike are together."""
     if not len(examples):
         return
     lengths = np.array([len(example.ids) for example in examples])
     most = max(MAX_TOKENS, int(lengths.max()))
-    planned = plan_epoch(lengths, labels, batch_size=len(examples), max_tokens=most)
+    planned = plan_epoch(
+        lengths,
+        labels,
+        batch_size=len(examples),
+        max_tokens=most,
+        group_by_prefix=beginnings is not None,
+        beginnings=beginnings,
+    )
     for micro_step in range(planned.micro_steps):
-        yield planned.rows(0, micro_step)
+        rows = planned.rows(0, micro_step)
+        shared = neighbors_of(beginnings, rows)
+        yield rows, collate([examples[row] for row in rows], neighbors=shared)
 
 
 def _sums(tokens: Tensor, labels: np.ndarray) -> np.ndarray:

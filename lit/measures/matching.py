@@ -11,12 +11,15 @@ from typing import NamedTuple
 import numpy as np
 
 from data.types import Example, Message, RowError
+from lit.messages import tr_mark
 
 OTHERS = 3
 """Answers of other rows beside the right one."""
 MOST_ROWS = 500
 """Rows whose answers are compared; all pairs of them are looked at."""
-NEAREST, SIMILAR, WRONG = "answers of equal length", "answers to similar questions", "wrong answers"
+NEAREST = tr_mark("answers of equal length")
+SIMILAR = tr_mark("answers to similar questions")
+WRONG = tr_mark("wrong answers")
 EMPTY = -1
 """The number of the empty question."""
 Key = tuple[int, str]

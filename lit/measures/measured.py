@@ -8,29 +8,30 @@ from typing import Literal
 import numpy as np
 
 from lit.measures.intervals import Interval, paired_interval, rows_that_would_show
+from lit.messages import tr_mark
 
 
 class Outcome(StrEnum):
     """What an interval says of the tuned model."""
 
-    BETTER = "better"
-    WORSE = "worse"
-    NOT_SHOWN = "not shown"
-    TOO_FEW = "too few rows"
-    NOT_FINITE = "not finite"
-    NOT_MEASURED = "not measured"
+    BETTER = tr_mark("better")
+    WORSE = tr_mark("worse")
+    NOT_SHOWN = tr_mark("not shown")
+    TOO_FEW = tr_mark("too few rows")
+    NOT_FINITE = tr_mark("not finite")
+    NOT_MEASURED = tr_mark("not measured")
 
 
 class Group(StrEnum):
     """The question that a measure answers."""
 
-    STYLE = "manner"
-    MATCHING = "matching"
-    TRUTH = "truth"
-    WRITTEN = "as written"
-    CONDUCT = "conduct"
-    FORGETTING = "forgetting"
-    OWN = "own measure"
+    STYLE = tr_mark("manner")
+    MATCHING = tr_mark("matching")
+    TRUTH = tr_mark("truth")
+    WRITTEN = tr_mark("as written")
+    CONDUCT = tr_mark("conduct")
+    FORGETTING = tr_mark("forgetting")
+    OWN = tr_mark("own measure")
 
 
 @dataclass(frozen=True)

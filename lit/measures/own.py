@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from lit.messages import tr
 from lora.config import ConfigError
 
 Function = Callable[[str, str, str], float]
@@ -27,13 +28,23 @@ class OwnMetric(NamedTuple):
             value = self.function(question, reference, answer)
         except Exception as error:
             raise ConfigError(
-                f"--metric {self.name} raised {type(error).__name__}: {error}, for the question "
-                f"{question[:80]!r}"
+                tr(
+                    "--metric {name} raised {type}: {error}, for the question {question!r}",
+                    name=self.name,
+                    type=type(error).__name__,
+                    error=error,
+                    question=question[:80],
+                )
             ) from error
         if not isinstance(value, int | float) or not math.isfinite(value):
             raise ConfigError(
-                f"--metric {self.name} returned {value!r} for the question {question[:80]!r}; it "
-                "must return a finite number"
+                tr(
+                    "--metric {name} returned {value!r} for the question {question!r}; it must "
+                    "return a finite number",
+                    name=self.name,
+                    value=value,
+                    question=question[:80],
+                )
             )
         return float(value)
 
@@ -47,9 +58,9 @@ def load_metric(name: str) -> OwnMetric:
     file, colon, function = name.rpartition(":")
     path = Path(file)
     if not colon or path.suffix != ".py" or not function.isidentifier():
-        raise ConfigError(f"--metric is {name}; write it as FILE.py:function")
+        raise ConfigError(tr("--metric is {name}; write it as FILE.py:function", name=name))
     if not path.is_file():
-        raise ConfigError(f"--metric {name}: {path} does not exist")
+        raise ConfigError(tr("--metric {name}: {path} does not exist", name=name, path=path))
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
@@ -57,10 +68,25 @@ def load_metric(name: str) -> OwnMetric:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise ConfigError(f"--metric {name}: {type(error).__name__}: {error}") from error
+        raise ConfigError(
+            tr(
+                "--metric {name}: {type}: {error}",
+                name=name,
+                type=type(error).__name__,
+                error=error,
+            )
+        ) from error
     found = getattr(module, function, None)
     if not callable(found):
         names = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
         has = ", ".join(names) or "none"
-        raise ConfigError(f"--metric {name}: {path} has no function {function}; it has {has}")
+        raise ConfigError(
+            tr(
+                "--metric {name}: {path} has no function {function}; it has {has}",
+                name=name,
+                path=path,
+                function=function,
+                has=has,
+            )
+        )
     return OwnMetric(f"{path.name}:{function}", found)

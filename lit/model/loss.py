@@ -8,8 +8,9 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PretrainedConfig, PreTrainedModel
 
 from data.types import Batch
+from lit.messages import tr
 from lit.packing.decoder import head_of
-from lit.packing.hidden_states import hidden_states
+from lit.packing.hidden_states import as_computed, hidden_states
 from lit.packing.pack import unpacked
 from lora.config import ConfigError
 
@@ -72,8 +73,13 @@ def check_loss(model: PreTrainedModel, batch: Batch) -> None:
     plain = F.cross_entropy(logits.float(), labels).item()
     if not abs(ours - plain) <= MAX_LOSS_DIFFERENCE * max(1.0, plain):
         raise ConfigError(
-            f"the loss of {type(model).__name__} is {plain:.4f} from its own logits and {ours:.4f} "
-            "here: this model family cannot be trained yet. Choose another model.base"
+            tr(
+                "the loss of {type} is {plain:.4f} from its own logits and {ours:.4f} here: "
+                "this model family cannot be trained yet. Choose another model.base",
+                type=type(model).__name__,
+                plain=plain,
+                ours=ours,
+            )
         )
 
 
@@ -83,6 +89,7 @@ def _next_logits(model: PreTrainedModel, input_ids: Tensor) -> Tensor:
 
 def _labeled_states(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
     """Return the hidden states that predict a labeled token, (labels, hidden), and the tokens."""
+    batch = as_computed(model, batch)
     hidden = hidden_states(model, batch)[0]
     return hidden.index_select(0, batch.predicting), batch.targets
 

@@ -2,6 +2,7 @@
 
 from transformers import PreTrainedModel
 
+from lit.messages import tr_later
 from lit.packing.transformers_internals import conversion_pattern
 from lora.injection import lora_layers
 
@@ -27,7 +28,9 @@ def describe_misreading(model: PreTrainedModel) -> str:
     """Return what a person must know before loading the adapter in PEFT; empty for most models."""
     if not (names := misread_by_peft(model)):
         return ""
-    return (
-        f"PEFT 0.21 reads {', '.join(names)} of {model.config.model_type} as other layers, and "
-        "computes something else with this adapter. Merge it first: python -m lit.merge"
+    return tr_later(
+        "PEFT 0.21 reads {names} of {model_type} as other layers, and computes something "
+        "else with this adapter. Merge it first: python -m lit.merge",
+        names=", ".join(names),
+        model_type=model.config.model_type,
     )

@@ -12,6 +12,8 @@ from transformers import PretrainedConfig, PreTrainedModel
 from data.planning.batch import collate
 from data.types import Batch
 from lit.fast_layers.table import FAST_LAYERS, use_fast_layers
+from lit.messages import tr
+from lit.model.architecture import describe_compression
 from lit.model.base import load_base
 from lit.model.causality import check_causal
 from lit.model.loss import check_loss, token_losses
@@ -57,13 +59,16 @@ class ModelSpec:
         """
         if self.loaded is not None:
             return self._adapt(self.loaded, sharded)
-        print_rank0(f"model  loading {self.base} …")
+        print_rank0(tr("model  loading {base} …", base=self.base))
         model = load_base(self.base, self.revision, dtype, self.quantize, device)
         if sharded and any(is_quantized(layer) for layer in linear_layers(model).values()):
             raise ConfigError(
-                f"{self.base} is stored quantized, and this trainer.strategy shards only dense "
-                "weights: set trainer.strategy to ddp, or give the 16-bit model that it was made "
-                "from"
+                tr(
+                    "{base} is stored quantized, and this trainer.strategy shards only dense "
+                    "weights: set trainer.strategy to ddp, or give the 16-bit model that it was "
+                    "made from",
+                    base=self.base,
+                )
             )
         return self._adapt(model, sharded)
 
@@ -74,12 +79,21 @@ class ModelSpec:
             inject(model, self.lora)
         else:
             continue_adapter(model, self.adapter, self.lora)
-            on = f", on the base in {self.quantize}" if self.quantize else ""
-            print_rank0(f"model  goes on from the adapter {self.adapter}{on}")
+            print_rank0(
+                tr(
+                    "model  goes on from the adapter {adapter}, on the base in {quantize}",
+                    adapter=self.adapter,
+                    quantize=self.quantize,
+                )
+                if self.quantize
+                else tr("model  goes on from the adapter {adapter}", adapter=self.adapter)
+            )
         if self.fast_layers:
             use_fast_layers(model, self._fast_kinds(sharded))
         for paths in tied_groups(model):
-            print_rank0(f"model  {' and '.join(paths)} are one matrix and train together")
+            print_rank0(
+                tr("model  {paths} are one matrix and train together", paths=" and ".join(paths))
+            )
         return model
 
     def _fast_kinds(self, sharded: bool) -> list[str]:
@@ -111,9 +125,15 @@ def check_model(
     limit = rotary_limit(config)
     if must_pack and limit is not None and not (longest_row and longest_row <= limit):
         raise ConfigError(
-            f"the rotary positions of {config.model_type} are others in rows above {limit:,} "
-            f"tokens, and trainer.strategy {must_pack} cannot train such rows together with "
-            f"shorter ones: set data.max_length to {limit} or less, or trainer.strategy to ddp"
+            tr(
+                "the rotary positions of {model_type} are others in rows above {limit:,} "
+                "tokens, and trainer.strategy {must_pack} cannot train such rows together with "
+                "shorter ones: set data.max_length to {limit} or less, or trainer.strategy to "
+                "ddp",
+                model_type=config.model_type,
+                limit=limit,
+                must_pack=must_pack,
+            )
         )
     row = probe_examples(config.get_text_config().vocab_size)[0]
     short = collate([row]).to(device)
@@ -122,31 +142,18 @@ def check_model(
     if reason:
         if must_pack:
             # Ranks have different numbers of rows and must gather weights equally often.
-            raise ConfigError(f"{reason}: trainer.strategy {must_pack} cannot train this model")
-        print_rank0(f"model  {one_by_one(reason)}")
+            raise ConfigError(
+                tr(
+                    "{reason}: trainer.strategy {must_pack} cannot train this model",
+                    reason=reason,
+                    must_pack=must_pack,
+                )
+            )
+        print_rank0(tr("model  {reason}", reason=one_by_one(reason)))
     call(check_loss, short)
     call(check_reached, short)
     if note := describe_compression(config, longest_row):
-        print_rank0(f"model  {note}", note=True)
-
-
-def describe_compression(config: PretrainedConfig, longest_row: int | None) -> str:
-    """Return that layers which shorten what lies far behind never act; empty if they do.
-
-    Args:
-        config: The model's config.
-        longest_row: Tokens of the longest row, or None if it is not known.
-    """
-    text = config.get_text_config()
-    rates: dict[str, int] = getattr(text, "compress_rates", None) or {}
-    used = {rates[kind] for kind in getattr(text, "layer_types", None) or () if kind in rates}
-    waiting = sorted(rate for rate in used if longest_row is not None and longest_row <= rate)
-    if not waiting:
-        return ""
-    return (
-        f"some attention layers of {text.model_type} compress every {waiting[-1]} tokens, and the "
-        f"longest row has {longest_row}: adapters on their compressors learn nothing from this data"
-    )
+        print_rank0(tr("model  {note}", note=note), note=True)
 
 
 def use_checkpointing(
@@ -165,9 +172,11 @@ def use_checkpointing(
         model.activation_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})
     except ValueError:
         raise ConfigError(
-            f"{type(model).__name__} cannot compute its activations twice: set "
-            "model.gradient_checkpointing to false, and lower data.max_length or data.batch_size "
-            "if memory is short"
+            tr(
+                "{type} cannot compute its activations twice: set model.gradient_checkpointing "
+                "to false, and lower data.max_length or data.batch_size if memory is short",
+                type=type(model).__name__,
+            )
         ) from None
 
 
@@ -194,9 +203,15 @@ def check_reached(model: PreTrainedModel, batch: Batch) -> None:
     reached = {_kind(path) for path, layer in layers.items() if layer in called}
     if silent := [path for path in layers if _kind(path) not in reached]:
         raise ConfigError(
-            f"{len(silent)} of {len(layers)} adapters are never reached, for example "
-            f"{silent[0]}: {type(model).__name__} does not call these layers. Set "
-            f"`exclude_modules` to [{last_names(silent)}]"
+            tr(
+                "{silent} of {layers} adapters are never reached, for example {first}: {type} "
+                "does not call these layers. Set `exclude_modules` to [{last_names}]",
+                silent=len(silent),
+                layers=len(layers),
+                first=silent[0],
+                type=type(model).__name__,
+                last_names=last_names(silent),
+            )
         )
 
 

@@ -12,6 +12,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from lit.messages import tr, tr_n
 from lit.run.console import print_rank0
 from lora.base import (
     INT8_OUTLIER,
@@ -59,9 +60,13 @@ def stored_quantization(config: PretrainedConfig, base: str) -> str | None:
     if method != BITSANDBYTES or kind not in QUANTIZATIONS:
         shown = printable(str(kind if kind and method == BITSANDBYTES else method), 80)
         raise ConfigError(
-            f"{base} is stored in {shown}, which does not load here: take the 16-bit model that it "
-            "was made from and set `quantize` to nf4, or a model that bitsandbytes quantized "
-            "(bnb-4bit)"
+            tr(
+                "{base} is stored in {shown}, which does not load here: take the 16-bit model "
+                "that it was made from and set `quantize` to nf4, or a model that bitsandbytes "
+                "quantized (bnb-4bit)",
+                base=base,
+                shown=shown,
+            )
         )
     return kind
 
@@ -79,8 +84,13 @@ def quantization_of(config: PretrainedConfig, base: str, quantize: str | None) -
     stored = stored_quantization(config, base)
     if stored and quantize not in (None, stored):
         raise ConfigError(
-            f"`quantize` is {quantize}, and the weights of {base} are stored in {stored}: leave "
-            "`quantize` out, or give the 16-bit model that it was made from"
+            tr(
+                "`quantize` is {quantize}, and the weights of {base} are stored in {stored}: "
+                "leave `quantize` out, or give the 16-bit model that it was made from",
+                quantize=quantize,
+                base=base,
+                stored=stored,
+            )
         )
     return stored or quantize
 
@@ -136,22 +146,30 @@ def finish(model: Any, base: str, dtype: torch.dtype) -> None:
         set_compute_dtype(head, dtype)
         # The loss reads its weight.
         model.set_output_embeddings(dense_copy(head, dense_weight(head)))
-        print_rank0("model  the output head is stored quantized and is used dense", note=True)
+        print_rank0(tr("model  the output head is stored quantized and is used dense"), note=True)
     for path, layer in linear_layers(model).items():
         if is_quantized(layer):
             set_compute_dtype(layer, dtype)
         elif type(layer).__module__.startswith(BITSANDBYTES):
             raise ConfigError(
-                f"config.json of {base} says that its layers are quantized, and the weight of "
-                f"{path} is dense: take quantization_config out of it, or download the model again"
+                tr(
+                    "config.json of {base} says that its layers are quantized, and the weight "
+                    "of {path} is dense: take quantization_config out of it, or download the "
+                    "model again",
+                    base=base,
+                    path=path,
+                )
             )
         else:
             dense.append(path)
-    kept = [f"{counted(dense, 'linear layer')}: {listed(dense)}"] if dense else []
+    kept = []
+    if dense:
+        layers = tr_n("{n} linear layer", "{n} linear layers", len(dense))
+        kept.append(f"{layers}: {listed(dense)}")
     if experts := describe_experts(model):
         kept.append(experts)
     if kept:
-        print_rank0(f"model  not quantized: {'; '.join(kept)}", note=True)
+        print_rank0(tr("model  not quantized: {kept}", kept="; ".join(kept)), note=True)
 
 
 def describe_experts(model: nn.Module) -> str:
@@ -166,7 +184,7 @@ def describe_experts(model: nn.Module) -> str:
     size = sum(map(parameter_size, parameters))
     share = size / sum(map(parameter_size, model.parameters()))
     dtype = str(parameters[0].dtype).removeprefix("torch.")
-    return f"experts: {share:.0%} of the parameters stay in {dtype}"
+    return tr("experts: {share:.0%} of the parameters stay in {dtype}", share=share, dtype=dtype)
 
 
 def dense_parameters(model: PreTrainedModel) -> Iterator[nn.Parameter]:
@@ -179,8 +197,3 @@ def listed(names: Any) -> str:
     """Return the first three of some names, for a line of text."""
     first = [printable(name, 200) for name in sorted(names)[:3]]
     return ", ".join(first) + (", …" if len(names) > len(first) else "")
-
-
-def counted(names: Any, noun: str) -> str:
-    """Return how many names there are, such as ``3 weights``."""
-    return f"{len(names)} {noun}{'s' if len(names) > 1 else ''}"

@@ -7,15 +7,15 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from data.template import choose_template, stop_token
 from data.templates.variables import Value, unread, values_in
+from lit.messages import tr
 from lit.model import architecture
-from lit.model.base import load_base, load_tokenizer, locate, read_tokenizer
+from lit.model.base import check_vocabulary, load_base, load_tokenizer, locate, read_tokenizer
 from lit.model.loading import load_config
 from lit.run.console import print_rank0
 from lora.config import ConfigError
 from lora.storage.adapter import load_adapter, read_config
 from lora.storage.files import check_regular_files
 from lora.storage.metadata import read_quantization
-from lora.storage.mismatch import GROWN
 from lora.storage.peft_format import printable
 
 NOT_QUANTIZED = "none"
@@ -50,7 +50,7 @@ def load(
     elif base:
         model, tokenizer = load_base(base, None, dtype, quantize, device), load_tokenizer(base)
     else:
-        raise ConfigError("give --adapter D, or --base NAME")
+        raise ConfigError(tr("give --adapter D, or --base NAME"))
     set_template(tokenizer, template, template_kwargs)
     return model, tokenizer
 
@@ -69,8 +69,12 @@ def chosen_quantization(adapter: str | Path | None, quantize: str | None) -> str
         return None if quantize == NOT_QUANTIZED else quantize
     if kind := read_quantization(adapter):
         print_rank0(
-            f"model  the base is loaded in {kind}, as when the adapter was trained; --quantize "
-            f"{NOT_QUANTIZED} loads it dense",
+            tr(
+                "model  the base is loaded in {kind}, as when the adapter was trained; "
+                "--quantize {not_quantized} loads it dense",
+                kind=kind,
+                not_quantized=NOT_QUANTIZED,
+            ),
             note=True,
         )
     return kind
@@ -114,7 +118,7 @@ def adapter_tokenizer(
     own = Path(adapter) / "tokenizer_config.json"
     if own.is_file():
         tokenizer = read_tokenizer(str(adapter), {"local_files_only": True})
-        _check_vocabulary(adapter, model, tokenizer)
+        check_vocabulary(adapter, model, tokenizer)
         return tokenizer
     return load_tokenizer(base, revision)
 
@@ -138,7 +142,7 @@ def set_template(
         return
     choose_template(tokenizer, template, template_kwargs)
     if text := unread(tokenizer):
-        print_rank0(f"template_kwargs: {text}", note=True)
+        print_rank0(tr("template_kwargs: {said}", said=text), note=True)
     stop_token(tokenizer)
 
 
@@ -146,19 +150,6 @@ def trained_values(adapter: str | Path) -> dict[str, Value]:
     """Return the values of ``template_kwargs`` that an adapter was trained with."""
     path = Path(adapter) / "chat_template.jinja"
     return values_in(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def _check_vocabulary(
-    adapter: str | Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    # Many bases have more rows than their tokenizer has tokens; fewer rows would fail in the middle
-    # of an answer.
-    rows = len(model.get_input_embeddings().weight)  # type: ignore[arg-type]
-    if (last := max(tokenizer.get_vocab().values(), default=0)) >= rows:
-        raise ConfigError(
-            f"the vocabulary grew: the tokenizer in {adapter} has tokens up to number {last}, and "
-            f"the embedding of this base has {rows} rows. {GROWN.format(last + 1)}"
-        )
 
 
 def stored_dtype(adapter: str | Path, base: str | None = None) -> torch.dtype:
@@ -193,16 +184,25 @@ def base_of(adapter: str | Path, base: str | None) -> tuple[str, str | None]:
     settings = read_config(adapter)
     name = base or settings.get("base_model_name_or_path")
     if not isinstance(name, str) or not name:
-        raise ConfigError(f"{adapter} does not name its base model: give it with --base")
+        raise ConfigError(
+            tr("{adapter} does not name its base model: give it with --base", adapter=adapter)
+        )
     if base is None and ".." in Path(name).parts:
         raise ConfigError(
-            f"{adapter} names its base as {printable(repr(name), 200)}, a path with ..: give it "
-            "with --base"
+            tr(
+                "{adapter} names its base as {name}, a path with ..: give it with --base",
+                adapter=adapter,
+                name=printable(repr(name), 200),
+            )
         )
     # A revision belongs to the base that the adapter names, not to another.
     revision = None if base else settings.get("revision")
     if revision is not None and not isinstance(revision, str):
         raise ConfigError(
-            f"{adapter} names the revision {printable(repr(revision), 80)}, which is not a text"
+            tr(
+                "{adapter} names the revision {revision}, which is not a text",
+                adapter=adapter,
+                revision=printable(repr(revision), 80),
+            )
         )
     return name, revision

@@ -5,6 +5,7 @@ from typing import cast
 from torch import nn
 from transformers import PreTrainedModel
 
+from lit.messages import tr
 from lora.config import ConfigError
 from lora.families.decoder import text_decoder
 
@@ -19,8 +20,11 @@ def decoder_of(model: PreTrainedModel) -> nn.Module:
     if part is not model:
         return part
     raise ConfigError(
-        f"{type(model).__name__} has no part that gives hidden states without logits: this model "
-        "family cannot be trained. Choose another model.base"
+        tr(
+            "{type} has no part that gives hidden states without logits: this model family "
+            "cannot be trained. Choose another model.base",
+            type=type(model).__name__,
+        )
     )
 
 
@@ -33,7 +37,10 @@ def head_of(model: PreTrainedModel) -> nn.Linear:
     head = model.get_output_embeddings()
     if head is None:
         raise ConfigError(
-            f"{type(model).__name__} has no output head of one layer: this model family cannot be "
-            "trained. Choose another model.base"
+            tr(
+                "{type} has no output head of one layer: this model family cannot be trained. "
+                "Choose another model.base",
+                type=type(model).__name__,
+            )
         )
     return cast(nn.Linear, head)

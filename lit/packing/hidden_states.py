@@ -1,33 +1,67 @@
 """Hidden states of rows that lie end to end: packed where a model is set to it, else row by row."""
 
+from weakref import WeakSet
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from data.planning.batch import segment_paths, separate
 from data.types import Batch
-from lit.packing.attention import PACKED, UnpackableError
+from lit.messages import tr
+from lit.packing.attention import PACKED, Seen, UnpackableError
 from lit.packing.decoder import decoder_of
 from lit.packing.recurrence import mixes_rows
 from lit.packing.rotary import rotate_alike
 from lit.packing.transformers_internals import attention_name
 
+sharing: WeakSet[PreTrainedModel] = WeakSet()
+"""Models that compute the shared beginnings of packed rows once; ``share`` adds them."""
+
+
+def shares(model: PreTrainedModel) -> bool:
+    """Return whether a model, as it is set now, computes shared beginnings once."""
+    return model in sharing and attention_name(model) == PACKED
+
+
+def as_computed(model: PreTrainedModel, batch: Batch) -> Batch:
+    """Return a batch as a model computes it: with separate rows, if it does not share beginnings.
+
+    The labels and their order stay; where the tokens lie may change.
+    """
+    if batch.paths and not (shares(model) and rotate_alike(model.config, batch.row_lengths)):
+        return separate(batch)
+    return batch
+
 
 def hidden_states(model: PreTrainedModel, batch: Batch) -> Tensor:
     """Return the last hidden state of every token, (1, tokens, hidden); no row sees another.
 
+    Args:
+        model: The model.
+        batch: As ``as_computed`` returns it.
+
     Raises:
         ConfigError: The model has no part that gives hidden states.
-        UnpackableError: Layers that know rows were taken off the packed model.
+        UnpackableError: Layers that know rows were taken off the packed model, or rows share
+            beginnings and the model cannot compute them so.
     """
     if attention_name(model) != PACKED:
+        if batch.paths:
+            raise UnpackableError("rows that share a beginning are computed by packed models only")
         # Exact for every family, since each row is alone; slower, since matrix products are small.
         decoder, rows = decoder_of(model), batch.input_ids.split(batch.lengths, dim=1)
         return torch.cat([decoder(input_ids=row, use_cache=False)[0] for row in rows], 1)
     if layer := mixes_rows(model):
         # Adapters were taken off after packing, and these layers with them.
-        raise UnpackableError(f"{layer} would carry one row into the next: call pack(model) again")
-    if rotate_alike(model.config, batch.lengths):
-        return _packed(model, batch.input_ids, batch.position_ids, batch.cu_seqlens, batch.lengths)
+        raise UnpackableError(
+            tr("{layer} would carry one row into the next: call pack(model) again", layer=layer)
+        )
+    if batch.paths or rotate_alike(model.config, batch.lengths):
+        return _packed(
+            *(model, batch.input_ids, batch.position_ids, batch.cu_seqlens, batch.lengths),
+            _seen(batch),
+        )
     ids, positions = (x.split(batch.lengths, 1) for x in (batch.input_ids, batch.position_ids))
     states = []
     for row, length in enumerate(batch.lengths):
@@ -42,7 +76,9 @@ def _packed(
     position_ids: Tensor,
     cu_seqlens: Tensor,
     lengths: tuple[int, ...],
+    seen: Seen | None = None,
 ) -> Tensor:
+    given = {} if seen is None else {"seen": seen}
     output = decoder_of(model)(
         input_ids=input_ids,
         position_ids=position_ids,
@@ -52,5 +88,13 @@ def _packed(
         max_length_q=max(lengths),
         max_length_k=max(lengths),
         use_cache=False,
+        **given,
     )
     return output[0]
+
+
+def _seen(batch: Batch) -> Seen | None:
+    if batch.seen is None or batch.cu_seen is None:
+        return None
+    paths = segment_paths(batch.paths, len(batch.lengths))
+    return Seen(tuple(paths), batch.seen, batch.cu_seen, max(batch.row_lengths))

@@ -28,8 +28,10 @@ def rows_are_isolated(model: PreTrainedModel, batch: Batch, states: Tensor) -> b
         batch: At least three rows.
         states: Their hidden states, (1, tokens, hidden).
     """
-    row = len(batch.lengths) // 2
-    first, last = sum(batch.lengths[:row]), sum(batch.lengths[: row + 1])
+    row = len(batch.row_lengths) // 2
+    # Its own rest, where it shares a beginning.
+    segment = batch.paths[row][-1] if batch.paths else row
+    first, last = sum(batch.lengths[:segment]), sum(batch.lengths[: segment + 1])
     ids = batch.input_ids.clone()
     ids[:, first:last] = ids.roll(ids.shape[1] // 2, 1)[:, first:last]
     after = hidden_states(model, replace(batch, input_ids=ids))

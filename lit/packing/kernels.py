@@ -5,7 +5,6 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nested import nested_tensor_from_jagged
-from torch.nn.attention.varlen import varlen_attn
 
 from lit.packing.transformers_internals import repeat_heads
 
@@ -26,29 +25,37 @@ def varlen(
     longest: int,
     scaling: float | None = None,
     window: int | None = None,
+    keys: tuple[Tensor, int] | None = None,
 ) -> Tensor:
     """Return attention by torch's flash kernel for variable lengths.
 
     Args:
         query: (1, heads, tokens, size).
-        key, value: (1, kv_heads, tokens, size).
+        key, value: (1, kv_heads, keys, size); as many as tokens, unless ``keys`` is given.
         cu_seqlens: (rows + 1,), int32; where rows begin.
         longest: Tokens of the longest row.
         scaling: Factor of the scores; None for 1 / sqrt(size).
         window: Tokens that a token sees, itself included; None for all before it.
+        keys: Where the keys of each row begin, (rows + 1,), int32, and the most keys of a row; the
+            queries are the last of the keys, as the kernel's causal mask has it. None for as many
+            keys as queries.
 
     Returns:
         (1, tokens, heads, size).
     """
+    # Its import registers operators, which takes half a second, and few devices have the kernel.
+    from torch.nn.attention.varlen import varlen_attn
+
     q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
+    cu_keys, most_keys = keys or (cu_seqlens, longest)
     output = varlen_attn(
         q,
         k,
         v,
         cu_seqlens,
-        cu_seqlens,
+        cu_keys,
         longest,
-        longest,
+        most_keys,
         scale=scaling,
         window_size=(-1 if window is None else window - 1, 0),
         enable_gqa=q.shape[1] != k.shape[1],

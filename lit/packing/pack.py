@@ -1,6 +1,6 @@
 """Set a model to packed attention, if it is right for its family, and back."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import isfinite
 from textwrap import shorten
@@ -10,13 +10,16 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from data.planning.batch import separate
 from data.types import Batch
+from lit.messages import tr
 from lit.packing.attention import PACKED, UnpackableError
-from lit.packing.hidden_states import hidden_states
+from lit.packing.hidden_states import hidden_states, sharing
 from lit.packing.isolation import rows_are_isolated
-from lit.packing.probe import probe_batch
+from lit.packing.probe import probe_batch, shared_probe
 from lit.packing.reach import check_reach
-from lit.packing.recurrence import has_kernels, join_rows, separate_rows
+from lit.packing.recurrence import RowByRow, has_kernels, join_rows, separate_rows
+from lit.packing.rotary import rotate_alike
 from lit.packing.rounding import difference, rounded_alone, tolerance
 from lit.packing.transformers_internals import attention_name, has_attention_interface
 from lora.config import ConfigError
@@ -62,9 +65,68 @@ def pack(model: PreTrainedModel, batch: Batch | None = None) -> str | None:
     return reason
 
 
+@torch.no_grad()
+def share(model: PreTrainedModel) -> str | None:
+    """Let a packed model compute beginnings that rows share once, if that is right for its family.
+
+    Args:
+        model: Packed or not; a model that is not packed shares nothing.
+
+    Returns:
+        None for a model that shares; otherwise the reason why not, for the person to read.
+    """
+    sharing.discard(model)
+    reason = _reason_not_to_share(model)
+    if reason is None:
+        sharing.add(model)
+    return reason
+
+
+def never_shares(model: PreTrainedModel, row_lengths: Sequence[int]) -> str | None:
+    """Return why a model cannot share beginnings of rows, whatever it computes; None if it may."""
+    name = type(model).__name__
+    if attention_name(model) != PACKED:
+        return tr("{name} computes rows one by one", name=name)
+    if any(isinstance(module, RowByRow) for module in model.modules()):
+        return tr("{name} carries something from token to token", name=name)
+    if not rotate_alike(model.config, row_lengths):
+        return tr("the rotary positions of {name} depend on the lengths of rows", name=name)
+    return None
+
+
+def _reason_not_to_share(model: PreTrainedModel) -> str | None:
+    name, was_training = type(model).__name__, model.training
+    batch = shared_probe(model.config, model.device)
+    if reason := never_shares(model, batch.row_lengths):
+        return reason
+    model.eval()
+    try:
+        with rounded_alone(model):
+            apart = separate(batch)
+            alone, shared = hidden_states(model, apart), hidden_states(model, batch)
+            parts = shared.split(batch.lengths, 1)
+            rows = torch.cat([parts[segment] for path in batch.paths for segment in path], 1)
+            change = difference(alone, rows, apart.lengths)
+            if not change <= tolerance(model, shared):
+                return tr("rows of {name} would change by {change:.2%}", name=name, change=change)
+            if not rows_are_isolated(model, batch, shared):
+                return tr("rows of {name} would see each other", name=name)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    # As in ``_reason``: the family does not know segments.
+    except Exception as error:
+        return tr("{name} fails ({error})", name=name, error=_first_line(error))
+    finally:
+        model.train(was_training)
+    return None
+
+
 def one_by_one(reason: str) -> str:
     """Return what to tell a person about a model that is not packed."""
-    return f"{reason}: rows are computed one by one, which is slower and gives the same result"
+    return tr(
+        "{reason}: rows are computed one by one, which is slower and gives the same result",
+        reason=reason,
+    )
 
 
 @contextmanager
@@ -103,31 +165,41 @@ def _by_row(model: PreTrainedModel, batch: Batch) -> Tensor:
         return hidden_states(model, batch)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"{type(model).__name__} computes no hidden states from tokens alone ("
-            f"{_first_line(error)}): this model family cannot be trained. Choose another model.base"
+            tr(
+                "{type} computes no hidden states from tokens alone ({first_line}): this model "
+                "family cannot be trained. Choose another model.base",
+                type=type(model).__name__,
+                first_line=_first_line(error),
+            )
         ) from error
 
 
 def _reason(model: PreTrainedModel, batch: Batch, by_row: Tensor, by_kernel: bool) -> str | None:
     name = type(model).__name__
     if not has_attention_interface(model):
-        return f"{name} has an attention of its own, which cannot be packed"
+        return tr("{name} has an attention of its own, which cannot be packed", name=name)
     try:
         check_reach(model, batch.input_ids[:, : batch.lengths[0]])
         use_packed(model, by_kernel)
         packed = hidden_states(model, batch)
         change = difference(by_row, packed, batch.lengths)
         if isfinite(change) and not rows_are_isolated(model, batch, packed):
-            return f"{name} cannot be packed: its rows would see each other"
+            return tr("{name} cannot be packed: its rows would see each other", name=name)
         if not change <= tolerance(model, packed):
-            return f"{name} cannot be packed: its rows would change by {change:.2%}"
+            return tr(
+                "{name} cannot be packed: its rows would change by {change:.2%}",
+                name=name,
+                change=change,
+            )
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except UnpackableError as error:
-        return f"{name} cannot be packed: {error}"
+        return tr("{name} cannot be packed: {error}", name=name, error=error)
     # Any error of a family's own code means that it does not know rows that lie end to end.
     except Exception as error:
-        return f"{name} cannot be packed ({_first_line(error)})"
+        return tr(
+            "{name} cannot be packed ({first_line})", name=name, first_line=_first_line(error)
+        )
     return None
 
 

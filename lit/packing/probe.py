@@ -8,6 +8,14 @@ from data.types import IGNORE, Batch, Example
 
 PROBE_LENGTHS = (9, 7, 8)
 """Tokens of the rows: few, since every run waits for them."""
+SHARED_LENGTHS = (4, 3, 4, 3, 5)
+"""Tokens of a beginning of three rows, of what two of them share besides, and of the rests."""
+
+
+def probe_ids(vocab_size: int, total: int) -> list[int]:
+    """Return tokens that are spread evenly over a vocabulary."""
+    # A step that shares no factor with most vocabulary sizes, so that neighbors are far apart.
+    return [(1 + 7919 * i * max(1, vocab_size // total)) % vocab_size for i in range(total)]
 
 
 def probe_examples(vocab_size: int) -> list[Example]:
@@ -15,11 +23,20 @@ def probe_examples(vocab_size: int) -> list[Example]:
 
     Every label but a row's first is set. The rows are the same on every rank and in every run.
     """
-    total = sum(PROBE_LENGTHS)
-    # A step that shares no factor with most vocabulary sizes, so that neighbors are far apart.
-    ids = iter((1 + 7919 * i * max(1, vocab_size // total)) % vocab_size for i in range(total))
+    ids = iter(probe_ids(vocab_size, sum(PROBE_LENGTHS)))
     rows = [[next(ids) for _ in range(length)] for length in PROBE_LENGTHS]
     return [Example(row, [IGNORE, *row[1:]]) for row in rows]
+
+
+def shared_probe(config: PretrainedConfig, device: torch.device) -> Batch:
+    """Return three short rows that share a beginning, two of them more of it."""
+    tokens = probe_ids(config.get_text_config().vocab_size, sum(SHARED_LENGTHS))
+    everyone, two, *rests = torch.tensor(tokens).split(SHARED_LENGTHS)
+    rows = [[everyone, rests[0]], [everyone, two, rests[1]], [everyone, two, rests[2]]]
+    ids = [torch.cat(parts).tolist() for parts in rows]
+    examples = [Example(row, [IGNORE] * (len(row) - 1) + row[-1:]) for row in ids]
+    common = [0, SHARED_LENGTHS[0], sum(SHARED_LENGTHS[:2])]
+    return collate(examples, neighbors=([0, 1, 2], common)).to(device)
 
 
 def probe_batch(config: PretrainedConfig, device: torch.device) -> Batch:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
+from lit.messages import tr
 from lit.packing.attention import UnpackableError, packed_attention
 from lit.packing.decoder import decoder_of
 
@@ -51,7 +52,7 @@ def _seen(*, mask_function: Callable[..., Any], device: torch.device, **given: o
         UnpackableError: What it sees is no window that moves with it.
     """
     if _holds_tokens(mask_function):
-        raise UnpackableError("its attention depends on what the tokens are")
+        raise UnpackableError(tr("its attention depends on what the tokens are"))
     zero = torch.zeros((), dtype=torch.int64, device=device)
     key = torch.arange(FAR, device=device)
     windows = []
@@ -59,10 +60,10 @@ def _seen(*, mask_function: Callable[..., Any], device: torch.device, **given: o
         seen = mask_function(zero, zero, torch.tensor(query, device=device), key).expand(FAR)
         count = int(seen.sum())
         if not bool(seen[query + 1 - count : query + 1].all()):
-            raise UnpackableError("its attention has a pattern that is no window")
+            raise UnpackableError(tr("its attention has a pattern that is no window"))
         windows.append(FAR if count == query + 1 else count)
     if len(set(windows)) > 1:
-        raise UnpackableError("its attention sees chunks of a row, and no window that moves")
+        raise UnpackableError(tr("its attention sees chunks of a row, and no window that moves"))
     return torch.full((1, 1, 1, 1), windows[0], device=device)
 
 
@@ -89,13 +90,25 @@ def _probed_attention(
     """Return packed attention of one row, if it would see in a long row what the mask shows."""
     layer = type(module).__name__
     if attention_mask is None:
-        raise UnpackableError(f"{layer} does not make its mask by transformers' functions")
+        raise UnpackableError(
+            tr("{layer} does not make its mask by transformers' functions", layer=layer)
+        )
     if attention_mask.shape != (1, 1, 1, 1) or attention_mask.dtype != torch.int64:
-        raise UnpackableError(f"{layer} changes its mask")
+        raise UnpackableError(tr("{layer} changes its mask", layer=layer))
     seen, told = int(attention_mask), sliding_window or FAR
     if seen != told:
-        names = ["all tokens" if n == FAR else f"a window of {n:,} tokens" for n in (seen, told)]
-        raise UnpackableError(f"{layer} sees {names[0]}, but asks attention for {names[1]}")
+        names = [
+            tr("all tokens") if n == FAR else tr("a window of {number:,} tokens", number=n)
+            for n in (seen, told)
+        ]
+        raise UnpackableError(
+            tr(
+                "{layer} sees {seen}, but asks attention for {told}",
+                layer=layer,
+                seen=names[0],
+                told=names[1],
+            )
+        )
     length = query.shape[2]
     return packed_attention(
         module,

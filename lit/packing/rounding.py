@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lora.base import int8_scale, is_linear, is_quantized
+from lora.base import int8_scale, is_quantized
+from lora.families.linear import is_linear
 
 ROUNDING = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 2e-2}
 """The relative difference that rounding may cause between products of other shapes."""

@@ -7,16 +7,20 @@ import torch
 
 from lit.device.memory import total_memory
 from lit.distributed.sharding import ShardedStrategy
+from lit.messages import tr, tr_mark
 from lit.preflight.estimate import MemoryEstimate, estimate_memory
 from lit.preflight.finding import Finding
 from lit.preflight.forecast import Forecast, forecast, largest_micro_batch
+from lit.preflight.sharing import settle_sharing
 from lit.preflight.verdict import judge
 from lit.settings.arguments import Arguments
 
-LESS_ON_DEVICE = (
+TOO_LARGE_FOR_DEVICE = tr_mark(
+    "{each} needs about {needed:.1f} GB of memory, but the device has {available:.1f} GB: "
     "lower data.batch_size or data.max_length, or add --model.gradient_checkpointing true"
 )
-LESS_ON_HOST = (
+TOO_LARGE_FOR_HOST = tr_mark(
+    "{each} needs about {needed:.1f} GB of memory, but this machine has {available:.1f} GB: "
     "close other programs, or use fewer trainer.devices: a base passes through it to a GPU"
 )
 
@@ -54,11 +58,11 @@ def examine(arguments: Arguments) -> Checkup:
     arguments.instantiate()
     trainer = arguments.make_trainer(callbacks=[], logger=False, enable_progress_bar=False)
     arguments.datamodule.setup()
+    settle_sharing(arguments, always=True)
     planned = forecast(arguments)
-    lengths, labels = largest_micro_batch(arguments, planned)
-    estimate = estimate_memory(
-        arguments.model, str(trainer.precision), lengths, labels, trainer.strategy.root_device
-    )
+    largest, device = largest_micro_batch(arguments, planned), trainer.strategy.root_device
+    size = largest.lengths, largest.labels, device, largest.paths
+    estimate = estimate_memory(arguments.model, str(trainer.precision), *size)
     findings = judge(arguments, planned) + memory_findings(arguments, estimate)
     return Checkup(arguments, planned, estimate, findings)
 
@@ -72,23 +76,20 @@ def memory_findings(arguments: Arguments, estimate: MemoryEstimate) -> list[Find
         return []
     cpu = device.type == "cpu"
     # Processes share the memory of their machine, and each has a GPU of its own.
-    needs = [
-        (estimate.peak, device, trainer.num_devices if cpu else 1, "the device", LESS_ON_DEVICE)
-    ]
+    needs = [(estimate.peak, device, trainer.num_devices if cpu else 1, TOO_LARGE_FOR_DEVICE)]
     if not cpu:
-        needs.append(
-            (estimate.host, torch.device("cpu"), trainer.num_devices, "this machine", LESS_ON_HOST)
-        )
+        needs.append((estimate.host, torch.device("cpu"), trainer.num_devices, TOO_LARGE_FOR_HOST))
     findings = []
-    for bytes_needed, where, processes, name, advice in needs:
+    for needed, where, processes, text in needs:
         available = total_memory(where)
-        if available is None or bytes_needed * processes <= available:
+        if available is None or needed * processes <= available:
             continue
-        each = f"each of {processes} processes" if processes > 1 else "the run"
+        each = (
+            tr("each of {processes} processes", processes=processes)
+            if processes > 1
+            else tr("the run")
+        )
         findings.append(
-            Finding(
-                f"{each} needs about {bytes_needed / 1e9:.1f} GB of memory, but {name} has "
-                f"{available / 1e9:.1f} GB: {advice}"
-            )
+            Finding(tr(text, each=each, needed=needed / 1e9, available=available / 1e9))
         )
     return findings

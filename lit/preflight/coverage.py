@@ -5,16 +5,19 @@ from collections import Counter
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from lit.messages import tr, tr_mark
 from lora.base import parameter_size
 from lora.families.decoder import text_path
+from lora.families.linear import barred_layers, linear_layers, output_head
 from lora.families.reach import is_router
 from lora.layer import Adapter
 from lora.paths import is_inside
-from lora.targets import barred_layers, linear_layers, output_head
 
-LINEAR = "linear layers that are not targets"
-EXPERTS, ROUTERS, UNREACHED = "experts", "routers", "layers that no adapter reaches"
-CONVOLUTIONS, TOWERS, OTHER = "convolutions", "parts that see or hear", "other weights"
+LINEAR = tr_mark("linear layers that are not targets")
+EXPERTS, ROUTERS = tr_mark("experts"), tr_mark("routers")
+UNREACHED = tr_mark("layers that no adapter reaches")
+CONVOLUTIONS, TOWERS = tr_mark("convolutions"), tr_mark("parts that see or hear")
+OTHER = tr_mark("other weights")
 EMBEDDINGS, HEAD, NORMS = "embeddings", "output head", "norms"
 USUAL = {EMBEDDINGS, HEAD, NORMS}
 """Kinds that adapters of most models leave as they are: no line is needed if these are all."""
@@ -68,10 +71,12 @@ def describe_not_adapted(shares: dict[str, float]) -> str:
     special = {kind: share for kind, share in shares.items() if kind not in USUAL}
     if sum(special.values()) < SAID:
         return ""
-    named = ", ".join(f"{kind} {_percent(share)}" for kind, share in special.items())
+    named = ", ".join(f"{tr(kind)} {_percent(share)}" for kind, share in special.items())
     usual = _percent(sum(shares.values()) - sum(special.values()))
-    return (
-        f"not adapted, of the base's parameters: {named}; embeddings, output head and norms {usual}"
+    return tr(
+        "not adapted, of the base's parameters: {named}; embeddings, output head and norms {usual}",
+        named=named,
+        usual=usual,
     )
 
 

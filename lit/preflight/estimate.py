@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from lit.device.memory import peak_memory
 from lit.device.precision import base_dtype
+from lit.messages import tr
 from lit.model.architecture import skeleton
 from lit.model.base import locate
 from lit.model.loading import load_config, summary
@@ -62,24 +63,30 @@ class MemoryEstimate:
 
 
 def estimate_memory(
-    module: LoRAModule, precision: str, lengths: Sequence[int], labels: int, device: torch.device
+    module: LoRAModule,
+    precision: str,
+    lengths: Sequence[int],
+    labels: int,
+    device: torch.device,
+    paths: Sequence[tuple[int, ...]] = (),
 ) -> MemoryEstimate:
     """Estimate a run's peak memory on its device, without loading weights.
 
     Args:
         module: The run's settings.
         precision: A key of ``lit.device.precision.PRECISIONS``.
-        lengths: Tokens of each row of the largest micro-batch.
+        lengths: Tokens of each segment of the largest micro-batch.
         labels: Labeled tokens of that micro-batch.
         device: The device that trains. On a CPU the estimate includes the libraries of this
             process; on a GPU it excludes what CUDA itself takes.
+        paths: The segments of each row of that micro-batch, as in ``Batch``.
 
     Raises:
         ConfigError: The base or the adapter does not exist, or the precision is unknown.
     """
     libraries = peak_memory()
     model = meta_model(module.base, module.revision, base_dtype(precision))
-    return estimate_model_memory(model, module, lengths, labels, device, libraries)
+    return estimate_model_memory(model, module, lengths, labels, device, libraries, paths)
 
 
 def estimate_model_memory(
@@ -89,12 +96,13 @@ def estimate_model_memory(
     labels: int,
     device: torch.device,
     libraries: int = 0,
+    paths: Sequence[tuple[int, ...]] = (),
 ) -> MemoryEstimate:
     """Estimate the peak memory of training a model that is on the meta device.
 
     Args:
         model: The base, in the dtype it computes in. This function injects the adapter.
-        module, lengths, labels, device: As in ``estimate_memory``.
+        module, lengths, labels, device, paths: As in ``estimate_memory``.
         libraries: Bytes of the machine's memory that the process takes besides the run.
 
     Raises:
@@ -117,7 +125,7 @@ def estimate_model_memory(
     largest = max((layer.weight.numel() for _, layer in lora_layers(model)), default=0)
     states = sum(_optimizer_states(p.numel(), module.optimizer) for p in trainable)
     try:
-        step = trace_step(model, lengths, labels, module.gradient_checkpointing)
+        step = trace_step(model, lengths, labels, module.gradient_checkpointing, paths)
     except RuntimeError:
         # A mixture of experts, for example, routes tokens by values, which meta tensors lack.
         step = None
@@ -128,15 +136,20 @@ def estimate_model_memory(
         # One weight at a time is dequantized.
         temporary += largest * dtype.itemsize
     parts = {
-        f"weights, {kind or str(dtype).removeprefix('torch.')}": weights,
-        "adapter, float32": trainable_bytes + buffer_bytes,
-        "gradients of the adapter": trainable_bytes,
-        f"optimizer states, {module.optimizer}": states,
-        f"activations of {sum(lengths)} tokens": step.activations if step else 0,
-        f"temporary: logits of {min(CHUNK, labels)} tokens, gradients of activations": temporary,
+        tr("weights, {kind}", kind=kind or str(dtype).removeprefix("torch.")): weights,
+        tr("adapter, float32"): trainable_bytes + buffer_bytes,
+        tr("gradients of the adapter"): trainable_bytes,
+        tr("optimizer states, {optimizer}", optimizer=module.optimizer): states,
+        tr("activations of {lengths} tokens", lengths=sum(lengths)): step.activations
+        if step
+        else 0,
+        tr(
+            "temporary: logits of {chunk} tokens, gradients of activations",
+            chunk=min(CHUNK, labels),
+        ): temporary,
     }
     if on_cpu := device.type == "cpu":
-        parts["Python and libraries"] = libraries
+        parts[tr("Python and libraries")] = libraries
     # Tensors are quantized one by one: one is dense while the next is read.
     loading = weights + 2 * largest_tensor + (libraries if on_cpu else 0) if kind else 0
     # transformers reads a dense model with four threads.
@@ -154,7 +167,9 @@ def meta_model(base: str, revision: str | None, dtype: torch.dtype) -> PreTraine
     try:
         return skeleton(config, base, dtype)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{base} does not load: {summary(error)}") from None
+        raise ConfigError(
+            tr("{base} does not load: {summary}", base=base, summary=summary(error))
+        ) from None
 
 
 def _logits(model: PreTrainedModel, labels: int, device: torch.device) -> int:

@@ -3,6 +3,7 @@
 import weakref
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from lit.fast_layers.table import use_fast_layers
 from lit.model.loss import sum_at
 from lit.model.preparation import use_checkpointing
 from lit.packing.hidden_states import hidden_states
-from lit.packing.pack import restored_attention, use_packed
+from lit.packing.pack import never_shares, restored_attention, use_packed
 
 
 class StepMemory(NamedTuple):
@@ -81,26 +82,33 @@ class FusedAttention(TorchFunctionMode):
 
 
 def trace_step(
-    model: PreTrainedModel, lengths: Sequence[int], labels: int, gradient_checkpointing: bool
+    model: PreTrainedModel,
+    lengths: Sequence[int],
+    labels: int,
+    gradient_checkpointing: bool,
+    paths: Sequence[tuple[int, ...]] = (),
 ) -> StepMemory:
     """Run the forward and the backward pass of a model on the meta device.
 
     Args:
         model: On the meta device, with adapters.
-        lengths: Tokens of each row of the micro-batch.
+        lengths: Tokens of each segment of the micro-batch.
         labels: Labeled tokens of the micro-batch.
         gradient_checkpointing: As in ``LoRAModule``.
+        paths: The segments of each row, as in ``Batch``.
 
     Raises:
         ConfigError: The family cannot compute activations twice, and it is asked to.
         RuntimeError: The sizes of the model's tensors depend on values.
     """
-    batch = _meta_batch(lengths)
+    batch = _meta_batch(lengths, paths)
     # Some families search the token values for padding; meta tensors have no values.
     with suppress(StrictDataclassError):  # some configs must name a token
         model.config.pad_token_id = None
     if _accepts_packing(model):
         use_packed(model)
+    if batch.paths and never_shares(model, batch.row_lengths):
+        batch = _meta_batch(batch.row_lengths)
     if gradient_checkpointing:
         # The recomputed forward passes need the attention mode as well.
         use_checkpointing(model, lambda: (nullcontext(), FusedAttention()))
@@ -115,9 +123,18 @@ def trace_step(
     return StepMemory(activations, live.peak)
 
 
-def _meta_batch(lengths: Sequence[int]) -> Batch:
+def _meta_batch(lengths: Sequence[int], paths: Sequence[tuple[int, ...]] = ()) -> Batch:
     ids = torch.empty((1, sum(lengths)), dtype=torch.int64, device="meta")
-    return Batch(ids, ids, ids, ids[0], ids[0], ids[0], tuple(lengths))
+    batch = Batch(ids, ids, ids, ids[0], ids[0], ids[0], tuple(lengths))
+    return replace(batch, paths=tuple(paths), seen=ids[0], cu_seen=ids[0]) if paths else batch
+
+
+def cannot_share(model: PreTrainedModel) -> str | None:
+    """Return why a model on the meta device cannot share beginnings; None if it seems to."""
+    with restored_attention(model):
+        if _accepts_packing(model):
+            use_packed(model)
+        return never_shares(model, (1,))
 
 
 @torch.no_grad()

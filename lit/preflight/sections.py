@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lit.distributed.sharding import ShardedStrategy
+from lit.messages import tr
 from lit.preflight.checkup import Checkup
 from lit.preflight.coverage import describe_not_adapted
 from lit.preflight.data_sections import (
@@ -43,7 +44,7 @@ def write(checkup: Checkup, folder: Path) -> Path:
     check_page(folder)
     with existing_folder(folder), tempfile.TemporaryDirectory() as pictures:
         page = sections(checkup, Path(pictures))
-        write_page(path, f"Check of {folder}", page, Path(pictures))
+        write_page(path, tr("Check of {folder}", folder=folder), page, Path(pictures))
     return path
 
 
@@ -56,8 +57,11 @@ def check_page(folder: Path) -> None:
     path = folder / PAGE
     if os.path.lexists(path) and not is_our_page(path):
         raise ConfigError(
-            f"{path} was not written by lit.check of this version: move it away, or choose "
-            "another --output_dir"
+            tr(
+                "{path} was not written by lit.check of this version: move it away, or choose "
+                "another --output_dir",
+                path=path,
+            )
         )
 
 
@@ -75,68 +79,108 @@ def sections(checkup: Checkup, pictures: Path | None) -> list[Section]:
 
 
 def _verdict(checkup: Checkup) -> Section:
-    rows = [["cannot work" if f.fatal else "warning", f.text] for f in checkup.findings]
-    section = partial(Section, "Verdict", headers=["", "problem, and what to do"], rows=rows)
+    rows = [[tr("cannot work") if f.fatal else tr("warning"), f.text] for f in checkup.findings]
+    section = partial(
+        Section, tr("Verdict"), headers=["", tr("problem, and what to do")], rows=rows
+    )
     if checkup.fatal:
-        return section("This run cannot work with these settings.", tone="bad")
+        return section(tr("This run cannot work with these settings."), tone="bad")
     if rows:
-        return section("This run can work; read the warnings first.", tone="warn")
-    return section("This run works. No problems were found.")
+        return section(tr("This run can work; read the warnings first."), tone="warn")
+    return section(tr("This run works. No problems were found."))
 
 
 def _plan(checkup: Checkup) -> Section:
     plan, first, trainer = checkup.forecast, checkup.forecast.first, checkup.arguments.trainer
     sizes, precision = np.diff(first.starts), checkup.arguments.hardware.precision
     rows = [
-        ["epochs", str(plan.epochs or f"until step {plan.steps}")],
-        ["optimizer steps", f"{plan.steps:,}"],
-        ["warm-up steps", f"{plan.warmup:,}"],
-        ["optimizer steps in the first epoch", f"{first.steps:,}"],
-        ["micro-batches in the first epoch", f"{len(sizes):,}, of {_range(sizes)} rows each"],
-        ["validation", describe_validation(checkup.arguments, plan)],
-        ["tokens per epoch", f"{plan.tokens:,}"],
-        ["labeled tokens per optimizer step", _range(first.labels)],
-        ["devices", f"{trainer.world_size}, {checkup.arguments.hardware.device}"],
-        ["precision", f"{precision.value}: {precision.reason}"],
+        [tr("epochs"), str(plan.epochs or tr("until step {steps}", steps=plan.steps))],
+        [tr("optimizer steps"), f"{plan.steps:,}"],
+        [tr("warm-up steps"), f"{plan.warmup:,}"],
+        [tr("optimizer steps in the first epoch"), f"{first.steps:,}"],
+        [
+            tr("micro-batches in the first epoch"),
+            tr("{count:,}, of {range} rows each", count=len(sizes), range=_range(sizes)),
+        ],
+        [tr("validation"), describe_validation(checkup.arguments, plan)],
+        [
+            tr("tokens per epoch"),
+            "; ".join(filter(None, [f"{plan.tokens:,}", plan.describe_sharing()])),
+        ],
+        [tr("labeled tokens per optimizer step"), _range(first.labels)],
+        [tr("devices"), f"{trainer.world_size}, {checkup.arguments.hardware.device}"],
+        [tr("precision"), f"{precision.value}: {precision.reason}"],
     ]
     if adapter := checkup.arguments.model.adapter:
-        rows.insert(0, ["goes on from the adapter", adapter])
-    return Section("Plan", "", ["", "value"], rows)
+        rows.insert(0, [tr("goes on from the adapter"), adapter])
+    return Section(tr("Plan"), "", ["", tr("value")], rows)
 
 
 def _range(values: np.ndarray) -> str:
     low, high = int(values.min()), int(values.max())
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    return f"{low:,}" if low == high else tr("{low:,} to {high:,}", low=low, high=high)
 
 
 def _memory(checkup: Checkup) -> Section:
     estimate, trainer = checkup.estimate, checkup.arguments.trainer
     count, device = estimate.parameters, trainer.strategy.root_device
     rows = [[name, f"{amount / 1e9:.2f}"] for name, amount in estimate.parts.items()]
-    rows.append(["total", f"{sum(estimate.parts.values()) / 1e9:.2f}"])
+    rows.append([tr("total"), f"{sum(estimate.parts.values()) / 1e9:.2f}"])
     if estimate.loading:
-        rows.append(["before training, while quantizing", f"{estimate.loading / 1e9:.2f}"])
-    text = (
-        f"{count.trainable:,} of {count.total:,} parameters train "
-        f"({count.trainable / count.total:.2%}). The run needs about "
-        f"{estimate.peak / 1e9:.1f} GB of {device.type.upper()} memory at its peak"
-        f"{', plus what CUDA itself takes' if device.type == 'cuda' else ''}."
+        rows.append(
+            [
+                tr("before training, while quantizing"),
+                f"{estimate.loading / 1e9:.2f}",
+            ]
+        )
+    sentences = [
+        tr(
+            "{trainable:,} of {total:,} parameters train ({share:.2%}).",
+            trainable=count.trainable,
+            total=count.total,
+            share=count.trainable / count.total,
+        )
+    ]
+    peak, kind = estimate.peak / 1e9, device.type.upper()
+    sentences.append(
+        tr(
+            "The run needs about {peak:.1f} GB of {device} memory at its peak, plus what CUDA "
+            "itself takes.",
+            peak=peak,
+            device=kind,
+        )
+        if device.type == "cuda"
+        else tr(
+            "The run needs about {peak:.1f} GB of {device} memory at its peak.",
+            peak=peak,
+            device=kind,
+        )
     )
     if left := describe_not_adapted(estimate.not_adapted):
-        text += f" {left[0].upper()}{left[1:]}."
+        sentences.append(f"{left[0].upper()}{left[1:]}.")
     if estimate.host:
-        text += f" Loading needs about {estimate.host / 1e9:.1f} GB of this machine's own memory."
+        sentences.append(
+            tr(
+                "Loading needs about {host:.1f} GB of this machine's own memory.",
+                host=estimate.host / 1e9,
+            )
+        )
     if isinstance(trainer.strategy, ShardedStrategy):
-        text += (
-            " This estimate is for one process that holds the whole base model. Here each of "
-            f"{trainer.world_size} processes holds a shard and what it gathers (docs/scale.md)."
+        sentences.append(
+            tr(
+                "This estimate is for one process that holds the whole base model. Here each of "
+                "{processes} processes holds a shard and what it gathers (docs/scale.md).",
+                processes=trainer.world_size,
+            )
         )
     if not estimate.activations_known:
-        text += (
-            " Activations are not included: in this model family their size depends on the "
-            "values of the weights."
+        sentences.append(
+            tr(
+                "Activations are not included: in this model family their size depends on the "
+                "values of the weights."
+            )
         )
-    return Section("Memory", text, ["part", "GB"], rows)
+    return Section(tr("Memory"), " ".join(sentences), [tr("part"), tr("GB")], rows)
 
 
 SECTIONS: tuple[Callable[[Checkup], Section], ...] = (

@@ -15,6 +15,7 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 from data.template import stop_token
 from data.templates.variables import unread
 from data.types import IGNORE, DataError
+from lit.messages import tr
 from lit.model.base import load_tokenizer, locate
 from lit.preflight.finding import Finding
 from lit.preflight.forecast import Forecast
@@ -48,10 +49,19 @@ def check_lengths(arguments: Arguments, forecast: Forecast) -> Iterator[Finding]
             for share in (1, 0.9)
         )
         yield Finding(
-            f"{len(beyond) / read:.0%} of the {report.unit} are longer than data.max_length "
-            f"{limit} and are cut or left out: add --data.max_length {fits_all}, which fits all "
-            "of them"
-            + (f", or {fits_most}, which fits 90% of them" if fits_most < fits_all else "")
+            tr(
+                "{count:.0%} of the {unit} are longer than data.max_length {limit} and are cut "
+                "or left out: add --data.max_length {fits_all}, which fits all of them",
+                count=len(beyond) / read,
+                unit=tr(report.unit),
+                limit=limit,
+                fits_all=fits_all,
+            )
+            + (
+                tr(", or {fits_most}, which fits 90% of them", fits_most=fits_most)
+                if fits_most < fits_all
+                else ""
+            )
         )
     where = locate(data.base, data.revision)
     config = AutoConfig.from_pretrained(data.base, trust_remote_code=False, **where)
@@ -59,8 +69,12 @@ def check_lengths(arguments: Arguments, forecast: Forecast) -> Iterator[Finding]
     longest = int(data.store.lengths[data.train_rows].max())
     if positions and longest > positions:
         yield Finding(
-            f"the longest row has {longest} tokens, but the model supports {positions}: "
-            f"add --data.max_length {positions}"
+            tr(
+                "the longest row has {longest} tokens, but the model supports {positions}: add "
+                "--data.max_length {positions}",
+                longest=longest,
+                positions=positions,
+            )
         )
 
 
@@ -72,8 +86,12 @@ def check_vocabulary(arguments: Arguments, forecast: Forecast) -> Iterator[Findi
     tokens, rows = len(data.tokenizer), config.get_text_config().vocab_size
     if tokens > rows:
         yield Finding(
-            f"the tokenizer has {tokens} tokens, but the model's embedding has {rows} rows: give "
-            "the model with its own tokenizer",
+            tr(
+                "the tokenizer has {tokens} tokens, but the model's embedding has {rows} rows: "
+                "give the model with its own tokenizer",
+                tokens=tokens,
+                rows=rows,
+            ),
             fatal=True,
         )
     sampled = data.train_rows[:: max(1, len(data.train_rows) // SAMPLED_TEXTS)]
@@ -82,9 +100,13 @@ def check_vocabulary(arguments: Arguments, forecast: Forecast) -> Iterator[Findi
     pieces = len(data.tokenizer(" ".join(words), add_special_tokens=False)["input_ids"])
     if pieces > MAX_TOKENS_PER_WORD * len(words):
         yield Finding(
-            f"the tokenizer needs {pieces / len(words):.1f} tokens for a word of these texts, and "
-            f"more than {MAX_TOKENS_PER_WORD} mean a language that it hardly knows: the model "
-            "learns such rows slowly; choose a base model that was trained on this language"
+            tr(
+                "the tokenizer needs {pieces:.1f} tokens for a word of these texts, and more "
+                "than {max_tokens_per_word} mean a language that it hardly knows: the model "
+                "learns such rows slowly; choose a base model that was trained on this language",
+                pieces=pieces / len(words),
+                max_tokens_per_word=MAX_TOKENS_PER_WORD,
+            )
         )
 
 
@@ -95,21 +117,27 @@ def check_template(arguments: Arguments, forecast: Forecast) -> Iterator[Finding
     """
     data = arguments.datamodule
     if text := unread(data.tokenizer):
-        yield Finding(f"data.template_kwargs: {text}")
+        yield Finding(tr("data.template_kwargs: {said}", said=text))
     original = load_tokenizer(data.base, data.revision)
     ends = {original.eos_token_id, *_end_tokens(data.base, data.revision)}
     stop = stop_token(data.tokenizer)
     if stop not in ends:
         yield Finding(
-            f"the template ends an answer with {data.tokenizer.convert_ids_to_tokens(stop)}, but "
-            f"the model ends its texts with {original.eos_token}, as a base model without chat "
-            "training does: add --data.template plain"
+            tr(
+                "the template ends an answer with {end}, but the model ends "
+                "its texts with {eos_token}, as a base model without chat training does: add "
+                "--data.template plain",
+                end=data.tokenizer.convert_ids_to_tokens(stop),
+                eos_token=original.eos_token,
+            )
         )
     # Some base models ship a template with an end token that they never learned.
     elif data.template == "plain" and original.chat_template and _stop_of(original) in ends:
         yield Finding(
-            "data.template is plain, but this model was trained with a chat template: "
-            "add --data.template auto to train in that one"
+            tr(
+                "data.template is plain, but this model was trained with a chat template: add "
+                "--data.template auto to train in that one"
+            )
         )
 
 
@@ -137,8 +165,13 @@ def check_answers(arguments: Arguments, forecast: Forecast) -> Iterator[Finding]
     rows = data.train_rows
     if len(rows) < FEW_ROWS:
         yield Finding(
-            f"{len(rows)} {data.store.report.unit} train: the model will memorize them; "
-            f"{ENOUGH_ROWS} or more generalize better"
+            tr(
+                "{count} {unit} train: the model will memorize them; {enough_rows} or more "
+                "generalize better",
+                count=len(rows),
+                unit=tr(data.store.report.unit),
+                enough_rows=ENOUGH_ROWS,
+            )
         )
     sampled = rows[:: max(1, len(rows) // SAMPLED_ROWS)]
     counts = Counter(
@@ -149,7 +182,10 @@ def check_answers(arguments: Arguments, forecast: Forecast) -> Iterator[Finding]
     if count > max(1, MAX_EQUAL * len(sampled)):
         text = str(data.tokenizer.decode(list(answer), skip_special_tokens=True))
         yield Finding(
-            f"{count / len(sampled):.0%} of the rows have the same answer, "
-            f"“{textwrap.shorten(text, 60, placeholder=' …')}”: the model may give it to every "
-            "question; remove such rows, or add rows with other answers"
+            tr(
+                "{count:.0%} of the rows have the same answer, “{said}”: the model may give it "
+                "to every question; remove such rows, or add rows with other answers",
+                count=count / len(sampled),
+                said=textwrap.shorten(text, 60, placeholder=" …"),
+            )
         )

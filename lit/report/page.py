@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from data.text import clean, escape_markdown
+from lit import messages
 from lora.storage.files import write_text
 
 GENERATOR = b'<meta name="generator" content="lit-lora">'
@@ -65,7 +66,8 @@ def write_page(path: Path, title: str, sections: Sequence[Section], pictures: Pa
     environment.filters["escape_markdown"] = escape_markdown
     environment.globals["picture"] = lambda picture: _inline(pictures / picture)
     template = environment.get_template(f"page{path.suffix}.j2")
-    write_text(path, template.render(sections=sections, title=title))
+    text = template.render(sections=sections, title=title, language=messages.language())
+    write_text(path, text)
 
 
 def is_our_page(path: Path) -> bool:

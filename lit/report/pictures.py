@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
 from data.text import clean
+from lit.messages import tr
 from lora.storage.files import replacing
 
 matplotlib.rcParams["text.parse_math"] = False  # answers contain dollar signs, not formulas
@@ -32,16 +33,16 @@ def loss_picture(train: Points, val: Points, path: Path) -> None:
     axes = figure.subplots()
     if train:
         steps, losses = zip(*train, strict=True)
-        axes.plot(steps, losses, color="#9ecae1", linewidth=1, label="training, each step")
-        axes.plot(steps, _smooth(losses), color="#2171b5", label="training, smoothed")
+        axes.plot(steps, losses, color="#9ecae1", linewidth=1, label=tr("training, each step"))
+        axes.plot(steps, _smooth(losses), color="#2171b5", label=tr("training, smoothed"))
     if val:
         steps, losses = zip(*val, strict=True)
-        axes.plot(steps, losses, "o-", color="#d94801", label="validation")
+        axes.plot(steps, losses, "o-", color="#d94801", label=tr("validation"))
         for step, loss in val:
             axes.annotate(
                 f"{loss:.2f}", (step, loss), (0, 7), textcoords="offset points", ha="center"
             )
-    axes.set(xlabel="optimizer step", ylabel="loss (nats per token)")
+    axes.set(xlabel=tr("optimizer step"), ylabel=tr("loss (nats per token)"))
     axes.grid(alpha=0.3)
     axes.legend()
     save_picture(figure, path)
@@ -64,7 +65,7 @@ def answers_picture(rows: Sequence[tuple[str, str, str, str]], path: Path, title
     axes.set_title(_wrap(title, 120, 2), loc="left", fontsize=11)
     table = axes.table(
         [list(row) for row in wrapped],
-        colLabels=["question", "reference answer", "base", "tuned"],
+        colLabels=[tr("question"), tr("reference answer"), tr("base"), tr("tuned")],
         colWidths=widths,
         cellLoc="left",
         bbox=Bbox.unit(),
@@ -97,8 +98,8 @@ def example_picture(spans: Sequence[tuple[str, bool]], path: Path, title: str) -
     axes.axis("off")
     axes.set_title(_wrap(title, 100, 2), loc="left", fontsize=11)
     total, top = sum(heights) + 2, 0.0
-    axes.text(0, 1, "masked", color=MASKED, va="top", fontsize=10, weight="bold")
-    axes.text(0.1, 1, "labeled", color=LABELED, va="top", fontsize=10, weight="bold")
+    axes.text(0, 1, tr("masked"), color=MASKED, va="top", fontsize=10, weight="bold")
+    axes.text(0.1, 1, tr("labeled"), color=LABELED, va="top", fontsize=10, weight="bold")
     for (block, labeled), height in zip(blocks, heights, strict=True):
         axes.text(
             0,
@@ -123,7 +124,7 @@ def lengths_picture(lengths: np.ndarray, path: Path) -> None:
     figure = Figure(figsize=(8, 3.5))
     axes = figure.subplots()
     axes.hist(lengths, bins=min(40, len(np.unique(lengths))), color="#2171b5")
-    axes.set(xlabel="tokens", ylabel="rows")
+    axes.set(xlabel=tr("tokens"), ylabel=tr("rows"))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)

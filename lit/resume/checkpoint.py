@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from lit.messages import tr
 from lit.resume.manifest import Manifest
 from lit.run.lightning_internals import save_last_step, step_ends
 from lora.config import ConfigError
@@ -44,14 +45,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             ConfigError: The file is incomplete, has changed since it was written, or is not local.
         """
         if "://" in str(path):
-            raise ConfigError(f"{path}: checkpoints are not loaded from the network")
+            raise ConfigError(tr("{path}: checkpoints are not loaded from the network", path=path))
         try:
             loaded = torch.load(path, map_location=map_location, weights_only=True)
         except (FileNotFoundError, PermissionError):
             raise
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ConfigError(f"{path} is not a complete checkpoint: {reason}") from None
+            raise ConfigError(
+                tr("{path} is not a complete checkpoint: {reason}", path=path, reason=reason)
+            ) from None
         Manifest(Path(path).parent).check(Path(path))
         return loaded
 
@@ -73,9 +76,13 @@ def check_space(folder: Path, size: int, files: int) -> None:
     if free < size * files:
         raise OSError(
             errno.ENOSPC,
-            f"{free / 1e6:.1f} MB are free, and {files} checkpoints need at least "
-            f"{size * files / 1e6:.1f} MB. Free disk space, or lower checkpoint.save_top_k or "
-            "model.lora.r",
+            tr(
+                "{free:.1f} MB are free, and {files} checkpoints need at least {size:.1f} MB. "
+                "Free disk space, or lower checkpoint.save_top_k or model.lora.r",
+                free=free / 1e6,
+                files=files,
+                size=size * files / 1e6,
+            ),
             str(folder),
         )
     try:
@@ -87,7 +94,7 @@ def check_space(folder: Path, size: int, files: int) -> None:
             reason = os.strerror(error.errno or 0)
             raise OSError(
                 error.errno,
-                f"{reason}: no room for a checkpoint of {size} bytes",
+                tr("{reason}: no room for a checkpoint of {size} bytes", reason=reason, size=size),
                 str(folder),
             ) from None
 

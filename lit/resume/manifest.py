@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lit.messages import tr
 from lora.config import ConfigError
 from lora.storage.files import replacing, write_text
 
@@ -55,8 +56,12 @@ class Manifest:
         digests = self._read().get(path.name)
         if digests and _sha256(path) not in digests:
             raise ConfigError(
-                f"{path} has changed since it was written: its SHA-256 is not the one in "
-                f"{MANIFEST}. Resume from another checkpoint"
+                tr(
+                    "{path} has changed since it was written: its SHA-256 is not the one in "
+                    "{manifest}. Resume from another checkpoint",
+                    path=path,
+                    manifest=MANIFEST,
+                )
             )
 
     def _read(self) -> dict[str, list[str]]:
@@ -66,7 +71,10 @@ class Manifest:
             return {}
         except ValueError:
             raise ConfigError(
-                f"{self.path} is not valid JSON. Remove it to use the checkpoints unchecked"
+                tr(
+                    "{path} is not valid JSON. Remove it to use the checkpoints unchecked",
+                    path=self.path,
+                )
             ) from None
 
 

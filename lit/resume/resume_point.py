@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lit.messages import tr
 from lit.resume.checkpoint import AtomicCheckpointIO
 from lit.resume.settings_diff import Settings
 from lit.run.console import print_rank0
@@ -44,8 +45,14 @@ class ResumePoint:
         """
         loaded = AtomicCheckpointIO().load_checkpoint(path)
         if not isinstance(loaded, dict) or (missing := sorted(REQUIRED - loaded.keys())):
-            lacks = ", ".join(missing) if isinstance(loaded, dict) else "every key"
-            raise ConfigError(f"{path} is not the checkpoint of a run: it lacks {lacks}")
+            lacks = ", ".join(missing) if isinstance(loaded, dict) else tr("every key")
+            raise ConfigError(
+                tr(
+                    "{path} is not the checkpoint of a run: it lacks {lacks}",
+                    path=path,
+                    lacks=lacks,
+                )
+            )
         own = loaded.get(CHECKPOINT_KEY, {})
         return cls(Path(path), loaded["global_step"], loops=checkpoint_position(loaded), **own)
 
@@ -62,12 +69,14 @@ class ResumePoint:
         """
         if ckpt_path != "last":
             if "://" not in ckpt_path and not Path(ckpt_path).is_file():
-                raise ConfigError(f"cannot resume: there is no checkpoint {ckpt_path}")
+                raise ConfigError(
+                    tr("cannot resume: there is no checkpoint {ckpt_path}", ckpt_path=ckpt_path)
+                )
             return cls.read(ckpt_path)
         others = sorted(set(folder.checkpoints.glob("*.ckpt")) - {folder.last})
         if not (folder.last.is_file() or others):
-            raise ConfigError(f"cannot resume: there is no checkpoint {folder.last}")
-        reason = f"there is no {folder.last}"
+            raise ConfigError(tr("cannot resume: there is no checkpoint {last}", last=folder.last))
+        reason = tr("there is no {last}", last=folder.last)
         if folder.last.is_file():
             try:
                 return cls.read(folder.last)
@@ -80,7 +89,19 @@ class ResumePoint:
             except (ConfigError, OSError) as error:
                 reason += f"; {error}"
         if not complete:
-            raise ConfigError(f"no checkpoint in {folder.checkpoints} is complete: {reason}")
+            raise ConfigError(
+                tr(
+                    "no checkpoint in {checkpoints} is complete: {reason}",
+                    checkpoints=folder.checkpoints,
+                    reason=reason,
+                )
+            )
         newest = max(complete, key=lambda resume_point: resume_point.step)
-        print_rank0(f"resume {reason}. Resuming from the one before, {newest.path}")
+        print_rank0(
+            tr(
+                "resume {reason}. Resuming from the one before, {path}",
+                reason=reason,
+                path=newest.path,
+            )
+        )
         return newest

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from lit.messages import tr
 from lit.train.datamodule import QADataModule
 from lora.config import ConfigError
 
@@ -34,6 +35,9 @@ LENGTH = (
     *("trainer.min_steps", "early_stopping."),
 )
 """Settings that decide when a run ends. For these and all others, the new value is used."""
+
+OLD_VALUES = {"data.share_prefixes": "false"}
+"""Values that runs had before there was such a setting, where another default came later."""
 
 Settings = dict[str, str]
 """Values as JSON, by dotted name."""
@@ -78,18 +82,29 @@ def check_settings(old: Settings, new: Settings) -> list[str]:
     Raises:
         ConfigError: A setting differs that may not; the message gives both values.
     """
+    old = OLD_VALUES | old if old else old
     names = [name for name in diff_settings(old, new) if name not in PATHS]
     refused = [name for name in names if _in(name, REFUSED) and not _in(name, INTERVALS)]
     if refused:
-        values = "; ".join(f"{name} is {new[name]}, was {old[name]}" for name in refused)
+        values = "; ".join(
+            tr("{name} is {new}, was {old}", name=name, new=new[name], old=old[name])
+            for name in refused
+        )
         raise ConfigError(
-            f"the checkpoint is of a run with other settings: {values}. Set the old values, or "
-            "start a new run in another --output_dir"
+            tr(
+                "the checkpoint is of a run with other settings: {values}. Set the old values, "
+                "or start a new run in another --output_dir",
+                values=values,
+            )
         )
     lines = []
     for name in names:
-        used = "the checkpoint's" if _in(name, RESTORED) else "the new"
-        lines.append(f"{name} is {new[name]}, was {old[name]}: using {used} value")
+        both = {"name": name, "new": new[name], "old": old[name]}
+        lines.append(
+            tr("{name} is {new}, was {old}: using the checkpoint's value", **both)
+            if _in(name, RESTORED)
+            else tr("{name} is {new}, was {old}: using the new value", **both)
+        )
     return lines
 
 

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
+from lit.messages import tr
 from lit.run.console import print_rank0
 from lit.run.folder import RunFolder
 from lit.run.lightning_internals import cluster_environment, step_ends
@@ -25,9 +26,9 @@ class StoppedError(Exception):
 
     def __init__(self, number: int, saved: bool) -> None:
         result = (
-            "saved. Resume with the same command and --ckpt_path last"
+            tr("saved. Resume with the same command and --ckpt_path last")
             if saved
-            else "stopped at once; earlier checkpoints are unchanged"
+            else tr("stopped at once; earlier checkpoints are unchanged")
         )
         super().__init__(f"{signal.Signals(number).name}: {result}")
         self.exit_code = 128 + number
@@ -113,4 +114,9 @@ class StopOnSignal(Callback):
     def _announce(self) -> None:
         if self.number is not None and not self.announced:
             self.announced = True
-            print_rank0(f"{signal.Signals(self.number).name}: stopping after this optimizer step")
+            print_rank0(
+                tr(
+                    "{name}: stopping after this optimizer step",
+                    name=signal.Signals(self.number).name,
+                )
+            )

@@ -9,6 +9,7 @@ from pathlib import Path
 from huggingface_hub import ModelCard, ModelCardData
 
 from data.text import clean, escape_markdown, replace_surrogates
+from lit.messages import tr
 from lit.run.console import print_rank0
 from lit.run.metrics_file import perplexity
 from lora.storage.files import write_text
@@ -149,7 +150,12 @@ def _use(note: str) -> str:
 
 def _write(path: Path, card: str) -> None:
     if path.is_symlink() or (path.exists() and not _is_unchanged(path)):
-        print_rank0(f"card   {path} stays: it was changed by hand, or not written by this version")
+        print_rank0(
+            tr(
+                "card   {path} stays: it was changed by hand, or not written by this version",
+                path=path,
+            )
+        )
         return
     text = str(ModelCard(card))
     write_text(path, text + SIGNATURE.format(digest=_digest(text)))
@@ -165,7 +171,12 @@ def add_comparison(folder: Path, text: str) -> None:
     path = folder / "README.md"
     card = None if path.is_symlink() or not path.is_file() else _written_text(path)
     if card is None:
-        print_rank0(f"card   {path} stays without these figures: it is not as lit-lora wrote it")
+        print_rank0(
+            tr(
+                "card   {path} stays without these figures: it is not as lit-lora wrote it",
+                path=path,
+            )
+        )
         return
     card = card.partition(COMPARISON)[0].rstrip() + f"\n{COMPARISON}{text.strip()}\n"
     write_text(path, card + SIGNATURE.format(digest=_digest(card)))

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from data.text import clean
+from lit.messages import tr
 from lit.run.streams import flush_streams, lost_output, prepare_streams
 
 ARGUMENT = re.compile(r"`(\w+)`")
@@ -67,7 +68,10 @@ def run_command(
         code, text = explained
     flush_streams()
     if reason := lost_output():
-        print(f"warning: stdout: {reason}; the rest of the output is lost", file=sys.stderr)
+        print(
+            tr("warning: stdout: {reason}; the rest of the output is lost", reason=reason),
+            file=sys.stderr,
+        )
     return end(code, text)
 
 
@@ -77,8 +81,10 @@ def add_template_kwargs(parser: argparse.ArgumentParser) -> None:
         "--template_kwargs",
         type=_mapping,
         metavar="{NAME: VALUE}",
-        help="values for variables of the template, such as '{enable_thinking: false}'; default: "
-        "as the adapter was trained",
+        help=tr(
+            "values for variables of the template, such as '{enable_thinking: false}'; default: "
+            "as the adapter was trained"
+        ),
     )
 
 
@@ -94,7 +100,7 @@ def _mapping(text: str) -> dict[str, Any]:
         value = None
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(
-            "write it as {name: value}, such as {enable_thinking: false}"
+            tr("write it as {name: value}, such as {enable_thinking: false}")
         )
     return value
 
@@ -112,7 +118,7 @@ def explain(error: BaseException, names: Mapping[str, str]) -> tuple[int, str] |
         place = f"{error.filename}: " if error.filename else ""
         return 1, f"{place}{error.strerror or _first_line(error)}"
     if isinstance(error, MemoryError):
-        return 1, "out of memory"
+        return 1, tr("out of memory")
     if (code := getattr(error, "exit_code", None)) is not None:
         return code, str(error)
     if not isinstance(error, ValueError):
@@ -128,10 +134,17 @@ def explain(error: BaseException, names: Mapping[str, str]) -> tuple[int, str] |
     if isinstance(error, (ConfigError, DataError)):
         return 2, name_arguments(str(error), names)
     if isinstance(error, UnicodeEncodeError):
-        return 2, f"{error.object[:80]!r} is not Unicode text: type it in the terminal's encoding"
+        return 2, tr(
+            "{object!r} is not Unicode text: type it in the terminal's encoding",
+            object=error.object[:80],
+        )
     if "null byte" in str(error) or "null character" in str(error):
-        return 2, "a path contains the character NUL, which no path can: remove it"
-    return 1, f"{_first_line(error)} ({_place(error)}; python -X dev shows the traceback)"
+        return 2, tr("a path contains the character NUL, which no path can: remove it")
+    return 1, tr(
+        "{first_line} ({place}; python -X dev shows the traceback)",
+        first_line=_first_line(error),
+        place=_place(error),
+    )
 
 
 def name_arguments(text: str, names: Mapping[str, str]) -> str:
@@ -178,5 +191,9 @@ def _place(error: BaseException) -> str:
 
 def _print_and_return(code: int, text: str) -> int:
     if text:
-        print(clean(f"error: {text}" if code <= 2 else text), file=sys.stderr, flush=True)
+        print(
+            clean(tr("error: {error}", error=text) if code <= 2 else text),
+            file=sys.stderr,
+            flush=True,
+        )
     return code

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from data.formats.judged import Judged
 from data.types import Message
+from lit.messages import tr
 from lit.run.console import is_rank0
 from lit.run.lock import FolderLock
 from lit.run.output import existing_folder, remove_leftovers
@@ -64,7 +65,7 @@ class RunFolder:
             yield
             return
         if self.path.exists() and not self.path.is_dir():
-            raise ConfigError(f"output_dir {self.path} is a file: choose a folder")
+            raise ConfigError(tr("output_dir {path} is a file: choose a folder", path=self.path))
         with existing_folder(self.path), FolderLock(self.path):
             self._check(resume, overwrite)
             for folder in (self.path, self.checkpoints, self.adapter):
@@ -106,19 +107,31 @@ class RunFolder:
                 continue
             if owner_of(path, self.path) is not None:
                 raise ConfigError(
-                    f"{setting} is {path}, which this run would replace: copy it to another "
-                    "folder, or choose another --output_dir"
+                    tr(
+                        "{setting} is {path}, which this run would replace: copy it to another "
+                        "folder, or choose another --output_dir",
+                        setting=setting,
+                        path=path,
+                    )
                 )
             own, read = Path(os.path.realpath(self.path)), Path(os.path.realpath(path))
             if setting.startswith("data.") and read == own:
                 raise ConfigError(
-                    f"{setting} is {path}, the folder that this run writes to: name the files, "
-                    "or choose another --output_dir"
+                    tr(
+                        "{setting} is {path}, the folder that this run writes to: name the "
+                        "files, or choose another --output_dir",
+                        setting=setting,
+                        path=path,
+                    )
                 )
             if setting == "model.adapter" and own.is_relative_to(read):
                 raise ConfigError(
-                    f"{setting} is {path}, and this run would write into that folder: choose "
-                    "another --output_dir"
+                    tr(
+                        "{setting} is {path}, and this run would write into that folder: choose "
+                        "another --output_dir",
+                        setting=setting,
+                        path=path,
+                    )
                 )
 
     def write_validation(self, held_out: Iterable[tuple[str, list[Message], Judged]]) -> None:
@@ -148,10 +161,15 @@ class RunFolder:
         copied = resume and names == [self.checkpoints.name]
         if names and not copied and not is_run(self.path):
             raise ConfigError(
-                f"{self.path} holds {', '.join(names)}, which a run would replace, but no run of "
-                f"lit-lora wrote this folder: it has no {MARKER}, and no metrics.csv or "
-                "checkpoints/manifest.json of an older version. Choose another --output_dir, or "
-                "move these files away"
+                tr(
+                    "{path} holds {names}, which a run would replace, but no run of lit-lora "
+                    "wrote this folder: it has no {marker}, and no metrics.csv or "
+                    "checkpoints/manifest.json of an older version. Choose another "
+                    "--output_dir, or move these files away",
+                    path=self.path,
+                    names=", ".join(names),
+                    marker=MARKER,
+                )
             )
 
     def _check(self, resume: bool, overwrite: bool) -> None:
@@ -161,13 +179,21 @@ class RunFolder:
             return
         if not overwrite:
             raise ConfigError(
-                f"{self.path} already holds a run ({', '.join(names)}). Resume it with "
-                "--ckpt_path last, replace it with --overwrite true, or choose another "
-                "--output_dir"
+                tr(
+                    "{path} already holds a run ({names}). Resume it with --ckpt_path last, "
+                    "replace it with --overwrite true, or choose another --output_dir",
+                    path=self.path,
+                    names=", ".join(names),
+                )
             )
         if foreign := [str(path) for path in foreign_files(self.path)]:
-            more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
+            named = ", ".join(foreign[:3])
+            if len(foreign) > 3:
+                named = tr("{named} and {more} more", named=named, more=len(foreign) - 3)
             raise ConfigError(
-                f"--overwrite true would remove {', '.join(foreign[:3])}{more}, which no run "
-                "wrote: move it away, or choose another --output_dir"
+                tr(
+                    "--overwrite true would remove {named}, which no run wrote: move it "
+                    "away, or choose another --output_dir",
+                    named=named,
+                )
             )

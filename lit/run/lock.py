@@ -6,6 +6,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from lit.messages import tr
 from lit.run.console import print_rank0
 from lora.config import ConfigError
 from lora.storage.files import PREFIX
@@ -42,15 +43,21 @@ class FolderLock:
             self.lock.acquire()
         except Timeout:
             raise ConfigError(
-                f"another run is writing to {self.path}: wait until it ends, or choose another "
-                "--output_dir"
+                tr(
+                    "another run is writing to {path}: wait until it ends, or choose another "
+                    "--output_dir",
+                    path=self.path,
+                )
             ) from None
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise OSError(error.errno, error.strerror, str(self.path)) from None
             print_rank0(
-                f"run    {self.path} cannot be locked ({error.strerror}): do not start a second "
-                "run there"
+                tr(
+                    "run    {path} cannot be locked ({strerror}): do not start a second run there",
+                    path=self.path,
+                    strerror=error.strerror,
+                )
             )
         return self
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lit.messages import tr
 from lit.run.console import print_rank0
 from lit.run.lock import LOCK, FolderLock, is_locked
 from lora.config import ConfigError
@@ -81,7 +82,7 @@ def existing_folder(folder: Path) -> Iterator[None]:
 
 def _check_not_taken(path: Path) -> None:
     if path.is_symlink() or (path.exists() and (not path.is_dir() or any(path.iterdir()))):
-        raise ConfigError(f"{path} already exists: choose another path, or remove it")
+        raise ConfigError(tr("{path} already exists: choose another path, or remove it", path=path))
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
@@ -105,4 +106,4 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
         except OSError:
             # Another user's, in a shared folder.
             continue
-        print_rank0(f"removed {path}, which a killed command left")
+        print_rank0(tr("removed {path}, which a killed command left", path=path))

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from lit.messages import tr
 from lit.run.console import print_rank0
 
 
@@ -28,7 +29,7 @@ def make_progress() -> Progress:
 
 
 StartBar = Callable[[str, int], Callable[[int], None]]
-"""Starts a progress bar from its name and total; the result advances it."""
+"""Starts a progress bar from its name, a marked text, and total; the result advances it."""
 
 
 @contextmanager
@@ -38,8 +39,15 @@ def stage_bars() -> Iterator[StartBar]:
 
         def start_bar(name: str, total: int) -> Callable[[int], None]:
             if not progress.console.is_terminal:
-                print_rank0(f"{name}: {total // 2} under each of the two models …", note=True)
-            task = progress.add_task(name, total=total, values="")
+                print_rank0(
+                    tr(
+                        "{name}: {total} under each of the two models …",
+                        name=tr(name),
+                        total=total // 2,
+                    ),
+                    note=True,
+                )
+            task = progress.add_task(tr(name), total=total, values="")
             progress.refresh()
             return lambda rows: progress.update(task, advance=rows, refresh=True)
 

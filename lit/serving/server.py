@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import uvicorn
 
+from lit.messages import tr
 from lit.serving.app import Service, create_app
 from lit.serving.engine.job import JobQueue
 from lit.serving.engine.metrics import Metrics
@@ -46,7 +47,14 @@ class Limits:
             ("grace_seconds", self.grace_seconds, 0),
         ):
             if not least <= value < 10**9:
-                raise ConfigError(f"`{name}` is {value}; it must be {least} or more")
+                raise ConfigError(
+                    tr(
+                        "`{name}` is {value}; it must be {least} or more",
+                        name=name,
+                        value=value,
+                        least=least,
+                    )
+                )
 
 
 def check_host(host: str, api_key: str | None) -> None:
@@ -56,11 +64,14 @@ def check_host(host: str, api_key: str | None) -> None:
         ConfigError: It has none.
     """
     if api_key is not None and not (api_key.isascii() and api_key.isprintable() and api_key):
-        raise ConfigError("`api_key` must have visible ASCII characters only, and at least one")
+        raise ConfigError(tr("`api_key` must have visible ASCII characters only, and at least one"))
     if api_key is None and not _is_loopback(host):
         raise ConfigError(
-            f"`host` is {host}, where other machines can use this server: add `api_key` with a "
-            "secret of your choice, or leave `host` out"
+            tr(
+                "`host` is {host}, where other machines can use this server: add `api_key` with "
+                "a secret of your choice, or leave `host` out",
+                host=host,
+            )
         )
 
 
@@ -71,12 +82,16 @@ def listen(host: str, port: int) -> socket.socket:
         ConfigError: The address does not exist, or is in use.
     """
     if not 0 <= port < 2**16:
-        raise ConfigError(f"`port` is {port}; it must be from 0 (any that is free) to 65535")
+        raise ConfigError(
+            tr("`port` is {port}; it must be from 0 (any that is free) to 65535", port=port)
+        )
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family)
     except (OSError, UnicodeError) as error:
-        raise ConfigError(f"`host` is {host[:80]!r}, which is not an address: {error}") from None
+        raise ConfigError(
+            tr("`host` is {host!r}, which is not an address: {error}", host=host[:80], error=error)
+        ) from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
@@ -84,7 +99,12 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ConfigError(
-            f"{host} port {port} cannot be used ({error.strerror}): choose another `port`"
+            tr(
+                "{host} port {port} cannot be used ({strerror}): choose another `port`",
+                host=host,
+                port=port,
+                strerror=error.strerror,
+            )
         ) from None
     return listener
 

@@ -12,12 +12,13 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from data.text import clean
 from lit.distributed.sharding import check_strategy
+from lit.messages import tr
 from lit.resume.checkpoint import Checkpoints
 from lit.settings.command_line import config_files, config_name, explain_error
 from lit.settings.continuing import adapter_defaults, check_adapter, named_adapter, without_alias
 from lit.settings.defaults import CHECKPOINT_DEFAULTS, TRAINER_DEFAULTS, early_stopping
 from lit.settings.hardware import Hardware
-from lit.settings.help_page import asked_page, help_page
+from lit.settings.help_page import TRAIN, asked_page, help_page
 from lit.settings.keys import check_keys
 from lit.settings.trainer_settings import PrecisionTrainer, check_trainer_settings
 from lit.train.datamodule import QADataModule
@@ -131,8 +132,10 @@ class Arguments(LightningCLI):
         chosen = str(self.config.checkpoint.best_by)
         if chosen == "matching" and not self.config.data.val_matching:
             raise ConfigError(
-                "checkpoint.best_by is matching, which this run does not measure: add "
-                "--data.val_matching true"
+                tr(
+                    "checkpoint.best_by is matching, which this run does not measure: add "
+                    "--data.val_matching true"
+                )
             )
         return chosen
 
@@ -154,7 +157,7 @@ class Arguments(LightningCLI):
         try:
             self.trainer = self.instantiate_trainer(callbacks=callbacks, **trainer)
         except (MisconfigurationException, TypeError, ValueError) as error:
-            raise ConfigError(f"trainer: {' '.join(str(error).split())}") from None
+            raise ConfigError(tr("trainer: {split}", split=" ".join(str(error).split()))) from None
         self.datamodule.trainer = self.trainer
         return self.trainer
 
@@ -194,7 +197,7 @@ def _exists(path: str | Path) -> bool:
 def parse(
     args: list[str],
     program: str = "python -m lit.fit",
-    description: str = "Train a LoRA adapter.",
+    description: str = TRAIN,
 ) -> Arguments:
     """Parse the settings of a run.
 

@@ -3,6 +3,7 @@
 import re
 import time
 
+from lit.messages import tr
 from lora.config import ConfigError
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
@@ -16,7 +17,7 @@ def parse_duration(text: str) -> float:
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
     if not found or not float(found[1]):
-        raise ConfigError(f"--budget is {text}; write it as 90s, 3m or 1h")
+        raise ConfigError(tr("--budget is {said}; write it as 90s, 3m or 1h", said=text))
     return float(found[1]) * SECONDS[found[2]]
 
 

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from lit.messages import tr
 from lit.settings.keys import nearest
 
 
@@ -26,16 +27,20 @@ def explain_error(message: str, known: list[str]) -> str:
     """Return a message of jsonargparse in one line, with the nearest setting that exists."""
     message = " ".join(message.split())
     if found := re.search(r"unrecognized arguments: (?:--)?([\w.-]+)", message):
-        return f"there is no setting {found[1]}{nearest(found[1], known)}"
+        return tr(
+            "there is no setting {found}{nearest}", found=found[1], nearest=nearest(found[1], known)
+        )
     if found := re.search(r'Parser key "([\w.]+)": Expected an? (.+)\. Got value: (.*)', message):
         name, kind, value = found[1], found[2], found[3]
         if value == "None":
-            return f"{name} is required"
+            return tr("{name} is required", name=name)
         if choices := re.search(r"Literal\[(.+)\]", kind):
             names = choices[1].replace("'", "")
-            return f"{name} is {value}; choose {names}"
+            return tr("{name} is {value}; choose {names}", name=name, value=value, names=names)
         kind = re.sub(r"<class '(.+)'>", r"\1", kind)
-        return f"{name} is {value}; it must be of type {kind}"
+        return tr("{name} is {value}; it must be of type {kind}", name=name, value=value, kind=kind)
     if found := re.search(r"arguments are required: (.+)", message):
-        return f"{found[1]} is required: give --{found[1]}, or set it in the config file"
+        return tr(
+            "{found} is required: give --{found}, or set it in the config file", found=found[1]
+        )
     return message

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from jsonargparse import Namespace
 
+from lit.messages import tr
 from lit.settings.command_line import config_files
 from lora.config import ConfigError, LoRAConfig
 from lora.storage.adapter import read_config
@@ -75,7 +76,11 @@ def check_adapter(config: Namespace, adapter: str | None) -> None:
     """
     if config.model.adapter != adapter:
         raise ConfigError(
-            f"{SETTING} is {config.model.adapter}, given in an unusual form: give --{SETTING} D"
+            tr(
+                "{setting} is {adapter}, given in an unusual form: give --{setting} D",
+                setting=SETTING,
+                adapter=config.model.adapter,
+            )
         )
     if adapter is not None:
         check_agreement(LoRAConfig(**config.model.lora.as_dict()), adapter)

@@ -4,6 +4,7 @@ import math
 
 from lightning.pytorch.callbacks import EarlyStopping
 
+from lit.messages import tr
 from lora.config import ConfigError
 
 TRAINER_DEFAULTS = {
@@ -43,7 +44,9 @@ def early_stopping(patience: int | None = None, min_delta: float = 0.0) -> Early
     if patience is None:
         return None
     if not 0 <= min_delta < math.inf:
-        raise ConfigError(f"early_stopping.min_delta is {min_delta}; it must be 0 or more")
+        raise ConfigError(
+            tr("early_stopping.min_delta is {min_delta}; it must be 0 or more", min_delta=min_delta)
+        )
     # A loss of NaN is the step guard's: where it lets the run continue, NaN is no progress.
     # Checked at the end of a validation, which a resumed run repeats, not at the end of an epoch.
     return EarlyStopping(

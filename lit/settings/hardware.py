@@ -4,6 +4,7 @@ from jsonargparse import Namespace
 
 from lit.device.device import check_quantization, choose_device, weakest_traits
 from lit.device.precision import AUTO, Choice, check_precision, choose_precision
+from lit.messages import tr
 from lit.model.tuned import read_base_config
 from lora.config import ConfigError
 
@@ -27,7 +28,7 @@ class Hardware:
         self._model_type = base.get_text_config().model_type if base else ""
         quantized = model.quantize or getattr(base, "quantization_config", None)
         self._is_open = self._trainer.precision == AUTO
-        self.precision = Choice(self._trainer.precision, "as set")
+        self.precision = Choice(self._trainer.precision, tr("as set"))
         """The precision and why."""
         if self._is_open:
             self.precision = choose_precision(self.device, self._model_type, bool(quantized))
@@ -47,8 +48,12 @@ class Hardware:
             check_precision(precision, self.device, self._model_type)
         except ConfigError:
             raise ConfigError(
-                f"the checkpoint's run trains in {precision}, and {self.device} cannot: resume on "
-                "a device that can, or start a new run in another --output_dir"
+                tr(
+                    "the checkpoint's run trains in {precision}, and {device} cannot: resume on "
+                    "a device that can, or start a new run in another --output_dir",
+                    precision=precision,
+                    device=self.device,
+                )
             ) from None
         self._trainer.precision = precision
-        self.precision = Choice(precision, "as the checkpoint's run")
+        self.precision = Choice(precision, tr("as the checkpoint's run"))

@@ -6,7 +6,9 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from lit.messages import tr, tr_mark
 from lit.settings.help_texts import TEXTS
+from lit.settings.language import ABOUT, FLAG
 from lit.settings.trainer_settings import UNUSED
 
 FLAGS = {"-h": False, "--help": False, "--help_all": True}
@@ -33,6 +35,7 @@ HIDDEN = {
     *("checkpoint.mode", "checkpoint.enable_version_counter", "checkpoint.save_weights_only"),
 }
 """Settings that a run refuses, does not use, or needs as they are."""
+TRAIN = tr_mark("Train a LoRA adapter.")
 MAX_DEFAULT = 22
 
 
@@ -52,20 +55,31 @@ def help_page(parser: ArgumentParser, every: bool) -> str:
     known = {*parser.get_defaults().keys()}
     names = [name for name in actions if name in known or name == "config"]
     listed = [name for name in names if name not in HIDDEN] if every else USUAL
-    usage = "--model.base NAME --data.path FILE [--config FILE] [--SETTING VALUE]"
+    usage = tr("--model.base NAME --data.path FILE [--config FILE] [--SETTING VALUE]")
     lines = [
-        f"usage: {parser.prog} {usage}",
+        tr("usage: {program} {arguments}", program=parser.prog, arguments=usage),
         "",
-        f"{parser.description} Settings can also stand in a YAML file, given with --config.",
+        " ".join(
+            [
+                tr(parser.description or ""),
+                tr("Settings can also stand in a YAML file, given with --config."),
+            ]
+        ),
         "",
-        "required",
+        tr("required"),
         *(_line(actions[name]) for name in REQUIRED),
         "",
-        "all other settings, with their defaults" if every else "usual settings, with defaults",
+        tr("all other settings, with their defaults")
+        if every
+        else tr("usual settings, with defaults"),
         *(_line(actions[name]) for name in listed if name not in REQUIRED),
+        f"  {FLAG:<42} {tr(ABOUT)}",
     ]
     if not every:
-        lines += ["", "--help_all lists every setting; --print_config prints a config file."]
+        lines += [
+            "",
+            tr("--help_all lists every setting; --print_config prints a config file."),
+        ]
     return "\n".join(lines)
 
 
@@ -73,9 +87,8 @@ def _line(action: argparse.Action) -> str:
     setting = f"--{action.dest}"
     if action.dest not in (*REQUIRED, "config"):
         setting += f" {_default(action.default)}"
-    return (
-        f"  {setting:<42} {TEXTS.get(action.dest) or _first_sentence(action.help or '')}".rstrip()
-    )
+    text = tr(TEXTS.get(action.dest) or _first_sentence(action.help or ""))
+    return f"  {setting:<42} {text}".rstrip()
 
 
 def _default(value: Any) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from lit.messages import tr
 from lit.settings.other_names import SETTINGS
 from lora.config import ConfigError
 
@@ -24,33 +25,59 @@ def check_keys(path: Path, known: list[str]) -> None:
             a YAML mapping.
     """
     if path.exists() and not path.is_file():
-        raise ConfigError(f"{path} is not a regular file: give a file of settings")
+        raise ConfigError(tr("{path} is not a regular file: give a file of settings", path=path))
     if path.is_file() and (size := path.stat().st_size) > MAX_BYTES:
-        raise ConfigError(f"{path} has {size} bytes; a config file has at most {MAX_BYTES}")
+        raise ConfigError(
+            tr(
+                "{path} has {size} bytes; a config file has at most {max_bytes}",
+                path=path,
+                size=size,
+                max_bytes=MAX_BYTES,
+            )
+        )
     try:
         root = yaml.compose(path.read_text(encoding="utf-8-sig"), yaml.SafeLoader)
         if root is not None:
             _check_aliases(path, root)
     except RecursionError:
-        raise ConfigError(f"{path} is nested too deeply") from None
+        raise ConfigError(tr("{path} is nested too deeply", path=path)) from None
     except OSError:
-        raise ConfigError(f"there is no config file {path}") from None
+        raise ConfigError(tr("there is no config file {path}", path=path)) from None
     except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not UTF-8; save it as UTF-8") from None
+        raise ConfigError(tr("{path} is not UTF-8; save it as UTF-8", path=path)) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ConfigError(f"{where}: not YAML: {getattr(error, 'problem', error)}") from None
+        raise ConfigError(
+            tr("{where}: not YAML: {error}", where=where, error=getattr(error, "problem", error))
+        ) from None
     if not isinstance(root, yaml.MappingNode):
-        raise ConfigError(f"{path} must hold settings, like `model:` and below it `  base: …`")
+        raise ConfigError(
+            tr("{path} must hold settings, like `model:` and below it `  base: …`", path=path)
+        )
     seen = set()
     for key, line in _keys(root, ""):
         if key in seen:
-            raise ConfigError(f"{path}:{line}: {key} is set twice; remove one of them")
+            raise ConfigError(
+                tr(
+                    "{path}:{line}: {key} is set twice; remove one of them",
+                    path=path,
+                    line=line,
+                    key=key,
+                )
+            )
         seen.add(key)
         below = any(key.startswith(f"{name}.") for name in known)
         if not (key in known or below or any(name.startswith(f"{key}.") for name in known)):
-            raise ConfigError(f"{path}:{line}: there is no setting {key}{nearest(key, known)}")
+            raise ConfigError(
+                tr(
+                    "{path}:{line}: there is no setting {key}{nearest}",
+                    path=path,
+                    line=line,
+                    key=key,
+                    nearest=nearest(key, known),
+                )
+            )
 
 
 def _check_aliases(path: Path, root: yaml.Node) -> None:
@@ -66,7 +93,11 @@ def _check_aliases(path: Path, root: yaml.Node) -> None:
             continue
         if id(node) in seen:
             raise ConfigError(
-                f"{path}:{node.start_mark.line + 1}: an alias repeats this block: write it out"
+                tr(
+                    "{path}:{line}: an alias repeats this block: write it out",
+                    path=path,
+                    line=node.start_mark.line + 1,
+                )
             )
         seen.add(id(node))
         for child in node.value:
@@ -88,7 +119,7 @@ def nearest(key: str, known: list[str]) -> str:
     other trainers' names for them: the group before it may be wrong.
     """
     guess = _guess(key, known)
-    return f"; did you mean {guess}?" if guess else ""
+    return tr("; did you mean {guess}?", guess=guess) if guess else ""
 
 
 def _guess(key: str, known: list[str]) -> str:

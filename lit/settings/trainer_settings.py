@@ -6,24 +6,33 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from lit.device.precision import PrecisionName
+from lit.messages import tr, tr_mark
 from lit.train.trainer_check import interval_problems
 from lora.config import ConfigError
 
 UNUSED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "logger": ((None, True), "a run logs to TensorBoard and metrics.csv in output_dir: remove it"),
-    "plugins": ((None,), "a run has its own checkpoint plugin: remove it; set trainer.precision"),
-    "default_root_dir": ((None,), "add --output_dir instead"),
+    "logger": (
+        (None, True),
+        tr_mark("a run logs to TensorBoard and metrics.csv in output_dir: remove it"),
+    ),
+    "plugins": (
+        (None,),
+        tr_mark("a run has its own checkpoint plugin: remove it; set trainer.precision"),
+    ),
+    "default_root_dir": ((None,), tr_mark("add --output_dir instead")),
     "enable_checkpointing": (
         (None, True),
-        "without checkpoints a run cannot be resumed: remove it; "
-        "checkpoint.every_n_train_steps sets how often they are written",
+        tr_mark(
+            "without checkpoints a run cannot be resumed: remove it; "
+            "checkpoint.every_n_train_steps sets how often they are written"
+        ),
     ),
-    "barebones": ((False,), "it logs nothing and saves nothing: remove it"),
+    "barebones": ((False,), tr_mark("it logs nothing and saves nothing: remove it")),
     "num_sanity_val_steps": (
         (0,),
-        "all validation rows are measured before training anyway: remove it",
+        tr_mark("all validation rows are measured before training anyway: remove it"),
     ),
-    "model_registry": ((None,), "upload output_dir/adapter after the run instead"),
+    "model_registry": ((None,), tr_mark("upload output_dir/adapter after the run instead")),
 }
 """For each setting: the values that can be given, and what to do with another one."""
 
@@ -41,7 +50,12 @@ def check_trainer_settings(
         ConfigError: There are such settings; the message has a line for each.
     """
     problems = [
-        f"trainer.{name} is {settings[name]}: {advice}"
+        tr(
+            "trainer.{name} is {value}: {advice}",
+            name=name,
+            value=settings[name],
+            advice=tr(advice),
+        )
         for name, (allowed, advice) in UNUSED.items()
         if settings[name] not in allowed
     ]

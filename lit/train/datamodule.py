@@ -6,14 +6,14 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
+import numpy as np
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from data.formats.judged import Judged
 from data.planning.batch import collate
 from data.planning.epoch_plans import EpochPlans
-from data.planning.loader import MicroBatches, MicroStepSampler
-from data.planning.plan import plan_epoch
+from data.planning.loader import MicroBatches, micro_batch_loader, neighbors_of
 from data.template import choose_template
 from data.types import Batch, Message
 from lit.model.base import load_tokenizer
@@ -31,8 +31,7 @@ class QADataModule(L.LightningDataModule):
             ``hub:OWNER/NAME``, or a list of these.
         val_path: The same, to validate on; without it, a share of ``path`` is held out.
         val_fraction: The share of ``path`` that is held out without ``val_path``.
-        report_fraction: The share of the held-out rows that neither train nor validate: rows that
-            choose nothing, for a report.
+        report_fraction: The share of the held-out rows that is kept apart for a report.
         val_every_n_steps: Optimizer steps between validations; by default one each epoch.
         columns: The file's name for each of our fields, such as ``{prompt: question_text}``.
         encoding: Encoding of text files; by default UTF-8, or what their byte order mark says.
@@ -51,6 +50,8 @@ class QADataModule(L.LightningDataModule):
         on_duplicate: For a validation row that is also a training row: ``leave_out`` or ``keep``.
         near_duplicates: The share of text above which rows stay together in the split, or none.
         group_by_length: Make micro-batches of rows of similar length.
+        share_prefixes: Compute a beginning that rows of a micro-batch share once.
+        group_by_prefix: Make micro-batches of rows that share a long beginning.
         val_matching: Log at each validation how many answers are tied to their questions.
         num_workers: Processes that prepare batches.
         base: Taken from ``model.base``.
@@ -81,6 +82,8 @@ class QADataModule(L.LightningDataModule):
         on_duplicate: str = "leave_out",
         near_duplicates: float | None = None,
         group_by_length: bool = False,
+        share_prefixes: bool = True,
+        group_by_prefix: bool = False,
         val_matching: bool = False,
         num_workers: int = 0,
         base: str = "",
@@ -96,8 +99,9 @@ class QADataModule(L.LightningDataModule):
         self.val_source = replace(self.source, path=val_path) if val_path else None
         self.template, self.template_kwargs = template, template_kwargs
         self.base, self.revision = base, revision
-        self.batch_size, self.max_tokens = batch_size, max_tokens
-        self.group_by_length, self.val_every_n_steps = group_by_length, val_every_n_steps
+        self.limits: dict[str, Any] = {"batch_size": batch_size, "max_tokens": max_tokens}
+        self.grouped = {"group_by_length": group_by_length, "group_by_prefix": group_by_prefix}
+        self.share_prefixes, self.val_every_n_steps = share_prefixes, val_every_n_steps
         self.num_workers, self.seed, self.val_matching = num_workers, seed, val_matching
         self.cut = max_length, truncation
         rules = {"truncation": truncation, "on_bad_row": on_bad_row, "train_on": train_on}
@@ -145,17 +149,24 @@ class QADataModule(L.LightningDataModule):
     @cached_property
     def plans(self) -> EpochPlans:
         """The plan of each epoch; available after ``setup`` and with a trainer."""
-        return EpochPlans(
-            self.store.lengths[self.train_rows],
-            self.store.label_counts[self.train_rows],
-            batch_size=self.batch_size,
-            max_tokens=self.max_tokens,
-            group_by_length=self.group_by_length,
+        return EpochPlans.of(
+            self.store,
+            self.train_rows,
+            self.share_prefixes,
+            **self.limits,
+            **self.grouped,
             seed=self.seed,
             accumulate=self._trainer.accumulate_grad_batches,
             world_size=self._trainer.world_size,
             limit=micro_batch_limit(self._trainer),
         )
+
+    @cached_property
+    def val_plans(self) -> EpochPlans:
+        """The plan of a validation, as that of epoch 0; available as ``plans`` is."""
+        share = self.share_prefixes
+        order = {"group_by_prefix": share, "world_size": self._trainer.world_size}
+        return EpochPlans.of(self.val, self.val_rows, share, **self.limits, **order)
 
     def total_steps(self) -> int:
         """Return the number of optimizer steps of the whole run."""
@@ -167,26 +178,16 @@ class QADataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Return the rest of the current epoch: all of it, unless the run was resumed inside it."""
-        epoch, rank = self._trainer.current_epoch, self._trainer.global_rank
-        planned = self.plans.epoch(epoch)
-        batches = MicroBatches(self.store, self.train_rows, planned, rank, epoch)
+        epoch = self._trainer.current_epoch
         # The plan is a pure function, so the number of finished steps is the whole position.
         start = self.plans.micro_step(epoch, self._trainer.global_step)
-        return self._loader(batches, MicroStepSampler(start, planned.micro_steps))
+        return self._loader(self.store, self.train_rows, self.plans, epoch, start)
 
     def val_dataloader(self) -> DataLoader | list:
-        """Return all held-out rows, in the order of the file."""
+        """Return all held-out rows; those that begin alike together, the rest as in the file."""
         if not len(self.val_rows):
             return []
-        planned = plan_epoch(
-            self.val.lengths[self.val_rows],
-            self.val.label_counts[self.val_rows],
-            batch_size=self.batch_size,
-            max_tokens=self.max_tokens,
-            world_size=self._trainer.world_size,
-        )
-        batches = MicroBatches(self.val, self.val_rows, planned, self._trainer.global_rank)
-        return self._loader(batches, MicroStepSampler(0, planned.micro_steps))
+        return self._loader(self.val, self.val_rows, self.val_plans)
 
     def held_out(self) -> Iterator[tuple[str, list[Message], Judged]]:
         """Yield the validation rows, each with its location and the answers it does not learn."""
@@ -198,20 +199,19 @@ class QADataModule(L.LightningDataModule):
         rows = self.plans.step_rows(self._trainer.current_epoch, self._trainer.global_step)
         return [self.store.location(row) for row in self.train_rows[list(rows)].tolist()]
 
-    def largest_micro_batch(self) -> Batch:
-        """Return the micro-batch with the most tokens that this rank meets in the run."""
-        rows = self.plans.largest(self._trainer.max_epochs or 1, self._trainer.global_rank)
+    def largest_micro_batch(self, epochs: int | None = None, every_rank: bool = False) -> Batch:
+        """Return the micro-batch with the most tokens that this rank, or any, meets in the run."""
+        rank = None if every_rank else self._trainer.global_rank
+        rows = self.plans.largest(epochs or self._trainer.max_epochs or 1, rank)
         examples = [self.store.example(row) for row in self.train_rows[rows]]
-        return collate(examples, step_labels=1)
+        return collate(examples, 1, neighbors=neighbors_of(self.plans.beginnings, rows))
 
-    def _loader(self, batches: MicroBatches, sampler: MicroStepSampler) -> DataLoader:
-        return DataLoader(
-            batches,
-            batch_size=None,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            pin_memory=self._trainer.strategy.root_device.type == "cuda",
-        )
+    def _loader(
+        self, store: "Store", rows: np.ndarray, plans: EpochPlans, epoch: int = 0, start: int = 0
+    ) -> DataLoader:
+        batches = MicroBatches(store, rows, plans, self._trainer.global_rank, epoch)
+        pinned = self._trainer.strategy.root_device.type == "cuda"
+        return micro_batch_loader(batches, start, self.num_workers, pinned)
 
     @property
     def _trainer(self) -> L.Trainer:

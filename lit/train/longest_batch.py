@@ -8,15 +8,17 @@ from lightning.pytorch.callbacks import Callback
 
 from data.types import Batch
 from lit.device.memory import memory_is_tight, trim_heap
+from lit.messages import tr, tr_mark
 from lit.run.console import print_rank0
 from lit.run.lightning_internals import step_ends
 from lit.train.module import LoRAModule
 from lit.train.step_guard import TrainingError
 from lora.injection import trainable_parameters
 
-LOWER_MEMORY = (
-    "Lower data.batch_size, data.max_tokens or data.max_length, set model.gradient_checkpointing "
-    "to true, or load the base in 4 bits with model.quantize nf4"
+LOWER_MEMORY = tr_mark(
+    "Lower data.batch_size, data.max_tokens or data.max_length, set "
+    "model.gradient_checkpointing to true, or load the base in 4 bits with model.quantize "
+    "nf4"
 )
 """What to do when memory does not suffice, cheapest first."""
 
@@ -76,7 +78,9 @@ class LongestBatchTrial(Callback):
         try_batch(trainer, pl_module, longest)
         on_cpu = pl_module.device.type == "cpu"
         if on_cpu and memory_is_tight(pl_module.device, trainer.num_devices):
-            print_rank0("memory little is left: freed memory is returned at once, and steps slow")
+            print_rank0(
+                tr("memory little is left: freed memory is returned at once, and steps slow")
+            )
             trim_heap()
 
 
@@ -95,8 +99,13 @@ def try_batch(trainer: L.Trainer, module: LoRAModule, batch: Batch) -> None:
         if not is_out_of_memory(error):
             raise
         raise TrainingError(
-            f"out of memory in the longest micro-batch, {len(batch.lengths)} rows of "
-            f"{batch.input_ids.numel()} tokens. {LOWER_MEMORY}"
+            tr(
+                "out of memory in the longest micro-batch, {rows} rows of {tokens} tokens. "
+                "{advice}",
+                rows=len(batch.row_lengths),
+                tokens=batch.input_ids.numel(),
+                advice=tr(LOWER_MEMORY),
+            )
         ) from None
     finally:
         module.step_loss.take()

@@ -11,8 +11,12 @@ from transformers import PreTrainedModel
 
 from lit.device.precision import base_dtype
 from lit.distributed.sharding import FSDP2, ShardedRoot, ShardedStrategy, shard
+from lit.messages import tr
 from lit.model.preparation import ModelSpec, check_model, use_checkpointing
+from lit.packing.pack import share
+from lit.run.console import print_rank0
 from lit.train.datamodule import QADataModule
+from lora.config import ConfigError
 from lora.injection import trainable_parameters
 
 T = TypeVar("T")
@@ -61,6 +65,7 @@ def set_up_model(spec: ModelSpec, trainer: L.Trainer) -> tuple[PreTrainedModel, 
             must_pack=FSDP2 if root else None,
             longest_row=_longest_row(trainer),
         )
+        _share(partial(call_model, model, root), trainer)
     if spec.gradient_checkpointing:
         use_checkpointing(model)
     return model, root
@@ -72,6 +77,26 @@ def call_model(
     """Call a function of a model; where the base is sharded, every rank must take part."""
     call = partial(function, model, *args)
     return root(call) if root else call()
+
+
+def _share(call: Callable[..., Any], trainer: L.Trainer) -> None:
+    """Let a model compute shared beginnings once, or the data's rows share none.
+
+    Raises:
+        ConfigError: The model cannot, and the micro-batches were planned with shared beginnings.
+    """
+    data, module = getattr(trainer, "datamodule", None), trainer.lightning_module
+    if not isinstance(data, QADataModule):
+        call(share)  # batches may come from anywhere
+        return
+    plans = data.plans, data.val_plans
+    if all(planned.beginnings is None for planned in plans) or not (reason := call(share)):
+        return
+    for planned in plans:
+        planned.share_nothing()
+    print_rank0(tr("model  {reason}: rows share no beginnings", reason=reason))
+    if getattr(module, "total_steps", None) not in (None, data.total_steps()):
+        raise ConfigError(tr("{reason}: set data.share_prefixes to false", reason=reason))
 
 
 def _longest_row(trainer: L.Trainer) -> int | None:

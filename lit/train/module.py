@@ -11,9 +11,11 @@ from transformers import PreTrainedModel
 from data.seeds import mix_seed
 from data.types import Batch
 from lit.distributed.sharding import ShardedRoot
+from lit.messages import tr
 from lit.model.embedding_noise import EmbeddingNoise
 from lit.model.loss import summed_loss
 from lit.model.preparation import ModelSpec
+from lit.packing.hidden_states import as_computed
 from lit.run.console import print_rank0
 from lit.train.mean_loss import MeanLoss, loss_record
 from lit.train.model_setup import (
@@ -22,11 +24,11 @@ from lit.train.model_setup import (
     names_that_ddp_ignores,
     set_up_model,
 )
-from lit.train.schedule import make_schedule
+from lit.train.schedule import check_rate, make_schedule
 from lit.train.step_guard import StepGuard, check_gradients, loss_scaler
 from lit.train.step_loss import StepLoss, labels_of_step
 from lit.train.validation_schedule import validation_schedule
-from lora.config import ConfigError, LoRAConfig
+from lora.config import LoRAConfig
 from lora.injection import trainable_parameters
 from lora.optimizer import make_optimizer
 from lora.storage.state import adapter_state, load_adapter_state
@@ -81,10 +83,7 @@ class LoRAModule(ResidentModule):
         seed: int = 42,
     ) -> None:
         super().__init__()
-        if not 0 < lr < 1:
-            raise ConfigError(f"model.lr is {lr}; it must be above 0 and below 1 (2e-4 is usual)")
-        if not 0 <= warmup < float("inf"):
-            raise ConfigError(f"model.warmup is {warmup}; give steps, or a share below 1")
+        check_rate(lr, warmup)
         self.base, self.revision, self.lora, self.quantize = base, revision, lora, quantize
         self.adapter, fast, saving = adapter, fast_layers == "auto", gradient_checkpointing
         self.spec = ModelSpec(base, revision, quantize, lora, saving, fast, seed, adapter)
@@ -132,7 +131,7 @@ class LoRAModule(ResidentModule):
         Lightning divides by the number of micro-batches, and DDP by the number of ranks. Multiplied
         back, every labeled token of the step has the same weight, in a short last step too.
         """
-        self.noise.batch = batch
+        self.noise.batch = batch = as_computed(self.adapted_model, batch)
         labels = labels_of_step(batch, self.trainer)
         loss = self.call(summed_loss, batch) / labels
         self.step_loss.add(loss, batch, labels)
@@ -188,10 +187,9 @@ class LoRAModule(ResidentModule):
     def configure_optimizers(self) -> Any:
         """Return the optimizer of what trains, and its schedule by optimizer steps."""
         if self.optimizer.startswith("paged") and self.device.type == "cpu":
-            print_rank0("optim  paging needs a GPU: on this CPU paged_adamw_8bit is adamw_8bit")
-        lr, ratio = self.lr, self.lora.loraplus_lr_ratio
-        model, decay = self.adapted_model, self.weight_decay
-        optimizer = make_optimizer(model, self.optimizer, lr, decay, ratio)
+            print_rank0(tr("optim  paging needs a GPU: on this CPU paged_adamw_8bit is adamw_8bit"))
+        lr, decay, ratio = self.lr, self.weight_decay, self.lora.loraplus_lr_ratio
+        optimizer = make_optimizer(self.adapted_model, self.optimizer, lr, decay, ratio)
         steps = self.total_steps or int(self.trainer.estimated_stepping_batches)
         schedule = make_schedule(optimizer, self.scheduler, self.warmup, steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -8,8 +8,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from transformers import PreTrainedModel
 
 from data.types import IGNORE
-from lit.answering.generation import Answer, GenerationError, answers, context_length
+from lit.answering.context import context_length
+from lit.answering.generation import Answer, GenerationError, answers
 from lit.answering.sampling import NotFiniteError, Sampling
+from lit.messages import tr
 from lit.packing.pack import unpacked
 from lit.run.console import print_rank0
 from lit.train.datamodule import QADataModule
@@ -53,7 +55,7 @@ class SampleAnswers(Callback):
             room = limit - max(map(len, prompts), default=0)
             sampling = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room))
 
-        print_rank0(f"       sampling {len(prompts)} answers for TensorBoard …")
+        print_rank0(tr("       sampling {count} answers for TensorBoard …", count=len(prompts)))
 
         def answer_all(model: PreTrainedModel) -> list[tuple[int, Answer]]:
             try:

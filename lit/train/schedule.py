@@ -1,6 +1,7 @@
 """The learning rate over a run, as factors of the highest rate by optimizer step.
 
-The formulas are those of transformers, whose own module loads half of torch's compiler first.
+The formulas are those of transformers, whose own module loads half of torch's compiler first;
+but the warm-up is one step ahead of theirs, whose first step has rate 0.
 """
 
 import math
@@ -9,6 +10,9 @@ from functools import partial
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+
+from lit.messages import tr
+from lora.config import ConfigError
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
@@ -23,14 +27,15 @@ def lr_factor(schedule: str, warmup: int, steps: int, step: int) -> float:
 
     Args:
         schedule: A key of ``SCHEDULES``.
-        warmup: Steps in which the rate rises linearly from zero.
+        warmup: Steps in which the rate rises linearly; the last of them has the highest rate.
         steps: Steps of the whole run; below 1 for a run without end, whose rate does not fall.
         step: The optimizer step, from 0.
     """
     if steps < 1:
         return 1.0
     if step < warmup:
-        return step / warmup
+        # From lr / warmup on: a first step at rate 0 would learn nothing.
+        return (step + 1) / warmup
     return SCHEDULES[schedule]((step - warmup) / max(1, steps - warmup))
 
 
@@ -47,3 +52,19 @@ def warmup_steps(warmup: float, steps: int) -> int:
 def make_schedule(optimizer: Optimizer, schedule: str, warmup: float, steps: int) -> LambdaLR:
     """Return a scheduler that is stepped after each optimizer step; arguments as above."""
     return LambdaLR(optimizer, partial(lr_factor, schedule, warmup_steps(warmup, steps), steps))
+
+
+def check_rate(lr: float, warmup: float) -> None:
+    """Check the highest learning rate and the warm-up.
+
+    Raises:
+        ConfigError: One is out of its range.
+    """
+    if not 0 < lr < 1:
+        raise ConfigError(
+            tr("model.lr is {lr}; it must be above 0 and below 1 (2e-4 is usual)", lr=lr)
+        )
+    if not 0 <= warmup < math.inf:
+        raise ConfigError(
+            tr("model.warmup is {warmup}; give steps, or a share below 1", warmup=warmup)
+        )

@@ -1,25 +1,27 @@
 """The checks of every optimizer step: gradients in each layer, and finite numbers."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor, nn
+from torch import nn
 
+from lit.messages import tr, tr_mark
+from lit.model.silent_layers import layers_without_gradient, unchanged_layers
 from lit.run.console import print_rank0
-from lora.injection import updates
 
 LISTED_ROWS = 8
 """Rows of a step that one message lists."""
 MOST_OVERFLOWS = 20
 """A run ends if so many steps overflow in float16, one after another, from its beginning."""
-FLOAT16 = (
-    "This model overflows in float16: set trainer.precision to 32-true, or to bf16-mixed on a GPU "
-    "of compute capability 8.0 or more."
+FLOAT16 = tr_mark(
+    "This model overflows in float16: set trainer.precision to 32-true, or to bf16-mixed on "
+    "a GPU of compute capability 8.0 or more."
 )
+OTHER_PRECISION = tr_mark("Try another trainer.precision")
 
 
 class TrainingError(RuntimeError):
@@ -65,15 +67,35 @@ class StepGuard(Callback):
         if scaled and math.isfinite(loss):
             self._count_overflow(step)
             return True
-        message = f"step {step}: loss {loss}, gradient norm {norm}, lr {lr:.3g}{self._rows()}"
+        message = tr(
+            "step {step}: loss {loss}, gradient norm {norm}, lr {lr:.3g}",
+            step=step,
+            loss=loss,
+            norm=norm,
+            lr=lr,
+        )
+        if self.locate_rows is not None:
+            rows = _listed(self.locate_rows())
+            message = tr("{message}, rows {rows}", message=message, rows=rows)
         if not self.skip:
             raise TrainingError(
-                f"{message}. The adapter was not updated. "
-                f"{FLOAT16 + ' ' if scaled else ''}Lower model.lr, check these rows, or set "
-                "model.on_nonfinite to skip"
+                tr(
+                    "{message}. The adapter was not updated. {advice} Lower model.lr, check these "
+                    "rows, or set model.on_nonfinite to skip",
+                    message=message,
+                    advice=tr(FLOAT16),
+                )
+                if scaled
+                else tr(
+                    "{message}. The adapter was not updated. Lower model.lr, check these rows, or "
+                    "set model.on_nonfinite to skip",
+                    message=message,
+                )
             )
         self.skipped += 1
-        print_rank0(f"{message}: skipped, {self.skipped} so far")
+        print_rank0(
+            tr("{message}: skipped, {skipped} so far", message=message, skipped=self.skipped)
+        )
         return False
 
     def on_validation_end(self, trainer: L.Trainer, *_: object) -> None:
@@ -87,14 +109,25 @@ class StepGuard(Callback):
             return
         step = trainer.global_step
         if step == 0:
-            advice = FLOAT16 if trainer.precision == "16-mixed" else "Try another trainer.precision"
-            raise TrainingError(f"the validation loss of the base model is {loss}. {advice}")
+            advice = FLOAT16 if trainer.precision == "16-mixed" else OTHER_PRECISION
+            text = tr_mark("the validation loss of the base model is {loss}. {advice}")
+            raise TrainingError(tr(text, loss=loss, advice=tr(advice)))
         if not self.skip:
             raise TrainingError(
-                f"step {step}: the validation loss is {loss}. The best adapter so far is kept. "
-                "Lower model.lr and start again"
+                tr(
+                    "step {step}: the validation loss is {loss}. The best adapter so far is "
+                    "kept. Lower model.lr and start again",
+                    step=step,
+                    loss=loss,
+                )
             )
-        print_rank0(f"step {step}  validation loss {loss}: not compared with the best")
+        print_rank0(
+            tr(
+                "step {step}  validation loss {loss}: not compared with the best",
+                step=step,
+                loss=loss,
+            )
+        )
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Print how many steps were skipped, and refuse an adapter that learned nothing.
@@ -103,20 +136,25 @@ class StepGuard(Callback):
             TrainingError: B of a layer is still zero.
         """
         if self.skipped:
-            print_rank0(f"run    skipped {self.skipped} of {trainer.global_step} steps: not finite")
+            print_rank0(
+                tr(
+                    "run    skipped {skipped} of {steps} steps: not finite",
+                    skipped=self.skipped,
+                    steps=trainer.global_step,
+                )
+            )
         if self.overflowed:
             print_rank0(
-                f"run    {self.overflowed} of {trainer.global_step} steps overflowed in float16 "
-                "and did not change the adapter"
+                tr(
+                    "run    {overflowed} of {steps} steps overflowed in float16 and did "
+                    "not change the adapter",
+                    overflowed=self.overflowed,
+                    steps=trainer.global_step,
+                )
             )
             self._check_overflows(trainer.global_step)
-        factors = {path: update.lora_B for path, update in updates(pl_module)}
-        if silent := paths_of_zeros(factors):
-            raise TrainingError(
-                f"B of {len(silent)} of {len(factors)} adapted layers is still zero after "
-                f"{trainer.global_step} steps, for example {_layer(silent[0])}: these layers "
-                "change nothing. Raise model.lr, or train longer"
-            )
+        if problem := unchanged_layers(pl_module, trainer.global_step):
+            raise TrainingError(problem)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs."""
@@ -138,9 +176,12 @@ class StepGuard(Callback):
         self.overflowed += 1
         if self.overflowed == 1:
             print_rank0(
-                f"step {step}: the gradients overflow in float16, so the loss scaler skips the "
-                "step and lowers its scale, as it does in the first steps of most runs; the "
-                "learning rate counts the step"
+                tr(
+                    "step {step}: the gradients overflow in float16, so the loss scaler skips "
+                    "the step and lowers its scale, as it does in the first steps of most runs; "
+                    "the learning rate counts the step",
+                    step=step,
+                )
             )
         if step >= MOST_OVERFLOWS:
             self._check_overflows(step)
@@ -148,29 +189,18 @@ class StepGuard(Callback):
     def _check_overflows(self, steps: int) -> None:
         if self.overflowed >= steps:
             raise TrainingError(
-                f"all {steps} steps overflowed in float16, so the adapter has learned nothing. "
-                f"{FLOAT16}"
+                tr(
+                    "all {steps} steps overflowed in float16, so the adapter has learned "
+                    "nothing. {float16}",
+                    steps=steps,
+                    float16=tr(FLOAT16),
+                )
             )
-
-    def _rows(self) -> str:
-        if self.locate_rows is None:
-            return ""
-        rows = self.locate_rows()
-        more = f" and {len(rows) - LISTED_ROWS} more" if len(rows) > LISTED_ROWS else ""
-        return f", rows {', '.join(rows[:LISTED_ROWS])}{more}"
 
 
 def loss_scaler(trainer: L.Trainer) -> torch.amp.GradScaler | None:
     """Return the loss scaler of a trainer, which 16-mixed has alone."""
     return getattr(trainer.precision_plugin, "scaler", None)
-
-
-def paths_of_zeros(tensors: Mapping[str, Tensor | None]) -> list[str]:
-    """Return the paths whose tensor is missing or zero; the device is asked once."""
-    there = {path: tensor for path, tensor in tensors.items() if tensor is not None}
-    found = torch.stack([tensor.any() for tensor in there.values()]).tolist() if there else []
-    filled = {path for path, any_of_it in zip(there, found, strict=True) if any_of_it}
-    return [path for path in tensors if path not in filled]
 
 
 def check_gradients(model: nn.Module) -> None:
@@ -179,15 +209,10 @@ def check_gradients(model: nn.Module) -> None:
     Raises:
         TrainingError: A layer has none, or zeros only.
     """
-    gradients = {path: update.lora_B.grad for path, update in updates(model)}
-    if silent := paths_of_zeros(gradients):
-        raise TrainingError(
-            f"{len(silent)} adapted layers got no gradient in the first step, for example "
-            f"{_layer(silent[0])}: they would never learn. Leave them out: "
-            "model.lora.exclude_modules"
-        )
+    if problem := layers_without_gradient(model):
+        raise TrainingError(problem)
 
 
-def _layer(stored: str) -> str:
-    """Return the path of a layer in the model; experts store one of two updates under another."""
-    return stored.removesuffix(".base_layer")
+def _listed(rows: list[str]) -> str:
+    listed, more = ", ".join(rows[:LISTED_ROWS]), len(rows) - LISTED_ROWS
+    return tr("{listed} and {more} more", listed=listed, more=more) if more > 0 else listed

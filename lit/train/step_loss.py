@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from data.types import Batch
+from lit.messages import tr
 from lit.train.step_guard import TrainingError
 from lora.config import ConfigError
 
@@ -52,10 +53,15 @@ class StepLoss:
         """
         if not abs(labels - self.planned) <= 1e-6 * self.planned:
             raise TrainingError(
-                f"step {step}: its micro-batches have {labels:.0f} labels, but its loss was "
-                f"divided by {self.planned}. The adapter was not updated. Something changed which "
-                "micro-batches form a step: remove your own callbacks from trainer.callbacks, and "
-                "use trainer.accumulate_grad_batches"
+                tr(
+                    "step {step}: its micro-batches have {labels:.0f} labels, but its loss was "
+                    "divided by {planned}. The adapter was not updated. Something changed which "
+                    "micro-batches form a step: remove your own callbacks from "
+                    "trainer.callbacks, and use trainer.accumulate_grad_batches",
+                    step=step,
+                    labels=labels,
+                    planned=self.planned,
+                )
             )
 
 
@@ -69,7 +75,10 @@ def labels_of_step(batch: Batch, trainer: L.Trainer) -> int:
         return batch.step_labels
     if trainer.accumulate_grad_batches * trainer.world_size > 1:
         raise ConfigError(
-            "a batch does not say how many labels its optimizer step has: pass `step_labels` to "
-            "data.planning.batch.collate, or train without accumulation on one device"
+            tr(
+                "a batch does not say how many labels its optimizer step has: pass "
+                "`step_labels` to data.planning.batch.collate, or train without accumulation on "
+                "one device"
+            )
         )
     return batch.label_count

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
+from lora.messages import tr
+
 UP = ("gate_up_proj", "up_proj")
 """The parameter of the first product; with a gate, its rows are those of gate and up."""
 DOWN = "down_proj"
@@ -78,11 +80,17 @@ def describe_experts(model: nn.Module, linear: Iterable[str], experts: Iterable[
         experts: The paths of its modules with experts that adapters can go on.
     """
     if experts := sorted(experts):
-        return f"its experts are {experts[0]}" + (f" to {experts[-1]}" if experts[1:] else "")
+        first, last = experts[0], experts[-1]
+        if first == last:
+            return tr("its experts are {path}", path=first)
+        return tr("its experts are {first} to {last}", first=first, last=last)
     if any("experts" in path.split(".") for path in linear):
-        return "its experts are linear layers, which projections adapts"
+        return tr("its experts are linear layers, which projections adapts")
     for path, module in model.named_modules():
         if path.rpartition(".")[2] == "experts" and [*module.parameters()]:
             kind = type(module).__name__
-            return f"no adapter can go on its experts, {kind}, which compute in a way of their own"
-    return "it is no mixture of experts"
+            return tr(
+                "no adapter can go on its experts, {kind}, which compute in a way of their own",
+                kind=kind,
+            )
+    return tr("it is no mixture of experts")

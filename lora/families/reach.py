@@ -9,6 +9,7 @@ that rows of text do not have. Others are called, and no gradient comes back.
 
 from torch import nn
 
+from lora.messages import tr
 from lora.replacement import Replacement
 
 MAMBA = ("x_proj", "dt_proj", "out_proj")
@@ -54,20 +55,21 @@ def unreached_layers(model: nn.Module) -> dict[str, str]:
             module = module.original()
         classes = {base.__name__ for base in type(module).__mro__}
         for name in sorted(classes & READ_DIRECTLY.keys()):
-            why = f"{type(module).__name__} reads its weight without calling the layer"
+            why = tr(
+                "{kind} reads its weight without calling the layer", kind=type(module).__name__
+            )
             found |= {f"{inside}{child}": why for child in READ_DIRECTLY[name]}
-        if why := _why_no_gradient(path, classes):
-            why = f"{type(module).__name__} {why}"
+        if why := _why_no_gradient(path, classes, type(module).__name__):
             found |= {f"{inside}{child}": why for child, _ in module.named_modules() if child}
     return found
 
 
-def _why_no_gradient(path: str, classes: set[str]) -> str:
+def _why_no_gradient(path: str, classes: set[str], kind: str) -> str:
     """Return why no layer inside a module gets a gradient, or an empty text."""
     if classes & WAITING_CLASSES or path.rpartition(".")[2] in WAITING_NAMES:
-        return "is not called for rows of text alone"
+        return tr("{kind} is not called for rows of text alone", kind=kind)
     if any(INDEXER in name for name in classes):
-        return "only chooses tokens for attention, which has no gradient"
+        return tr("{kind} only chooses tokens for attention, which has no gradient", kind=kind)
     return ""
 
 

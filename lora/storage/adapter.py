@@ -11,6 +11,7 @@ from torch import nn
 
 from lora.config import ConfigError, LoRAConfig
 from lora.injection import adapted_layers, inject
+from lora.messages import tr
 from lora.storage.files import replacing, write_text
 from lora.storage.metadata import WEIGHTS, file_metadata, sort_metadata
 from lora.storage.mismatch import (
@@ -66,10 +67,10 @@ def save_adapter(
             written compute another update than the layers.
     """
     if not any(adapted_layers(model)):
-        raise AdapterError("this model has no adapter to save")
+        raise AdapterError(tr("this model has no adapter to save"))
     for key, value in adapter_parameters(model).items():
         if not value.isfinite().all():
-            raise AdapterError(f"{key} holds NaN or infinity; nothing was saved")
+            raise AdapterError(tr("{key} holds NaN or infinity; nothing was saved", key=key))
     r, lora_alpha, weights = to_portable(model)
     # A relative path with .. depends on the folder it is read from.
     base = str(Path(base).resolve()) if ".." in Path(base).parts else base
@@ -152,20 +153,36 @@ def read_config(directory: str | Path) -> dict[str, Any]:
     """
     path = Path(directory) / CONFIG
     if not path.is_file():
-        raise AdapterError(f"{directory} has no {CONFIG}: it is not an adapter folder")
+        raise AdapterError(
+            tr(
+                "{directory} has no {config}: it is not an adapter folder",
+                directory=directory,
+                config=CONFIG,
+            )
+        )
     if (size := path.stat().st_size) > MAX_CONFIG:
-        raise AdapterError(f"{path} has {size} bytes; an adapter's settings are a few thousand")
+        raise AdapterError(
+            tr(
+                "{path} has {size} bytes; an adapter's settings are a few thousand",
+                path=path,
+                size=size,
+            )
+        )
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except RecursionError:
-        raise AdapterError(f"{path} is not a settings file: its JSON is nested too deep") from None
+        raise AdapterError(
+            tr("{path} is not a settings file: its JSON is nested too deep", path=path)
+        ) from None
     except ValueError as error:
-        raise AdapterError(f"{path} is not JSON: {error}") from None
+        raise AdapterError(tr("{path} is not JSON: {error}", path=path, error=error)) from None
     if not isinstance(config, dict):
-        raise AdapterError(f"{path} holds {type(config).__name__}, not a JSON object")
+        raise AdapterError(
+            tr("{path} holds {kind}, not a JSON object", path=path, kind=type(config).__name__)
+        )
     if config.get("peft_type") != "LORA":
         kind = printable(repr(config.get("peft_type")), 80)
-        raise AdapterError(f"{path}: peft_type is {kind}; only LORA loads")
+        raise AdapterError(tr("{path}: peft_type is {kind}; only LORA loads", path=path, kind=kind))
     return config
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from lora.config import ConfigError, LoRAConfig
+from lora.messages import tr
 from lora.storage.adapter import fitting_config, load_adapter, read_config
 from lora.storage.peft_format import AdapterError, from_peft
 from lora.targets import select_layers
@@ -40,14 +41,23 @@ def check_agreement(given: LoRAConfig, directory: str | Path) -> None:
     own = settings_of(directory)
     pairs = {name: (getattr(given, name), getattr(own, name)) for name in COMPARED}
     different = [
-        f"`{name}` is {value}, and the adapter has {actual}"
+        tr(
+            "`{name}` is {value}, and the adapter has {actual}",
+            name=name,
+            value=value,
+            actual=actual,
+        )
         for name, (value, actual) in pairs.items()
         if value != actual
     ]
     if different:
         raise ConfigError(
-            f"{'; '.join(different)}: training goes on with the settings of {directory}. Leave "
-            "these settings out, or give the adapter's values"
+            tr(
+                "{different}: training goes on with the settings of {directory}. Leave "
+                "these settings out, or give the adapter's values",
+                different="; ".join(different),
+                directory=directory,
+            )
         )
 
 
@@ -94,9 +104,16 @@ def check_layers(model: nn.Module, directory: str | Path, given: LoRAConfig) -> 
     for name, asked, actual in pairs:
         if asked.keys() != actual.keys():
             raise ConfigError(
-                f"`{name}` is {getattr(given, name)}, and the adapter {directory} has "
-                f"{getattr(config, name)}: these are other layers ({_first(asked, actual)}). Leave "
-                f"`{name}` out, or give the adapter's value"
+                tr(
+                    "`{name}` is {value}, and the adapter {directory} has {actual}: "
+                    "these are other layers ({difference}). Leave `{name}` out, or give the "
+                    "adapter's value",
+                    name=name,
+                    value=getattr(given, name),
+                    directory=directory,
+                    actual=getattr(config, name),
+                    difference=_first(asked, actual),
+                )
             )
     training = {
         name: getattr(given, name)
@@ -107,4 +124,6 @@ def check_layers(model: nn.Module, directory: str | Path, given: LoRAConfig) -> 
 
 def _first(asked: Mapping[str, object], actual: Mapping[str, object]) -> str:
     path = min(asked.keys() ^ actual.keys())
-    return f"{path} is only in {'the adapter' if path in actual else 'the settings'}"
+    if path in actual:
+        return tr("{path} is only in the adapter", path=path)
+    return tr("{path} is only in the settings", path=path)

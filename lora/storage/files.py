@@ -10,6 +10,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from lora.messages import tr
+
 PREFIX = ".lit-lora-"
 """Every temporary file and folder of this project begins with it, and nothing else does."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -26,7 +28,7 @@ def check_regular_files(folder: Path) -> None:
     """
     for path in folder.iterdir():
         if path.exists() and not (path.is_file() or path.is_dir()):
-            raise OSError(errno.EINVAL, "not a regular file: remove it", str(path))
+            raise OSError(errno.EINVAL, tr("not a regular file: remove it"), str(path))
 
 
 def temporary_path(path: Path) -> Path:

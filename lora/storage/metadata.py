@@ -7,6 +7,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from lora.base import QUANTIZATIONS, quantization
+from lora.messages import tr
 from lora.storage.peft_format import AdapterError, printable
 from lora.targets import linear_layers
 
@@ -61,7 +62,11 @@ def read_quantization(directory: str | Path) -> str | None:
         return None  # load_adapter tells what is wrong with it
     if kind is not None and kind not in QUANTIZATIONS:
         raise AdapterError(
-            f"{path} names the quantization {printable(repr(kind), 80)}; known are "
-            f"{', '.join(QUANTIZATIONS)}"
+            tr(
+                "{path} names the quantization {kind}; known are {quantizations}",
+                path=path,
+                kind=printable(repr(kind), 80),
+                quantizations=", ".join(QUANTIZATIONS),
+            )
         )
     return kind

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import nn
 
+from lora.messages import tr, tr_mark
 from lora.paths import index_by_suffix
 from lora.storage.peft_format import AdapterError, printable
 from lora.storage.peft_tensors import PREFIX
@@ -18,16 +19,26 @@ TOKEN_DIMENSIONS = {
     "lora_magnitude_vector": 0,
 }
 """The dimension with one entry per token, by the tensor's name in an embedding or output head."""
-MERGE = (
-    "merge it with PEFT (merge_and_unload), save that model with its tokenizer, and give the "
-    "folder as the base"
+MERGE = tr_mark(
+    "merge it with PEFT (merge_and_unload), save that model with its tokenizer, and "
+    "give the folder as the base"
 )
-
-GROWN = (
-    "Load the base with transformers, call resize_token_embeddings({}), put the adapter on, then "
-    + MERGE
+GROWN = tr_mark(
+    "Load the base with transformers, call resize_token_embeddings({}), put the adapter on, "
+    "then merge it with PEFT (merge_and_unload), save that model with its tokenizer, and give "
+    "the folder as the base"
 )
-"""What to do about another number of tokens, for ``str.format``."""
+"""What to do about another number of tokens, for ``tr`` and then ``str.format``."""
+GREW = tr_mark(
+    "the vocabulary grew: {path} has {new} tokens in the adapter and {tokens} in this base. "
+    "{advice}"
+)
+SHRANK = tr_mark(
+    "the vocabulary shrank: {path} has {new} tokens in the adapter and {tokens} in this base. "
+    "{advice}"
+)
+LACKS = tr_mark("the file lacks {names}: {cause}")
+UNKNOWN = tr_mark("the file has the unknown tensor {names}: {cause}")
 
 
 def check_layer_kinds(model: nn.Module, names: Iterable[str]) -> None:
@@ -44,11 +55,15 @@ def check_layer_kinds(model: nn.Module, names: Iterable[str]) -> None:
     linear, layers = linear_layers(model), _leaves(model)
     index = index_by_suffix(layers.keys() - linear.keys())
     if found := sorted({path for name in names for path in index.get(name, ())}):
-        path, more = found[0], f" and {len(found) - 1} more" if len(found) > 1 else ""
+        path = found[0]
         raise AdapterError(
-            f"it adapts a kind of layer that is not supported: {path}{more}, "
-            f"{_kind(model, layers[path])}. Only linear layers other than the output head are "
-            f"adapted here: {MERGE}"
+            tr(
+                "it adapts a kind of layer that is not supported: {paths}, {kind}. "
+                "Only linear layers other than the output head are adapted here: {merge}",
+                paths=_first_of(path, len(found)),
+                kind=_kind(model, layers[path]),
+                merge=tr(MERGE),
+            )
         )
 
 
@@ -72,10 +87,10 @@ def check_vocabulary(model: nn.Module, shapes: Mapping[str, Shape]) -> None:
             tokens = layer.get_parameter("weight").shape[0]
             if shape is None or len(shape) <= dimension or shape[dimension] == tokens:
                 continue
+            text = GREW if shape[dimension] > tokens else SHRANK
+            advice = tr(GROWN).format(shape[dimension])
             raise AdapterError(
-                f"the vocabulary {'grew' if shape[dimension] > tokens else 'shrank'}: {path} has "
-                f"{shape[dimension]} tokens in the adapter and {tokens} in this base. "
-                f"{GROWN.format(shape[dimension])}"
+                tr(text, path=path, new=shape[dimension], tokens=tokens, advice=advice)
             )
 
 
@@ -92,18 +107,26 @@ def check_names_and_shapes(
     Raises:
         AdapterError: A name or a shape differs.
     """
-    for kind, names in (
-        ("lacks", needed.keys() - stored.keys()),
-        ("has the unknown tensor", stored.keys() - needed.keys()),
+    for text, names in (
+        (LACKS, needed.keys() - stored.keys()),
+        (
+            UNKNOWN,
+            stored.keys() - needed.keys(),
+        ),
     ):
         if names:
-            name = printable(min(names), 200)
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise AdapterError(f"the file {kind} {name}{more}: {made_for(settings)}")
+            first = _first_of(printable(min(names), 200), len(names))
+            raise AdapterError(tr(text, names=first, cause=made_for(settings)))
     for key, shape in needed.items():
         if (actual := stored[key]) != shape:
             raise AdapterError(
-                f"{key} has shape {actual}; the model needs {shape}: {made_for(settings)}"
+                tr(
+                    "{key} has shape {actual}; the model needs {shape}: {cause}",
+                    key=key,
+                    actual=actual,
+                    shape=shape,
+                    cause=made_for(settings),
+                )
             )
 
 
@@ -117,13 +140,27 @@ def adapted_paths(names: Iterable[str]) -> set[str]:
 def made_for(settings: Mapping[str, object]) -> str:
     """Return the cause of names that do not fit: another model, with what to do."""
     base = settings.get("base_model_name_or_path")
-    named = f", {printable(base, 200)}" if isinstance(base, str) and base else ""
-    return f"it was made for another model. Give the base that it was trained on{named}"
+    if isinstance(base, str) and base:
+        return tr(
+            "it was made for another model. Give the base that it was trained on, {base}",
+            base=printable(base, 200),
+        )
+    return tr("it was made for another model. Give the base that it was trained on")
+
+
+def _first_of(name: str, number: int) -> str:
+    """Return the first of some names, and how many more there are."""
+    if number == 1:
+        return name
+    return tr("{name} and {rest} more", name=name, rest=number - 1)
 
 
 def _ends(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """Return the layers that have one row per token, each with what it is called."""
-    methods = {"an embedding": "get_input_embeddings", "the output head": "get_output_embeddings"}
+    methods = {
+        tr("an embedding"): "get_input_embeddings",
+        tr("the output head"): "get_output_embeddings",
+    }
     found = ((kind, getattr(model, name, lambda: None)()) for kind, name in methods.items())
     return [(kind, layer) for kind, layer in found if isinstance(layer, nn.Module)]
 
@@ -139,5 +176,5 @@ def _leaves(model: nn.Module) -> dict[str, nn.Module]:
 def _kind(model: nn.Module, layer: nn.Module) -> str:
     named = next((kind for kind, end in _ends(model) if end is layer), None)
     if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        return f"a convolution ({type(layer).__name__})"
-    return named or f"a layer of type {type(layer).__name__}"
+        return tr("a convolution ({kind})", kind=type(layer).__name__)
+    return named or tr("a layer of type {kind}", kind=type(layer).__name__)

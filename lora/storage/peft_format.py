@@ -1,17 +1,27 @@
 """The settings of an adapter in PEFT's format: the content of adapter_config.json."""
 
-import re
 from typing import Any
 
 from torch import nn
 
-from lora.base import is_transposed
 from lora.config import EXPERTS, ConfigError, LoRAConfig
 from lora.families.experts import DOWN, UP, expert_parameters, is_experts
+from lora.families.linear import is_transposed
 from lora.full_layers import full_layers
 from lora.injection import adapted_layers, updates
+from lora.messages import tr
 from lora.paths import ends_with
 from lora.storage.layer_names import shortest_names
+from lora.storage.peft_values import (
+    NUMBER,
+    AdapterError,
+    list_of,
+    names_of,
+    pattern_of,
+    printable,
+    shown,
+    value_of,
+)
 from lora.variants.dora import DoRALinear
 
 # Settings of PEFT that this package does not support, with the values that mean "not used".
@@ -36,13 +46,6 @@ UNSUPPORTED: dict[str, tuple] = {
     # Any other initialization, such as pissa, changed the base, so the adapter does not fit it.
     "init_lora_weights": (True, False, None, "gaussian", "orthogonal"),
 }
-NUMBER = (int, float)
-KINDS = {(bool,): "true or false", (int,): "a whole number", NUMBER: "a number"}
-"""What an error message calls each kind of value."""
-
-
-class AdapterError(ConfigError):
-    """A folder does not hold an adapter for this model; the message says how it differs."""
 
 
 def to_peft(
@@ -96,29 +99,31 @@ def from_peft(peft: dict[str, Any]) -> LoRAConfig:
     """
     for key, unused in UNSUPPORTED.items():
         if key in peft and not any(_same(peft[key], value) for value in unused):
-            raise AdapterError(f"{key} is {_shown(peft[key])}, which is not supported")
+            raise AdapterError(
+                tr("{key} is {value}, which is not supported", key=key, value=shown(peft[key]))
+            )
     targets = peft.get("target_modules")
     if targets != "all-linear":
-        targets = _names(peft, "target_modules")
+        targets = names_of(peft, "target_modules")
     if experts := _experts(peft):
         targets = [*([targets] if isinstance(targets, str) else targets), *experts]
     blocks = peft.get("layers_to_transform")
     peft = peft | {"layers_to_transform": [blocks] if isinstance(blocks, int) else blocks}
     settings: dict[str, Any] = {
-        "variant": "dora" if _value(peft, "use_dora", (bool,)) else "lora",
+        "variant": "dora" if value_of(peft, "use_dora", (bool,)) else "lora",
         "target_modules": targets,
-        "exclude_modules": _names(peft, "exclude_modules"),
-        "r": _value(peft, "r", (int,)),
-        "lora_alpha": _value(peft, "lora_alpha", NUMBER),
-        "lora_dropout": _value(peft, "lora_dropout", NUMBER),
-        "use_rslora": _value(peft, "use_rslora", (bool,)),
-        "rank_pattern": _pattern(peft, "rank_pattern", (int,)),
-        "alpha_pattern": _pattern(peft, "alpha_pattern", NUMBER),
-        "layers_to_transform": _list(peft, "layers_to_transform", int) or None,
-        "modules_to_save": _list(peft, "modules_to_save", str),
+        "exclude_modules": names_of(peft, "exclude_modules"),
+        "r": value_of(peft, "r", (int,)),
+        "lora_alpha": value_of(peft, "lora_alpha", NUMBER),
+        "lora_dropout": value_of(peft, "lora_dropout", NUMBER),
+        "use_rslora": value_of(peft, "use_rslora", (bool,)),
+        "rank_pattern": pattern_of(peft, "rank_pattern", (int,)),
+        "alpha_pattern": pattern_of(peft, "alpha_pattern", NUMBER),
+        "layers_to_transform": list_of(peft, "layers_to_transform", int) or None,
+        "modules_to_save": list_of(peft, "modules_to_save", str),
     }
     if not targets:
-        raise AdapterError("target_modules is empty; it must be a list of names")
+        raise AdapterError(tr("target_modules is empty; it must be a list of names"))
     try:
         return LoRAConfig(**{key: value for key, value in settings.items() if value is not None})
     except ConfigError as error:
@@ -128,71 +133,37 @@ def from_peft(peft: dict[str, Any]) -> LoRAConfig:
 def _experts(peft: dict[str, Any]) -> list[str]:
     """Return ends of the paths of the experts whose parameters are targets."""
     found: dict[str, set[str]] = {}
-    for name in _list(peft, "target_parameters", str):
+    for name in list_of(peft, "target_parameters", str):
         path, _, last = name.rpartition(".")
         found.setdefault(path or EXPERTS, set()).add(last)
     for path, names in found.items():
         if not names <= {*UP, DOWN} or len(names) < 2 or DOWN not in names:
             raise AdapterError(
-                f"target_parameters has {_shown(sorted(names))} of {_shown(path)}; only adapters "
-                f"on both weights of experts load, {UP[0]} or {UP[1]} and {DOWN}"
+                tr(
+                    "target_parameters has {names} of {path}; only adapters on both weights "
+                    "of experts load, {first} or {second} and {down}",
+                    names=shown(sorted(names)),
+                    path=shown(path),
+                    first=UP[0],
+                    second=UP[1],
+                    down=DOWN,
+                )
             )
-        patterns = (_pattern(peft, f"{name}_pattern", NUMBER) for name in ("rank", "alpha"))
+        patterns = (pattern_of(peft, f"{name}_pattern", NUMBER) for name in ("rank", "alpha"))
         for key in (key for pattern in patterns for key in pattern):
             if ends_with(path, key) or ends_with(key, path):
                 raise AdapterError(
-                    f"a pattern names {_shown(key)}, which PEFT does not apply: experts have "
-                    f"patterns by parameter, such as {key}.{DOWN}"
+                    tr(
+                        "a pattern names {key}, which PEFT does not apply: experts have "
+                        "patterns by parameter, such as {name}.{down}",
+                        key=shown(key),
+                        name=key,
+                        down=DOWN,
+                    )
                 )
     return list(found)
-
-
-def _value(peft: dict[str, Any], key: str, kinds: tuple[type, ...]) -> Any:
-    value = peft.get(key)
-    if value is not None and not _is(value, kinds):
-        raise AdapterError(f"{key} is {_shown(value)}; it must be {KINDS[kinds]}")
-    return value
-
-
-def _names(peft: dict[str, Any], key: str) -> list[str]:
-    if isinstance(peft.get(key), str):
-        # PEFT reads a text as a regular expression.
-        raise AdapterError(f"{key} is the pattern {_shown(peft[key])}; it must be a list of names")
-    return _list(peft, key, str)
-
-
-def _list(peft: dict[str, Any], key: str, kind: type) -> list:
-    values = peft.get(key) or []
-    if not isinstance(values, list) or not all(_is(value, (kind,)) for value in values):
-        items = {int: "numbers", str: "names"}[kind]
-        raise AdapterError(f"{key} is {_shown(values)}; it must be a list of {items}")
-    return values
-
-
-def _pattern(peft: dict[str, Any], key: str, kinds: tuple[type, ...]) -> dict:
-    pattern = peft.get(key) or {}
-    if not isinstance(pattern, dict) or not all(_is(value, kinds) for value in pattern.values()):
-        raise AdapterError(f"{key} is {_shown(pattern)}; it must map names to numbers")
-    # PEFT reads keys as regular expressions; a plain name means the same there and here.
-    if odd := [name for name in pattern if not re.fullmatch(r"[\w.-]+", name)]:
-        raise AdapterError(f"{key} has the pattern {_shown(odd[0])}; it must hold names")
-    return pattern
-
-
-def _is(value: object, kinds: tuple[type, ...]) -> bool:
-    return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
 
 
 def _same(value: object, unused: object) -> bool:
     # In Python 0 == False and 1 == True.
     return type(value) is type(unused) and value == unused
-
-
-def printable(text: str, length: int = 400) -> str:
-    """Return untrusted text, shortened, with control characters escaped."""
-    text = text if len(text) <= length else text[:length] + "…"
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-
-
-def _shown(value: object) -> str:
-    return printable(repr(value), 80)

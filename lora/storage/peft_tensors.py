@@ -8,6 +8,7 @@ from lora.config import LoRAConfig
 from lora.families.experts import expert_features, is_experts, names_in_file, split_factors
 from lora.full_layers import full_layers
 from lora.injection import updates
+from lora.messages import tr
 from lora.storage.peft_format import AdapterError
 from lora.targets import select_layers
 
@@ -125,9 +126,11 @@ def check_portable(
         A, B = split_factors(tensors[keys[0]], tensors[keys[1]], layer.experts)
         saved = lora_alpha / r * x @ A.mT @ B.mT
         if not (saved - expected).norm() <= tolerance * expected.norm():
-            raise AdapterError(f"the saved tensors of {path} compute another update than the layer")
+            raise AdapterError(
+                tr("the saved tensors of {path} compute another update than the layer", path=path)
+            )
         for key in keys:
             del unchecked[key]
     for key, value in unchecked.items():
         if not torch.equal(tensors[key], value.detach().cpu().float()):
-            raise AdapterError(f"the saved {key} differs from the model's")
+            raise AdapterError(tr("the saved {key} differs from the model's", key=key))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lora.base import compute_dtype, features
 from lora.config import LoRAConfig
 from lora.families.experts import expert_features, is_experts, names_in_file, split_factors
+from lora.messages import tr
 from lora.storage.peft_format import AdapterError
 from lora.storage.peft_tensors import PREFIX, SUFFIX
 from lora.targets import select_layers
@@ -46,8 +47,11 @@ def check_sizes(model: nn.Module, config: LoRAConfig, tensors: dict[str, Tensor]
     weights = dict(_weights(targets, config))
     if broken := [name for name, weight in weights.items() if not math.isfinite(weight.norm)]:
         raise AdapterError(
-            f"the base model's {broken[0]} is not finite: the base model is damaged. "
-            "Download it again, or choose another one"
+            tr(
+                "the base model's {name} is not finite: the base model is damaged. "
+                "Download it again, or choose another one",
+                name=broken[0],
+            )
         )
     # A single weight may be zero, so each update is also compared with the mean weight.
     mean = sum(weight.norm for weight in weights.values()) / len(weights)
@@ -55,9 +59,9 @@ def check_sizes(model: nn.Module, config: LoRAConfig, tensors: dict[str, Tensor]
         path = name.removesuffix(".weight")
         A, B = (tensors[f"{PREFIX}{stored}.{SUFFIX[name]}"] for name in ("lora_A", "lora_B"))
         update = settings.scale * _product_norm(*split_factors(A, B, experts))
-        _compare(f"the update of {path}", update, norm, mean)
+        _compare(tr("the update of {path}", path=path), update, norm, mean)
         if (magnitude := tensors.get(f"{PREFIX}{stored}.{SUFFIX['magnitude']}")) is not None:
-            _compare(f"the magnitude of {path}", _norm(magnitude), norm, mean)
+            _compare(tr("the magnitude of {path}", path=path), _norm(magnitude), norm, mean)
     for path, module in full.items():
         for name, parameter in module.named_parameters():
             trained = _norm(tensors[f"{PREFIX}{path}.{name}"])
@@ -82,10 +86,16 @@ def _compare(name: str, actual: float, norm: float, mean: float) -> None:
     # Written so that NaN and infinity are refused.
     if not actual <= MAX_RATIO * max(norm, mean) < math.inf:
         raise AdapterError(
-            f"{name} has the norm {actual:.3g}, and the weight that it changes has {norm:.3g}: "
-            f"more than {MAX_RATIO:g} times as much is refused, since such an adapter computes "
-            "nothing of use. It is damaged, its lora_alpha is wrong, or it was made for another "
-            "model"
+            tr(
+                "{name} has the norm {actual:.3g}, and the weight that it changes has "
+                "{norm:.3g}: more than {limit:g} times as much is refused, since such "
+                "an adapter computes nothing of use. It is damaged, its lora_alpha is "
+                "wrong, or it was made for another model",
+                name=name,
+                actual=actual,
+                norm=norm,
+                limit=MAX_RATIO,
+            )
         )
 
 

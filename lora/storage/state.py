@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lora.config import ConfigError
 from lora.injection import trainable_parameters
+from lora.messages import tr
 
 
 def adapter_state(model: nn.Module) -> dict[str, Tensor]:
@@ -27,9 +28,13 @@ def load_adapter_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     if different := sorted(set(expected.items()) ^ set(actual.items())):
         name = different[0][0]
         raise ConfigError(
-            f"the adapter in the checkpoint does not match these settings: {name} is "
-            f"{actual.get(name, 'missing')} in the checkpoint and "
-            f"{expected.get(name, 'absent')} in the model"
+            tr(
+                "the adapter in the checkpoint does not match these settings: {name} is "
+                "{saved} in the checkpoint and {needed} in the model",
+                name=name,
+                saved=actual.get(name, tr("missing")),
+                needed=expected.get(name, tr("absent")),
+            )
         )
     for name, parameter in parameters.items():
         parameter.copy_(state[name])

@@ -6,6 +6,7 @@ from torch import Tensor
 from lora.base import dense_weight
 from lora.config import ConfigError
 from lora.layer import LoRALinear
+from lora.messages import tr
 
 
 class PiSSALinear(LoRALinear):
@@ -56,8 +57,13 @@ def _principal_factors(weight: Tensor, r: int) -> tuple[Tensor, Tensor]:
     """
     if r > min(weight.shape):
         raise ConfigError(
-            f"`r` is {r}, but a layer of shape {tuple(weight.shape)} has {min(weight.shape)} "
-            "singular directions: lower `r` for variant pissa"
+            tr(
+                "`r` is {r}, but a layer of shape {shape} has {most} singular "
+                "directions: lower `r` for variant pissa",
+                r=r,
+                shape=tuple(weight.shape),
+                most=min(weight.shape),
+            )
         )
     tall = weight.shape[0] >= weight.shape[1]
     weight = weight if tall else weight.T

@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from data.seeds import mix_seed
 from data.types import IGNORE, Example
-from lit.answering.generation import answers, context_length
+from lit.answering.context import context_length
+from lit.answering.generation import answers
 from lit.answering.sampling import NotFiniteError, RowSampler, Sampling, nucleus
 from lit.compare import main as compare
 from lit.comparison.result import Comparison, LossResult, is_valid, verdict
@@ -269,12 +270,12 @@ def test_greedy_answers_equal_a_plain_loop_over_the_logits(tokenizer: Any) -> No
         assert results[index].text == text
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.5])
+@pytest.mark.parametrize(("temperature", "top_p"), [(0.0, 1.0), (0.7, 1.0), (1.5, 1.0), (0.7, 0.9)])
 @pytest.mark.parametrize("batch_size", [2, 4])
 def test_a_question_gets_the_same_answer_alone_and_in_any_batch(
-    batch_size: int, temperature: float, tokenizer: Any
+    batch_size: int, temperature: float, top_p: float, tokenizer: Any
 ) -> None:
-    model, sampling = make_model(), Sampling(7, temperature, 0.9, max_new_tokens=12)
+    model, sampling = make_model(), Sampling(7, temperature, top_p, max_new_tokens=12)
     alone = [dict(answers(model, tokenizer, [prompt], sampling))[0] for prompt in PROMPTS]
     for order in ([0, 1, 2, 3], [3, 0, 2, 1], [1, 1, 0, 3, 2]):
         batched = dict(answers(model, tokenizer, [PROMPTS[i] for i in order], sampling, batch_size))

@@ -24,9 +24,10 @@ def batches(epoch: int = 0, **changes: Any) -> list[Batch]:
     arguments = {"batch_size": 2, "seed": 1, "world_size": 1} | changes
     plan = plan_epoch(LENGTHS, LENGTHS - 1, epoch=epoch, **arguments)
     store: Any = SimpleNamespace(example=example, lengths=LENGTHS)
+    plans: Any = SimpleNamespace(epoch=lambda _: plan, beginnings=None)
     rows = np.arange(len(LENGTHS))
     return [
-        MicroBatches(store, rows, plan, rank, epoch)[micro_step]
+        MicroBatches(store, rows, plans, rank, epoch)[micro_step]
         for rank in range(plan.world_size)
         for micro_step in range(plan.micro_steps)
     ]

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from data.planning.plan import Plan, micro_batches, plan_epoch
+from data.planning.micro_batches import micro_batches
+from data.planning.plan import Plan, plan_epoch
 from data.types import DataError
 
 

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import re
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -260,3 +261,28 @@ def test_of_concurrent_processes_one_tokenizes_and_the_others_wait(
     assert sorted(counts) == [0, 0, 3]
     assert len(lengths[0]) == 3
     assert lengths[0] == lengths[1] == lengths[2]
+
+
+@pytest.mark.parametrize("first", ["en", "ru"])
+def test_a_store_speaks_the_language_of_who_asks_for_it(
+    first: str, file: Path, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reasons are stored, so a store of another language is built again, with equal rows."""
+    unknown = write(file.with_name("unknown.jsonl"), {"promt": "?", "response": "!"})
+    write(file, GOOD, LONG_PROMPT, '{"promt": "?", "response": "!"}', BAD_ROWS[3][0], OTHER)
+    shown = {
+        "en": ("unknown keys", "response: blank", "tokens cut from the middle of the prompt"),
+        "ru": ("неизвестные ключи", "response: пусто", "обрезано токенов в середине запроса"),
+    }
+    stores = {}
+    for language in (first, *(shown.keys() - {first})):
+        monkeypatch.setenv("LANGUAGE", language)
+        stores[language] = build_store(
+            file, tokenizer, max_length=MAX_LENGTH, on_bad_row="skip", truncation="middle"
+        )
+        report = stores[language].report
+        text = report.listing(BAD) + report.listing(CUT)
+        assert [words in text for words in shown[language]] == [True, True, True]
+        with pytest.raises(DataError, match=re.escape("'{question: promt, answer: response}'")):
+            build_store(unknown, tokenizer, max_length=MAX_LENGTH)
+    assert stores["en"].table["ids"][:] == stores["ru"].table["ids"][:]

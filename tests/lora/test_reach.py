@@ -11,8 +11,8 @@ from mixed_families import MIXED, make_mixed
 from torch import nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from lora.base import is_linear
 from lora.config import PROJECTIONS, ConfigError, LoRAConfig
+from lora.families.linear import is_linear
 from lora.families.reach import READ_DIRECTLY
 from lora.injection import inject, lora_layers
 from lora.targets import barred_layers, linear_layers, match_targets

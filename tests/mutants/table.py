@@ -6,6 +6,7 @@ The listed tests are the fastest that are known to find a fault.
 from tests.mutants.faults import Mutant
 
 TEMPLATE = "tests/data/test_template.py"
+TEXT_TEST, STORE_TEST = "tests/test_translations.py", "tests/data/test_store.py"
 REAL_FILES = "tests/data/test_real_files.py"
 PLAN, BATCH, SPLIT = (f"tests/data/test_{name}.py" for name in ("plan", "batch", "split"))
 LOADER = "tests/data/test_loader.py"
@@ -200,13 +201,13 @@ PLANS = [
     Mutant(
         "plan",
         "data/planning/plan.py",
-        "labels = _segment_sums(label_counts[rows], step_starts)",
-        "labels = _segment_sums(label_counts, step_starts)",
+        "labels = _sums(label_counts[rows], step_starts)",
+        "labels = _sums(label_counts, step_starts)",
         (PLAN,),
     ),
     Mutant(
         "plan",
-        "data/planning/plan.py",
+        "data/planning/micro_batches.py",
         "random = np.random.default_rng([seed, epoch]) if seed is not None else None",
         "random = np.random.default_rng([seed, 0]) if seed is not None else None",
         (PLAN,),
@@ -234,9 +235,9 @@ PLANS = [
     ),
     Mutant(
         "plan",
-        "data/planning/plan.py",
-        "end_from = np.minimum(end_from, np.arange(len(lengths)) + batch_size)",
-        "end_from = np.minimum(end_from, np.arange(len(lengths)) + batch_size + 1)",
+        "data/planning/micro_batches.py",
+        "end_from = np.minimum(end_from, np.arange(len(rows)) + batch_size)",
+        "end_from = np.minimum(end_from, np.arange(len(rows)) + batch_size + 1)",
         (PLAN,),
     ),
     Mutant(
@@ -263,13 +264,20 @@ PLANS = [
     Mutant(
         "plan",
         "data/planning/batch.py",
-        "position_ids=torch.cat([torch.arange(length) for length in lengths])[None],",
+        "position_ids=torch.cat([torch.arange(start, end) for _, start, end in segments])[None],",
         "position_ids=torch.arange(sum(lengths))[None],",
         (BATCH,),
     ),
 ]
 
 LOSSES = [
+    Mutant(
+        "loss",
+        "lit/train/schedule.py",
+        "return (step + 1) / warmup",
+        "return step / warmup",
+        ("tests/lit/train/test_schedule.py",),
+    ),
     Mutant(
         "loss",
         "lit/train/module.py",
@@ -336,8 +344,8 @@ LOSSES = [
     Mutant(
         "loss",
         "data/planning/batch.py",
-        "predicting=labeled - 1,",
-        "predicting=labeled,",
+        "predicting.append(where + at - 1 if at > segments[rest].start else before)",
+        "predicting.append(where + at)",
         (LOSS,),
     ),
     Mutant(
@@ -587,14 +595,14 @@ ADAPTERS = [
     Mutant(
         "adapter",
         "lora/storage/peft_format.py",
-        '"use_rslora": _value(peft, "use_rslora", (bool,)),',
+        '"use_rslora": value_of(peft, "use_rslora", (bool,)),',
         '"use_rslora": False,',
         (FROM_PEFT,),
     ),
     Mutant(
         "adapter",
         "lora/storage/peft_format.py",
-        '"alpha_pattern": _pattern(peft, "alpha_pattern", NUMBER),',
+        '"alpha_pattern": pattern_of(peft, "alpha_pattern", NUMBER),',
         '"alpha_pattern": {},',
         (FROM_PEFT,),
     ),
@@ -615,14 +623,14 @@ ADAPTERS = [
     Mutant(
         "adapter",
         "lora/storage/adapter.py",
-        'raise AdapterError(f"{key} holds NaN or infinity; nothing was saved")',
+        'raise AdapterError(tr("{key} holds NaN or infinity; nothing was saved", key=key))',
         "pass",
         (ADAPTER,),
     ),
     Mutant(
         "adapter",
         "lora/storage/tensor_file.py",
-        'raise AdapterError(f"{path}: {key} holds NaN or infinity")',
+        'raise AdapterError(tr("{path}: {key} holds NaN or infinity", path=path, key=key))',
         "pass",
         (ADAPTER,),
     ),
@@ -1019,8 +1027,29 @@ SERVING = [
     Mutant(
         "serving",
         "lit/answering/batch.py",
-        "leads = _leads((scaled + noise).masked_fill(~larger, -torch.inf), error)",
-        "leads = True",
+        "return token, rounding == 0 or (can_batch(sampling) and _leads(scaled + noise, error))",
+        "return token, rounding == 0 or _leads(scaled + noise, error)",
+        (ROWS,),
+    ),
+    Mutant(
+        "serving",
+        "lit/serving/engine/worker.py",
+        "if job.model != batch[0].model or not all(can_batch(job.sampling) for job in jobs):",
+        "if job.model != batch[0].model:",
+        ("tests/lit/serving/test_batching.py",),
+    ),
+    Mutant(
+        "interval",
+        "lit/answering/generation.py",
+        "batch_size = batch_size if can_batch(sampling) else 1",
+        "pass",
+        ("tests/lit/answering/test_generation.py",),
+    ),
+    Mutant(
+        "serving",
+        "lit/answering/batch.py",
+        "return token, rounding == 0 or (can_batch(sampling) and _leads(scaled + noise, error))",
+        "return token, rounding == 0 or can_batch(sampling)",
         (ROWS,),
     ),
     Mutant(
@@ -1071,22 +1100,22 @@ ATTENTIONS = [
     Mutant(
         "attention",
         "lit/packing/attention.py",
-        "split = (part.split(row_lengths, dim=2) for part in (query, key, value))",
-        "split = (part.split(sum(row_lengths), dim=2) for part in (query, key, value))",
+        "split = [part.split(row_lengths, dim=2) for part in (query, key, value)]",
+        "split = [part.split(sum(row_lengths), dim=2) for part in (query, key, value)]",
         (ATTENTION,),
     ),
     Mutant(
         "attention",
         "lit/packing/attention.py",
-        "return (distance >= 0) & (distance < (window or length))",
-        "return (distance >= 0) & (distance <= (window or length))",
+        "return (distance >= 0) & (distance < (window or keys))",
+        "return (distance >= 0) & (distance <= (window or keys))",
         (ATTENTION,),
     ),
     Mutant(
         "attention",
         "lit/packing/attention.py",
-        "seen = None if window is None or length <= window else window",
-        "seen = None",
+        "near = None if window is None or k.shape[2] <= window else window",
+        "near = None",
         (ATTENTION,),
     ),
     Mutant(
@@ -1203,7 +1232,8 @@ FILES = [
     Mutant(
         "files",
         "lit/run/output.py",
-        'raise ConfigError(f"{path} already exists: choose another path, or remove it")',
+        'raise ConfigError(tr("{path} already exists: choose another path, or remove it", '
+        "path=path))",
         "pass",
         (OUTPUT,),
     ),
@@ -1325,7 +1355,160 @@ GOING_ON = [
     ),
 ]
 
+TEXTS = [
+    Mutant(
+        "texts",
+        "data/tokenize.py",
+        "language(),  # of the reasons why rows are left out",
+        "",
+        (STORE_TEST,),
+    ),
+    Mutant(
+        "texts",
+        "data/report/row_check.py",
+        "unknown = Counter(x.file for x in report.issues(BAD) if tr(UNKNOWN_KEYS) in x.reason)",
+        "unknown = Counter(x.file for x in report.issues(BAD) if UNKNOWN_KEYS in x.reason)",
+        (STORE_TEST,),
+    ),
+    Mutant(
+        "texts",
+        "data/messages.py",
+        "return gettext.translation(DOMAIN, LOCALE, [language()], fallback=True)",
+        "return gettext.translation(DOMAIN, LOCALE, fallback=True)",
+        (TEXT_TEST,),
+    ),
+    Mutant(
+        "texts",
+        "data/messages.py",
+        "return _read_catalog(*map(os.environ.get, VARIABLES))",
+        "return _read_catalog()",
+        (TEXT_TEST,),
+    ),
+    Mutant(
+        "texts",
+        "lora/config.py",
+        'raise ConfigError(tr("`target_modules` is empty; name layers, or use all-linear"))',
+        'raise ConfigError("`target_modules` is empty; name layers, or use all-linear")',
+        (TEXT_TEST,),
+    ),
+]
+
+BEGINNINGS, SHARING = "tests/data/test_beginnings.py", "tests/lit/packing/test_sharing.py"
+SHARED = [
+    Mutant("sharing", file, line, replacement, (test,))
+    for file, line, replacement, test in (
+        (
+            "data/beginnings/find.py",
+            "return np.maximum(np.minimum(first, starts[1:] - 1) - starts[:-1], 0)",
+            "return np.maximum(np.minimum(first, starts[1:]) - starts[:-1], 0)",
+            BEGINNINGS,
+        ),
+        (
+            "data/beginnings/find.py",
+            "first = labeled[np.searchsorted(labeled, starts[:-1])]",
+            "first = starts[1:]",
+            BEGINNINGS,
+        ),
+        (
+            "data/beginnings/find.py",
+            "ends_here = np.isin(group, group[1:][divides]) & (depth - end >= MIN_SHARED)",
+            "ends_here = np.isin(group, group[1:][divides])",
+            BEGINNINGS,
+        ),
+        (
+            "data/beginnings/find.py",
+            "end = np.where(ends_here, depth, end)",
+            "end = np.where(ends_here, depth - depth % MIN_SHARED, end)",
+            BEGINNINGS,
+        ),
+        (
+            "data/beginnings/beginnings.py",
+            "least[at] = np.minimum(table[first[at] + 1], table[second[at] - 2**k + 1])",
+            "least[at] = np.minimum(table[first[at] + 1], table[first[at] + 1])",
+            BEGINNINGS,
+        ),
+        (
+            "data/beginnings/beginnings.py",
+            "return max(before, after)",
+            "return before",
+            BEGINNINGS,
+        ),
+        (
+            "data/beginnings/segments.py",
+            "work += [(*part, end, path) for part in pairwise(cuts)]",
+            "work += [(*part, start, path) for part in pairwise(cuts)]",
+            BEGINNINGS,
+        ),
+        (
+            "data/planning/batch.py",
+            "before = starts[path[-2] + 1] - 1 if len(path) > 1 else -1",
+            "before = starts[path[-1]] - 1",
+            BEGINNINGS,
+        ),
+        (
+            "data/planning/batch.py",
+            "if not same or example.labels[start:end] != [IGNORE] * (end - start):",
+            "if not same:",
+            BEGINNINGS,
+        ),
+        (
+            "data/planning/micro_batches.py",
+            "added = int(lengths[row]) - batch.shared(row)",
+            "added = int(lengths[row])",
+            BEGINNINGS,
+        ),
+        (
+            "data/planning/micro_batches.py",
+            "tokens, added = 0, int(lengths[row])",
+            "tokens = 0",
+            BEGINNINGS,
+        ),
+        (
+            "data/planning/plan.py",
+            "tokens -= beginnings.saved(rows, starts)",
+            "tokens -= 0",
+            BEGINNINGS,
+        ),
+        (
+            "lit/packing/attention.py",
+            "distance = position[keys - queries :, None] - position[None, :]",
+            "distance = position[:queries, None] - position[None, :]",
+            SHARING,
+        ),
+        (
+            "lit/packing/attention.py",
+            "key = queries, keys, window, like.dtype, like.device",
+            "key = queries, keys, like.dtype, like.device",
+            "tests/lit/packing/test_sharing.py",
+        ),
+        (
+            "lit/packing/hidden_states.py",
+            "return Seen(tuple(paths), batch.seen, batch.cu_seen, max(batch.row_lengths))",
+            "return Seen(tuple(paths), batch.seen, batch.cu_seen, max(batch.lengths))",
+            SHARING,
+        ),
+        (
+            "lit/packing/hidden_states.py",
+            "return model in sharing and attention_name(model) == PACKED",
+            "return attention_name(model) == PACKED",
+            SHARING,
+        ),
+        (
+            "lit/packing/isolation.py",
+            "segment = batch.paths[row][-1] if batch.paths else row",
+            "segment = row",
+            SHARING,
+        ),
+        (
+            "lit/model/loss.py",
+            "batch = as_computed(model, batch)",
+            "batch = batch",
+            SHARING,
+        ),
+    )
+]
+
 MUTANTS = [
     *(LABELS + PLANS + LOSSES + LAYERS + ADAPTERS),
-    *(RESUMES + SPLITS + INTERVALS + SERVING + ATTENTIONS + FILES + GOING_ON),
+    *(RESUMES + SPLITS + INTERVALS + SERVING + ATTENTIONS + FILES + GOING_ON + TEXTS + SHARED),
 ]

@@ -15,8 +15,8 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from data.planning.epoch_plans import EpochPlans
 from data.planning.loader import MicroBatches
-from data.planning.plan import plan_epoch
 from data.store import build_store
 from lit.distributed import rank_store
 
@@ -149,7 +149,7 @@ def test_the_batches_that_a_started_worker_gets_can_be_pickled(
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
     store = build_store(path, tokenizer, max_length=256, cache=tmp_path / "cache")
-    plan = plan_epoch(store.lengths, store.label_counts, batch_size=2)
-    batches = MicroBatches(store, np.arange(len(store.lengths)), plan, rank=0)
+    rows = np.arange(len(store.lengths))
+    batches = MicroBatches(store, rows, EpochPlans.of(store, rows, True, batch_size=2), rank=0)
     copy = pickle.loads(pickle.dumps(batches))
     assert copy[1].input_ids.equal(batches[1].input_ids)

@@ -50,7 +50,9 @@ def rates_picture(search: Search, decision: Decision, path: Path) -> bool:
         return False
     figure = Figure(figsize=SIZE)
     axes = figure.subplots()
-    top = set_limits(axes, search, [one.loss for one, _ in points])
+    top = set_limits(
+        axes, search, [x for one, _ in points for x in (one.loss, one.high or one.loss)]
+    )
     for one, rate in sorted(points, key=lambda point: point[0].order):
         higher = one.loss > top
         if one.low is not None and one.high is not None and not higher:

@@ -78,10 +78,9 @@ def _gain(search: Search, decision: Decision) -> Section | None:
             (search.base_report, search.report_labels),
         )
     ]
-    named = {
-        tr("the config's own settings"): facts.own,
-        tr("preferred by the choosing rows"): facts.preferred,
-    }
+    named = {tr("the config's own settings"): facts.own}
+    if facts.gain_choose or facts.own is None:
+        named[tr("preferred by the choosing rows")] = facts.preferred
     rows = [[tr("the base model, no adapter"), *map(loss_text, base)]]
     rows += [
         [name, loss_text(one.loss), loss_text(report_loss(search, one))]

@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lit.answering.batching import batch_changes
+from lit.messages import tr
 from lit.model.base import load_base, load_tokenizer
 from lit.model.tuned import adapter_tokenizer, base_of, set_template
 from lit.serving.engine.errors import RequestError
@@ -53,9 +54,9 @@ class ServedModels:
         dtypes = {parameter.dtype for parameter in self.model.parameters()}
         if dtypes == {torch.float32}:
             return batch_changes(self.model, self._by_name[BASE].pad) or ""
-        return (
-            "rounding errors of half precision and of quantized layers are so large that an answer "
-            "in a batch could differ from the same one alone"
+        return tr(
+            "rounding errors of half precision and of quantized layers are so large that an "
+            "answer in a batch could differ from the same one alone"
         )
 
     def get(self, name: str) -> ServedModel:
@@ -93,15 +94,29 @@ def named_adapters(given: Sequence[str]) -> dict[str, str]:
         name, equals, folder = text.partition("=")
         if not equals or Path(text).is_dir():
             if len(given) > 1:
-                raise ConfigError(f"several adapters need names: type --adapter NAME={text}")
+                raise ConfigError(
+                    tr("several adapters need names: type --adapter NAME={said}", said=text)
+                )
             name, folder = TUNED, text
         if not NAME.fullmatch(name):
             raise ConfigError(
-                f"--adapter {text[:80]}: a name has letters, digits, dots, dashes and underscores"
+                tr(
+                    "--adapter {said}: a name has letters, digits, dots, dashes and underscores",
+                    said=text[:80],
+                )
             )
-        if name == BASE or name in named:
-            reason = "the base's" if name == BASE else "given twice"
-            raise ConfigError(f"--adapter {text}: the name {name} is {reason}; choose another one")
+        values = {"given": text, "name": name}
+        if name == BASE:
+            raise ConfigError(
+                tr("--adapter {given}: the name {name} is the base's; choose another one", **values)
+            )
+        if name in named:
+            raise ConfigError(
+                tr(
+                    "--adapter {given}: the name {name} is given twice; choose another one",
+                    **values,
+                )
+            )
         named[name] = folder
     return named
 
@@ -115,14 +130,21 @@ def base_of_all(adapters: Mapping[str, str], base: str | None) -> tuple[str, str
     found = {name: base_of(folder, base) for name, folder in adapters.items()}
     if not found:
         if base is None:
-            raise ConfigError("give --adapter D, or --base NAME")
+            raise ConfigError(tr("give --adapter D, or --base NAME"))
         return base, None
     (first, source), *others = found.items()
     for name, other in others:
         if _resolved(other) != _resolved(source):
             raise ConfigError(
-                f"the adapter {first} was trained on {source[0]} and {name} on {other[0]}: one "
-                "server has one base. Start two servers, or give --base if both are one model"
+                tr(
+                    "the adapter {first} was trained on {source} and {name} on {other}: one "
+                    "server has one base. Start two servers, or give --base if both are one "
+                    "model",
+                    first=first,
+                    source=source[0],
+                    name=name,
+                    other=other[0],
+                )
             )
     return source
 

@@ -10,6 +10,7 @@ from typing import Any
 from data.text import replace_surrogates
 from data.types import Message, kind_of
 from lit.answering.sampling import Sampling
+from lit.messages import english
 from lit.serving.engine.errors import RequestError
 from lit.serving.engine.messages import read_messages
 from lora.config import ConfigError
@@ -148,9 +149,11 @@ def _sampling(body: dict[str, Any], defaults: Defaults) -> tuple[Sampling, bool]
     sampling = defaults.sampling
     if not defaults.fixed_seed:
         sampling = replace(sampling, seed=secrets.randbits(63))
+    chosen = {name: value for name, value in given.items() if value is not None}
     try:
-        chosen = {name: value for name, value in given.items() if value is not None}
-        return replace(sampling, **chosen), length is not None
+        # For a program.
+        with english():
+            return replace(sampling, **chosen), length is not None
     except ConfigError as error:
         name = str(error).partition(" ")[0].removeprefix("--")
         name = "max_tokens" if name == "max_new_tokens" else name

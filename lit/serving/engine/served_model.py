@@ -10,7 +10,8 @@ from data.encoder import Encoder
 from data.template import continuation_ids
 from data.types import RowError
 from lit.answering.batching import batch_limit
-from lit.answering.generation import context_length, pad_token, stop_tokens
+from lit.answering.context import context_length
+from lit.answering.generation import pad_token, stop_tokens
 from lit.serving.engine.errors import RequestError
 from lit.serving.engine.request import AnswerRequest
 

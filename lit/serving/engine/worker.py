@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from data.text import clean
 from lit.answering.batch import generate_rows
-from lit.answering.sampling import NotFiniteError
+from lit.answering.batching import can_batch
+from lit.answering.sampling import NOT_FINITE, NotFiniteError
+from lit.messages import tr
 from lit.serving.engine.answer_text import AnswerText
 from lit.serving.engine.errors import RequestError
 from lit.serving.engine.job import Finish, Job, JobQueue, Piece
@@ -54,10 +56,11 @@ class Worker(threading.Thread):
         """Return whether a job can be answered together with others.
 
         They have the same model, and fit into its context side by side: the longest prompt with
-        the longest answer. And padding at most doubles the tokens of the prompts.
+        the longest answer. Padding at most doubles the tokens of the prompts. And their tokens are
+        chosen in a way that a batch does not change.
         """
         jobs = [*batch, job]
-        if job.model != batch[0].model:
+        if job.model != batch[0].model or not all(can_batch(job.sampling) for job in jobs):
             return False
         longest = max(len(job.prompt) for job in jobs)
         answer = max(job.sampling.max_new_tokens for job in jobs)
@@ -153,8 +156,8 @@ def _is_late(job: Job) -> bool:
 
 def _failure(error: Exception) -> RequestError:
     if isinstance(error, NotFiniteError):
-        return RequestError(500, str(error), code="not_finite")
+        return RequestError(500, NOT_FINITE, code="not_finite")
     # A client learns no more than this; the person at the server sees the reason.
     traceback.print_exc()
-    print(f"error: {clean(str(error))}", file=sys.stderr, flush=True)
+    print(tr("error: {error}", error=clean(str(error))), file=sys.stderr, flush=True)
     return RequestError(500, "the model failed; the server's terminal shows the reason")

@@ -13,9 +13,10 @@ from lit.answering.sampling import Sampling
 SAMPLINGS = [
     Sampling(seed=1, temperature=0.0, max_new_tokens=12),
     Sampling(seed=2, temperature=0.7, max_new_tokens=20),
-    Sampling(seed=3, temperature=1.5, top_p=0.9, max_new_tokens=3),
-    Sampling(seed=4, temperature=1.0, top_p=0.3, max_new_tokens=16),
+    Sampling(seed=3, temperature=1.5, max_new_tokens=3),
+    Sampling(seed=4, temperature=0.3, max_new_tokens=16),
 ]
+NUCLEUS = Sampling(seed=5, temperature=1.0, top_p=0.9, max_new_tokens=6)
 
 
 def generated(
@@ -85,7 +86,26 @@ def test_a_near_tie_is_not_certain() -> None:
     logits = torch.tensor([1.0, 1.0005, -3.0])
     assert choose(logits, Sampling(), torch.Generator(), 1e-3) == (1, False)
     assert choose(logits, Sampling(), torch.Generator(), 1e-4) == (1, True)
-    # The least likely token of a nucleus whose border is uncertain.
-    drawn = Sampling(temperature=1.0, top_p=0.5)
-    half = torch.tensor([0.0, 0.0, -20.0])
-    assert not choose(half, drawn, torch.Generator().manual_seed(0), 1e-3)[1]
+
+
+def test_a_token_of_a_nucleus_is_never_certain_in_a_batch_and_always_alone() -> None:
+    logits = torch.tensor([9.0, 0.0, -3.0])
+    token, certain = choose(logits, NUCLEUS, torch.Generator().manual_seed(0), 1e-9)
+    assert not certain
+    assert choose(logits, NUCLEUS, torch.Generator().manual_seed(0), 0.0) == (token, True)
+
+
+def test_a_row_with_a_nucleus_is_as_in_lit_chat_alone_and_given_back_in_a_batch(
+    tiny_model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    prompts = [tokenizer(text)["input_ids"] for text in TEXT[:2]]
+    (tokens,), again = generated(tiny_model, prompts[:1], [NUCLEUS], [])
+    answer = stream(tiny_model, tokenizer, prompts[0], NUCLEUS, lambda text: None)
+    assert not again
+    assert tokenizer.decode(tokens[: answer.tokens], skip_special_tokens=True).strip() == (
+        answer.text.strip()
+    )
+    (first, other), again = generated(tiny_model, prompts, [NUCLEUS, SAMPLINGS[1]], [])
+    assert 0 in again
+    assert not first
+    assert other

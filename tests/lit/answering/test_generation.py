@@ -1,9 +1,10 @@
-"""The tokens that end an answer."""
+"""The tokens that end an answer, and which answers share a batch."""
 
 import pytest
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from lit.answering.generation import stop_tokens
+from lit.answering.generation import answers, stop_tokens
+from lit.answering.sampling import Sampling
 
 PAD, END = 0, 2
 
@@ -22,3 +23,23 @@ def test_an_answer_ends_with_a_stop_token_of_the_model_the_tokenizer_or_the_temp
     assert stop_tokens(tiny_model, tokenizer) == expected
     tokenizer.chat_template = None
     assert stop_tokens(tiny_model, tokenizer) == [token for token in expected if token != END]
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_p", "rows"), [(0.0, 0.9, 2), (0.8, 1.0, 2), (0.8, 0.9, 1)]
+)
+def test_answers_whose_choice_a_batch_could_change_are_given_one_at_a_time(
+    temperature: float,
+    top_p: float,
+    rows: int,
+    tiny_model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    sampling = Sampling(temperature=temperature, top_p=top_p, max_new_tokens=2)
+    list(answers(tiny_model, tokenizer, [[5, 6]] * 2, sampling))  # the check of the family
+    seen = set()
+    tiny_model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.add(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    list(answers(tiny_model, tokenizer, [[5, 6], [7, 8, 9]], sampling))
+    assert seen == {rows}

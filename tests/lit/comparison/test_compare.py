@@ -186,6 +186,16 @@ def test_batched_answers_equal_single_ones(run: Path) -> None:
         assert batched[index] == stream(model, tokenizer, prompt, sampling, lambda text: None)
 
 
+def test_a_comparison_says_that_a_nucleus_makes_its_answers_slower(
+    run: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    few = ["--answers", "2", "--max_new_tokens", "2", "--temperature", "0.7"]
+    for top_p, said in (("1", 0), ("0.9", 1)):
+        out = ["--top_p", top_p, "--output_dir", str(run.parent / f"p{top_p}")]
+        assert main(["--adapter", str(run / "adapter"), *few, *out]) == 0
+        assert capfd.readouterr().err.count("one question is answered at a time") == said
+
+
 def test_each_answer_has_the_losses_of_its_own_row(run: Path, comparison: Path) -> None:
     result = json.loads((comparison / "report.json").read_text("utf-8"))
     losses = [(pair["base_loss"], pair["tuned_loss"]) for pair in result["answers"]]

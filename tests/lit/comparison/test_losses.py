@@ -9,6 +9,7 @@ from data.types import IGNORE, Example
 from lit.comparison.result import Comparison, LossResult, verdict
 from lit.measures import losses as losses_module
 from lit.measures.losses import Losses, measure_losses
+from lit.packing.hidden_states import sharing
 from lora.config import LoRAConfig
 from lora.injection import inject, lora_layers
 
@@ -87,3 +88,32 @@ def test_the_losses_of_rows_do_not_depend_on_their_batches(
         one, several = (getattr(losses, which) for losses in measured)
         assert one == pytest.approx(several, rel=1e-5)
     assert not np.isclose(measured[0].base, measured[0].tuned, rtol=1e-4).any()
+
+
+def test_the_losses_of_rows_are_the_same_with_shared_beginnings(
+    tiny_model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inject(tiny_model, LoRAConfig())
+    for _, layer in lora_layers(tiny_model):
+        torch.nn.init.normal_(layer.lora_B, std=0.1)
+    starts = [random.integers(3, 300, 40).tolist() for _ in range(2)]
+    examples = []
+    for row in range(12):
+        ids = starts[row % 2] + random.integers(3, 300, 3 + row).tolist()
+        examples.append(Example(ids, [IGNORE] * 40 + ids[40:]))
+    computed: list[int] = []
+    embedding = tiny_model.get_input_embeddings()
+    embedding.register_forward_hook(lambda *call: computed.append(call[2].shape[1]))
+    measured, tokens = [], []
+    for share in (losses_module.share, lambda model: "it does not"):
+        monkeypatch.setattr(losses_module, "share", share)
+        monkeypatch.setattr(losses_module, "MAX_TOKENS", 100)
+        if measured:
+            sharing.clear()
+        computed.clear()
+        measured.append(measure_losses(tiny_model, examples, lambda _: None))
+        tokens.append(sum(computed))
+    assert tokens[0] < 0.7 * tokens[1]
+    for which in ("base", "tuned", "labels"):
+        together, apart = (getattr(losses, which) for losses in measured)
+        assert together == pytest.approx(apart, rel=1e-5)

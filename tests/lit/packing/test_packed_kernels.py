@@ -13,6 +13,7 @@ from lit.device.device import Traits
 from lit.packing import attention, kernels
 from lit.packing.kernels import nested, varlen
 
+VARLEN_ATTN = torch_varlen.varlen_attn
 LENGTHS = (9, 3, 40, 1, 17)
 HEADS, KV_HEADS, SIZE = 4, 2, 16
 
@@ -31,13 +32,18 @@ def borders() -> Tensor:
 
 def each_row(q: Tensor, k: Tensor, v: Tensor, scaling: float | None, window: int | None) -> Tensor:
     """Compute every row alone, with a mask written out."""
-    rows = []
-    for parts in zip(*(part.split(LENGTHS, dim=2) for part in (q, k, v)), strict=True):
-        query, key, value = (part.repeat_interleave(HEADS // part.shape[1], 1) for part in parts)
-        distance = torch.arange(query.shape[2])[:, None] - torch.arange(query.shape[2])
-        mask = (distance >= 0) & (distance < (window or sum(LENGTHS)))
-        rows.append(F.scaled_dot_product_attention(query, key, value, mask, scale=scaling))
+    split = zip(*(part.split(LENGTHS, dim=2) for part in (q, k, v)), strict=True)
+    rows = [one_row(*parts, scaling, window) for parts in split]
     return torch.cat(rows, dim=2).transpose(1, 2)
+
+
+def one_row(q: Tensor, k: Tensor, v: Tensor, scaling: float | None, window: int | None) -> Tensor:
+    """Compute one row, whose queries are the last of its keys."""
+    query, key, value = (part.repeat_interleave(HEADS // part.shape[1], 1) for part in (q, k, v))
+    last = torch.arange(key.shape[2] - query.shape[2], key.shape[2])
+    distance = last[:, None] - torch.arange(key.shape[2])
+    mask = (distance >= 0) & (distance < (window or sum(LENGTHS)))
+    return F.scaled_dot_product_attention(query, key, value, mask, scale=scaling)
 
 
 def flash_by_its_documentation(
@@ -46,12 +52,18 @@ def flash_by_its_documentation(
     """Stand in for torch's varlen_attn, which has no kernel on a CPU, by what it documents."""
     left, right = given["window_size"]
     assert right == 0
-    assert max_q == max_k == max(LENGTHS)
-    assert cu_q.tolist() == cu_k.tolist() == borders().tolist()
+    queries, keys = cu_q.diff().tolist(), cu_k.diff().tolist()
+    assert (max_q, max_k) == (max(queries), max(keys))
+    assert cu_q.dtype == cu_k.dtype == torch.int32
     assert given["enable_gqa"] == (q.shape[1] != k.shape[1])
-    parts = (part.transpose(0, 1)[None] for part in (q, k, v))
-    # A window of (W, 0) is a token and W to its left.
-    return each_row(*parts, given["scale"], None if left == -1 else left + 1)[0]
+    split = (q.split(queries), k.split(keys), v.split(keys))
+    # A window of (W, 0) is a token and W to its left. Queries are the last of the keys.
+    window = None if left == -1 else left + 1
+    rows = [
+        one_row(*(part.transpose(0, 1)[None] for part in parts), given["scale"], window)[0]
+        for parts in zip(*split, strict=True)
+    ]
+    return torch.cat(rows, 1).transpose(0, 1)
 
 
 def nested_by_its_documentation(
@@ -74,7 +86,7 @@ def simulated_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernels of a GPU, by what torch documents of them."""
     functions = SimpleNamespace(scaled_dot_product_attention=nested_by_its_documentation)
     monkeypatch.setattr(kernels, "F", functions)
-    monkeypatch.setattr(kernels, "varlen_attn", flash_by_its_documentation)
+    monkeypatch.setattr(torch_varlen, "varlen_attn", flash_by_its_documentation)
 
 
 @pytest.mark.parametrize("scaling", [None, 0.3])
@@ -97,8 +109,11 @@ def test_a_kernel_computes_what_each_row_alone_computes_and_its_gradients(
         torch.testing.assert_close(ours, plain)
 
 
+every_device = pytest.mark.parametrize("device", ["CPU", "T4", "A100", "A100 in half precision"])
+
+
 @pytest.mark.parametrize("window", [None, 5, 100])
-@pytest.mark.parametrize("device", ["CPU", "T4", "A100", "A100 in half precision"])
+@every_device
 def test_packed_attention_gives_the_same_on_the_path_of_every_device(
     device: str, window: int | None, monkeypatch: pytest.MonkeyPatch
 ):
@@ -122,8 +137,40 @@ def test_packed_attention_gives_the_same_on_the_path_of_every_device(
     torch.testing.assert_close(output, each_row(q, k, v, None, window))
 
 
+@pytest.mark.parametrize("window", [None, 5, 15, 100])
+@every_device
+def test_shared_beginnings_give_the_same_on_the_path_of_every_device(
+    device: str, window: int | None, monkeypatch: pytest.MonkeyPatch
+):
+    # The second and the fourth segment go on from the first, the third from both.
+    paths = (0,), (0, 1), (0, 1, 2), (0, 3), (4,)
+    capability = {"CPU": None, "T4": (7, 5)}.get(device, (8, 0))
+    known = Traits("cuda" if capability else "cpu", device, capability)
+    monkeypatch.setattr(attention, "traits", lambda _: known)
+    dtype = torch.bfloat16 if "half" in device else torch.float32
+    q, k, v = (part.to(dtype) for part in states())
+    places = torch.arange(sum(LENGTHS)).split(LENGTHS)
+    tokens = [torch.cat([places[segment] for segment in path]) for path in paths]
+    counts = [len(some) for some in tokens]
+    borders_seen = torch.tensor([0, *counts]).cumsum(0, dtype=torch.int32)
+    seen = attention.Seen(paths, torch.cat(tokens), borders_seen, max(counts))
+    module = torch.nn.Module()
+    module.num_key_value_groups = HEADS // KV_HEADS
+    output, _ = attention.packed_attention(
+        module,
+        *(q, k, v, None),
+        row_lengths=LENGTHS,
+        cu_seq_lens_q=borders(),
+        seen=seen,
+        sliding_window=window,
+    )
+    rows = zip(q.split(LENGTHS, 2), (k[:, :, some] for some in tokens), tokens, strict=True)
+    expected = [one_row(q, k, v[:, :, some], None, window) for q, k, some in rows]
+    torch.testing.assert_close(output, torch.cat(expected, 2).transpose(1, 2))
+
+
 def test_the_kernel_that_stands_in_here_is_called_with_arguments_that_torch_has():
-    known = inspect.signature(torch_varlen.varlen_attn).parameters
+    known = inspect.signature(VARLEN_ATTN).parameters
     assert {"scale", "window_size", "enable_gqa"} <= set(known)
     assert [*known][:7] == [
         *("query", "key", "value", "cu_seq_q", "cu_seq_k", "max_q", "max_k"),

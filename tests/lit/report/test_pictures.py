@@ -21,7 +21,7 @@ def test_no_text_leaves_its_cell(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Figure] = []
-    monkeypatch.setattr(pictures, "_save", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr(pictures, "save_picture", lambda figure, path: drawn.append(figure))
     text = CELLS[kind]
     pictures.answers_picture([(text, text, text, "yes")], tmp_path / "table.png", "Answers")
     canvas = FigureCanvasAgg(drawn[0])

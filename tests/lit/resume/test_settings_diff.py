@@ -90,3 +90,11 @@ def test_a_setting_that_only_one_side_has_is_ignored() -> None:
 )
 def test_only_some_settings_change_the_length_of_a_run(name: str, equal: bool) -> None:
     assert same_length(to_json({name: 1}), to_json({name: 2})) == equal
+
+
+def test_a_checkpoint_from_before_rows_shared_beginnings_is_of_a_run_without() -> None:
+    old = to_json({"data.batch_size": 4})
+    assert check_settings(old, old | to_json({"data.share_prefixes": False})) == []
+    with pytest.raises(ConfigError, match=r"data\.share_prefixes is true, was false"):
+        check_settings(old, old | to_json({"data.share_prefixes": True}))
+    assert check_settings({}, to_json({"data.share_prefixes": True})) == []

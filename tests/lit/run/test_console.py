@@ -1,14 +1,16 @@
 """What a command shows before its libraries are loaded."""
 
+import gc
 import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from lit.run.console import announce_imports
+from lit.run.console import loading_libraries
 
 LIBRARIES = ("torch", "transformers", "lightning", "numpy")
 STARTED = {
@@ -75,11 +77,25 @@ def test_every_command_shows_a_line_before_it_loads_a_library(tmp_path: Path) ->
         assert ended == "at a library"
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_garbage_is_collected_again_once_the_libraries_are_loaded(
+    fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setattr(gc, "freeze", lambda: None)  # this process lives on
+    with suppress(ImportError), loading_libraries():
+        assert not gc.isenabled()
+        if fails:
+            raise ImportError
+    assert gc.isenabled()
+
+
 def test_a_rank_that_another_process_starts_shows_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.delitem(sys.modules, "torch")
     for rank in ("0", "1"):
         monkeypatch.setenv("LOCAL_RANK", rank)
-        announce_imports()
+        with loading_libraries():
+            pass
         assert bool(capsys.readouterr().err) == (rank == "0")

@@ -19,8 +19,8 @@ def serve(family: str, tokenizer: PreTrainedTokenizerFast) -> ServedModels:
     return ServedModels(model, AdapterSet(model), {"base": tokenizer})
 
 
-def job(tokens: int) -> Job:
-    sampling = Sampling(max_new_tokens=2)
+def job(tokens: int, temperature: float = 0.0, top_p: float = 1.0) -> Job:
+    sampling = Sampling(temperature=temperature, top_p=top_p, max_new_tokens=2)
     return Job("base", [5] * tokens, sampling, (), math.inf, lambda event: None)
 
 
@@ -40,3 +40,21 @@ def test_a_request_that_would_change_others_is_answered_alone(
     worker = Worker(serve("phi3, longrope", tokenizer), JobQueue(4), Metrics(), 4)
     jobs = [job(4), job(prompt)]
     assert worker.fits(jobs[:1], jobs[1]) == together
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_p", "together"),
+    [(0.0, 1.0, True), (0.0, 0.9, True), (0.8, 1.0, True), (0.8, 0.9, False)],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_requests_that_draw_from_a_nucleus_are_answered_alone(
+    temperature: float,
+    top_p: float,
+    together: bool,
+    first: bool,
+    tokenizer: PreTrainedTokenizerFast,
+):
+    worker = Worker(serve("llama", tokenizer), JobQueue(4), Metrics(), 4)
+    jobs = [job(4, temperature, top_p), job(4)]
+    one, other = jobs if first else reversed(jobs)
+    assert worker.fits([one], other) == together

@@ -171,8 +171,8 @@ def test_noise_changes_training_and_knows_the_rows_of_a_batch(
     )
     a, b = (next(iter(trainable_parameters(m.adapted_model).values())) for m in (noisy, clean))
     assert not torch.equal(a, b)
-    assert noisy._noise.batch is not None
-    assert len(noisy._noise.batch.lengths) > 1
+    assert noisy.noise.batch is not None
+    assert len(noisy.noise.batch.lengths) > 1
 
 
 @pytest.mark.parametrize(

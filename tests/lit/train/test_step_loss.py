@@ -77,7 +77,7 @@ def test_a_share_is_multiplied_by_what_lightning_and_ddp_divide_by(
 ) -> None:
     module = LoRAModule("unused", lora=LoRAConfig())
     module.model = tiny_model
-    module._noise = EmbeddingNoise(tiny_model.get_input_embeddings(), 0.0)
+    module.noise = EmbeddingNoise(tiny_model.get_input_embeddings(), 0.0)
     trainer: Any = SimpleNamespace(accumulate_grad_batches=accumulate, world_size=ranks)
     module.trainer = trainer
     batch = collate([Example([5, 6, 7], [IGNORE, 6, 7])], step_labels=40)

@@ -1,0 +1,1 @@
+"""Rows that begin with the same tokens: which they are, and what any set of them shares."""
