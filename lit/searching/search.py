@@ -85,7 +85,7 @@ class Searching:
         if run > self.left() and not self.ledger.slots():
             raise ConfigError(
                 tr(
-                    "--budget is too short: one run takes about {run}. Give --budget {least}m or "
+                    "--budget is too short: a run takes about {run}. Give --budget {least}m or "
                     "more",
                     run=duration(run),
                     least=math.ceil(LEAST_RUNS * run / 60),

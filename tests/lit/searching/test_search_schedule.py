@@ -190,7 +190,7 @@ def test_a_trial_whose_loss_is_far_above_the_base_has_diverged(tmp_path: Path) -
 def test_a_budget_that_is_too_short_for_one_run_is_refused_with_what_is_needed(
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(ConfigError, match=r"one run takes about .*--budget \dm or more"):
+    with pytest.raises(ConfigError, match=r"a run takes about .*--budget \dm or more"):
         make(Bench(), tmp_path, 0.3 * WHOLE)
 
 
