@@ -22,13 +22,8 @@ from lit.comparison.questions import (
     sizes_of_conversations,
 )
 from lit.comparison.result import Comparison, LossResult
-from lit.comparison.run_settings import (
-    changed_inputs,
-    find_rows,
-    measured_by,
-    read_run_settings,
-    unknown_settings,
-)
+from lit.comparison.run_settings import read_run_settings, unknown_settings
+from lit.comparison.sources import changed_inputs, find_rows, measured_by
 from lit.device.device import check_quantization, choose_device, traits
 from lit.device.precision import base_dtype, check_precision, computing_in
 from lit.measures.intervals import MIN_ROWS

@@ -157,8 +157,8 @@ def is_valid(result: Comparison) -> bool:
 
 def all_measures(result: Comparison) -> list[Measured]:
     """Return every measure, in the order of the report."""
-    name = tr_mark("loss of the answers")
-    style = [result.loss.measured(Group.STYLE, name)] if result.loss else []
+    answers = tr_mark("loss of the answers")
+    style = [result.loss.measured(Group.STYLE, answers)] if result.loss else []
     forgetting = result.forgetting.measured(Group.FORGETTING, tr_mark("loss of general text"))
     return [*style, *result.measures, forgetting]
 
@@ -216,6 +216,5 @@ def _not_finite(result: Comparison) -> list[Measured]:
 
 
 def _listed(numbers: list[int]) -> str:
-    listed = ", ".join(map(str, numbers[:LISTED_ROWS]))
-    more = len(numbers) - LISTED_ROWS
+    listed, more = ", ".join(map(str, numbers[:LISTED_ROWS])), len(numbers) - LISTED_ROWS
     return tr("{listed} and {more} more", listed=listed, more=more) if more > 0 else listed
