@@ -132,6 +132,15 @@ def _run(options: argparse.Namespace, arguments: "Arguments", started: float) ->
     if epochs and epochs > 0:
         own[EPOCHS] = epochs
     job = Job("own", own, int(arguments.config.seed_everything))
+    choose, report = map(len, bench.labels())
+    print(
+        tr(
+            "rows   {train} rows train, {choose} choose, {report} report",
+            train=len(bench.data.train_rows),
+            choose=choose,
+            report=report,
+        )
+    )
     print(tr("space  {space}", space=space.describe()), flush=True)
     with claimed(folder, known, arguments.config.overwrite):
         ledger = Ledger(
@@ -156,6 +165,7 @@ def _run(options: argparse.Namespace, arguments: "Arguments", started: float) ->
 def _finish(searching: "Searching") -> int:
     """Run the search, decide, and write what it found."""
     from lit.searching.outcome.decision import decide
+    from lit.searching.outcome.report import summary_lines, write_report
     from lit.searching.results import write_best, write_report_rows
 
     search, folder, bench = searching.run(), searching.folder, searching.bench
@@ -165,14 +175,16 @@ def _finish(searching: "Searching") -> int:
         print(tr("search ended before the config's own settings had a result"), flush=True)
         return code
     decision = decide(search)
-    print(tr("result {decision}", decision=decision.text))
-    wrote: list[Path] = []
+    write_report(search, decision, folder)
+    for i, line in enumerate(summary_lines(search, decision)):
+        print(f"       {line}" if i else tr("result {decision}", decision=line))
+    wrote = [folder / "report.html"]
     if decision.winner is not None:
         number, job = searching.kept(decision.winner)
         wrote += write_best(bench, folder, job, number, decision.sentence)
         write_report_rows(bench, folder)
     print(tr("wrote  {files}", files=", ".join(map(str, wrote))))
-    if decision.winner is not None and len(wrote) > 1:
+    if decision.winner is not None and len(wrote) > 2:
         print(f"next   python -m lit.compare --adapter {wrote[-1]}")
     elif decision.winner is not None:
         print(f"next   python -m lit.fit --config {wrote[-1]}")

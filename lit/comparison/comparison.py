@@ -93,10 +93,10 @@ def compare(
     # Reports a folder without an adapter before anything else.
     own_base = read_config(adapter).get("base_model_name_or_path")
     run = RunFolder(adapter.absolute().parent)
-    path, data_source = find_rows(run, data, needed=questions_file is None)
+    found = read_run_settings(run)
+    path, data_source = find_rows(run, data, questions_file is None, found)
     rows = read_questions(path) if path else []
     more = read_questions(questions_file) if questions_file else []
-    found = read_run_settings(run)
     chosen = choose_device(device)
     model_type = base_config(adapter, base).get_text_config().model_type
     trained = found or unknown_settings(adapter, traits(chosen), model_type)

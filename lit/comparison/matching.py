@@ -53,10 +53,10 @@ def measure_matching(
     ]
     matching, order = Matching(cases, encode), range(len(cases))
     means: dict[Key, np.ndarray] = {}
-    done, seconds = 0, 0.0
-    while done < len(order) and (not done or budget.allows(seconds)):
+    done, step = 0, ROWS_AT_A_TIME
+    while done < len(order) and step:
         start = time.monotonic()
-        rows = order[done : done + ROWS_AT_A_TIME]
+        rows = order[done : done + step]
         keys = dict.fromkeys(key for row in rows for key in matching.keys(row))
         examples = matching.examples([key for key in keys if key not in means])
         if examples:
@@ -64,7 +64,9 @@ def measure_matching(
             values = -np.stack([losses.rows(which) for which in MODELS], 1)
             means |= dict(zip(examples, values, strict=True))
         done += len(rows)
-        seconds = time.monotonic() - start
+        # The rest of the time may have room for a few rows still.
+        each = (time.monotonic() - start) / len(rows)
+        step = min(ROWS_AT_A_TIME, budget.room_for(each))
         on_progress(len(rows))
     measured: list[Measured] = []
     used: set[int] = set()

@@ -6,7 +6,7 @@ from typing import Self
 
 from lit.comparison.verdict import Verdict, judge
 from lit.measures.losses import MODELS, Losses
-from lit.measures.measured import Group, Measured, Outcome
+from lit.measures.measured import LEAST_LOSS, Group, Measured, Outcome
 from lit.messages import tr, tr_mark
 
 LISTED_ROWS = 8
@@ -87,7 +87,8 @@ class LossResult:
     def measured(self, group: Group, name: str) -> Measured:
         """Return the same as a measure among others."""
         interval = self.ci_low, self.ci_high
-        return Measured(group, name, self.base, self.tuned, *interval, self.rows, "lower")
+        means = self.base, self.tuned
+        return Measured(group, name, *means, *interval, self.rows, "lower", least=LEAST_LOSS)
 
 
 @dataclass(frozen=True)

@@ -38,12 +38,14 @@ class LoadSettings:
         quantize: One of ``lora.base.QUANTIZATIONS``, or None.
         max_length: The most tokens of a row; None for no limit.
         truncation: What happens to a longer row.
+        keeps_duplicates: Whether the run validated on rows that it also trained on.
     """
 
     precision: str = "32-true"
     quantize: str | None = None
     max_length: int | None = None
     truncation: str = "middle"
+    keeps_duplicates: bool = False
 
     def changed(self, precision: str | None, quantize: str | None) -> "LoadSettings":
         """Return the settings with those that a person gave; None keeps a setting.
@@ -117,6 +119,7 @@ def read_run_settings(run: RunFolder) -> LoadSettings | None:
             quantize=model.get("quantize"),
             max_length=data["max_length"],
             truncation=data["truncation"],
+            keeps_duplicates=data.get("on_duplicate") == "keep",
         ).changed(None, None)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, TypeError, KeyError) as error:
         raise ConfigError(
@@ -130,8 +133,16 @@ def read_run_settings(run: RunFolder) -> LoadSettings | None:
         ) from None
 
 
-def find_rows(run: RunFolder, data: Path | None, needed: bool) -> tuple[Path | None, str]:
+def find_rows(
+    run: RunFolder, data: Path | None, needed: bool, settings: LoadSettings | None
+) -> tuple[Path | None, str]:
     """Return the file of rows to measure, and a sentence about it for the report.
+
+    Args:
+        run: The run of the adapter.
+        data: Rows that a person gave.
+        needed: Whether there must be rows.
+        settings: The run's, if they are known.
 
     Raises:
         DataError: There is none, and one is needed.
@@ -141,6 +152,11 @@ def find_rows(run: RunFolder, data: Path | None, needed: bool) -> tuple[Path | N
             "Rows of {data}; this report cannot know if the adapter was trained on them.", data=data
         )
     if run.validation.is_file():
+        if settings is not None and settings.keeps_duplicates:
+            return run.validation, tr_later(
+                "The run validated on these rows, and may have trained on some of them: its "
+                "data.on_duplicate is keep."
+            )
         return run.validation, tr_later(
             "The rows were held out by the run: it never trained on them."
         )

@@ -149,6 +149,8 @@ def _batches(
     examples: Sequence[Example], labels: np.ndarray, beginnings: Beginnings | None
 ) -> Iterator[tuple[np.ndarray, Batch]]:
     """Yield the rows of each batch, and the batch; rows that begin alike are together."""
+    if not len(examples):
+        return
     lengths = np.array([len(example.ids) for example in examples])
     most = max(MAX_TOKENS, int(lengths.max()))
     planned = plan_epoch(

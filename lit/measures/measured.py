@@ -10,6 +10,13 @@ import numpy as np
 from lit.measures.intervals import Interval, paired_interval, rows_that_would_show
 from lit.messages import tr_mark
 
+LEAST_LOSS = 0.005
+"""Nats per token, half a percent of the perplexity.
+
+Two models that are nearly equal differ in the same direction on every row, so an interval shows
+differences that mean nothing.
+"""
+
 
 class Outcome(StrEnum):
     """What an interval says of the tuned model."""
@@ -17,6 +24,7 @@ class Outcome(StrEnum):
     BETTER = tr_mark("better")
     WORSE = tr_mark("worse")
     NOT_SHOWN = tr_mark("not shown")
+    TOO_SMALL = tr_mark("too small to matter")
     TOO_FEW = tr_mark("too few rows")
     NOT_FINITE = tr_mark("not finite")
     NOT_MEASURED = tr_mark("not measured")
@@ -47,6 +55,7 @@ class Measured:
         better: Which direction is good.
         share: Whether the numbers are shares, to be shown as percentages.
         chance: What guessing gives; None if that has no meaning.
+        least: The smallest difference that matters, however surely it is shown.
     """
 
     group: Group
@@ -59,6 +68,7 @@ class Measured:
     better: Literal["lower", "higher"]
     share: bool = False
     chance: float | None = None
+    least: float = 0.0
 
     @property
     def outcome(self) -> Outcome:
@@ -71,6 +81,8 @@ class Measured:
             return Outcome.NOT_FINITE
         if not Interval(self.low, self.high).excludes_zero:
             return Outcome.NOT_SHOWN
+        if abs(self.tuned - self.base) < self.least:
+            return Outcome.TOO_SMALL
         return Outcome.BETTER if (self.high < 0) == (self.better == "lower") else Outcome.WORSE
 
     @property

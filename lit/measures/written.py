@@ -11,16 +11,23 @@ SHORT_WORDS = 6
 """Words that a reference may have for an exact match to mean something."""
 KEPT = "%#&@*/\\"
 """Signs that Unicode calls punctuation, and that change what an answer says: C and C#."""
-THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:,\d{3})+|(?:[\u00a0\u202f]\d{3})+)(?![\d,])")
-NUMBER = re.compile(r"(?<![\w.])[-\u2212]?\d+(?:[.,]\d+)?(?![\w])")
+COMMAS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
+SPACES = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:[\u00a0\u202f]\d{3})+(?!\d)")
+CYRILLIC_SPACES = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:[ \u00a0\u202f]\d{3})+(?!\d)")
+"""Groups of thousands. A comma between digits is a decimal comma in a text of Cyrillic letters."""
+CYRILLIC = re.compile("[\u0400-\u04ff]")
+NUMBER = re.compile(r"(?<![\w.])[-\u2212]?\d+(?:[.,]\d+)?(?!\d)")
 
 
 def normalize(text: str) -> list[str]:
     """Return an answer as words, without case, punctuation and the form of its numbers.
 
-    3.0 is 3, 0,5 is 0.5 and 1,000 is 1000; a minus before a number stays.
+    3.0 is 3, 0,5 is 0.5, 1,000 is 1000 and 5mm is 5 mm; a minus before a number stays. The Russian
+    letters ё and е are one: most texts write е for both.
     """
-    text = unicodedata.normalize("NFKC", THOUSANDS.sub(_without_groups, text)).casefold()
+    for groups in (CYRILLIC_SPACES,) if CYRILLIC.search(text) else (COMMAS, SPACES):
+        text = groups.sub(_without_groups, text)
+    text = unicodedata.normalize("NFKC", text).casefold().replace("ё", "е")
     words, end = [], 0
     for found in NUMBER.finditer(text):
         words += [*_words(text[end : found.start()]), _number(found[0])]

@@ -59,7 +59,9 @@ class Progress:
             self.best = loss, trial.number
         text = {
             "finished": tr("         loss {loss:.4f}"),
-            "stopped early": tr("         loss {loss:.4f}; stopped early: {reason}"),
+            "stopped early": tr("         loss {loss:.4f}; stopped early: {reason}")
+            if trial.curve
+            else tr("         stopped before its first validation: {reason}"),
             "failed": tr("         failed: {reason}"),
         }[trial.state]
         print_rank0(text.format(loss=loss, reason=trial.reason))
@@ -126,7 +128,7 @@ def describe(settings: Settings) -> str:
 
 def duration(seconds: float) -> str:
     """Return a duration in hours, in minutes, or in seconds."""
-    if seconds < 90:
+    if seconds < 60:
         return tr("{n:.0f} s", n=seconds)
     if seconds < 5400:
         return tr("{n:.0f} min", n=seconds / 60)

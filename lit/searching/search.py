@@ -10,13 +10,14 @@ from pathlib import Path
 from lit.messages import tr, tr_n
 from lit.run.console import print_rank0
 from lit.searching.outcome.ties import finalists
-from lit.searching.progress import Progress
+from lit.searching.progress import Progress, duration
 from lit.searching.records import Point, Search, Trial
 from lit.searching.results import trial_folder
-from lit.searching.schedule import Costs, Schedule
+from lit.searching.schedule import LEAST_RUNS, Costs, Schedule
 from lit.searching.trials.ledger import Job, Ledger, LostTrialError, Slot
 from lit.searching.watch import Signals, StoppedSearchError, TrialEnded, Watch
 from lit.searching.workbench import Workbench
+from lora.config import ConfigError
 
 TIMED_STEPS = 4
 """Optimizer steps that are timed; the first of them is slow and does not count."""
@@ -72,17 +73,23 @@ class Searching:
             if step >= TIMED_STEPS:
                 raise TrialEnded("stopped early", "")
 
-        choose, report = map(len, self.bench.labels())
-        text = tr("base   measuring {choose} rows to choose by and {report} to report on …")
-        print_rank0(text.format(choose=choose, report=report))
+        print_rank0(tr("base   measuring its loss on the rows that choose and report …"))
         with self.signals:
             self.bench.measure_base(self.schedule.own, Watch(self.signals, on_step))
         self.signals.training = False
         step = (times[-1] - times[0]) / max(1, len(times) - 1)
-        validations = max(1, round(self.bench.steps / self.bench.steps_of_epoch)) + 2
+        validations = round(self.bench.steps / self.bench.steps_of_epoch) + 2
         run = self.bench.setup_seconds + step * self.bench.steps
         run += validations * self.bench.val_seconds
         self.schedule.plan(Costs(max(run, 1e-3), self.bench.val_seconds), self.left())
+        if run > self.left() and not self.ledger.slots():
+            raise ConfigError(
+                tr(
+                    "--budget is too short: one run takes about {run}. Give --budget {least}m or more",
+                    run=duration(run),
+                    least=math.ceil(LEAST_RUNS * run / 60),
+                )
+            )
         self.progress.plan(self.schedule, self.budget, step, self.bench.steps)
 
     def run(self) -> Search | None:
@@ -143,7 +150,7 @@ class Searching:
         )
 
     def kept(self, number: int) -> tuple[int, Job]:
-        """Return the trial with the same settings and the config's own seed, and what it trains."""
+        """Return the trial of the same settings with the config's seed, and what it trains."""
         jobs = {slot.number: slot.job for slot in self.ledger.slots()}
         job, seed = jobs[number], self.schedule.own.seed
         return next(

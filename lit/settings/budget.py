@@ -1,5 +1,6 @@
 """How long a command may measure."""
 
+import math
 import re
 import time
 
@@ -7,6 +8,8 @@ from lit.messages import tr
 from lora.config import ConfigError
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
+LEAST_SECONDS = 1e-6
+"""Of a piece of work that a coarse clock measured as nothing."""
 
 
 def parse_duration(text: str) -> float:
@@ -34,3 +37,8 @@ class Budget:
     def allows(self, seconds: float) -> bool:
         """Return whether work of some seconds still fits."""
         return time.monotonic() + seconds <= self.end
+
+    def room_for(self, seconds: float) -> int:
+        """Return how many pieces of work of some seconds each still fit."""
+        left = self.end - time.monotonic()
+        return max(0, math.floor(left / max(seconds, LEAST_SECONDS)))

@@ -60,6 +60,9 @@ SIGNALED = (
     f"{FAULTS}::test_a_signal_exits_with_its_code_and_the_resumed_run_equals_an_uninterrupted_one"
 )
 
+DECISION, REPORT, RECORDS = (
+    f"tests/lit/searching/test_{name}.py" for name in ("decision", "report", "records")
+)
 THINKING, VARIABLES = (f"tests/data/test_{name}.py" for name in ("thinking", "template_variables"))
 
 LABELS = [
@@ -1523,7 +1526,99 @@ SHARED = [
     )
 ]
 
+OUTCOME = "lit/searching/outcome"
+DECISIONS = [
+    Mutant(
+        "decisions",
+        f"{OUTCOME}/ties.py",
+        "return [trial for trial in measured if trial.full_schedule] or measured",
+        "return measured",
+        (DECISION,),
+    ),
+    Mutant(
+        "decisions",
+        f"{OUTCOME}/ties.py",
+        "return student_t(rows - 1, limit) / student_t(rows - 1)",
+        "return 1.0",
+        (DECISION,),
+    ),
+    Mutant(
+        "decisions",
+        f"{OUTCOME}/ties.py",
+        "return min(tied, key=lambda one: (*one.cost, one.loss))",
+        "return min(tied, key=lambda one: one.loss)",
+        (DECISION,),
+    ),
+    Mutant(
+        "decisions",
+        f"{OUTCOME}/ties.py",
+        'return trial.state == "finished" and sums is not None and all(map(math.isfinite, sums))',
+        "return sums is not None and all(map(math.isfinite, sums))",
+        (DECISION,),
+    ),
+    Mutant(
+        "decisions",
+        f"{OUTCOME}/facts.py",
+        "gain_report = _reported(search, preferred, report_sums(own))",
+        "gain_report = gain_choose",
+        (DECISION,),
+    ),
+    Mutant(
+        "decisions",
+        f"{OUTCOME}/facts.py",
+        "taken = own if own and outcome(gain_report) is Outcome.WORSE else preferred",
+        "taken = preferred",
+        (DECISION,),
+    ),
+    Mutant(
+        "decisions",
+        f"{OUTCOME}/facts.py",
+        "return Difference(report.value - choose.value, low, high)",
+        "return Difference(choose.value - report.value, low, high)",
+        (DECISION,),
+    ),
+    Mutant(
+        "decisions",
+        f"{OUTCOME}/facts.py",
+        "return Seeds.SMALL if high < 0 else Seeds.MATTER",
+        "return Seeds.SMALL",
+        (DECISION,),
+    ),
+    Mutant(
+        "decisions",
+        f"{OUTCOME}/decision.py",
+        "if min(choose, report) >= MIN_ROWS:",
+        "if max(choose, report) >= MIN_ROWS:",
+        (DECISION,),
+    ),
+    Mutant(
+        "decisions",
+        "lit/searching/records.py",
+        "if kind is float and type(value) in (int, float) and math.isfinite(value):",
+        "if kind is float and type(value) in (int, float):",
+        (RECORDS,),
+    ),
+    Mutant(
+        "decisions",
+        f"{OUTCOME}/report.py",
+        "return None if isinstance(value, float) and not math.isfinite(value) else value",
+        "return value",
+        (REPORT,),
+    ),
+]
+
 MUTANTS = [
     *(LABELS + PLANS + LOSSES + LAYERS + ADAPTERS),
-    *(RESUMES + SPLITS + INTERVALS + SERVING + ATTENTIONS + FILES + GOING_ON + TEXTS + SHARED),
+    *(
+        RESUMES
+        + SPLITS
+        + INTERVALS
+        + SERVING
+        + ATTENTIONS
+        + FILES
+        + GOING_ON
+        + TEXTS
+        + SHARED
+        + DECISIONS
+    ),
 ]

@@ -2,20 +2,24 @@
 
 from itertools import product
 
+import numpy as np
 import pytest
 
+from lit.comparison.result import LossResult
 from lit.comparison.verdict import RULES, judge
+from lit.measures.losses import Losses
 from lit.measures.matching import NEAREST, SIMILAR, WRONG
-from lit.measures.measured import Group, Measured, Outcome
+from lit.measures.measured import LEAST_LOSS, Group, Measured, Outcome
 
-B, W, N, F, A = (
+B, W, N, F, A, S = (
     Outcome.BETTER,
     Outcome.WORSE,
     Outcome.NOT_SHOWN,
     Outcome.TOO_FEW,
     Outcome.NOT_MEASURED,
+    Outcome.TOO_SMALL,
 )
-LIMITS = {B: (0.1, 0.3), W: (-0.3, -0.1), N: (-0.1, 0.3), F: (None, None)}
+LIMITS = {B: (0.1, 0.3), W: (-0.3, -0.1), N: (-0.1, 0.3), F: (None, None), S: (0.001, 0.003)}
 
 
 def measured(group: Group, outcome: Outcome, name: str = "x") -> list[Measured]:
@@ -29,7 +33,9 @@ def measured(group: Group, outcome: Outcome, name: str = "x") -> list[Measured]:
         change, better = -change, "lower"
         low, high = (None, None) if high is None or low is None else (-high, -low)
     rows = 5 if outcome is F else 30
-    found = Measured(group, name, 1.0, 1.0 + change, low, high, rows, better)  # type: ignore[arg-type]
+    least = LEAST_LOSS if group in (Group.STYLE, Group.FORGETTING) else 0.0
+    values = 1.0, 1.0 + change, low, high, rows
+    found = Measured(group, name, *values, better, least=least)  # type: ignore[arg-type]
     assert found.outcome is outcome
     return [found]
 
@@ -70,6 +76,8 @@ CASES = [
     (B, W, B, A, "mixed", "bad", "worse in matching"),
     (N, N, N, A, "not shown", "warn", "No difference was shown"),
     (N, N, N, N, "not shown", "warn", "No difference was shown"),
+    (S, N, N, N, "not shown", "warn", "No difference was shown"),
+    (S, B, B, A, "matching", "good", "in manner no difference is shown"),
     (F, N, N, A, "none", "warn", "an interval needs 10"),
     (A, A, A, A, "none", "warn", "no reference answers"),
 ]
@@ -102,8 +110,16 @@ def test_what_was_forgotten_and_what_got_worse_in_writing_is_part_of_it() -> Non
     assert "It forgot general text: loss 1.000 → 1.200." in text
     assert "Conduct: 4-grams repeated" in text
     assert "The answers as written: chrF" in text
-    same = [*four(B, B, B, A), *measured(Group.FORGETTING, N, "loss of general text")]
-    assert "general text" not in judge(same).text
+    for outcome in (N, S):
+        same = [*four(B, B, B, A), *measured(Group.FORGETTING, outcome, "loss of general text")]
+        assert "general text" not in judge(same).text
+
+
+def test_a_loss_that_hardly_moved_is_neither_better_nor_worse_however_sure_it_is() -> None:
+    base, labels = np.linspace(20, 60, 30), np.full(30, 10)
+    for change, outcome in ((-0.004, S), (0.004, S), (-0.006, B), (0.006, W)):
+        loss = LossResult.of(Losses(base, base + 10 * change, labels))
+        assert loss.measured(Group.STYLE, "loss of the answers").outcome is outcome
 
 
 def test_not_shown_says_how_many_rows_would_show_it() -> None:

@@ -50,16 +50,16 @@ CASES = {
     "seeds that matter as much": (
         [Run(seed=2), Run(0.1, 0.1, lr=5e-4), Run(0.4, 0.1, lr=5e-4, seed=2)],
         "seeds",
-        1,
+        2,
         "warn",
         "with other seeds other settings could be best",
     ),
     "seeds that matter less": (
         [Run(seed=2), Run(HIGH, lr=5e-4), Run(HIGH + 0.02, lr=5e-4, seed=2)],
         "better",
-        1,
+        2,
         "good",
-        "the adapter is that of trial 1, which has the config's seed 1",
+        "the adapter is that of trial 2, which has the config's seed 1",
     ),
 }
 

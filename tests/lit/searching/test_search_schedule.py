@@ -16,6 +16,7 @@ from lit.searching.space import default_space
 from lit.searching.trials.ledger import Job, Ledger
 from lit.searching.trials.storage import open_storage
 from lit.searching.watch import TrialEnded, Watch
+from lora.config import ConfigError
 
 OWN = {
     "model.lr": 1e-3,
@@ -37,8 +38,10 @@ class Bench:
     )
     data = SimpleNamespace(train_rows=range(36))
 
-    def __init__(self, best_lr: float = 1e-2, fails: tuple[int, ...] = ()) -> None:
-        self.best_lr, self.fails, self.now = best_lr, fails, 0.0
+    def __init__(
+        self, best_lr: float = 1e-2, fails: tuple[int, ...] = (), diverges: tuple[int, ...] = ()
+    ) -> None:
+        self.best_lr, self.fails, self.diverges, self.now = best_lr, fails, diverges, 0.0
         self.trained: list[tuple[int, Job]] = []
 
     def labels(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -66,7 +69,7 @@ class Bench:
                 watch.on_step(step)
                 if step % every == 0:
                     self.now += self.val_seconds
-                    loss = self.loss(job, step)
+                    loss = 4.1 if number in self.diverges else self.loss(job, step)
                     watch.curve.append(Point(step, step / self.steps_of_epoch, loss))
                     watch.on_loss(watch.curve[-1])
         except TrialEnded as end:
@@ -119,7 +122,7 @@ def run(searching: Searching) -> Search:
 WHOLE = 36 + 4 * 2 + 4
 
 
-@pytest.mark.parametrize("runs", [0.3, 1.0, 2.0, 2.6, 4.0, 6.0, 10.5, 22.0])
+@pytest.mark.parametrize("runs", [1.3, 2.0, 2.6, 4.0, 6.0, 10.5, 22.0])
 def test_a_budget_is_kept_to_within_one_validation(runs: float, tmp_path: Path) -> None:
     bench, budget = Bench(), runs * WHOLE
     search = run(make(bench, tmp_path, budget))
@@ -175,6 +178,20 @@ def test_a_failed_trial_is_not_the_end(tmp_path: Path) -> None:
     assert search.trials[2].reason == "out of memory"
     # The config's own settings failed: they are not tried with another seed.
     assert all(job.settings != search.trials[0].settings for _, job in bench.trained[1:])
+
+
+def test_a_trial_whose_loss_is_far_above_the_base_has_diverged(tmp_path: Path) -> None:
+    search = run(make(Bench(diverges=(2,)), tmp_path, None, 4))
+    trial = search.trials[2]
+    assert (trial.state, trial.choose, len(trial.curve)) == ("failed", None, 1)
+    assert "diverged: the validation loss is 4.100, the base's is 2.000" in trial.reason
+
+
+def test_a_budget_that_is_too_short_for_one_run_is_refused_with_what_is_needed(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ConfigError, match=r"one run takes about .*--budget \dm or more"):
+        make(Bench(), tmp_path, 0.3 * WHOLE)
 
 
 def test_a_search_goes_on_where_another_process_ended(tmp_path: Path) -> None:

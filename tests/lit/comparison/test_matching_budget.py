@@ -1,0 +1,68 @@
+"""Matching within a time: as many rows as fit, from the front of the order."""
+
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from lit.comparison.budget import Budget
+
+from data.types import Example, Message
+from lit.comparison import budget, matching
+from lit.comparison.questions import Question
+from lit.measures.intervals import MIN_ROWS
+from lit.measures.losses import Losses
+from lit.measures.measured import Group
+
+ROWS = 34
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that each example moves by a second."""
+    now = [0.0]
+
+    def measure_losses(
+        model: object, examples: Sequence[Example], tell: Callable[[int], None], precision: str
+    ) -> Losses:
+        now[0] += len(examples)
+        values = np.arange(1.0, len(examples) + 1)
+        return Losses(values, values, np.ones(len(examples)))
+
+    clock = SimpleNamespace(monotonic=lambda: now[0])
+    monkeypatch.setattr(matching, "measure_losses", measure_losses)
+    for module in (matching, budget):
+        monkeypatch.setattr(module, "time", clock)
+    return now
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.6, 0.8, 2.0])
+def test_as_many_rows_are_matched_as_fit_into_the_time(now: list[float], share: float) -> None:
+    questions = [
+        Question([Message("user", f"What is {i} of {i * i}?")], f"{'x' * (i % 7)}{i}")
+        for i in range(ROWS)
+    ]
+
+    def run(seconds: float) -> tuple[int, float]:
+        start = now[0]
+        told: list[int] = []
+        found = matching.measure_matching(
+            None,  # type: ignore[arg-type]
+            questions,
+            lambda conversations: [Example([1, 2], [-100, 2]) for _ in conversations],
+            Budget(seconds),
+            told.append,
+        )
+        assert sum(told) == found.rows
+        assert {x.group for x in found.measures} == {Group.MATCHING}
+        assert {x.rows for x in found.measures} == {found.rows}
+        return found.rows, now[0] - start
+
+    rows, needed = run(1e9)
+    assert rows == ROWS
+    rows, used = run(share * needed)
+    assert rows >= MIN_ROWS
+    if rows < ROWS and rows > MIN_ROWS:
+        # A row has at most 14 examples of its own, and less than that is left.
+        assert share * needed - 14 <= used <= share * needed + 14
+    assert (rows == ROWS) == (share > 1)
