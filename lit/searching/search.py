@@ -85,7 +85,8 @@ class Searching:
         if run > self.left() and not self.ledger.slots():
             raise ConfigError(
                 tr(
-                    "--budget is too short: one run takes about {run}. Give --budget {least}m or more",
+                    "--budget is too short: one run takes about {run}. Give --budget {least}m or "
+                    "more",
                     run=duration(run),
                     least=math.ceil(LEAST_RUNS * run / 60),
                 )
