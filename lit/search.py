@@ -177,7 +177,7 @@ def _finish(searching: "Searching") -> int:
     decision = decide(search)
     write_report(search, decision, folder)
     for i, line in enumerate(summary_lines(search, decision)):
-        print(f"       {line}" if i else f"result {line}")
+        print(f"       {line}" if i else tr("result {decision}", decision=line))
     wrote = [folder / "report.html"]
     if decision.winner is not None:
         number, job = searching.kept(decision.winner)

@@ -77,6 +77,8 @@ TEXTS = {
 }
 
 OF_DOCSTRINGS = (
+    tr_mark("compute a beginning that rows of a micro-batch share once"),
+    tr_mark("make micro-batches of rows that share a long beginning"),
     tr_mark("the base model: a hub name, or a folder"),
     tr_mark("rank of the update: rows of A, columns of B"),
     tr_mark("numerator of the scale"),
