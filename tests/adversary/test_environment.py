@@ -41,8 +41,9 @@ def test_no_clock_that_can_jump_measures_a_duration() -> None:
         if isinstance(node, ast.Attribute)
         and ast.unparse(node) in ("time.time", "datetime.now", "datetime.utcnow", "time.localtime")
     }
-    # OpenAI's interface gives the date of an answer.
-    assert names == {"app.py: time.time", "bodies.py: time.time"}
+    # OpenAI's interface gives the date of an answer. Searches on several machines see from the time
+    # of day whether another is alive.
+    assert names == {f"{x}.py: time.time" for x in ("app", "bodies", "ledger", "owner")}
 
 
 SMALL = 1 << 12

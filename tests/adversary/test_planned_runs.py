@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from data.planning.batch import separate
 from data.types import Batch
 from lit.fit import main
 from lit.packing.pack import unpacked
@@ -167,6 +168,7 @@ def command(tiny_folder: Path, tmp_path: Path) -> list[str]:
 
 def exact_loss(module: LoRAModule, batch: Batch) -> tuple[float, int]:
     """Return the summed loss and the labels of a micro-batch, row by row, by transformers."""
+    batch = separate(batch)
     lengths = batch.cu_seqlens.diff().tolist()
     total, labels = 0.0, 0
     with unpacked(module.adapted_model):

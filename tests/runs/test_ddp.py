@@ -139,7 +139,7 @@ def assert_same(run: Path, whole: Path, step: int = 12) -> None:
 
 ENDS = {
     "SIGTERM to the second": ({1: Fault(f"{MODULE}.training_step", 21, "SIGTERM")}, 143),
-    "Ctrl-C in a validation": ({0: Fault(f"{MODULE}.validation_step", 7, "SIGINT")}, 130),
+    "Ctrl-C in a validation": ({0: Fault(f"{MODULE}.validation_step", 2, "SIGINT")}, 130),
     "kill -9 of the second": ({1: Fault(f"{MODULE}.training_step", 21)}, 1),
     "kill -9 of the first": ({0: Fault(f"{MODULE}.training_step", 21)}, 1),
 }

@@ -187,8 +187,8 @@ def test_a_signal_exits_with_its_code_and_the_resumed_run_equals_an_uninterrupte
     run = tmp_path / "run"
     args = [*settings, "--output_dir", str(run), "--checkpoint.every_n_train_steps", "100"]
     hook = "validation_step" if moment == "in a validation" else "training_step"
-    # The base takes two validation steps, and an optimizer step two micro-batches.
-    fault = Fault(f"{MODULE}.{hook}", 3, number.name)
+    # The base takes one validation step, and an optimizer step two micro-batches.
+    fault = Fault(f"{MODULE}.{hook}", 2 if hook == "validation_step" else 3, number.name)
     ended = command.run(args, fault=fault)
     assert ended.code == code, ended.error
     assert ended.error.count("Resume with the same command and --ckpt_path last") == 1
@@ -464,8 +464,8 @@ def test_a_nan_gradient_exits_with_1_or_is_skipped_and_counted(
 ) -> None:
     run = tmp_path / "run"
     args = [*settings, "--output_dir", str(run), "--model.on_nonfinite", mode]
-    # 16: after 9 micro-batches and 6 validation steps, the second micro-batch of step 5.
-    ended = command.run(args, fault=Fault("lit.train.module.summed_loss", 16, "nan"))
+    # 13: after 9 micro-batches and 3 validation steps, the second micro-batch of step 5.
+    ended = command.run(args, fault=Fault("lit.train.module.summed_loss", 13, "nan"))
     if mode == "stop":
         assert ended.code == 1
         assert one_line(ended), ended.error

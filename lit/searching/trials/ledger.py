@@ -112,7 +112,7 @@ class Ledger:
             if other.user_attrs["slot"] == number and (_record(other) or self.owner.lives(other)):
                 self._end(attempt, TrialState.FAIL)
                 return False
-        self._attempt, self._beat = attempt, time.time()
+        self._attempt, self._beat = attempt, time.monotonic()
         return True
 
     def beat(self) -> None:
@@ -121,9 +121,9 @@ class Ledger:
         Raises:
             LostTrialError: Another process has taken it.
         """
-        if self._attempt is not None and time.time() - self._beat >= BEAT:
-            self._beat = time.time()
-            self._write(lambda x: self.storage.set_trial_user_attr(x, "beat", self._beat))
+        if self._attempt is not None and time.monotonic() - self._beat >= BEAT:
+            self._beat = time.monotonic()
+            self._write(lambda x: self.storage.set_trial_user_attr(x, "beat", time.time()))
 
     def report(self, step: int, loss: float) -> None:
         """Add a validation, from 1, to the trial of this process.

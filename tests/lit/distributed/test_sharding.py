@@ -20,7 +20,8 @@ from lit.model.base import load_base
 from lit.model.tuned import load_tuned
 from lora.injection import VARIANTS
 
-TOLERANCE = {"atol": 1e-5, "rtol": 0}
+TOLERANCE = {"atol": 1e-4, "rtol": 0}
+"""Adam's first step is a whole one of 1e-2 for any gradient, even for one of rounding."""
 ROWS = [
     {
         "prompt": f"How warm must bed {i} be?" + " Say why." * (i % 3),
