@@ -47,6 +47,8 @@ def values_of_step(trainer: L.Trainer) -> str:
 class Throughput(Callback):
     """Logs ``train/tokens_per_s``: tokens of an optimizer step on all ranks, without validation.
 
+    A beginning that rows share counts for each of them, so that speeds can be compared.
+
     The sums of a run are in ``tokens`` and ``seconds``.
     """
 
@@ -71,7 +73,7 @@ class Throughput(Callback):
         batch_idx: int,
     ) -> None:
         """Count the tokens, and log them where an optimizer step ends."""
-        self._step_tokens += batch.input_ids.numel()
+        self._step_tokens += sum(batch.row_lengths)
         if not step_ends(trainer):
             return
         tokens = self._step_tokens

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from conftest import PLANNED, make_trainer
 from transformers import PreTrainedModel
 
-from data.planning.batch import collate
+from data.planning.batch import collate, separate
 from data.types import IGNORE, Batch, Example
 from lit.model.embedding_noise import EmbeddingNoise
 from lit.model.loss import summed_loss
@@ -91,6 +91,7 @@ def mean_loss(model: torch.nn.Module, batches: list[Batch]) -> float:
     """Return the mean loss of the labeled tokens, by the model's own logits of each row alone."""
     logits, labels = [], []
     for batch in batches:
+        batch = separate(batch)
         lengths = batch.cu_seqlens.diff().tolist()
         rows = zip(batch.input_ids.split(lengths, 1), batch.labels.split(lengths, 1), strict=True)
         for ids, targets in rows:
