@@ -5,14 +5,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from lit.comparison.budget import Budget
 
 from data.types import Example, Message
-from lit.comparison import budget, matching
+from lit.comparison import matching
 from lit.comparison.questions import Question
 from lit.measures.intervals import MIN_ROWS
 from lit.measures.losses import Losses
 from lit.measures.measured import Group
+from lit.settings import budget
+from lit.settings.budget import Budget
 
 ROWS = 34
 
