@@ -1607,6 +1607,48 @@ DECISIONS = [
     ),
 ]
 
+LEDGER, SCHEDULE, PLANNER, SEARCH = (
+    *(f"tests/lit/searching/test_{name}.py" for name in ("ledger", "search_schedule", "planner")),
+    "tests/runs/test_search.py",
+)
+SEARCHES = [
+    Mutant(
+        "searches",
+        "lit/searching/trials/storage.py",
+        'file.truncate(content.rfind(b"\\n") + 1)',
+        "file.truncate(len(content))",
+        (LEDGER,),
+    ),
+    Mutant(
+        "searches",
+        "lit/searching/trials/ledger.py",
+        'if other.user_attrs["slot"] == number and (_record(other) or self.owner.lives(other)):',
+        "if False:",
+        (LEDGER,),
+    ),
+    Mutant(
+        "searches",
+        "lit/searching/schedule.py",
+        'reserved = self.shares.runs * self.costs.run if job.kind == "try" else 0.0',
+        "reserved = 0.0",
+        (SCHEDULE,),
+    ),
+    Mutant(
+        "searches",
+        "lit/searching/planner.py",
+        "if settings not in known:",
+        "if True:",
+        (PLANNER,),
+    ),
+    Mutant(
+        "searches",
+        "lit/searching/workbench.py",
+        "eject(self.base).eval()",
+        "self.base.eval()",
+        (f"{SEARCH}::test_a_search_tries_the_configs_own_settings_first_and_ends_with_whole_runs",),
+    ),
+]
+
 MUTANTS = [
     *(LABELS + PLANS + LOSSES + LAYERS + ADAPTERS),
     *(
@@ -1620,5 +1662,6 @@ MUTANTS = [
         + TEXTS
         + SHARED
         + DECISIONS
+        + SEARCHES
     ),
 ]
