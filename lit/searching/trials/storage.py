@@ -1,17 +1,22 @@
 """Where the trials of a search are stored: a journal file, or a database that processes share."""
 
 import re
+import time
 from pathlib import Path
 
 from filelock import FileLock
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from sqlalchemy.exc import DBAPIError
 
 from lit.messages import tr
 from lora.config import ConfigError
 
 JOURNAL = "trials.journal"
 """The journal in a search's folder, if no other storage is named."""
+RETRIES = (0.2, 0.5, 1.0)
+"""Seconds to wait before a database is opened again."""
 
 
 class JournalLock(JournalFileOpenLock):
@@ -70,7 +75,7 @@ def open_storage(storage: str | None, folder: Path) -> BaseStorage:
 def _open_database(url: str) -> BaseStorage:
     shown = without_password(url)
     try:
-        return RDBStorage(url)
+        return _with_tables(url)
     except ImportError as error:
         raise ConfigError(
             tr(
@@ -90,6 +95,16 @@ def _open_database(url: str) -> BaseStorage:
                 reason=reason.replace(url, shown),
             )
         ) from None
+
+
+def _with_tables(url: str) -> RDBStorage:
+    """Open a database. Of two processes that create its tables, one fails, and tries again."""
+    for seconds in RETRIES:
+        try:
+            return RDBStorage(url)
+        except (DBAPIError, StorageInternalError):
+            time.sleep(seconds)
+    return RDBStorage(url)
 
 
 def without_password(url: str) -> str:

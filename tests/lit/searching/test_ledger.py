@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -191,3 +192,18 @@ def test_a_storage_that_does_not_open_is_refused_without_its_password(
 )
 def test_a_password_is_not_shown(url: str, shown: str) -> None:
     assert without_password(url) == shown
+
+
+def test_processes_that_create_the_tables_of_one_database_at_once_all_open_it(
+    tmp_path: Path,
+) -> None:
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from lit.searching.trials.storage import open_storage\n"
+        "time.sleep(max(0, float(sys.argv[2]) - time.time()))\n"
+        "open_storage(sys.argv[1], Path())"
+    )
+    url, start = f"sqlite:///{tmp_path}/trials.db", str(time.time() + 8)
+    command = [sys.executable, "-c", code, url, start]
+    started = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [process.communicate()[1] for process in started] == [""] * 3
