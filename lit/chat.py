@@ -12,14 +12,14 @@ from lit.messages import tr
 from lit.run.command import add_template_kwargs, flag_names, run_command
 from lit.run.console import loading_libraries
 from lit.run.streams import check_stdout
-from lit.settings.language import command_parser, in_language
+from lit.settings.language import CommandParser, in_language
 
 if TYPE_CHECKING:
     from lit.answering.conversation import Conversation
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command_parser(prog="python -m lit.chat", description=tr("Talk to a model."))
+    parser = CommandParser(prog="python -m lit.chat", description=tr("Talk to a model."))
     parser.add_argument("--adapter", help=tr("an adapter's folder"))
     parser.add_argument("--base", help=tr("the base model, alone or under the adapter"))
     parser.add_argument("--prompt", help=tr("answer this question and exit"))

@@ -11,11 +11,11 @@ from pathlib import Path
 from lit.messages import tr
 from lit.run.command import add_template_kwargs, flag_names, run_command
 from lit.run.console import loading_libraries
-from lit.settings.language import command_parser, in_language
+from lit.settings.language import CommandParser, in_language
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command_parser(
+    parser = CommandParser(
         prog="python -m lit.compare", description=tr("Compare a base model with its adapter.")
     )
     parser.add_argument("--adapter", required=True, type=Path, help=tr("an adapter's folder"))

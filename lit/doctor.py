@@ -14,11 +14,11 @@ from pathlib import Path
 from lit.messages import english, tr
 from lit.run.command import flag_names, run_command
 from lit.run.console import loading_libraries
-from lit.settings.language import command_parser, in_language
+from lit.settings.language import CommandParser, in_language
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command_parser(
+    parser = CommandParser(
         prog="python -m lit.doctor", description=tr("Try lit-lora on the machine at hand.")
     )
     parser.add_argument("--device", default="auto", help=tr("auto, cpu, cuda or mps"))

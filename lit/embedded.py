@@ -17,7 +17,7 @@ from pathlib import Path
 from lit.messages import tr
 from lit.run.command import run_command
 from lit.run.output import creating
-from lit.settings.language import command_parser, in_language
+from lit.settings.language import CommandParser, in_language
 from lora.storage.files import write_text
 
 FOLDER = Path("models/SmolLM2-135M-Instruct")
@@ -110,7 +110,7 @@ def convert(gguf: Path, folder: Path) -> None:
 @in_language
 def main(args: list[str]) -> int:
     """Run the command."""
-    parser = command_parser(description=tr("Fetch the embedded model."))
+    parser = CommandParser(description=tr("Fetch the embedded model."))
     parser.add_argument("folder", nargs="?", type=Path, default=FOLDER)
 
     def run() -> None:

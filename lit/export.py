@@ -12,14 +12,14 @@ from pathlib import Path
 from lit.messages import tr
 from lit.run.command import flag_names, run_command
 from lit.run.console import loading_libraries
-from lit.settings.language import command_parser, in_language
+from lit.settings.language import CommandParser, in_language
 
 SUFFIXES = {"peft": "-peft", "merged": "-merged", "gguf": ".gguf"}
 """The formats, and what is added to the adapter's name if --output is not given."""
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command_parser(
+    parser = CommandParser(
         prog="python -m lit.export",
         description=tr("Write an adapter for other tools."),
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -10,13 +10,13 @@ from pathlib import Path
 from lit.messages import tr
 from lit.run.command import flag_names, run_command
 from lit.run.console import loading_libraries
-from lit.settings.language import command_parser, in_language
+from lit.settings.language import CommandParser, in_language
 
 DTYPE_NAMES = ("float32", "bfloat16", "float16")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command_parser(
+    parser = CommandParser(
         prog="python -m lit.merge", description=tr("Fold an adapter into its base model.")
     )
     parser.add_argument("--adapter", required=True, type=Path, help=tr("an adapter's folder"))

@@ -13,6 +13,9 @@ from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 
+import data.messages
+import lora.messages
+
 DOMAIN = "lit_lora_lit"
 LOCALE = str(Path(__file__).with_name("locale"))
 VARIABLES = ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")
@@ -83,9 +86,14 @@ def tr_later(text: str, /, **values: object) -> str:
 
 @contextmanager
 def english() -> Iterator[None]:
-    """Make texts English in a ``with`` block: what it writes is for machines, or for the hub."""
-    token = _ENGLISH.set(True)
+    """Make texts English in a ``with`` block, those of ``lora`` and ``data`` too.
+
+    What the block writes is for machines, or for the hub.
+    """
+    switches = (_ENGLISH, data.messages.ENGLISH, lora.messages.ENGLISH)
+    tokens = [switch.set(True) for switch in switches]
     try:
         yield
     finally:
-        _ENGLISH.reset(token)
+        for switch, token in zip(switches, tokens, strict=True):
+            switch.reset(token)

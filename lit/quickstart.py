@@ -12,7 +12,7 @@ from pathlib import Path
 from lit.embedded import FOLDER
 from lit.messages import tr, tr_n
 from lit.run.command import Terminated, run_command
-from lit.settings.language import command_parser, in_language
+from lit.settings.language import CommandParser, in_language
 from lora.config import ConfigError
 
 CONFIG = Path("configs/quickstart.yaml")
@@ -36,7 +36,7 @@ class _StepFailedError(Exception):
 @in_language
 def main(args: list[str]) -> int:
     """Run the command."""
-    parser = command_parser(
+    parser = CommandParser(
         description=tr("Train an adapter on the embedded model, and compare it with its base.")
     )
 

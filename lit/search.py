@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from lit.messages import tr, tr_mark
 from lit.run.command import flag_names, run_command
 from lit.run.console import loading_libraries
-from lit.settings.language import command_parser, in_language
+from lit.settings.language import CommandParser, in_language
 
 if TYPE_CHECKING:
     from lit.searching.search import Searching
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command_parser(
+    parser = CommandParser(
         prog="python -m lit.search",
         description=tr("Try settings on the rows of a run, within a time budget."),
         epilog=tr(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lit.messages import tr
 from lit.run.command import flag_names, run_command
 from lit.run.console import loading_libraries
-from lit.settings.language import command_parser, in_language
+from lit.settings.language import CommandParser, in_language
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +21,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command_parser(
+    parser = CommandParser(
         prog="python -m lit.serve",
         description=tr("Serve a model: OpenAI's interface, and a page with base and tuned."),
     )

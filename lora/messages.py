@@ -6,26 +6,29 @@ chooses by the environment: LANGUAGE, LC_ALL, LC_MESSAGES, LANG.
 
 import gettext
 import os
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 
 DOMAIN = "lit_lora_lora"
 LOCALE = str(Path(__file__).with_name("locale"))
 VARIABLES = ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")
+ENGLISH = ContextVar("english", default=False)
+"""Whether texts are English whatever the environment says, as where a program reads them."""
 
 
 def language() -> str:
     """Return the language of the texts: the first one of the environment that has a catalog."""
-    found = gettext.find(DOMAIN, LOCALE)
+    found = None if ENGLISH.get() else gettext.find(DOMAIN, LOCALE)
     return Path(found).parts[-3] if found else "en"
 
 
 def _catalog() -> gettext.NullTranslations:
-    return _read_catalog(*map(os.environ.get, VARIABLES))
+    return _read_catalog(ENGLISH.get(), *map(os.environ.get, VARIABLES))
 
 
 @lru_cache(maxsize=8)
-def _read_catalog(*environment: str | None) -> gettext.NullTranslations:
+def _read_catalog(english: bool, *environment: str | None) -> gettext.NullTranslations:
     # Of one language: gettext takes what is not in a catalog, which is all of the English one,
     # from the languages that follow.
     return gettext.translation(DOMAIN, LOCALE, [language()], fallback=True)

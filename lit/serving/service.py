@@ -10,6 +10,7 @@ from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from lit.messages import english
 from lit.serving.bodies import Bodies, event
 from lit.serving.engine.errors import RequestError
 from lit.serving.engine.job import Event, Finish, Job, JobQueue, Piece
@@ -83,10 +84,12 @@ async def answer(service: Service, request: Request, chat: bool) -> Response:
             service.metrics.add("request_seconds_count", model=name)
 
     try:
-        asked = read_request(parse_json(await read_body(request)), chat, service.defaults)
-        model = service.models.get(asked.model)
-        name = model.name
-        prompt = await asyncio.to_thread(model.encode, asked)
+        # What it refuses is for a program.
+        with english():
+            asked = read_request(parse_json(await read_body(request)), chat, service.defaults)
+            model = service.models.get(asked.model)
+            name = model.name
+            prompt = await asyncio.to_thread(model.encode, asked)
         events: asyncio.Queue[Event] = asyncio.Queue()
         job = service.submit(asked, prompt, events)
     except RequestError as error:

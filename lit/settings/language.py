@@ -59,17 +59,42 @@ def languages() -> list[str]:
     return sorted({"en", *(path.name for path in Path(LOCALE).iterdir() if path.is_dir())})
 
 
-def command_parser(**kwargs: Any) -> argparse.ArgumentParser:
-    """Return a parser whose own words are in the person's language, and whose help has the flag.
+class CommandParser(argparse.ArgumentParser):
+    """A parser whose own words are in the person's language, and whose help has the flag.
 
     Args:
         kwargs: As ``ArgumentParser`` takes them.
     """
+
+    def __init__(self, **kwargs: Any) -> None:
+        with _words_of_argparse():
+            super().__init__(**kwargs)
+        # ``in_language`` has taken it: this line is for --help.
+        self.add_argument(FLAG, choices=languages(), help=tr(ABOUT))
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as argparse does."""
+        with _words_of_argparse():
+            return super().parse_args(args, namespace)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as argparse does."""
+        with _words_of_argparse():
+            return super().parse_known_args(args, namespace)
+
+
+@contextmanager
+def _words_of_argparse() -> Iterator[None]:
+    """Let argparse find its words in our catalog, in a ``with`` block.
+
+    Elsewhere they stay English: jsonargparse's errors are recognized by them.
+    """
+    before = gettext.textdomain()
     gettext.textdomain(DOMAIN)
-    parser = argparse.ArgumentParser(**kwargs)
-    # ``in_language`` has taken it: this line is for --help.
-    parser.add_argument(FLAG, choices=languages(), help=tr(ABOUT))
-    return parser
+    try:
+        yield
+    finally:
+        gettext.textdomain(before)
 
 
 def _split(args: list[str]) -> tuple[str | None, list[str]]:
@@ -107,13 +132,12 @@ def _language_of_system() -> str | None:
 @contextmanager
 def _language(language: str | None) -> Iterator[None]:
     """Set the language in a ``with`` block, for this process and those that it starts."""
-    before, domain = os.environ.get(VARIABLES[0]), gettext.textdomain()
+    before = os.environ.get(VARIABLES[0])
     try:
         if language is not None:
             os.environ[VARIABLES[0]] = language
         yield
     finally:
-        gettext.textdomain(domain)
         if before is None:
             os.environ.pop(VARIABLES[0], None)
         else:

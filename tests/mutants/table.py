@@ -1299,6 +1299,13 @@ FILES = [
         (f"{LANGUAGE}::test_a_comparison_is_in_russian_and_its_json_and_card_in_english",),
     ),
     Mutant(
+        "serving",
+        "lit/messages.py",
+        "switches = (_ENGLISH, data.messages.ENGLISH, lora.messages.ENGLISH)",
+        "switches = (_ENGLISH, lora.messages.ENGLISH)",
+        ("tests/lit/serving/test_interface.py::test_what_is_refused_is_in_english",),
+    ),
+    Mutant(
         "files",
         "lit/train/step_guard.py",
         "if math.isfinite(loss) and math.isfinite(norm):",
@@ -1398,8 +1405,8 @@ TEXTS = [
     Mutant(
         "texts",
         "data/messages.py",
-        "return _read_catalog(*map(os.environ.get, VARIABLES))",
-        "return _read_catalog()",
+        "return _read_catalog(ENGLISH.get(), *map(os.environ.get, VARIABLES))",
+        "return _read_catalog(ENGLISH.get())",
         (TEXT_TEST,),
     ),
     Mutant(

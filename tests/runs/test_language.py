@@ -27,7 +27,7 @@ NAMES = re.compile(
 WORDS = re.compile(r"[A-Za-z]{2,}(?:['’-][A-Za-z]+)* [A-Za-z]{2,}")
 COMMANDS = [
     *("chat", "check", "compare", "doctor", "embedded", "export", "fit", "merge", "quickstart"),
-    *("serve",),
+    *("search", "serve"),
 ]
 
 
@@ -224,8 +224,6 @@ def test_an_unknown_language_names_those_that_there_are(flags: list[str], capsys
 
 
 def test_a_command_leaves_the_language_as_it_was(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    # Other tests of this process may have made a parser outside a command.
-    language.gettext.textdomain("messages")
     for before in (None, "en", "de:en"):
         with speaking(**({"LANGUAGE": before} if before else {})):
             chat([*RUSSIAN])

@@ -38,14 +38,14 @@ def coordinates_picture(search: Search, decision: Decision, path: Path) -> bool:
     places = [_places(axes, i, name, ranked) for i, name in enumerate(names)]
     places.append(_loss_places(axes, len(names), [losses[trial.number] for trial in ranked]))
     taken = search.trial(decision.winner) if decision.winner is not None else None
-    own = search.trial(search.own)
+    own, shared = search.trial(search.own), _of_all(trials)
     for rank, trial in reversed(list(enumerate(ranked))):
         gray = 0.35 + 0.5 * rank / max(1, len(ranked) - 1)
         style: dict[str, Any] = {"color": str(gray), "linewidth": 1.0, "zorder": 2}
-        if own and trial.key == own.key:
+        if own and _same(trial, own, shared):
             label = tr("the config's own settings")
             style = {"color": "black", "linewidth": 2.2, "linestyle": "--", "label": label}
-        if taken and trial.key == taken.key:
+        if taken and _same(trial, taken, shared):
             style = {"color": "black", "linewidth": 3.2, "label": tr("taken")}
         axes.plot(range(len(places)), [place[rank] for place in places], **style)
     for i in range(len(places)):
@@ -66,11 +66,22 @@ def coordinates_picture(search: Search, decision: Decision, path: Path) -> bool:
 
 def _one_of_each(search: Search) -> list[Trial]:
     """Return one trial for each settings: those of the tries, and of the finals without one."""
-    found: dict[str, Trial] = {}
-    for trial in sorted(search.trials, key=lambda trial: trial.full_schedule):
-        if trial.curve and math.isfinite(_loss(trial)):
-            found.setdefault(trial.key, trial)
+    measured = [x for x in search.trials if x.curve and math.isfinite(_loss(x))]
+    names = _of_all(measured)
+    found: dict[tuple[str, ...], Trial] = {}
+    for trial in sorted(measured, key=lambda trial: trial.full_schedule):
+        found.setdefault(tuple(value_text(trial.settings[name]) for name in names), trial)
     return list(found.values())
+
+
+def _of_all(trials: Sequence[Trial]) -> list[str]:
+    """Return the settings that every trial has; a try has no number of epochs."""
+    names = dict.fromkeys(name for trial in trials for name in trial.settings)
+    return [name for name in names if all(name in trial.settings for trial in trials)]
+
+
+def _same(one: Trial, other: Trial, names: Sequence[str]) -> bool:
+    return all(one.settings[name] == other.settings.get(name) for name in names)
 
 
 def _loss(trial: Trial) -> float:
@@ -78,11 +89,14 @@ def _loss(trial: Trial) -> float:
 
 
 def _varied(trials: Sequence[Trial]) -> list[str]:
-    """Return the settings with several values, without those in proportion to an earlier one."""
+    """Return the settings of all trials that have several values.
+
+    Of settings in proportion to each other the first is enough.
+    """
     names: list[str] = []
     columns: list[list[float]] = []
-    for name in dict.fromkeys(name for trial in trials for name in trial.settings):
-        values = [trial.settings.get(name) for trial in trials]
+    for name in _of_all(trials):
+        values = [trial.settings[name] for trial in trials]
         numbers = _numbers(values)
         if len({value_text(x) for x in values}) > 1 and not any(
             _proportional(numbers, other) for other in columns
@@ -107,7 +121,7 @@ def _proportional(one: Sequence[float], other: Sequence[float]) -> bool:
 
 def _places(axes: Axes, place: int, name: str, trials: Sequence[Trial]) -> list[float]:
     """Return the heights of the trials' values on an axis, and write the values beside it."""
-    values = [trial.settings.get(name) for trial in trials]
+    values = [trial.settings[name] for trial in trials]
     numbers = _numbers(values)
     distinct = sorted({value_text(x) for x in values})
     if numbers and len(distinct) > 6:

@@ -10,7 +10,6 @@ from typing import Any
 from data.text import replace_surrogates
 from data.types import Message, kind_of
 from lit.answering.sampling import Sampling
-from lit.messages import english
 from lit.serving.engine.errors import RequestError
 from lit.serving.engine.messages import read_messages
 from lora.config import ConfigError
@@ -151,9 +150,7 @@ def _sampling(body: dict[str, Any], defaults: Defaults) -> tuple[Sampling, bool]
         sampling = replace(sampling, seed=secrets.randbits(63))
     chosen = {name: value for name, value in given.items() if value is not None}
     try:
-        # For a program.
-        with english():
-            return replace(sampling, **chosen), length is not None
+        return replace(sampling, **chosen), length is not None
     except ConfigError as error:
         name = str(error).partition(" ")[0].removeprefix("--")
         name = "max_tokens" if name == "max_new_tokens" else name

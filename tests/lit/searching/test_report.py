@@ -12,6 +12,7 @@ from browser import WIDE, chromium, needs_browser, resize
 from searches import Run, make, realistic
 from selenium import webdriver
 
+from lit.searching.outcome import coordinates
 from lit.searching.outcome.decision import decide
 from lit.searching.outcome.report import summary_lines, trials_csv, write_report
 from lit.searching.outcome.texts import difference_text, settings_text, time_text
@@ -155,3 +156,21 @@ def test_the_page_fits_the_window_and_runs_nothing(
     broken = "return [...document.images].filter(x => !x.complete || !x.naturalWidth).length"
     assert browser.execute_script(broken) == 0
     assert not [log for log in browser.get_log("browser") if log["level"] == "SEVERE"]
+
+
+def test_a_try_and_its_whole_run_are_one_line_and_the_taken_one_is_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [Run(), Run(0.1, lr=5e-4, full=False), Run(0.0, r=4, full=False), Run(0.2, lr=5e-4)]
+    search = make(runs)
+    # A try ends when its time does; only whole runs have a number of epochs.
+    epochs = {True: {"trainer.max_epochs": 2}, False: {}}
+    trials = [replace(x, settings=x.settings | epochs[x.full_schedule]) for x in search.trials]
+    search, drawn = replace(search, trials=tuple(trials)), []
+    monkeypatch.setattr(coordinates, "save_picture", lambda figure, path: drawn.append(figure))
+    assert coordinates.coordinates_picture(search, decide(search), tmp_path / "picture.png")
+    axes = drawn[0].axes[0]
+    lines = [line.get_label() for line in axes.lines if len(line.get_xdata()) > 2]
+    assert len(lines) == 3
+    assert {"taken", "the config's own settings"} <= set(lines)
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["lr", "r", "loss"]

@@ -1,6 +1,7 @@
 """OpenAI's interface, with the openai package as client."""
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ import torch
 from serving import Served, make_adapters, make_endless, read, running, say
 
 from data.template import prompt_ids
-from data.types import Message
+from data.types import Message, kind_of
 from lit.answering.generation import stream
 from lit.answering.sampling import Sampling
 from lit.model.tuned import load
@@ -24,6 +25,7 @@ ASKED = [
     {"role": "system", "content": "Коротко."},
     {"role": "user", "content": "Почему <|im_end|>?"},
 ]
+USER = {"role": "user", "content": "Why?"}
 ENDLESS = {"max_tokens": 100_000, "temperature": 0}
 
 
@@ -194,6 +196,21 @@ def test_a_body_that_is_no_json_object_is_refused(
     refused = served.client.post("/v1/chat/completions", content=body, headers=headers)
     assert refused.status_code == status
     assert refused.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize("language", ["ru", "en"])
+@pytest.mark.parametrize("case", [*WRONG, "a list", "a number for a text"])
+def test_what_is_refused_is_in_english(
+    case: str, language: str, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LANGUAGE", language)
+    assert kind_of([]) == {"ru": "список", "en": "a list"}[language]
+    odd = {
+        "a list": {"messages": [[]]},
+        "a number for a text": {"messages": [USER | {"content": 7}]},
+    }
+    error = served.chat(**(WRONG[case][0] if case in WRONG else odd[case])).json()["error"]
+    assert not re.search("[а-яё]", error["message"], re.IGNORECASE), error
 
 
 def test_what_is_not_there_is_refused_in_the_same_form(served: Served) -> None:
