@@ -12,11 +12,11 @@ from typing import Any
 
 from data.text import clean, escape_markdown, replace_surrogates
 from lit.comparison.result import AnswerPair, Comparison, all_measures, verdict
-from lit.comparison.verdict import number, short_reading
 from lit.comparison.votes import votes_section
 from lit.measures.intervals import MIN_ROWS
 from lit.measures.losses import MODELS
 from lit.measures.measured import Measured
+from lit.measures.reading import number, short_reading
 from lit.messages import english, tr, tr_mark
 from lit.report.page import Section, show_page, write_page
 from lit.run.metrics_file import perplexity

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 from lit.measures.intervals import MIN_ROWS
 from lit.measures.matching import NEAREST, SIMILAR
 from lit.measures.measured import Group, Measured, Outcome
+from lit.measures.reading import number, reading
 from lit.messages import tr, tr_mark, tr_n
 
 BETTER, WORSE = Outcome.BETTER, Outcome.WORSE
@@ -85,6 +86,10 @@ RULES = (
 """The first rule that fits decides. None with a good tone stands on the style alone."""
 
 
+BESIDE = (Group.WRITTEN, Group.CONDUCT, Group.OWN, Group.FORGETTING)
+"""Measures that no rule asks for. One of them that got worse is named, and no tone is good then."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What was and was not learned.
@@ -141,7 +146,21 @@ def judge(measures: Sequence[Measured]) -> Verdict:
         *_changed(measures, Group.OWN, tr("Own measures")),
         *_forgotten(measures),
     ]
-    return Verdict(rule.kind, tr(rule.sentence), details, rule.tone)
+    sentence, worse = tr(rule.sentence), _worse_beside(measures)
+    if not worse:
+        return Verdict(rule.kind, sentence, details, rule.tone)
+    sentence = tr("{sentence} Worse: {measures}.", sentence=sentence, measures="; ".join(worse))
+    tone: Tone = "warn" if rule.tone == "good" else rule.tone
+    return Verdict(rule.kind, sentence, details, tone)
+
+
+def _worse_beside(measures: Iterable[Measured]) -> list[str]:
+    """Return the names of the measures that no rule asks for and that got worse."""
+    return [
+        f"{tr(x.group)} ({tr(x.name)})"
+        for x in measures
+        if x.group in BESIDE and x.outcome == WORSE
+    ]
 
 
 def _find(measures: Iterable[Measured], group: Group, name: str | None = None) -> Measured | None:
@@ -158,31 +177,6 @@ def _described(subject: str, measured: Sequence[Measured | None], form: str) -> 
             numbers = f"{numbers} ({tr(x.name)}, {guessing})"
         parts.append(f"{numbers}, {reading(x)}")
     return [f"{subject} {'; '.join(parts)}."] if parts else []
-
-
-def reading(measured: Measured) -> str:
-    """Return the outcome in words, with how many rows would show what was seen."""
-    outcome = measured.outcome
-    if outcome is Outcome.TOO_FEW:
-        return tr("{rows} rows are too few for an interval", rows=measured.rows)
-    if outcome is Outcome.NOT_SHOWN:
-        needed = measured.rows_needed
-        if measured.tuned == measured.base:
-            return tr("not shown: both are equal")
-        if needed is None:
-            return tr("not shown, and no number of rows in reach would show so small a difference")
-        return tr(
-            "not shown; about {needed} rows would show a difference of this size", needed=needed
-        )
-    return tr(outcome)
-
-
-def short_reading(measured: Measured) -> str:
-    """Return the outcome for the cell of a table."""
-    needed = measured.rows_needed
-    if not needed:
-        return tr(measured.outcome)
-    return tr("{outcome} (needs about {needed} rows)", outcome=tr(measured.outcome), needed=needed)
 
 
 def _changed(measures: Iterable[Measured], group: Group, subject: str) -> list[str]:
@@ -209,10 +203,3 @@ def _forgotten(measures: Iterable[Measured]) -> list[str]:
                 )
             ]
     return []
-
-
-def number(measured: Measured, value: float, signed: bool = False) -> str:
-    """Return a value of a measure as it is shown everywhere."""
-    if measured.share:
-        return f"{value:{'+' if signed else ''}.1%}"
-    return f"{value:{'+' if signed else ''}.4f}"

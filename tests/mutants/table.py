@@ -1025,6 +1025,13 @@ INTERVALS = [
         "seeds = [mix_seed(0, *prompt) for prompt in prompts]",
         (f"{COMPARE}::test_the_same_seed_gives_the_same_answer",),
     ),
+    Mutant(
+        "interval",
+        "lit/comparison/verdict.py",
+        'tone: Tone = "warn" if rule.tone == "good" else rule.tone',
+        "tone: Tone = rule.tone",
+        (VERDICT,),
+    ),
 ]
 
 SERVING = [

@@ -115,6 +115,17 @@ def test_what_was_forgotten_and_what_got_worse_in_writing_is_part_of_it() -> Non
         assert "general text" not in judge(same).text
 
 
+@pytest.mark.parametrize("group", [Group.WRITTEN, Group.CONDUCT, Group.OWN, Group.FORGETTING])
+def test_what_got_worse_beside_the_rules_is_in_the_sentence_and_takes_the_good_tone(group: Group):
+    for outcome in (W, N, F, B):
+        verdict = judge([*four(B, B, B, A), *measured(group, outcome, "it")])
+        assert verdict.kind == "matching"
+        worse = outcome is W
+        assert verdict.sentence.endswith(f"Worse: {group.value} (it).") is worse
+        assert verdict.tone == ("warn" if worse else "good")
+    assert judge([*four(W, N, N, A), *measured(group, W, "it")]).tone == "bad"
+
+
 def test_a_loss_that_hardly_moved_is_neither_better_nor_worse_however_sure_it_is() -> None:
     base, labels = np.linspace(20, 60, 30), np.full(30, 10)
     for change, outcome in ((-0.004, S), (0.004, S), (-0.006, B), (0.006, W)):
