@@ -1,13 +1,14 @@
 """What an adapter learned is known, and the verdict says so.
 
-benchmarks/planted.py has all cases; rows learned by heart take too long to train for a test.
+benchmarks/planted.py has all cases; memorizing rows takes too long for a test.
 """
 
 from pathlib import Path
 
 import pytest
 
-from benchmarks.planted import CASES, World, make_base, report_of
+from benchmarks.planted import CASES, report_of
+from benchmarks.planted_world import World, make_base
 
 WORLD = World.made(0, things=48, known=0)
 """The base ties no color to a thing: what takes its making longest is left out."""
