@@ -1,7 +1,4 @@
-"""What an adapter learned is known, and the verdict says so.
-
-benchmarks/planted.py has all cases; memorizing rows takes too long for a test.
-"""
+"""What an adapter learned is known, and the verdict says so: cases of benchmarks/planted.py."""
 
 from pathlib import Path
 
@@ -22,10 +19,15 @@ def base(brief: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", [x for x in CASES if "shuffled" in x or "nothing" in x])
+@pytest.mark.parametrize("name", [x for x in CASES if "other questions" not in x])
 def test_the_verdict_says_what_was_planted(name: str, base: Path, tmp_path: Path) -> None:
-    report = report_of(CASES[name], WORLD, 0, base, tmp_path / "case")
-    assert report["verdict"]["kind"] in CASES[name].kinds, report["verdict"]
+    case = CASES[name]
+    if case.kinds == ("truth",):
+        # The base that this test makes knows less, and memorizing takes twice as long on it.
+        settings = ["80" if setting == "40" else setting for setting in case.settings]
+        case = case._replace(settings=tuple(settings))
+    report = report_of(case, WORLD, 0, base, tmp_path / "case")
+    assert report["verdict"]["kind"] in case.kinds, report["verdict"]
     # The rows may be those trained on, and the report does not say otherwise.
     assert "never trained" not in report["data_source"]
     assert "may have trained on some of them" in report["data_source"]
