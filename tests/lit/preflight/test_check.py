@@ -299,7 +299,7 @@ def test_estimated_activations_equal_what_autograd_saves(family: str, rows: str)
 
 
 @pytest.mark.parametrize("rows", [name for name in ROWS_OF_A_BATCH if name != "nothing shared"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gpt2"])
 def test_shared_beginnings_need_no_more_memory_than_separate_rows(family: str, rows: str) -> None:
     config = LoRAConfig(target_modules="all-linear", lora_dropout=0.1)
     together, apart = (batch_of(ROWS_OF_A_BATCH[rows], shared) for shared in (True, False))
