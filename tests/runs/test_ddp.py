@@ -221,12 +221,12 @@ def test_two_processes_whose_rows_share_beginnings_train_the_same_adapter_as_one
         assert a == pytest.approx(b, rel=1e-5)
 
 
-@pytest.mark.parametrize("micro_step", [5, 12])
 def test_a_killed_run_whose_rows_share_beginnings_resumes_inside_its_epoch_bit_for_bit(
-    micro_step: int, command: Command, on_documents: list[str], alone: Path, tmp_path: Path
+    command: Command, on_documents: list[str], alone: Path, tmp_path: Path
 ) -> None:
     args = [*on_documents, *split(1, 2), "--output_dir", str(tmp_path / "run")]
-    assert command.run(args, fault=Fault(f"{MODULE}.training_step", micro_step)).code == -9
+    # In the middle of the second epoch, which has groups of its own.
+    assert command.run(args, fault=Fault(f"{MODULE}.training_step", 12)).code == -9
     assert command.run([*args, "--ckpt_path", "last"]).code == 0
     assert_same(tmp_path / "run", alone, 8)
 
@@ -343,7 +343,7 @@ def test_ranks_that_read_different_rows_exit_with_2(
 def test_all_ranks_end_when_one_is_out_of_memory(
     command: Command, settings: list[str], tmp_path: Path
 ) -> None:
-    rows = [{"prompt": "Why?", "response": "So. " * 900} for i in range(16)]
+    rows = [{"prompt": "Why?", "response": "So. " * 300} for i in range(16)]
     path = tmp_path / "long.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     more = ["--data.path", str(path), "--data.max_length", "4000", "--data.val_fraction", "0"]

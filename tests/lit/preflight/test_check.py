@@ -298,6 +298,12 @@ def test_estimated_activations_equal_what_autograd_saves(family: str, rows: str)
     assert estimated(family, config, batch).activations == saved_bytes(family, config, batch)
 
 
+def test_the_activations_of_rows_that_share_beginnings_are_known(command: list[str]) -> None:
+    checkup = examine(parse(command))
+    assert checkup.forecast.shared
+    assert checkup.estimate.activations_known
+
+
 @pytest.mark.parametrize("rows", [name for name in ROWS_OF_A_BATCH if name != "nothing shared"])
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gpt2"])
 def test_shared_beginnings_need_no_more_memory_than_separate_rows(family: str, rows: str) -> None:
