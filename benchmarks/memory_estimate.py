@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.memory_estimate ["batch 4" ...]
 
-On the embedded model, in float32 on a CPU. The rows of one setting are equally long, so that each
-of its few optimizer steps has the largest micro-batch. Every estimate and every training is a
-process of its own; the measured peak is the kernel's (ru_maxrss). Prints a Markdown table.
+On the embedded model, in float32 on a CPU: equally long rows, and the workloads of make bench, of
+which all rows train. Every estimate and every training is a process of its own; the measured peak
+is the kernel's (ru_maxrss). Prints a Markdown table.
 """
 
 import json
@@ -14,19 +14,34 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-
-from benchmarks.embedded_model import MODEL
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-STEPS = 2
+# Importing the model's libraries here would count: a process begins with the peak of its parent.
+MODEL = "models/SmolLM2-135M-Instruct"
+STEPS = 3
 BUDGET = ("--data.batch_size", "64", "--data.max_tokens", "2048")
-SETTINGS: dict[str, tuple[int, tuple[str, ...]]] = {
+EQUAL_ROWS: dict[str, tuple[int, tuple[str, ...]]] = {
     "batch 1, short rows": (40, ("--data.batch_size", "1")),
     "batch 4": (150, ("--data.batch_size", "4")),
     "max_tokens 2048": (200, BUDGET),
     "max_tokens 2048, checkpointing": (200, (*BUDGET, "--model.gradient_checkpointing", "true")),
 }
 """The tokens of a row, roughly, and the settings."""
+WORKLOADS = [f"{key}, {mode}" for key in "abcdefg" for mode in ("batch 4", "budget 1024")]
+"""Keys of ``benchmarks.peers.workloads``."""
+PREPARE = """
+import json, sys
+from pathlib import Path
+from typing import Any
+from benchmarks.peers.rows import read
+from benchmarks.peers.workloads import WORKLOADS, prepare
+key, mode, steps, folder = sys.argv[1:]
+settings = WORKLOADS[key].settings(mode)
+_, written = read(prepare(key, settings, int(steps), Path(folder)))
+data = [f"--data.{name}={value}".lower() for name, value in settings.items()]
+print(json.dumps([f"--data.path={written['data']}", *data]))
+"""
 ESTIMATE = """
 import sys
 from lit.preflight.checkup import examine
@@ -42,15 +57,20 @@ print(peak_memory())
 """
 
 
-def write_rows(path: Path, tokens: int) -> None:
-    """Write 64 rows of about that many tokens, half of them in the answer."""
-    half = tokens // 2
+def data_settings(name: str, folder: Path) -> list[str]:
+    """Write the rows of a setting, and return the settings of ``data.``."""
+    if name in WORKLOADS:
+        settings: list[str] = run(PREPARE, [*name.split(", "), str(STEPS), str(folder)])
+        return settings
+    tokens, more = EQUAL_ROWS[name]
+    half, path = tokens // 2, folder / "rows.jsonl"
     rows = [{"prompt": f"{i} " + "the " * half, "response": "a " * half} for i in range(64)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return [f"--data.path={path}", *more]
 
 
-def run(program: str, arguments: list[str]) -> int:
-    """Run a program in a process of its own; return the number that its last line holds."""
+def run(program: str, arguments: list[str]) -> Any:
+    """Run a program in a process of its own; return what its last line holds."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments],
@@ -61,25 +81,24 @@ def run(program: str, arguments: list[str]) -> int:
     )
     if done.returncode:
         raise SystemExit(done.stderr)
-    return int(done.stdout.strip().splitlines()[-1])
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def main() -> None:
     """Measure the settings named on the command line, or all."""
     print(f"{platform.platform()}, Python {platform.python_version()}, {STEPS} optimizer steps\n")
     print("| setting | estimate, GB | measured, GB | estimate / measured |\n|---|---|---|---|")
-    for name in sys.argv[1:] or SETTINGS:
-        tokens, settings = SETTINGS[name]
+    for name in sys.argv[1:] or [*EQUAL_ROWS, *WORKLOADS]:
         with tempfile.TemporaryDirectory() as folder:
-            rows = Path(folder) / "rows.jsonl"
-            write_rows(rows, tokens)
             arguments = [
-                *("--model.base", MODEL, "--data.path", str(rows), "--data.val_fraction", "0"),
-                *("--output_dir", str(Path(folder) / "run"), "--trainer.accelerator", "cpu"),
-                *("--trainer.max_steps", str(STEPS), "--model.warmup", "0", *settings),
+                *("--model.base", MODEL, *data_settings(name, Path(folder))),
+                *("--data.val_fraction", "0", "--output_dir", str(Path(folder) / "run")),
+                *("--trainer.accelerator", "cpu", "--model.warmup", "0"),
+                *("--trainer.max_steps", str(STEPS)),
             ]
             estimate, peak = run(ESTIMATE, arguments), run(TRAIN, arguments)
-        print(f"| {name} | {estimate / 1e9:.2f} | {peak / 1e9:.2f} | {estimate / peak:.2f} |")
+        ratio = estimate / peak
+        print(f"| {name} | {estimate / 1e9:.2f} | {peak / 1e9:.2f} | {ratio:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,11 @@ def trim_heap() -> None:
         library.malloc_trim(0)
 
 
+def keeps_freed_blocks() -> bool:
+    """Return whether ``retain_heap`` has an effect on this system."""
+    return _glibc() is not None
+
+
 def memory_is_tight(device: torch.device, processes: int, growth: float = 1.0) -> bool:
     """Return whether a device's memory may be too small if its processes use more.
 

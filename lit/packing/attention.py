@@ -126,7 +126,7 @@ def packed_attention(
     split = [part.split(row_lengths, dim=2) for part in (query, key, value)]
     for number, q in enumerate(split[0]):
         path = seen.paths[number] if seen else (number,)
-        k, v = _joined(split[1], path), _joined(split[2], path)
+        k, v = (_joined(part, path) if seen else part[number] for part in split[1:])
         # The plain causal kernel serves every row that fits into the window.
         near = None if window is None or k.shape[2] <= window else window
         if softcap is not None:
@@ -152,8 +152,9 @@ def _alike(query: Tensor, key: Tensor, value: Tensor) -> bool:
 
 
 def _joined(parts: Sequence[Tensor], path: tuple[int, ...]) -> Tensor:
-    """Return the keys or values of some segments, (1, heads, tokens, size)."""
-    return parts[path[0]] if len(path) == 1 else torch.cat([parts[i] for i in path], 2)
+    """Return a copy of the keys or values of some segments, (1, heads, tokens, size)."""
+    # A copy of one segment too: the backward pass would keep all of what it is a view of.
+    return torch.cat([parts[i] for i in path], 2)
 
 
 def _causal_mask(queries: int, keys: int, window: int | None, device: torch.device) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from lit.device.memory import peak_memory
+from lit.device.memory import keeps_freed_blocks, peak_memory
 from lit.device.precision import base_dtype
 from lit.messages import tr
 from lit.model.architecture import skeleton
@@ -31,6 +31,12 @@ from lora.targets import linear_layers
 
 STATE_BLOCK = 256
 """Values that share a scale in the states of an 8-bit optimizer."""
+KEPT = 0.4
+"""Bytes by which glibc's heap grows for each byte of activations, measured (benchmarks/RESULTS.md).
+
+A freed block is a little too small for a new one of its size, which must begin at a multiple of 64.
+So what a layer frees between tensors that stay is lost to the next layer.
+"""
 MIN_8BIT_SIZE = 4096
 """An 8-bit optimizer keeps 32-bit states for tensors with fewer values."""
 
@@ -150,6 +156,8 @@ def estimate_model_memory(
     }
     if on_cpu := device.type == "cpu":
         parts[tr("Python and libraries")] = libraries
+        if step and keeps_freed_blocks():
+            parts[tr("freed blocks that glibc keeps")] = int(KEPT * step.activations)
     # Tensors are quantized one by one: one is dense while the next is read.
     loading = weights + 2 * largest_tensor + (libraries if on_cpu else 0) if kind else 0
     # transformers reads a dense model with four threads.

@@ -69,16 +69,19 @@ class FusedAttention(TorchFunctionMode):
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        options = dict(zip(("attn_mask", "dropout_p", "is_causal"), args[3:], strict=False))
+        options |= kwargs or {}
         # A CPU has no fused kernel with dropout either.
-        if func is not F.scaled_dot_product_attention or kwargs.get("dropout_p"):
-            return func(*args, **kwargs)
+        if options.get("dropout_p"):
+            return func(*args[:3], **options)
         kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
         # This kernel takes grouped key heads as they are and has no argument for it.
-        options = {name: value for name, value in kwargs.items() if name != "enable_gqa"}
+        options.pop("enable_gqa", None)
         if options.get("attn_mask") is not None:
             options["attn_mask"] = options["attn_mask"].to(args[0].dtype)
-        return kernel(*args, **options)[0]
+        return kernel(*args[:3], **options)[0]
 
 
 def trace_step(

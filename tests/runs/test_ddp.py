@@ -36,6 +36,15 @@ ROWS = [
     for i in range(46)
 ]
 """37 of them train, in 19 micro-batches: 18 of two rows and one of a single row."""
+DOCUMENTS = [
+    {
+        "prompt": f"Printer {n} stands under the window and prints parts of PLA. Where is {part}?",
+        "response": f"Above the {part} of printer {n}.",
+    }
+    for n in range(5)
+    for part in ("the bed", "the nozzle", "the plate", "the fan")
+]
+"""Rows of which four share a text; 16 of them train, in 8 micro-batches of two rows."""
 
 
 @pytest.fixture(scope="module")
@@ -171,9 +180,55 @@ def unfinished(run: Path, step: int, copy: Path) -> Path:
     shutil.copytree(run, copy)
     checkpoints = copy / "checkpoints"
     shutil.copy(checkpoints / f"step-{step}.ckpt", checkpoints / "last.ckpt")
+    for later in checkpoints.glob("step-*.ckpt"):
+        if int(later.stem.removeprefix("step-")) > step:
+            later.unlink()
     (checkpoints / "manifest.json").unlink()
     (copy / "loss.png").unlink()
     return copy
+
+
+@pytest.fixture(scope="module")
+def on_documents(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """2 epochs of 4 steps of 2 micro-batches, of rows that share their text."""
+    path = tmp_path_factory.mktemp("documents") / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in DOCUMENTS), "utf-8")
+    grouped = ["--data.group_by_prefix", "true", "--trainer.max_epochs", "2"]
+    return [*settings, "--data.path", str(path), *grouped]
+
+
+@pytest.fixture(scope="module")
+def alone(
+    command: Command, on_documents: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The folder of this run with one process."""
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    ended = command.run([*on_documents, *split(1, 2), "--output_dir", str(folder)])
+    assert ended.code == 0, ended.error
+    assert "beginnings that rows share save" in ended.out
+    return folder
+
+
+def test_two_processes_whose_rows_share_beginnings_train_the_same_adapter_as_one(
+    command: Command, on_documents: list[str], alone: Path, tmp_path: Path
+) -> None:
+    args = [*on_documents, *split(2, 2), "--output_dir", str(tmp_path / "run")]
+    assert_success(command.wait_all(command.start_ranks(args, 2)))
+    for step in range(1, 9):
+        ours, theirs = (checkpoint(path, step) for path in (tmp_path / "run", alone))
+        torch.testing.assert_close(ours["state_dict"], theirs["state_dict"], rtol=0, atol=1e-5)
+    for a, b in zip(table(tmp_path / "run"), table(alone), strict=True):
+        assert a == pytest.approx(b, rel=1e-5)
+
+
+def test_a_killed_run_whose_rows_share_beginnings_resumes_inside_its_epoch_bit_for_bit(
+    command: Command, on_documents: list[str], alone: Path, tmp_path: Path
+) -> None:
+    args = [*on_documents, *split(1, 2), "--output_dir", str(tmp_path / "run")]
+    # In the middle of the second epoch, which has groups of its own.
+    assert command.run(args, fault=Fault(f"{MODULE}.training_step", 12)).code == -9
+    assert command.run([*args, "--ckpt_path", "last"]).code == 0
+    assert_same(tmp_path / "run", alone, 8)
 
 
 @pytest.mark.parametrize(("step", "before", "after"), [(6, 2, 3), (8, 3, 1)])
@@ -288,7 +343,7 @@ def test_ranks_that_read_different_rows_exit_with_2(
 def test_all_ranks_end_when_one_is_out_of_memory(
     command: Command, settings: list[str], tmp_path: Path
 ) -> None:
-    rows = [{"prompt": "Why?", "response": "So. " * 900} for i in range(16)]
+    rows = [{"prompt": "Why?", "response": "So. " * 300} for i in range(16)]
     path = tmp_path / "long.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     more = ["--data.path", str(path), "--data.max_length", "4000", "--data.val_fraction", "0"]

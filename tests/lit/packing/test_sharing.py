@@ -1,6 +1,7 @@
 """A beginning that rows share is computed once, and every row stays what it is alone."""
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -21,7 +22,9 @@ from lit.packing import hidden_states as hidden_module
 from lit.packing.attention import PACKED, Seen
 from lit.packing.hidden_states import as_computed, hidden_states
 from lit.packing.pack import pack, share, unpacked
+from lora import lora_function
 from lora.config import LoRAConfig
+from lora.dropout import dropout_mask
 from lora.injection import inject, trainable_parameters
 from tests.families.model import make_family
 
@@ -187,19 +190,47 @@ def test_checkpointing_changes_no_gradient_of_shared_beginnings(family):
         assert torch.equal(kept, computed_again)
 
 
-def test_dropout_draws_one_mask_for_a_beginning():
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(rows=trees())
+def test_dropout_draws_one_mask_for_a_beginning(rows):
+    """Compare with separate rows that all get the mask of the beginning that they share."""
+    batch = shared(rows)
+    if not batch.paths:
+        return
+    model, apart = _with_dropout(), separate(batch)
+    index = by_row(batch, torch.arange(sum(batch.lengths))[None])[0]
+
+    def repeated(
+        shape: torch.Size, dropout: float, seed: int, like: Tensor
+    ) -> tuple[Tensor, float]:
+        one = torch.Size((*shape[:-2], sum(batch.lengths), shape[-1]))
+        mask, kept = dropout_mask(one, dropout, seed, like)
+        return mask[..., index, :], kept
+
+    found = []
+    for way in (batch, apart):
+        with pytest.MonkeyPatch.context() as patch:
+            if way is apart:
+                patch.setattr(lora_function, "dropout_mask", repeated)
+            torch.manual_seed(0)
+            states = hidden_states(model, way)
+            states = by_row(batch, states) if way.paths else states
+            weights = torch.randn(states.shape, generator=torch.Generator().manual_seed(1))
+            (states * weights).sum().backward()
+        trained = trainable_parameters(model).values()
+        found.append([states.detach(), *(p.grad / p.grad.abs().max() for p in trained)])
+        model.zero_grad()
+    for ours, expected in zip(*found, strict=True):
+        torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+
+
+@cache
+def _with_dropout() -> PreTrainedModel:
     model = make_model()
     inject(model, LoRAConfig(r=2, lora_alpha=4, lora_dropout=0.5))
     moved(model)
     assert pack(model) is share(model) is None
-    batch = shared(random_rows())
-    states = by_row(batch, hidden_states(model.train(), batch))
-    rows = states.split(batch.row_lengths, 1)
-    for row in (1, 3, 4):
-        assert torch.equal(rows[row][:, :9], rows[0][:, :9])
-        assert torch.equal(rows[row][:, :19], rows[1][:, :19])
-    with_own = hidden_states(model, separate(batch)).split(batch.row_lengths, 1)
-    assert not torch.equal(with_own[1][:, :9], with_own[0][:, :9])
+    return model.train()
 
 
 # A model that cannot share computes separate rows.

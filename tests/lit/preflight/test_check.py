@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import FAMILIES, SMALL, make_model
@@ -12,8 +13,10 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from data.beginnings.find import find_beginnings
 from data.planning.batch import collate
-from data.types import IGNORE, Example
+from data.planning.loader import neighbors_of
+from data.types import IGNORE, Batch, Example
 from lit.check import main
 from lit.fast_layers.table import use_fast_layers
 from lit.fit import main as fit
@@ -21,7 +24,7 @@ from lit.packing.hidden_states import hidden_states
 from lit.packing.pack import pack
 from lit.preflight.checkup import examine
 from lit.preflight.estimate import meta_model
-from lit.preflight.meta_step import trace_step
+from lit.preflight.meta_step import StepMemory, trace_step
 from lit.settings.arguments import parse
 from lora.config import LoRAConfig
 from lora.injection import count_parameters, inject
@@ -237,12 +240,31 @@ def test_parameters_are_counted_without_weights(variant: str, weightless: Path) 
 LENGTHS = (37, 20, 9)
 
 
-def saved_bytes(family: str, config: LoRAConfig) -> int:
+def row(*parts: int) -> Example:
+    """A row of ranges of tokens, each given by its first token and its length."""
+    ranges = zip(parts[::2], parts[1::2], strict=True)
+    ids = [3 + n % 300 for start, size in ranges for n in range(start, start + size)]
+    return Example(ids, [IGNORE] * (len(ids) - 1) + ids[-1:])
+
+
+ROWS_OF_A_BATCH = {
+    "nothing shared": [row(n, length) for n, length in enumerate(LENGTHS)],
+    "the fewest tokens": [row(0, 8, n, 40) for n in (50, 150)],
+    "a system text": [row(0, 60, n, 12) for n in (70, 90, 110, 130)],
+    "two documents": [row(0, 9, d, 40, n, 5) for d in (20, 120) for n in (230, 240, 250)],
+}
+
+
+def batch_of(rows: list[Example], shared: bool = True) -> Batch:
+    neighbors = neighbors_of(find_beginnings(rows), np.arange(len(rows))) if shared else None
+    return collate(rows, neighbors=neighbors)
+
+
+def saved_bytes(family: str, config: LoRAConfig, batch: Batch) -> int:
     """Return the bytes that autograd saves in a real forward pass, with its result."""
     model = make_model(family)
     inject(model, config)
-    batch = collate([Example(list(range(3, 3 + n)), [IGNORE, *range(4, 3 + n)]) for n in LENGTHS])
-    pack(model, batch)
+    pack(model)
     use_fast_layers(model, ["gated MLP"])
     model.train()
     frozen = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
@@ -257,18 +279,40 @@ def saved_bytes(family: str, config: LoRAConfig) -> int:
     return sum(t.untyped_storage().nbytes() for key, t in saved.items() if key not in frozen)
 
 
-def estimated_bytes(family: str, config: LoRAConfig, gradient_checkpointing: bool = False) -> int:
-    """Return the same from a trace on the meta device."""
+def estimated(
+    family: str, config: LoRAConfig, batch: Batch, gradient_checkpointing: bool = False
+) -> StepMemory:
+    """Return the memory of a step from a trace on the meta device."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(make_model(family).config)
     inject(model, config)
-    return trace_step(model, LENGTHS, sum(LENGTHS), gradient_checkpointing).activations
+    labels = batch.label_count
+    return trace_step(model, batch.lengths, labels, gradient_checkpointing, batch.paths)
 
 
+@pytest.mark.parametrize("rows", ["nothing shared", "two documents"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_estimated_activations_equal_what_autograd_saves(family: str) -> None:
+def test_estimated_activations_equal_what_autograd_saves(family: str, rows: str) -> None:
     config = LoRAConfig(target_modules="all-linear", lora_dropout=0.1)
-    assert estimated_bytes(family, config) == saved_bytes(family, config)
+    batch = batch_of(ROWS_OF_A_BATCH[rows])
+    assert estimated(family, config, batch).activations == saved_bytes(family, config, batch)
+
+
+def test_the_activations_of_rows_that_share_beginnings_are_known(command: list[str]) -> None:
+    checkup = examine(parse(command))
+    assert checkup.forecast.shared
+    assert checkup.estimate.activations_known
+
+
+@pytest.mark.parametrize("rows", [name for name in ROWS_OF_A_BATCH if name != "nothing shared"])
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gpt2"])
+def test_shared_beginnings_need_no_more_memory_than_separate_rows(family: str, rows: str) -> None:
+    config = LoRAConfig(target_modules="all-linear", lora_dropout=0.1)
+    together, apart = (batch_of(ROWS_OF_A_BATCH[rows], shared) for shared in (True, False))
+    assert together.paths
+    ours, theirs = (estimated(family, config, batch) for batch in (together, apart))
+    assert ours.activations < theirs.activations
+    assert ours.peak < theirs.peak
 
 
 @pytest.mark.parametrize("targets", ["all-linear", "attention", "mlp"])
@@ -286,13 +330,15 @@ def test_activations_follow_from_the_sizes_of_a_llama(targets: str, r: int) -> N
     # Operations before the first adapter need no gradient.
     numbers -= norm if attention else 2 * norm + heads
     config = LoRAConfig(r=r, target_modules=targets)
-    assert estimated_bytes("llama", config) == sum(LENGTHS) * 4 * numbers
+    batch = batch_of(ROWS_OF_A_BATCH["nothing shared"])
+    assert estimated("llama", config, batch).activations == sum(LENGTHS) * 4 * numbers
 
 
 def test_checkpointing_saves_less_than_a_quarter_of_the_activations() -> None:
     config = LoRAConfig(target_modules="all-linear")
-    plain, checkpointed = (estimated_bytes("llama", config, on) for on in (False, True))
-    assert checkpointed < plain / 4
+    batch = batch_of(ROWS_OF_A_BATCH["nothing shared"])
+    plain, checkpointed = (estimated("llama", config, batch, on) for on in (False, True))
+    assert checkpointed.activations < plain.activations / 4
 
 
 def test_a_mixture_of_experts_is_estimated_without_activations(

@@ -7,8 +7,9 @@ import torch
 from conftest import SMALL
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from lit.device import memory
 from lit.preflight import checkup
-from lit.preflight.estimate import MemoryEstimate, estimate_model_memory
+from lit.preflight.estimate import KEPT, MemoryEstimate, estimate_model_memory
 from lit.train.module import LoRAModule
 from lora.config import LoRAConfig
 from lora.injection import ParameterCount
@@ -25,16 +26,17 @@ def estimated(
     tokens: int,
     dtype: torch.dtype = torch.bfloat16,
     quantize: str | None = None,
+    device: str = "cuda",
     **stored: object,
 ) -> MemoryEstimate:
-    """Estimate the memory of a run on a GPU: one row in a micro-batch, 50 labels."""
+    """Estimate the memory of a run: one row in a micro-batch, 50 labels."""
     family, changes = BASES[base]
     config = AutoConfig.for_model(family, **(SIZES | {"head_dim": 16} | changes | stored))
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     lora = LoRAConfig(r=4, target_modules="all-linear")
     module = LoRAModule(base="", lora=lora, quantize=quantize)
-    return estimate_model_memory(model, module, [tokens], 50, torch.device("cuda"))
+    return estimate_model_memory(model, module, [tokens], 50, torch.device(device))
 
 
 def part(estimate: MemoryEstimate, name: str) -> int:
@@ -66,6 +68,18 @@ def test_a_folder_in_4_bits_is_estimated_as_one_that_is_quantized_while_loading(
     stored = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "quant_method": "bitsandbytes"}
     quantized = estimated("qwen2, tied", 64, quantize="nf4")
     assert estimated("qwen2, tied", 64, quantization_config=stored) == quantized
+
+
+@pytest.mark.parametrize("system", ["linux", "darwin"])
+def test_freed_blocks_that_glibc_keeps_are_part_of_the_peak_on_a_cpu(
+    system: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "sys", SimpleNamespace(platform=system))
+    on_gpu, on_cpu = (
+        estimated("qwen2, tied", 640, torch.float32, device=name) for name in ("cuda", "cpu")
+    )
+    kept = int(KEPT * part(on_cpu, "activations"))
+    assert on_cpu.peak - on_gpu.peak == (kept if system == "linux" else 0)
 
 
 GB = 10**9

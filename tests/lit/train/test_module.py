@@ -34,6 +34,7 @@ def train(
     batch_size: int,
     accumulate: int,
     callbacks: list | None = None,
+    share: bool = True,
     **module: object,
 ) -> LoRAModule:
     """Train on the file, without validation, and give the module back."""
@@ -41,7 +42,13 @@ def train(
     settings = {"lr": 1e-2, "scheduler": "constant", "warmup": 0, "optimizer": "sgd"} | module
     lora = settings.pop("lora", LoRAConfig(r=4))
     model = LoRAModule(str(folder), lora=lora, **settings)  # type: ignore[arg-type]
-    data = QADataModule(str(data_file), base=str(folder), val_fraction=0, batch_size=batch_size)
+    data = QADataModule(
+        str(data_file),
+        base=str(folder),
+        val_fraction=0,
+        batch_size=batch_size,
+        share_prefixes=share,
+    )
     trainer = make_trainer(
         max_epochs=2, accumulate_grad_batches=accumulate, callbacks=callbacks, **PLANNED
     )
@@ -58,6 +65,27 @@ def test_accumulation_gives_the_update_of_one_big_batch(tiny_folder: Path, data_
         strict=True,
     ):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6, msg=name)
+
+
+def test_micro_batches_that_share_beginnings_give_the_update_of_one_batch_of_separate_rows(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    path, text = tmp_path / "documents.csv", "A printer stands under the window and prints PLA."
+    questions = [f"{text} Where is part {i}?,{'so ' * (1 + 3 * (i % 4))}" for i in range(12)]
+    path.write_text("\n".join(["question,answer", *questions]), "utf-8")
+    separate, shared, in_parts = (
+        train(tiny_folder, path, batch_size, accumulate, share=share)
+        for batch_size, accumulate, share in ((4, 1, False), (4, 1, True), (2, 2, True))
+    )
+    tokens = [
+        int(model.trainer.datamodule.plans.epoch(0).tokens.sum())
+        for model in (separate, in_parts, shared)
+    ]
+    assert tokens[0] > 1.2 * tokens[1] > 1.4 * tokens[2]
+    expected = trainable_parameters(separate.adapted_model)
+    for model in (shared, in_parts):
+        for name, parameter in trainable_parameters(model.adapted_model).items():
+            torch.testing.assert_close(parameter, expected[name], rtol=0, atol=1e-6, msg=name)
 
 
 def test_only_the_adapter_changes_in_training(tiny_folder: Path, data_file: Path) -> None:
