@@ -94,31 +94,33 @@ def main() -> None:
     assert can_fill(model, pad)
     ways: dict[str, Way] = {"groups": in_groups, "filled": filled}
     print(f"{len(prompts)} questions, {platform.machine()}, {torch.get_num_threads()} threads\n")
-    print("| model | batch | way | seconds | tokens/s | groups / this | at the limit | differ |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(
+        "| model | batch | way | s | processor s | groups / this | tokens | at the limit | differ |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
     for which in MODELS:
         expected: list[list[int]] = []
         for size in options.sizes:
-            seconds: dict[str, list[float]] = {way: [] for way in ways}
+            walls: dict[str, list[float]] = {way: [] for way in ways}
+            busy: dict[str, list[float]] = {way: [] for way in ways}
             found: dict[str, list[list[int]]] = {}
             for number in range(options.rounds):
                 for way in sorted(ways, reverse=bool(number % 2)):
-                    start = time.perf_counter()
+                    wall, processor = time.perf_counter(), time.process_time()
                     with use_model(model, which):
                         found[way] = ways[way](model, prompts, sampling, stops, pad, size)
-                    seconds[way].append(time.perf_counter() - start)
+                    walls[way].append(time.perf_counter() - wall)
+                    busy[way].append(time.process_time() - processor)
             expected = expected or found["groups"]
-            for way, times in seconds.items():
-                taken = statistics.median(times)
-                ratio = statistics.median(
-                    a / b for a, b in zip(seconds["groups"], times, strict=True)
-                )
-                tokens = sum(map(len, found[way]))
-                limit = sum(len(x) == sampling.max_new_tokens for x in found[way])
+            for way in ways:
+                pairs = zip(busy["groups"], busy[way], strict=True)
+                ratio = statistics.median(groups / this for groups, this in pairs)
+                lengths = list(map(len, found[way]))
                 other = sum(a != b for a, b in zip(expected, found[way], strict=True))
                 print(
-                    f"| {which} | {size} | {way} | {taken:.1f} | {tokens / taken:.0f} | "
-                    f"{ratio:.2f} | {limit} | {other} |",
+                    f"| {which} | {size} | {way} | {statistics.median(walls[way]):.1f} | "
+                    f"{statistics.median(busy[way]):.1f} | {ratio:.2f} | {sum(lengths)} | "
+                    f"{lengths.count(sampling.max_new_tokens)} | {other} |",
                     flush=True,
                 )
 
