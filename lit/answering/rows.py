@@ -93,18 +93,59 @@ class Steps:
             return rows
         caches = [part.cache for part in parts if part.cache is not None]
         # Layer by layer, so that only one layer is held twice.
-        for layers in zip(*(cache.layers for cache in caches), strict=True):
-            for name in ("keys", "values"):
-                aligned = [
-                    F.pad(getattr(layer, name), (0, 0, left, 0))  # a negative number cuts
-                    for layer, left in zip(layers, padding, strict=True)
-                ]
-                setattr(layers[0], name, torch.cat(aligned))
+        for index, layers in enumerate(zip(*(cache.layers for cache in caches), strict=True)):
+            keys, values = (
+                torch.cat(
+                    [
+                        F.pad(getattr(layer, name), (0, 0, left, 0))  # a negative number cuts
+                        for layer, left in zip(layers, padding, strict=True)
+                    ]
+                )
+                for name in ("keys", "values")
+            )
+            for cache in caches:
+                cache.layers[index] = _Layer(keys, values)
         ids, mask = (
             torch.cat([F.pad(x, (n, 0), value=value) for x, n in zip(each, padding, strict=True)])
             for each, value in (([p.ids for p in parts], self.pad), ([p.mask for p in parts], 0))
         )
         return Rows(ids, mask, rows.cache)
+
+
+class _Layer(DynamicLayer):
+    """Keys and values with room for more tokens; ``DynamicLayer`` copies them all for each token.
+
+    Args:
+        keys, values: (rows, heads, columns, size), on the device of the model.
+    """
+
+    ROOM = 32
+    """Columns that are added when there is no room left."""
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self.keys, self.values = keys, values
+        self.room: list[Tensor] = []
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        """Add the keys and values of new columns, and return those of all."""
+        start = self.keys.shape[2]
+        end = start + key_states.shape[2]
+        if not self.room or end > self.room[0].shape[2]:
+            more = key_states.shape[2] + self.ROOM
+            self.room = [F.pad(x, (0, 0, 0, more)) for x in (self.keys, self.values)]
+        for room, new in zip(self.room, (key_states, value_states), strict=True):
+            room[:, :, start:end] = new
+        self.keys, self.values = (room[:, :, :end] for room in self.room)
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep some rows."""
+        super().batch_select_indices(indices)
+        self.room = []
 
 
 class _FirstEnd(StoppingCriteria):
