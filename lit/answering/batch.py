@@ -13,9 +13,14 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from data.seeds import mix_seed
 from lit.answering.batching import can_batch, pad_left, without_defaults
-from lit.answering.sampling import RefuseNaN, Sampling, gumbel_noise, nucleus
+from lit.answering.sampling import (
+    RefuseNaN,
+    Sampling,
+    gumbel_noise,
+    nucleus,
+    seeded_generator,
+)
 
 ROUNDING = 4e-4
 """How far a logit in float32 may be from the same one of a row alone.
@@ -118,7 +123,7 @@ class _Chooser(LogitsProcessor):
     ) -> None:
         self.samplings, self.rounding = samplings, rounding
         self.generators = [
-            torch.Generator(device).manual_seed(mix_seed(sampling.seed, *prompt))
+            seeded_generator(sampling, prompt, device)
             for sampling, prompt in zip(samplings, prompts, strict=True)
         ]
         self.chosen: list[tuple[int, bool]] = []

@@ -102,13 +102,17 @@ def without_defaults(model: PreTrainedModel) -> PreTrainedModel:
     return plain
 
 
-@torch.inference_mode()
-def _compare(model: PreTrainedModel, pad: int) -> str | None:
-    name, vocabulary = type(model).__name__, model.config.get_text_config().vocab_size
+def probe_questions(model: PreTrainedModel, pad: int) -> tuple[Tensor, ...]:
+    """Return the tokens of a short and of a longer question, on the model's device."""
+    vocabulary = model.config.get_text_config().vocab_size
     usable = [token for token in range(vocabulary) if token != pad]
     step = max(1, len(usable) // sum(PROBE))
-    tokens = torch.tensor(usable[::step][: sum(PROBE)], device=model.device)
-    short, long = tokens.split(PROBE)
+    return torch.tensor(usable[::step][: sum(PROBE)], device=model.device).split(PROBE)
+
+
+@torch.inference_mode()
+def _compare(model: PreTrainedModel, pad: int) -> str | None:
+    name, (short, long) = type(model).__name__, probe_questions(model, pad)
     padding = torch.full((len(long) - len(short),), pad, device=model.device)
     batch = torch.stack([torch.cat([padding, short]), long])
     mask = torch.ones_like(batch)

@@ -1,25 +1,19 @@
 """Answers of a model: one streamed, or many in batches."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import chain, islice
 from typing import NamedTuple
 
 import torch
-from transformers import (
-    GenerationConfig,
-    LogitsProcessor,
-    LogitsProcessorList,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    TextStreamer,
-)
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, TextStreamer
 
 from data.formats.values import tidy
-from data.seeds import mix_seed
 from data.template import stop_token
 from lit.answering.batching import can_batch, pad_left, split_batches, without_defaults
 from lit.answering.context import check_context
-from lit.answering.sampling import NotFiniteError, RefuseNaN, RowSampler, Sampling
+from lit.answering.filling import can_fill, fill
+from lit.answering.sampling import NotFiniteError, Sampling, choosing, seeded_generator
 from lit.messages import tr
 from lit.model.loading import summary
 from lora.config import ConfigError
@@ -106,17 +100,19 @@ def stream(
 def answers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Sequence[int]],
+    prompts: Iterable[Sequence[int]],
     sampling: Sampling,
     batch_size: int = 8,
     synced: bool = False,
 ) -> Iterator[tuple[int, Answer]]:
-    """Answer prompts in batches of similar length, or one by one where a batch changes answers.
+    """Answer prompts in a batch, or one by one where a batch changes answers.
+
+    Where it changes no answer, a prompt takes the place of an answer as soon as that one ends.
 
     Args:
         model: In eval mode.
         tokenizer: Its tokenizer, with the template.
-        prompts: Their tokens.
+        prompts: Their tokens. No more are taken than can begin.
         sampling: How tokens are chosen.
         batch_size: Prompts in a batch.
         synced: Generate until every rank is done, where the model is sharded among ranks.
@@ -129,12 +125,21 @@ def answers(
         GenerationError: The code of the family fails.
         NotFiniteError: The model computes NaN.
     """
-    lengths, pad = [len(prompt) for prompt in prompts], pad_token(model, tokenizer)
+    stops, pad = stop_tokens(model, tokenizer), pad_token(model, tokenizer)
     batch_size = batch_size if can_batch(sampling) else 1
-    for indices in split_batches(model, lengths, batch_size, sampling.max_new_tokens, pad):
-        batch = [prompts[i] for i in indices]
-        generated = _generate(model, tokenizer, batch, sampling, synced=synced)
-        yield from zip(indices, generated, strict=True)
+    waiting = enumerate(prompts)
+    while group := list(islice(waiting, batch_size)):
+        if len(group) > 1 and not synced and can_fill(model, pad):
+            every = chain(group, waiting)
+            with _told(model):
+                for index, tokens in fill(model, every, sampling, stops, pad, batch_size):
+                    yield index, _answer(tokens, stops, tokenizer)
+            return
+        lengths = [len(prompt) for _, prompt in group]
+        for rows in split_batches(model, lengths, batch_size, sampling.max_new_tokens, pad):
+            indices, batch = zip(*(group[row] for row in rows), strict=True)
+            generated = _generate(model, tokenizer, batch, sampling, synced=synced)
+            yield from zip(indices, generated, strict=True)
 
 
 @torch.inference_mode()
@@ -149,12 +154,8 @@ def _generate(
     check_context(model, prompts, sampling.max_new_tokens)
     stops, pad = stop_tokens(model, tokenizer), pad_token(model, tokenizer)
     ids, mask = pad_left(prompts, pad, model.device)
-    choosing: list[LogitsProcessor] = [RefuseNaN()]
-    if sampling.temperature > 0:
-        seeds = [mix_seed(sampling.seed, *prompt) for prompt in prompts]
-        sampler = RowSampler(sampling.temperature, sampling.top_p, seeds, model.device)
-        choosing.append(sampler)
-    try:
+    generators = [seeded_generator(sampling, prompt, model.device) for prompt in prompts]
+    with _told(model):
         output = without_defaults(model).generate(  # type: ignore[operator]
             ids,
             attention_mask=mask,
@@ -164,20 +165,21 @@ def _generate(
                 eos_token_id=stops,
                 pad_token_id=pad,
             ),
-            logits_processor=LogitsProcessorList(choosing),
+            logits_processor=choosing(sampling, generators),
             streamer=streamer,
             synced_gpus=synced,
         )
+    return [_answer(row[ids.shape[1] :].tolist(), stops, tokenizer) for row in output]
+
+
+@contextmanager
+def _told(model: PreTrainedModel) -> Iterator[None]:
+    """Say what it means where the code of a family fails to generate."""
+    try:
+        yield
     except (ConfigError, NotFiniteError, torch.AcceleratorError, torch.OutOfMemoryError):
         raise
-    except (
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        TypeError,
-        ValueError,
-        RuntimeError,
-    ) as error:
+    except FAILURES as error:
         if "memory" in str(error):  # the CPU's has no class of its own
             raise
         raise GenerationError(
@@ -188,7 +190,6 @@ def _generate(
                 summary=summary(error),
             )
         ) from error
-    return [_answer(row[ids.shape[1] :].tolist(), stops, tokenizer) for row in output]
 
 
 def _answer(ids: list[int], stops: list[int], tokenizer: PreTrainedTokenizerBase) -> Answer:

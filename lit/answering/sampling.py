@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor
+from transformers import LogitsProcessor, LogitsProcessorList
 
+from data.seeds import mix_seed
 from lit.messages import tr, tr_mark
 from lora.config import ConfigError
 
@@ -94,21 +95,39 @@ class RowSampler(LogitsProcessor):
     Args:
         temperature: The logits are divided by it; above 0.
         top_p: Tokens are drawn from the most likely ones that together have this probability.
-        seeds: The seed of each row.
-        device: The device of the logits.
+        generators: That of each row, on the device of the logits.
     """
 
     def __init__(
-        self, temperature: float, top_p: float, seeds: Sequence[int], device: torch.device
+        self, temperature: float, top_p: float, generators: Sequence[torch.Generator]
     ) -> None:
-        self.temperature, self.top_p = temperature, top_p
-        self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+        self.temperature, self.top_p, self.generators = temperature, top_p, generators
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return 0 for the drawn token of each row and -inf for all others, (rows, vocabulary)."""
         logits = nucleus(scores.float() / self.temperature, self.top_p)
         drawn = (logits + gumbel_noise(logits, self.generators)).argmax(-1)
         return torch.full_like(scores, -torch.inf).scatter_(1, drawn[:, None], 0.0)
+
+
+def seeded_generator(
+    sampling: Sampling, prompt: Sequence[int], device: torch.device
+) -> torch.Generator:
+    """Return the generator of a prompt's answer."""
+    return torch.Generator(device).manual_seed(mix_seed(sampling.seed, *prompt))
+
+
+def choosing(sampling: Sampling, generators: Sequence[torch.Generator]) -> LogitsProcessorList:
+    """Return what leaves only the chosen tokens to transformers' greedy search.
+
+    Args:
+        sampling: How they are chosen.
+        generators: The generator of each row.
+    """
+    processors = LogitsProcessorList([RefuseNaN()])
+    if sampling.temperature > 0:
+        processors.append(RowSampler(sampling.temperature, sampling.top_p, generators))
+    return processors
 
 
 def gumbel_noise(logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:

@@ -1,7 +1,7 @@
 """The answers of both models to the same questions."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -11,7 +11,6 @@ from lit.answering.generation import Answer, answers, use_model
 from lit.answering.sampling import Sampling
 from lit.comparison.questions import Question
 from lit.comparison.result import AnswerPair
-from lit.measures.losses import MODELS
 from lit.measures.texts import Written
 from lit.messages import tr
 from lit.run.console import print_rank0
@@ -54,38 +53,87 @@ def answer_all(
             ),
             note=True,
         )
-    by_model: dict[str, dict[int, Answer]] = {which: {} for which in MODELS}
-    done, seconds = 0, 0.0
-    while done < len(questions) and (done < required or budget.allows(seconds)):
-        start = time.monotonic()
-        part = prompts[done : done + batch_size]
-        for which in MODELS:
-            with use_model(model, which):
-                for index, answer in answers(model, tokenizer, part, sampling, batch_size):
-                    by_model[which][done + index] = answer
-                    on_progress(1)
-        done += len(part)
-        seconds = time.monotonic() - start
-    pairs = []
-    for index, question in enumerate(questions[:done]):
-        base, tuned = (by_model[which][index] for which in MODELS)
-        base_loss, tuned_loss = row_losses[index]
-        pairs.append(
-            AnswerPair(
-                question=question.text,
-                base_answer=base.text,
-                tuned_answer=tuned.text,
-                base_tokens=base.tokens,
-                tuned_tokens=tuned.tokens,
-                base_stopped=base.stopped,
-                tuned_stopped=tuned.stopped,
-                reference=question.reference,
-                base_loss=base_loss,
-                tuned_loss=tuned_loss,
-                accepted=question.accepted,
-            )
+
+    def generate(prompts: Iterable[Sequence[int]]) -> Iterator[tuple[int, Answer]]:
+        return answers(model, tokenizer, prompts, sampling, batch_size)
+
+    base, tuned = _Answers(generate, on_progress), _Answers(generate, on_progress)
+
+    def fitting() -> Iterator[Sequence[int]]:
+        """Yield the next prompts as long as both models have time for them."""
+        done = len(tuned.answers)
+        for more, prompt in enumerate(prompts[done:], 1):
+            after = (tuned if done else base).seconds_for(more)
+            if done + more > required and not budget.allows(base.longest + after):
+                return
+            yield prompt
+
+    # The tuned model answers what the base has answered; if it was quicker, there is time for more.
+    more = True
+    while more:
+        with use_model(model, "base"):
+            more = base.add(fitting())
+        with use_model(model, "tuned"):
+            tuned.add(prompts[len(tuned.answers) : len(base.answers)])
+    return [
+        AnswerPair(
+            question=question.text,
+            base_answer=first.text,
+            tuned_answer=second.text,
+            base_tokens=first.tokens,
+            tuned_tokens=second.tokens,
+            base_stopped=first.stopped,
+            tuned_stopped=second.stopped,
+            reference=question.reference,
+            base_loss=losses[0],
+            tuned_loss=losses[1],
+            accepted=question.accepted,
         )
-    return pairs
+        for question, first, second, losses in zip(
+            questions, base.answers, tuned.answers, row_losses, strict=False
+        )
+    ]
+
+
+class _Answers:
+    """The answers of one model, and how long they take.
+
+    Args:
+        generate: Answers prompts, in any order.
+        on_progress: Called with 1 after each answer.
+    """
+
+    def __init__(
+        self,
+        generate: Callable[[Iterable[Sequence[int]]], Iterator[tuple[int, Answer]]],
+        on_progress: Callable[[int], None],
+    ) -> None:
+        self.generate, self.on_progress = generate, on_progress
+        self.answers: list[Answer] = []
+        self.count, self.seconds, self.longest = 0, 0.0, 0.0
+
+    def add(self, prompts: Iterable[Sequence[int]]) -> bool:
+        """Answer further prompts; return whether there were any."""
+        began: list[float] = []
+
+        def watched() -> Iterator[Sequence[int]]:
+            for prompt in prompts:
+                began.append(time.monotonic())
+                yield prompt
+
+        found, before = {}, time.monotonic()
+        for index, answer in self.generate(watched()):
+            now = time.monotonic()
+            self.count, self.seconds = self.count + 1, self.seconds + now - before
+            self.longest, before = max(self.longest, now - began[index]), now
+            found[index] = answer
+            self.on_progress(1)
+        self.answers += [found[index] for index in range(len(found))]
+        return bool(found)
+
+    def seconds_for(self, more: int) -> float:
+        """Return about how long further answers take: each its share, all at least the longest."""
+        return max(self.longest, more * self.seconds / max(1, self.count))
 
 
 def written(pairs: Sequence[AnswerPair]) -> list[Written]:

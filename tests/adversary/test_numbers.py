@@ -296,7 +296,7 @@ def test_an_answer_neither_reads_nor_moves_torchs_own_generator(tokenizer: Any) 
 def test_tokens_are_drawn_with_the_probabilities_of_the_flags() -> None:
     logits = torch.tensor([2.0, 1.0, 0.0, -1.0, -9.0])
     temperature, top_p, count = 1.5, 0.9, 20_000
-    sampler = RowSampler(temperature, top_p, [5], torch.device("cpu"))
+    sampler = RowSampler(temperature, top_p, [torch.Generator().manual_seed(5)])
     drawn = torch.cat(
         [sampler(torch.empty(0), logits[None]).argmax(-1) for _ in range(count)]
     ).bincount(minlength=5)

@@ -1020,9 +1020,9 @@ INTERVALS = [
     ),
     Mutant(
         "interval",
-        "lit/answering/generation.py",
-        "seeds = [mix_seed(sampling.seed, *prompt) for prompt in prompts]",
-        "seeds = [mix_seed(0, *prompt) for prompt in prompts]",
+        "lit/answering/sampling.py",
+        "return torch.Generator(device).manual_seed(mix_seed(sampling.seed, *prompt))",
+        "return torch.Generator(device).manual_seed(mix_seed(0, *prompt))",
         (f"{COMPARE}::test_the_same_seed_gives_the_same_answer",),
     ),
     Mutant(
@@ -1073,7 +1073,7 @@ SERVING = [
     Mutant(
         "serving",
         "lit/answering/batch.py",
-        "torch.Generator(device).manual_seed(mix_seed(sampling.seed, *prompt))",
+        "seeded_generator(sampling, prompt, device)",
         "torch.Generator(device).manual_seed(sampling.seed)",
         (ROWS,),
     ),

@@ -42,4 +42,4 @@ def test_answers_whose_choice_a_batch_could_change_are_given_one_at_a_time(
         lambda module, args, kwargs: seen.add(len(kwargs["input_ids"])), with_kwargs=True
     )
     list(answers(tiny_model, tokenizer, [[5, 6], [7, 8, 9]], sampling))
-    assert seen == {rows}
+    assert max(seen) == rows  # a question is computed alone, and its answer in the batch
