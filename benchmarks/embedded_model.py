@@ -7,6 +7,8 @@ from transformers import PreTrainedModel
 
 from data.planning.batch import collate
 from data.types import IGNORE, Batch, Example
+from lit.fast_layers.library import choose_library, fast_kinds
+from lit.fast_layers.product_times import TORCH
 from lit.fast_layers.table import use_fast_layers
 from lit.model.base import load_base
 from lit.packing.pack import pack
@@ -16,18 +18,23 @@ from lora.injection import inject
 MODEL = "models/SmolLM2-135M-Instruct"
 
 
-def load_adapted(config: LoRAConfig, fast_layers: bool = True) -> PreTrainedModel:
-    """Load the embedded model in float32, put an adapter on it, and set it to training mode.
+def load_adapted(
+    config: LoRAConfig, fast_layers: bool = True, dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
+    """Load the embedded model, put an adapter on it, and set it to training mode.
 
     Args:
         config: The adapter.
         fast_layers: Use the fast layers, as lit.fit does.
+        dtype: The dtype of the base.
     """
     torch.manual_seed(0)
-    model: PreTrainedModel = load_base(MODEL)
+    model: PreTrainedModel = load_base(MODEL, dtype=dtype)
+    torch.manual_seed(0)
     inject(model, config)
     if fast_layers:
-        use_fast_layers(model)
+        chosen = choose_library(model)
+        use_fast_layers(model, fast_kinds(chosen.value if chosen else TORCH))
     pack(model, random_batch([20, 10]))
     return model.train()
 

@@ -30,7 +30,9 @@ NOT_FOR_PEOPLE: dict[str, dict[str, str]] = {
     "lit/comparison/report.py": {"{}\n\n{}\n\nMeasured": CARD},
     "lit/comparison/verdict.py": {"not shown": "a kind of verdict"},
     "lit/comparison/votes.py": {"lit-lora votes": "the mark of a file"},
-    "lit/device/device.py": dict.fromkeys(("{} (compute", "Apple GPU"), "the name of a device"),
+    "lit/device/device.py": dict.fromkeys(
+        ("{} (compute", "Apple GPU", "model name"), "the name of a device"
+    ),
     "lit/diagnosis/numbers.py": dict.fromkeys(
         ("{} of the", "dropout of", "{} differs", "not packed", "loss {}", "{} in {}"), DOCTOR
     ),

@@ -1,7 +1,9 @@
 """The device that a process computes on: found by name, and what it can do."""
 
+import platform
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 
@@ -14,6 +16,8 @@ BF16_CAPABILITY = (8, 0)
 """The first compute capability with bfloat16 units: Ampere."""
 BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16")
 """The names in ``torch.cpu.get_capabilities`` of a CPU's bfloat16 units, on x86 and on ARM."""
+CPU_INFO = Path("/proc/cpuinfo")
+"""Where Linux names the CPU."""
 INT8_CAPABILITY = (7, 5)
 """The first compute capability with 8-bit matrix products: Turing."""
 
@@ -160,6 +164,14 @@ def _traits(kind: str, index: int | None) -> Traits:
     if kind == "cpu":
         return Traits(kind, "CPU", cpu_bf16=_cpu_has_bf16())
     return Traits(kind, {"mps": "Apple GPU"}.get(kind, kind))
+
+
+def cpu_name() -> str:
+    """Return the name of the CPU and its instruction sets; virtual machines may hide the name."""
+    lines = CPU_INFO.read_text(errors="replace").splitlines() if CPU_INFO.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    sets = sorted(name for name, found in torch.cpu.get_capabilities().items() if found is True)
+    return ", ".join([*(names[:1] or [platform.processor()]), *sets])
 
 
 def _cpu_has_bf16() -> bool:

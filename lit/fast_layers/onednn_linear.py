@@ -1,7 +1,5 @@
 """A frozen linear layer that is computed by oneDNN, the faster library on some CPUs."""
 
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,9 +8,6 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from lora.replacement import Replacement
-
-CPU_INFO = Path("/proc/cpuinfo")
-"""Where Linux names the vendor of a CPU."""
 
 
 class OneDNNFunction(torch.autograd.Function):
@@ -28,21 +23,22 @@ class OneDNNFunction(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return x Wᵀ + b."""
         ctx.save_for_backward(weight)
-        return _product(x, weight, bias)
+        return product(x, weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
         """Return the gradient of x."""
         (weight,) = ctx.saved_tensors
-        return _product(g, weight.t(), None), None, None
+        return product(g, weight.t()), None, None
 
 
 class OneDNNLinear(Replacement, nn.Linear):
     """A frozen float32 ``nn.Linear`` that oneDNN computes.
 
-    torch computes float32 products on a CPU with MKL, which is fastest on Intel CPUs only: on a
-    Zen 4, a training step takes about a tenth longer without oneDNN (benchmarks/RESULTS.md).
+    torch computes float32 products on an x86 CPU with MKL, which is fastest on Intel CPUs only: on
+    a Zen 4, a training step takes about a tenth longer without oneDNN (benchmarks/RESULTS.md).
+    ``lit.fast_layers.choice`` says which is faster on a machine.
 
     Args:
         linear: The layer to replace; its weight and bias are shared.
@@ -56,14 +52,14 @@ class OneDNNLinear(Replacement, nn.Linear):
 
     @classmethod
     def replaces(cls, module: nn.Module) -> bool:
-        """Return whether a module is linear, frozen, float32 and on a CPU where this is faster."""
+        """Return whether a module is linear, frozen, float32 and on a CPU that has oneDNN."""
         return (
             type(module) is nn.Linear
             and module.weight.device.type == "cpu"
             and module.weight.dtype == torch.float32
             and not any(p.requires_grad for p in module.parameters())
             and not (module._forward_hooks or module._forward_pre_hooks)
-            and _is_faster_here(CPU_INFO)
+            and has_onednn()
         )
 
     def original(self) -> nn.Linear:
@@ -87,17 +83,18 @@ class OneDNNLinear(Replacement, nn.Linear):
         return OneDNNFunction.apply(x, self.weight, self.bias)
 
 
-@cache
-def _is_faster_here(cpu_info: Path) -> bool:
+def has_onednn() -> bool:
+    """Return whether this torch has oneDNN, and the operator that calls it."""
     # The operator belongs to torch's compiler, so a later version may lack it.
-    if not torch.backends.mkldnn.is_available() or not hasattr(
-        torch.ops.mkldnn, "_linear_pointwise"
-    ):
-        return False
-    return cpu_info.is_file() and "AuthenticAMD" in cpu_info.read_text(errors="replace")
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return x Wᵀ + b by oneDNN.
+
+    Shapes:
+        x: (..., in), weight: (out, in), bias: (out,) or None -> (..., out), float32
+    """
     y = torch.ops.mkldnn._linear_pointwise(x.flatten(0, -2), weight, bias, "none", [], "")
     # As in torch's own layer, the result is not a view, because the adapter writes into it.
     return torch.ops.aten._unsafe_view(y, [*x.shape[:-1], weight.shape[0]])

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -84,6 +85,7 @@ class Training:
         """Whether the run resumes in the folder of its checkpoint."""
         arguments.instantiate()
         self.model, self.data = arguments.model, arguments.datamodule
+        self.model.spec = replace(self.model.spec, library=start.library)
         best_by = arguments.best_by()
         self.best, self.throughput = BestAdapter(folder, self.data, best_by), Throughput()
         self.matching = [ValMatching(self.data)] if self.data.val_matching else []

@@ -5,18 +5,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from torch.utils.checkpoint import noop_context_fn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from data.planning.batch import collate
-from data.types import Batch
-from lit.fast_layers.table import FAST_LAYERS, use_fast_layers
+from lit.device.precision import Choice
+from lit.fast_layers.library import choose_library, fast_kinds
+from lit.fast_layers.table import use_fast_layers
 from lit.messages import tr
 from lit.model.architecture import describe_compression
 from lit.model.base import load_base
 from lit.model.causality import check_causal
-from lit.model.loss import check_loss, token_losses
+from lit.model.loss import check_loss
+from lit.model.silent_layers import check_reached
 from lit.packing.pack import one_by_one, pack
 from lit.packing.probe import probe_batch, probe_examples
 from lit.packing.rotary import rotary_limit
@@ -24,8 +25,7 @@ from lit.run.console import print_rank0
 from lora.base import is_quantized
 from lora.config import ConfigError, LoRAConfig
 from lora.full_layers import tied_groups
-from lora.injection import adapted_layers, inject
-from lora.paths import last_names
+from lora.injection import inject
 from lora.storage.continuing import continue_adapter
 from lora.targets import linear_layers
 
@@ -43,6 +43,8 @@ class ModelSpec:
     seed: int
     adapter: str | None = None
     """The folder of an adapter to go on from."""
+    library: str = ""
+    """What computes frozen float32 layers on a CPU, ``torch`` or ``oneDNN``; empty to choose."""
     loaded: PreTrainedModel | None = None
     """The base, if it is loaded already, on the device and in the dtype of the run."""
 
@@ -89,17 +91,33 @@ class ModelSpec:
                 else tr("model  goes on from the adapter {adapter}", adapter=self.adapter)
             )
         if self.fast_layers:
-            use_fast_layers(model, self._fast_kinds(sharded))
+            use_fast_layers(model, self._fast_kinds(model, sharded))
         for paths in tied_groups(model):
             print_rank0(
                 tr("model  {paths} are one matrix and train together", paths=" and ".join(paths))
             )
         return model
 
-    def _fast_kinds(self, sharded: bool) -> list[str]:
-        # Recomputing inside a checkpoint gains nothing, and sharding must find plain layers.
-        unused = {"gated MLP": self.gradient_checkpointing}
-        return [kind for kind in FAST_LAYERS if not unused.get(kind, sharded)]
+    def _fast_kinds(self, model: PreTrainedModel, sharded: bool) -> list[str]:
+        # Sharding must find plain layers, and recomputing inside a checkpoint gains nothing.
+        kinds = ["gated MLP"] if sharded else fast_kinds(self._library(model))
+        return [kind for kind in kinds if kind != "gated MLP" or not self.gradient_checkpointing]
+
+    def _library(self, model: PreTrainedModel) -> str:
+        choice = choose_library(model)
+        if choice is None:
+            return self.library
+        if self.library:
+            choice = Choice(self.library, tr("as the checkpoint's run"))
+        if self.loaded is None:
+            print_rank0(
+                tr(
+                    "model  its products are computed by {library} ({reason})",
+                    library=choice.value,
+                    reason=choice.reason,
+                )
+            )
+        return choice.value
 
 
 def check_model(
@@ -178,43 +196,3 @@ def use_checkpointing(
                 type=type(model).__name__,
             )
         ) from None
-
-
-def check_reached(model: PreTrainedModel, batch: Batch) -> None:
-    """Check that the model calls every adapter in training; one that is not called never learns.
-
-    Raises:
-        ConfigError: An adapter is not called, in no block.
-    """
-    layers, called = dict(adapted_layers(model)), set[nn.Module]()
-    hooks = [
-        layer.register_forward_hook(lambda layer, *_: called.add(layer))
-        for layer in layers.values()
-    ]
-    was_training = model.training
-    # Some families read a weight in training that they call otherwise. Dropout draws numbers.
-    model.train()
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        token_losses(model, batch)
-    model.train(was_training)
-    for hook in hooks:
-        hook.remove()
-    # A single expert may get no token of a short row, but some expert gets one.
-    reached = {_kind(path) for path, layer in layers.items() if layer in called}
-    if silent := [path for path in layers if _kind(path) not in reached]:
-        raise ConfigError(
-            tr(
-                "{silent} of {layers} adapters are never reached, for example {first}: {type} "
-                "does not call these layers. Set `exclude_modules` to [{last_names}]",
-                silent=len(silent),
-                layers=len(layers),
-                first=silent[0],
-                type=type(model).__name__,
-                last_names=last_names(silent),
-            )
-        )
-
-
-def _kind(path: str) -> str:
-    """Return a path without its numbers: the same for a layer of every block and expert."""
-    return ".".join(part for part in path.split(".") if not part.isdecimal())

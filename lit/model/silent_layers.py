@@ -4,9 +4,49 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
+from data.types import Batch
 from lit.messages import tr
-from lora.injection import updates
+from lit.model.loss import token_losses
+from lora.config import ConfigError
+from lora.injection import adapted_layers, updates
+from lora.paths import last_names
+
+
+def check_reached(model: PreTrainedModel, batch: Batch) -> None:
+    """Check that the model calls every adapter in training; one that is not called never learns.
+
+    Raises:
+        ConfigError: An adapter is not called, in no block.
+    """
+    layers, called = dict(adapted_layers(model)), set[nn.Module]()
+    hooks = [
+        layer.register_forward_hook(lambda layer, *_: called.add(layer))
+        for layer in layers.values()
+    ]
+    was_training = model.training
+    # Some families read a weight in training that they call otherwise. Dropout draws numbers.
+    model.train()
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        token_losses(model, batch)
+    model.train(was_training)
+    for hook in hooks:
+        hook.remove()
+    # A single expert may get no token of a short row, but some expert gets one.
+    reached = {_kind(path) for path, layer in layers.items() if layer in called}
+    if silent := [path for path in layers if _kind(path) not in reached]:
+        raise ConfigError(
+            tr(
+                "{silent} of {layers} adapters are never reached, for example {first}: {type} "
+                "does not call these layers. Set `exclude_modules` to [{last_names}]",
+                silent=len(silent),
+                layers=len(layers),
+                first=silent[0],
+                type=type(model).__name__,
+                last_names=last_names(silent),
+            )
+        )
 
 
 def layers_without_gradient(model: nn.Module) -> str:
@@ -53,3 +93,8 @@ def _paths_of_zeros(tensors: Mapping[str, Tensor | None]) -> list[str]:
 def _layer(stored: str) -> str:
     """Return the path of a layer in the model; experts store one of two updates under another."""
     return stored.removesuffix(".base_layer")
+
+
+def _kind(path: str) -> str:
+    """Return a path without its numbers: the same for a layer of every block and expert."""
+    return ".".join(part for part in path.split(".") if not part.isdecimal())

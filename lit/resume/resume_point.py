@@ -33,6 +33,8 @@ class ResumePoint:
     """What the step logged, or was about to log."""
     step_map: list[tuple[int, int, int, int]] = field(default_factory=list)
     """The segments of the run; see ``data.planning.step_map``."""
+    library: str = ""
+    """What computes the frozen layers, as ``lit.fast_layers.library.library_of`` returns it."""
     loops: dict[str, Any] = field(default_factory=dict)
     """Lightning's own position; see ``lit.run.lightning_internals``."""
 

@@ -5,6 +5,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
+from lit.fast_layers.library import library_of
 from lit.resume.resume_point import CHECKPOINT_KEY, ResumePoint
 from lit.resume.settings_diff import Settings
 from lit.run.lightning_internals import (
@@ -84,4 +85,5 @@ class ResumeState(Callback):
             "step_map": [tuple(segment) for segment in self.data.plans.step_map.segments],
             "validation_due": due and not validated,
             "record": self.record if self.recorded_step == step else step_record(trainer),
+            "library": library_of(pl_module),
         }

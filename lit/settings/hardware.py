@@ -1,12 +1,17 @@
 """The device of a run and its precision, where the settings leave it open."""
 
+import torch
 from jsonargparse import Namespace
+from transformers import PretrainedConfig
 
 from lit.device.device import check_quantization, choose_device, weakest_traits
 from lit.device.precision import AUTO, Choice, check_precision, choose_precision
+from lit.fast_layers.library import bf16_gain
 from lit.messages import tr
+from lit.model.architecture import skeleton
 from lit.model.tuned import read_base_config
 from lora.config import ConfigError
+from lora.families.linear import linear_layers
 
 
 class Hardware:
@@ -23,15 +28,18 @@ class Hardware:
         self._trainer, model = config.trainer, config.model
         device = choose_device(str(self._trainer.accelerator))
         self.device = weakest_traits(device, self._trainer.devices)
-        # What a CPU computes in does not depend on the model, whose config may need the hub.
-        base = read_base_config(model.base, model.revision) if device.type != "cpu" else None
-        self._model_type = base.get_text_config().model_type if base else ""
-        quantized = model.quantize or getattr(base, "quantization_config", None)
         self._is_open = self._trainer.precision == AUTO
+        # Other choices of a CPU do not depend on the model, whose config may need the hub.
+        timed = device.type == "cpu" and self._is_open and self.device.cpu_bf16
+        needs_config = device.type != "cpu" or timed
+        base = read_base_config(model.base, model.revision) if needs_config else None
+        self._model_type = base.get_text_config().model_type if base else ""
+        quantized = bool(model.quantize or getattr(base, "quantization_config", None))
         self.precision = Choice(self._trainer.precision, tr("as set"))
         """The precision and why."""
         if self._is_open:
-            self.precision = choose_precision(self.device, self._model_type, bool(quantized))
+            gain = _bf16_gain(base, model.base) if base and timed and not quantized else None
+            self.precision = choose_precision(self.device, self._model_type, quantized, gain)
         check_precision(self.precision.value, self.device, self._model_type)
         check_quantization(model.quantize, self.device)
         self._trainer.precision = self.precision.value
@@ -57,3 +65,11 @@ class Hardware:
             ) from None
         self._trainer.precision = precision
         self.precision = Choice(precision, tr("as the checkpoint's run"))
+
+
+def _bf16_gain(config: PretrainedConfig, base: str) -> float | None:
+    try:
+        model = skeleton(config, base, torch.bfloat16)
+    except (OSError, ValueError):  # loading the weights will say what is wrong
+        return None
+    return bf16_gain(linear_layers(model).values())

@@ -20,6 +20,8 @@ from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
+from lit.fast_layers import library
+from lit.fast_layers.product_times import ONEDNN, TORCH
 from lit.fit import main
 from lit.run.metrics_file import read_losses
 
@@ -228,6 +230,24 @@ def test_every_precision_of_a_cpu_trains_and_resumes_bit_for_bit(
     resumed = [*command, "--output_dir", str(tmp_path / "resumed"), "--ckpt_path", str(middle)]
     assert main(resumed) == 0
     after = adapter_of(tmp_path / "resumed")
+    assert all(torch.equal(whole[name], after[name]) for name in whole)
+
+
+def test_a_resumed_run_computes_with_the_library_of_its_checkpoint(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch
+) -> None:
+    every = ["--checkpoint.every_n_train_steps", "5", "--checkpoint.save_top_k", "-1"]
+    fast, slow = {TORCH: 2.0, ONEDNN: 1.0}, {TORCH: 1.0, ONEDNN: 2.0}
+    monkeypatch.setattr(library, "are_large", lambda shapes: True)
+    monkeypatch.setattr(library, "product_times", lambda shapes: fast)
+    assert main([*command, *every]) == 0
+    assert "computed by oneDNN (oneDNN is 2.00 times as fast" in capsys.readouterr().out
+    monkeypatch.setattr(library, "product_times", lambda shapes: slow)
+    middle = tmp_path / "run" / "checkpoints" / "step-5.ckpt"
+    resumed = [*command, "--output_dir", str(tmp_path / "resumed"), "--ckpt_path", str(middle)]
+    assert main(resumed) == 0
+    assert "computed by oneDNN (as the checkpoint's run)" in capsys.readouterr().out
+    whole, after = adapter_of(tmp_path / "run"), adapter_of(tmp_path / "resumed")
     assert all(torch.equal(whole[name], after[name]) for name in whole)
 
 

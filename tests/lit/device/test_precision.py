@@ -8,6 +8,7 @@ from test_device import AMPERE, APPLE, CPU, PASCAL, TURING
 
 from lit.device.device import Traits
 from lit.device.precision import (
+    MIN_BF16_GAIN,
     PRECISIONS,
     check_precision,
     choose_dtype,
@@ -38,6 +39,23 @@ def test_the_precision_suits_the_device_and_the_model(
     choice = choose_precision(device, model, quantized)
     assert choice.value == precision
     check_precision(choice.value, device, model)
+
+
+@pytest.mark.parametrize(
+    ("quantized", "gain", "precision"),
+    [
+        (False, None, "32-true"),
+        (False, MIN_BF16_GAIN - 0.01, "32-true"),
+        (False, MIN_BF16_GAIN, "bf16-mixed"),
+        (True, 9.0, "32-true"),
+    ],
+)
+def test_a_cpu_trains_in_bfloat16_where_its_products_are_clearly_faster(
+    quantized: bool, gain: float | None, precision: str
+) -> None:
+    assert choose_precision(CPU, "llama", quantized, gain).value == precision
+    # Another device is not asked.
+    assert choose_precision(APPLE, "llama", quantized, gain).value == "32-true"
 
 
 REFUSED = {

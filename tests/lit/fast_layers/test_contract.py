@@ -3,7 +3,6 @@
 import copy
 import pickle
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +10,6 @@ from conftest import FAMILIES, make_model
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-import lit.fast_layers.onednn_linear
 from data.planning.batch import collate
 from data.types import IGNORE, Example
 from lit.fast_layers.onednn_linear import OneDNNLinear
@@ -25,14 +23,6 @@ from lora.replacement import replacements
 IDS = torch.arange(3, 23)[None]
 KINDS = {kind: [kind] for kind in FAST_LAYERS} | {"all": list(FAST_LAYERS)}
 over_kinds = pytest.mark.parametrize("kind", KINDS)
-
-
-@pytest.fixture(autouse=True)
-def amd_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A CPU on which every fast layer is used."""
-    path = tmp_path / "cpuinfo"
-    path.write_text("vendor_id\t: AuthenticAMD\n")
-    monkeypatch.setattr(lit.fast_layers.onednn_linear, "CPU_INFO", path)
 
 
 def adapted(family: str = "llama", seed: int = 0) -> PreTrainedModel:

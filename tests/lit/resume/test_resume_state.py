@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from torch import nn
 
 from data.planning.step_map import Segment
 from lit.resume import resume_state
@@ -40,7 +41,7 @@ def lightning(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def saved(callback: ResumeState, at: Any) -> dict[str, Any]:
     checkpoint: dict[str, Any] = {"loops": {"fit_loop": {"at": 2}}}
-    callback.on_save_checkpoint(at, SimpleNamespace(), checkpoint)  # type: ignore[arg-type]
+    callback.on_save_checkpoint(at, nn.Module(), checkpoint)  # type: ignore[arg-type]
     return checkpoint
 
 
@@ -52,6 +53,7 @@ def test_a_checkpoint_holds_settings_steps_and_the_record_of_its_step(
         "step_map": [(0, 0, 0, 4), (6, 1, 8, 2)],
         "validation_due": False,
         "record": RECORD,
+        "library": "torch",
     }
 
 

@@ -3,7 +3,9 @@
 from typing import Any
 
 import pytest
+from conftest import FAMILIES
 from jsonargparse import Namespace
+from transformers import AutoConfig
 
 from lit.device.device import Traits
 from lit.settings import hardware
@@ -15,11 +17,18 @@ TURING = Traits("cuda", "Tesla T4", (7, 5))
 CPU = Traits("cpu", "CPU")
 
 
-def config_of(precision: str) -> Any:
+def config_of(precision: str, quantize: str | None = None) -> Any:
     return Namespace(
         trainer=Namespace(accelerator="cpu", devices="auto", precision=precision),
-        model=Namespace(base="m", revision=None, quantize=None),
+        model=Namespace(base="m", revision=None, quantize=quantize),
     )
+
+
+@pytest.fixture(autouse=True)
+def base(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small base."""
+    config = AutoConfig.for_model("llama", **FAMILIES["llama"])
+    monkeypatch.setattr(hardware, "read_base_config", lambda *_: config)
 
 
 RESUMED = [
@@ -49,3 +58,27 @@ def test_a_run_resumes_in_the_precision_of_its_checkpoint_where_it_was_left_open
     else:
         found.resume_in(checkpoint)
         assert config.trainer.precision == found.precision.value == used
+
+
+TIMED = [
+    # the settings, the quantization, whether the CPU has units for bfloat16, the precision
+    ("auto", None, True, "bf16-mixed"),
+    ("auto", "nf4", True, "32-true"),
+    ("auto", None, False, "32-true"),
+    ("32-true", None, True, "32-true"),
+]
+
+
+@pytest.mark.parametrize(("asked", "quantize", "units", "used"), TIMED)
+def test_a_cpu_is_timed_where_that_decides_the_precision_and_the_reason_says_so(
+    asked: str, quantize: str | None, units: bool, used: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_for: list[int] = []
+    monkeypatch.setattr(hardware, "weakest_traits", lambda *_: Traits("cpu", "CPU", cpu_bf16=units))
+    monkeypatch.setattr(
+        hardware, "bf16_gain", lambda layers: asked_for.append(len([*layers])) or 2.5
+    )
+    found = Hardware(config_of(asked, quantize))
+    assert found.precision.value == used
+    assert asked_for == ([14] if used == "bf16-mixed" else [])
+    assert ("2.5 times" in found.precision.reason) == bool(asked_for)

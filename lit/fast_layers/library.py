@@ -1,0 +1,62 @@
+"""Which library computes the frozen layers of a model on this CPU."""
+
+import math
+from collections.abc import Iterable
+
+from torch import nn
+
+from lit.device.precision import Choice
+from lit.fast_layers.kept_times import are_large, product_times
+from lit.fast_layers.onednn_linear import OneDNNLinear
+from lit.fast_layers.product_times import BF16, ONEDNN, TORCH, shapes_of
+from lit.fast_layers.table import FAST_LAYERS
+from lit.messages import tr
+from lora.families.linear import linear_layers
+
+MIN_GAIN = 1.05
+"""oneDNN computes where torch's own library takes so many times as long."""
+
+
+def choose_library(model: nn.Module) -> Choice | None:
+    """Return TORCH or ONEDNN, whichever computes a model's frozen layers faster.
+
+    Returns:
+        None if none of its layers is dense, frozen, in float32 and on a CPU, or if they are small.
+    """
+    layers = [layer for layer in linear_layers(model).values() if OneDNNLinear.replaces(layer)]
+    shapes = shapes_of(layers)
+    if not are_large(shapes):
+        return None
+    times = product_times(shapes)
+    if ONEDNN not in times:
+        return Choice(TORCH, tr("the machine was too busy to compare it with oneDNN"))
+    gain = times[TORCH] / times[ONEDNN]
+    reason = tr("oneDNN is {gain:.2f} times as fast as torch on layers like these", gain=gain)
+    return Choice(ONEDNN if gain >= MIN_GAIN else TORCH, reason)
+
+
+def fast_kinds(library: str) -> list[str]:
+    """Return the keys of FAST_LAYERS for a model whose frozen layers a library computes."""
+    return [
+        kind for kind, made in FAST_LAYERS.items() if made is not OneDNNLinear or library == ONEDNN
+    ]
+
+
+def library_of(model: nn.Module) -> str:
+    """Return the library that computes a model's frozen layers: TORCH or ONEDNN."""
+    return ONEDNN if any(isinstance(x, OneDNNLinear) for x in model.modules()) else TORCH
+
+
+def bf16_gain(layers: Iterable[nn.Linear]) -> float | None:
+    """Return how many times as fast this CPU computes products in bfloat16 as in float32.
+
+    Args:
+        layers: Those of a model, which may be on the meta device.
+
+    Returns:
+        None if the layers are small, or this CPU has no units for bfloat16.
+    """
+    times = product_times(shapes_of(layers))
+    if BF16 not in times:
+        return None
+    return min(times.get(way, math.inf) for way in (TORCH, ONEDNN)) / times[BF16]
