@@ -74,7 +74,7 @@ def _open(options: argparse.Namespace) -> "Conversation":
 
         from lit.answering.conversation import Conversation
         from lit.answering.sampling import Sampling
-        from lit.fast_layers.table import use_fast_answers
+        from lit.fast_layers.library import use_fast_answers
         from lit.model.base import quiet
         from lit.model.placement import place
         from lit.model.tuned import base_config, chosen_quantization, load, read_base_config

@@ -101,10 +101,8 @@ def _run(options: argparse.Namespace, arguments: "Arguments", started: float) ->
     from lit.resume.settings_diff import rows_digest, to_json
     from lit.searching.planner import Planner
     from lit.searching.results import claimed, identity, name_of
-    from lit.searching.schedule import EPOCHS, Schedule
-    from lit.searching.search import Searching
-    from lit.searching.setup import choose_space, prepare, reason_not_to_choose
-    from lit.searching.trials.ledger import Job, Ledger
+    from lit.searching.setup import assemble, choose_space, prepare, reason_not_to_choose
+    from lit.searching.trials.ledger import Ledger
     from lit.searching.trials.storage import open_storage
     from lit.searching.workbench import Workbench
     from lit.settings.budget import parse_duration
@@ -128,10 +126,6 @@ def _run(options: argparse.Namespace, arguments: "Arguments", started: float) ->
     if reason := reason_not_to_choose(bench):
         trials, budget = 1, None
         print(reason, flush=True)
-    own, epochs = dict(space.own), arguments.config.trainer.max_epochs
-    if epochs and epochs > 0:
-        own[EPOCHS] = epochs
-    job = Job("own", own, int(arguments.config.seed_everything))
     choose, report = map(len, bench.labels())
     print(
         tr(
@@ -147,15 +141,7 @@ def _run(options: argparse.Namespace, arguments: "Arguments", started: float) ->
             open_storage(options.storage, folder), name_of(known), str(folder.resolve())
         )
         planner = Planner(space, seed)
-        searching: Searching
-        schedule = Schedule(
-            planner,
-            job,
-            trials,
-            seconds_left=lambda: searching.left(),
-            rank=lambda tries, most: searching.rank(tries, most),
-        )
-        searching = Searching(bench, ledger, schedule, folder, budget, started)
+        searching = assemble(bench, ledger, folder, planner, trials, budget, started)
         searching.measure()
         if options.dry_run:
             return 0

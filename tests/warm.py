@@ -48,7 +48,8 @@ def inject_fault(function: str, call: int, effect: str, times: int) -> None:
         function: Its name, as looked up in a module.
         call: Which call, from 1.
         effect: A signal that this process gets after the call; ``nan``: the call returns NaN;
-            ``memory``: almost no memory is left from the start of the call on.
+            ``memory``: almost no memory is left from the start of the call on; ``MemoryError``:
+            the call finds none, and later ones do.
         times: How often the signal is sent.
     """
     parts = function.split(".")
@@ -60,6 +61,8 @@ def inject_fault(function: str, call: int, effect: str, times: int) -> None:
     def faulty(*args: object, **kwargs: object) -> object:
         if next(calls) != call:
             return original(*args, **kwargs)
+        if effect == "MemoryError":
+            raise MemoryError
         if effect == "memory":
             used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
             resource.setrlimit(resource.RLIMIT_AS, (used + 2**20, used + 2**20))

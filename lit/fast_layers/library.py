@@ -9,7 +9,7 @@ from lit.device.precision import Choice
 from lit.fast_layers.kept_times import are_large, product_times
 from lit.fast_layers.onednn_linear import OneDNNLinear
 from lit.fast_layers.product_times import BF16, ONEDNN, TORCH, shapes_of
-from lit.fast_layers.table import FAST_LAYERS
+from lit.fast_layers.table import FAST_LAYERS, WITHOUT_GRADIENTS, use_fast_layers
 from lit.messages import tr
 from lora.families.linear import linear_layers
 
@@ -40,6 +40,24 @@ def fast_kinds(library: str) -> list[str]:
     return [
         kind for kind, made in FAST_LAYERS.items() if made is not OneDNNLinear or library == ONEDNN
     ]
+
+
+def use_fast_answers(model: nn.Module, library: str = "") -> str:
+    """Freeze a model, and replace its layers by those that answer faster, in place.
+
+    Args:
+        model: With adapters or without.
+        library: What computes its products, TORCH or ONEDNN; empty to choose.
+
+    Returns:
+        The library.
+    """
+    model.requires_grad_(False)
+    if not library:
+        choice = choose_library(model)
+        library = choice.value if choice else TORCH
+    use_fast_layers(model, [kind for kind in fast_kinds(library) if kind in WITHOUT_GRADIENTS])
+    return library
 
 
 def library_of(model: nn.Module) -> str:

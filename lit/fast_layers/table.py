@@ -53,12 +53,3 @@ def use_fast_layers(
             replace_module(model, path, made[id(module)])
         counts[kind] = len(made)
     return counts
-
-
-def use_fast_answers(model: nn.Module) -> None:
-    """Freeze a model, and replace its layers by those that answer faster, in place.
-
-    Args:
-        model: With adapters or without.
-    """
-    use_fast_layers(model.requires_grad_(False), WITHOUT_GRADIENTS)

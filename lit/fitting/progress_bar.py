@@ -11,7 +11,7 @@ from lit.fitting.progress import time_left, values_of_step
 from lit.messages import tr
 from lit.run.console import is_rank0
 from lit.run.lightning_internals import step_ends
-from lit.run.progress import make_progress
+from lit.run.progress import LEAST_BAR, fitting, make_progress
 
 
 class ProgressBar(Callback):
@@ -20,10 +20,16 @@ class ProgressBar(Callback):
     Args:
         total_steps: Returns the optimizer steps of the run; called when training starts.
         name: What is counted; None for steps.
+        values: Returns what is shown beside loss and speed; None for the time to the end.
     """
 
-    def __init__(self, total_steps: Callable[[], int], name: str | None = None) -> None:
-        self.total_steps, self.name = total_steps, name or tr("step")
+    def __init__(
+        self,
+        total_steps: Callable[[], int],
+        name: str | None = None,
+        values: Callable[[], list[str]] | None = None,
+    ) -> None:
+        self.total_steps, self.name, self.values = total_steps, name or tr("step"), values
         self._progress: Progress | None = None
         self._validation: TaskID | None = None
 
@@ -38,7 +44,9 @@ class ProgressBar(Callback):
         """Advance at the end of an optimizer step."""
         if step_ends(trainer):
             step = trainer.global_step
-            values = f"{values_of_step(trainer)}  {self._started(step)}"
+            more = self.values() if self.values else [self._started(step)]
+            room = self._bar().console.width - len(f"{self.name} {step}/{self._total}")
+            values = fitting([values_of_step(trainer), *more], room - LEAST_BAR - 2)
             self._bar().update(self._training, completed=step, values=values, refresh=True)
 
     def on_validation_start(self, trainer: L.Trainer, *_: object) -> None:

@@ -1,6 +1,6 @@
 """An adapted model, ready to train: loaded, adapted, made faster, and checked."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +81,17 @@ class ModelSpec:
             inject(model, self.lora)
         else:
             continue_adapter(model, self.adapter, self.lora)
-            print_rank0(
+        if self.fast_layers:
+            use_fast_layers(model, self._fast_kinds(model, sharded))
+        # A base that is used again has said so before.
+        for line in self._lines(model) if self.loaded is None else []:
+            print_rank0(line)
+        return model
+
+    def _lines(self, model: PreTrainedModel) -> Iterator[str]:
+        """Yield what a person should know of the adapted model."""
+        if self.adapter is not None:
+            yield (
                 tr(
                     "model  goes on from the adapter {adapter}, on the base in {quantize}",
                     adapter=self.adapter,
@@ -90,13 +100,8 @@ class ModelSpec:
                 if self.quantize
                 else tr("model  goes on from the adapter {adapter}", adapter=self.adapter)
             )
-        if self.fast_layers:
-            use_fast_layers(model, self._fast_kinds(model, sharded))
         for paths in tied_groups(model):
-            print_rank0(
-                tr("model  {paths} are one matrix and train together", paths=" and ".join(paths))
-            )
-        return model
+            yield tr("model  {paths} are one matrix and train together", paths=" and ".join(paths))
 
     def _fast_kinds(self, model: PreTrainedModel, sharded: bool) -> list[str]:
         # Sharding must find plain layers, and recomputing inside a checkpoint gains nothing.

@@ -1,14 +1,18 @@
 """Progress bars that fit one line of any width, in any encoding."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
 
 from lit.messages import tr
 from lit.run.console import print_rank0
+
+LEAST_BAR = 5
+"""Columns of a terminal that a bar takes at least."""
 
 
 def make_progress() -> Progress:
@@ -16,16 +20,30 @@ def make_progress() -> Progress:
 
     Draw them with ``refresh``. They disappear at the end.
     """
+
+    def cut() -> Column:
+        # No encoding of a console but UTF-8 has the ellipsis that marks a cut text otherwise.
+        return Column(no_wrap=True, overflow="crop")
+
+    done = "{task.description} {task.completed}/{task.total}"
     return Progress(
-        TextColumn("{task.description} {task.completed}/{task.total}", markup=False),
+        TextColumn(done, markup=False, table_column=cut()),
         BarColumn(bar_width=None),
-        TextColumn("{task.fields[values]}", markup=False),
+        TextColumn("{task.fields[values]}", markup=False, table_column=cut()),
         console=Console(file=sys.stdout),
         transient=True,
         # Drawn when a step ends: a thread that draws would survive a fork of the loader.
         auto_refresh=False,
         expand=True,
     )
+
+
+def fitting(values: Sequence[str], width: int) -> str:
+    """Return the last values that fit side by side into a width; the first are left out first."""
+    for first in range(len(values)):
+        if len(text := "  ".join(values[first:])) <= width:
+            return text
+    return ""
 
 
 StartBar = Callable[[str, int], Callable[[int], None]]

@@ -1,4 +1,4 @@
-"""Which settings a search tries next, and which trials it stops early: Optuna's algorithms.
+"""Which settings a search tries next: Optuna's algorithms.
 
 Every answer is a function of the trials so far and the seed, so that a search that was killed goes
 on as if it had not been. Each question is put to a study in memory that is made for it.
@@ -21,22 +21,19 @@ from optuna.trial import TrialState, create_trial
 
 from data.seeds import mix_seed
 from lit.searching.space import Dimension, Settings, Space
+from lit.searching.trials.halving import VALIDATIONS
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 QUASI_RANDOM = 6
 """Trials whose settings are spread evenly, before those so far decide where to look."""
-VALIDATIONS = 9
-"""Validations of a trial that is not stopped early."""
-REDUCTION = 3
-"""At validations 1, 3 and 9 the best third goes on."""
 DRAWS, RANDOM_DRAWS = 10, 500
 """How often settings are drawn until they are new: where they should be good, then anywhere."""
 
 
 class Planner:
-    """Suggests settings, and stops trials early.
+    """Suggests settings.
 
     Args:
         space: What varies.
@@ -61,23 +58,6 @@ class Planner:
             if settings not in known:
                 return settings
         return None
-
-    def stops(self, others: Sequence[Sequence[float]], losses: Sequence[float]) -> bool:
-        """Return whether a trial should stop after its last validation.
-
-        Args:
-            others: The losses of the validations of each other trial.
-            losses: Those of this trial.
-        """
-        pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION)
-        study = optuna.create_study(pruner=pruner)
-        stopped = False
-        for curve in [*others, losses]:
-            trial, stopped = study.ask(), False
-            for step, loss in enumerate(curve, 1):
-                trial.report(loss, step)
-                stopped = trial.should_prune()
-        return stopped and len(losses) < VALIDATIONS
 
     def _drawn(
         self, tried: Sequence[tuple[Settings, Sequence[float] | None]]

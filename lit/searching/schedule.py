@@ -3,33 +3,25 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
-from lit.searching.planner import REDUCTION, VALIDATIONS, Planner
+from lit.searching.planner import Planner
 from lit.searching.records import Trial
+from lit.searching.trials.costs import Costs
+from lit.searching.trials.halving import REDUCTION, expected_validations
 from lit.searching.trials.ledger import Job, Slot
 
 EPOCHS = "trainer.max_epochs"
-TRY = 0.4
-"""The share of a whole run that a try takes on average, before any try is measured: the first ones
-are long, and later ones are stopped early."""
-
-
 LEAST_RUNS = 2.5
 """Whole runs that a budget must have time for, so that settings can be compared."""
 
 
-@dataclass(frozen=True)
-class Costs:
-    """What trials take, in seconds.
+class Forecast(NamedTuple):
+    """What is still to come: tries, whole runs after them, and the seconds of both."""
 
-    Args:
-        run: A whole training with the config's own settings, its validations and its measurement.
-        validation: One validation.
-    """
-
-    run: float
-    validation: float
+    tries: int
+    runs: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -88,7 +80,7 @@ class Schedule:
     ) -> None:
         self.rank = rank
         self.planner, self.own, self.trials, self.seconds_left = planner, own, trials, seconds_left
-        self.costs = Costs(0.0, 0.0)
+        self.costs = Costs(0.0, 0.0, 0.0, 0, 0)
         self.shares = Shares(0, 1)
 
     def plan(self, costs: Costs, seconds: float) -> None:
@@ -96,20 +88,34 @@ class Schedule:
 
         Args:
             costs: What trials take.
-            seconds: What is left of the budget.
+            seconds: The budget without what is used for other things than trials.
         """
-        self.costs = costs
+        self.costs, before = costs, self.shares
         counted = self.trials is not None
         self.shares = divide_trials(self.trials or 0) if counted else divide(seconds / costs.run)
+        if before.finals and not self.shares.finals:
+            # The machine became slower; what time is left still compares something.
+            self.shares = Shares(1, 1)
 
-    def tries(self, seconds: float) -> int:
-        """Return how many tries fit into a time that begins with the config's own settings."""
+    def forecast(self, slots: Sequence[Slot]) -> Forecast:
+        """Return what will follow after the config's own settings and the trials so far."""
+        left, run = self.seconds_left(), self.costs.run
+        left -= 0.0 if slots else run
+        runs = max(0, self.shares.runs - sum(slot.job.kind == "final" for slot in slots))
+        done = sum(slot.job.kind == "try" for slot in slots)
+        most = self.planner.space.others - done
         if self.trials is not None:
-            return self.trials - 1
-        if not self.shares.finals:
-            return 0
-        left = seconds - (1 + self.shares.runs) * self.costs.run
-        return max(0, round(left / (TRY * self.costs.run)))
+            most = min(most, self.trials - 1 - done)
+        elif runs < self.shares.runs or not runs:
+            most = 0
+        left_to_try = left - runs * run - self.costs.validation
+        tries, seconds = 0, 0.0
+        while tries < most and left_to_try - seconds > self.costs.of_try(1):
+            tries += 1
+            seconds += self.costs.of_try(expected_validations(done + tries))
+        if not tries and not math.isinf(left):
+            runs = min(runs, int(left / run))
+        return Forecast(tries, runs, seconds + runs * run)
 
     def next(self, slots: Sequence[Slot]) -> tuple[int, Job] | None:
         """Return the number and the content of the next trial; None if nothing is left to do."""
@@ -120,7 +126,9 @@ class Schedule:
         if not number:
             return number, self.own
         tries = [slot for slot in slots if slot.job.kind == "try"]
-        if self._another_try(tries) and (settings := self.planner.suggest(_tried(tries))):
+        finals = any(slot.job.kind == "final" for slot in slots)
+        more = not finals and self._another_try(tries)
+        if more and (settings := self.planner.suggest(_tried(tries))):
             return number, Job("try", settings, self.own.seed)
         known = [(slot.job.settings, slot.job.seed) for slot in slots if slot.job.kind != "try"]
         failed = [
@@ -142,8 +150,8 @@ class Schedule:
         if self.trials is not None:
             return len(tries) < self.trials - 1
         # It must reach its first validation, at least.
-        first = self.costs.run / VALIDATIONS + self.costs.validation
-        return self.shares.finals > 0 and self.deadline(Job("try", {}, 0)) > first
+        time = self.deadline(Job("try", {}, 0))
+        return self.shares.finals > 0 and time > self.costs.of_try(1)
 
     def _fits(self, job: Job) -> bool:
         epochs, own = job.settings.get(EPOCHS), self.own.settings.get(EPOCHS)

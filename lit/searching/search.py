@@ -4,25 +4,24 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from lit.messages import tr, tr_n
 from lit.run.console import print_rank0
 from lit.searching.outcome.ties import finalists
 from lit.searching.progress import Progress, duration
-from lit.searching.records import Point, Search, Trial
+from lit.searching.records import Search, Trial
 from lit.searching.results import trial_folder
-from lit.searching.schedule import LEAST_RUNS, Costs, Schedule
+from lit.searching.schedule import LEAST_RUNS, Schedule
+from lit.searching.trials.costs import Costs
 from lit.searching.trials.ledger import Job, Ledger, LostTrialError, Slot
-from lit.searching.watch import Signals, StoppedSearchError, TrialEnded, Watch
+from lit.searching.trials.limits import Limits
+from lit.searching.trials.watch import Signals, StoppedSearchError, TrialEnded, Watch
 from lit.searching.workbench import Workbench
 from lora.config import ConfigError
 
 TIMED_STEPS = 4
 """Optimizer steps that are timed; the first of them is slow and does not count."""
-DIVERGED = 2.0
-"""A validation loss of so many times the base's."""
 
 
 class Searching:
@@ -78,11 +77,13 @@ class Searching:
             self.bench.measure_base(self.schedule.own, Watch(self.signals, on_step))
         self.signals.training = False
         step = (times[-1] - times[0]) / max(1, len(times) - 1)
-        validations = round(self.bench.steps / self.bench.steps_of_epoch) + 2
-        run = self.bench.setup_seconds + step * self.bench.steps
-        run += validations * self.bench.val_seconds
-        self.schedule.plan(Costs(max(run, 1e-3), self.bench.val_seconds), self.left())
-        if run > self.left() and not self.ledger.slots():
+        bench = self.bench
+        validations = round(bench.steps / bench.steps_of_epoch) + 2
+        start = max(0.0, bench.setup_seconds - bench.val_seconds) + step
+        costs = Costs(start, step, bench.val_seconds, bench.steps, validations)
+        self._plan(costs)
+        run, slots = costs.run, self.ledger.slots()
+        if run > self.left() and not slots:
             raise ConfigError(
                 tr(
                     "--budget is too short: a run takes about {run}. Give --budget {least}m or "
@@ -91,7 +92,10 @@ class Searching:
                     least=math.ceil(LEAST_RUNS * run / 60),
                 )
             )
-        self.progress.plan(self.schedule, self.budget, step, self.bench.steps)
+        self.progress.plan(self.schedule, self.schedule.forecast(slots))
+
+    def _plan(self, costs: Costs) -> None:
+        self.schedule.plan(costs, self.left() + self.ledger.seconds())
 
     def run(self) -> Search | None:
         """Run trials until nothing is left to do, the budget ends, or a signal comes.
@@ -167,38 +171,13 @@ class Searching:
         if not self.ledger.claim(number, job):
             return
         others = [x.losses for x in slots if x.job.kind == "try" and x.number != number]
-        deadline = self.clock() + self.schedule.deadline(job)
         base = sum(self.bench.base_sums[0]) / max(1, sum(self.bench.labels()[0]))
-        losses: list[float] = []
-
-        def on_step(_: int) -> None:
-            self.ledger.beat()
-            if self.clock() > deadline:
-                raise TrialEnded("stopped early", tr("its time had ended"))
-
-        def on_loss(point: Point) -> None:
-            losses.append(point.loss)
-            self.ledger.report(len(losses), point.loss)
-            if not point.loss < DIVERGED * base:
-                raise TrialEnded(
-                    "failed",
-                    tr(
-                        "diverged: the validation loss is {loss:.3f}, the base's is {base:.3f}. A "
-                        "lower model.lr may train",
-                        loss=point.loss,
-                        base=base,
-                    ),
-                )
-            if job.kind == "try" and self.schedule.planner.stops(others, losses):
-                raise TrialEnded(
-                    "stopped early",
-                    tr("other trials had a lower loss at step {step}", step=point.step),
-                )
-
-        self.progress.start(number, job, slots)
+        seconds = self.schedule.deadline(job)
+        limits = Limits(self.ledger, job, others, base, seconds, self.clock)
+        self.progress.start(number, job, slots, self.schedule.forecast(self.ledger.slots()))
         keep = job.kind != "try" and job.seed == self.schedule.own.seed
         folder = trial_folder(self.folder, number) if keep else Path()
-        watch = Watch(self.signals, on_step, on_loss)
+        watch = Watch(self.signals, limits.on_step, limits.on_loss)
         try:
             trial = self.bench.train(
                 number, job, watch, folder, callbacks=lambda made: self.progress.bars(number, made)
@@ -214,7 +193,9 @@ class Searching:
             return
         finally:
             self.signals.training = False
-        self.progress.end(trial)
-        if job.kind == "own" and trial.full_schedule:
-            self.schedule.costs = replace(self.schedule.costs, run=trial.seconds)
+        costs, slots = self.schedule.costs, self.ledger.slots()
+        costs.learn(trial, limits.start, limits.steps)
+        if job.kind != "final":
+            self._plan(costs)
+        self.progress.end(trial, self.schedule.forecast(slots))
         self.signals.check()

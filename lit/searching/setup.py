@@ -4,8 +4,12 @@ from pathlib import Path
 
 from lit.messages import tr
 from lit.searching.outcome.decision import too_few_rows
+from lit.searching.planner import Planner
+from lit.searching.schedule import EPOCHS, Schedule
+from lit.searching.search import Searching
 from lit.searching.space import Space, default_space
 from lit.searching.space_file import read_space
+from lit.searching.trials.ledger import Job, Ledger
 from lit.searching.workbench import Workbench
 from lit.settings.arguments import Arguments
 from lora.config import ConfigError
@@ -68,3 +72,38 @@ def reason_not_to_choose(bench: Workbench) -> str:
             tr("no rows are held out, so there are none to choose by: add --data.val_fraction 0.2")
         )
     return too_few_rows(choose, report)
+
+
+def assemble(
+    bench: Workbench,
+    ledger: Ledger,
+    folder: Path,
+    planner: Planner,
+    trials: int | None,
+    budget: float | None,
+    started: float,
+) -> Searching:
+    """Make a search whose first trial has the config's own settings.
+
+    Args:
+        bench: Trains the trials.
+        ledger: The trials of all processes.
+        folder: The search's folder.
+        planner: Suggests settings.
+        trials: How many settings are tried, the config's own among them; None for a budget.
+        budget: Seconds for all of it; None if trials are counted.
+        started: When the command started, by ``time.monotonic``.
+    """
+    config, own = bench.arguments.config, dict(planner.space.own)
+    if (config.trainer.max_epochs or 0) > 0:
+        own[EPOCHS] = config.trainer.max_epochs
+    searching: Searching
+    schedule = Schedule(
+        planner,
+        Job("own", own, int(config.seed_everything)),
+        trials,
+        seconds_left=lambda: searching.left(),
+        rank=lambda tries, most: searching.rank(tries, most),
+    )
+    searching = Searching(bench, ledger, schedule, folder, budget, started)
+    return searching

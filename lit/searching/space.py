@@ -1,5 +1,6 @@
 """What a search varies, and its default range around the config's own settings."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -58,6 +59,17 @@ class Dimension:
         """Whether its numbers are integers."""
         return KINDS[self.name] == (int,)
 
+    @property
+    def size(self) -> float:
+        """How many values it has; infinite for a range of numbers that are not whole."""
+        if self.whole and not self.choices:
+            return round(self.high) - round(self.low) + 1
+        return len(self.choices) or math.inf
+
+    def has(self, value: Any) -> bool:
+        """Return whether a value is one of its own."""
+        return value in self.choices if self.choices else self.low <= value <= self.high
+
     def at(self, share: float) -> Any:
         """Return the value at a share of the dimension, in [0, 1)."""
         if self.choices:
@@ -84,6 +96,12 @@ class Space:
 
     dimensions: tuple[Dimension, ...]
     own: Settings
+
+    @property
+    def others(self) -> float:
+        """How many settings there are besides the config's own; infinite with a range."""
+        has_own = all(dimension.has(self.own[dimension.name]) for dimension in self.dimensions)
+        return math.prod(dimension.size for dimension in self.dimensions) - has_own
 
     def settings(self, values: Mapping[str, Any]) -> Settings:
         """Return the recorded settings of a trial; lora_alpha follows r unless it varies itself."""

@@ -2,9 +2,10 @@
 
 import copy
 
-from lit.searching.planner import VALIDATIONS
+from lit.searching.trials.halving import VALIDATIONS
 from lit.searching.trials.ledger import Job
 from lit.settings.arguments import Arguments
+from lit.train.schedule import mean_factor
 
 
 def trial_settings(arguments: Arguments, job: Job, steps: int) -> Arguments:
@@ -22,6 +23,9 @@ def trial_settings(arguments: Arguments, job: Job, steps: int) -> Arguments:
     config["model.seed"] = job.seed
     if job.kind == "try":
         # The rates of schedules that were cut at the same step have fallen by different shares.
+        # A constant rate that is the schedule's mean moves the weights as far as the schedule:
+        # at the highest rate, the best rate of tries would be too low for whole runs.
+        config["model.lr"] *= mean_factor(config["model.scheduler"])
         config["model.scheduler"] = "constant"
         config["data.val_every_n_steps"] = max(1, steps // VALIDATIONS)
         # One interval of validation, and nothing else that ends a trial.

@@ -26,7 +26,7 @@ from lit.run.folder import RunFolder
 from lit.searching.records import State, Sums, Trial
 from lit.searching.trial_settings import trial_settings
 from lit.searching.trials.ledger import Job
-from lit.searching.watch import TrialEnded, Watch
+from lit.searching.trials.watch import TrialEnded, Watch
 from lit.settings.arguments import Arguments, setting_names
 from lit.train.best_adapter import BestAdapter
 from lit.train.longest_batch import LongestBatchTrial, is_out_of_memory

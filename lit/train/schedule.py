@@ -39,6 +39,13 @@ def lr_factor(schedule: str, warmup: int, steps: int, step: int) -> float:
     return SCHEDULES[schedule]((step - warmup) / max(1, steps - warmup))
 
 
+def mean_factor(schedule: str) -> float:
+    """Return the mean factor of the highest learning rate between the warm-up and the end."""
+    points = 1000
+    factors = (SCHEDULES[schedule]((i + 0.5) / points) for i in range(points))
+    return round(math.fsum(factors) / points, 6)
+
+
 def warmup_steps(warmup: float, steps: int) -> int:
     """Return how many of a run's optimizer steps have a rising learning rate.
 

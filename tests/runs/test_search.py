@@ -5,7 +5,7 @@ import io
 import json
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,12 +13,19 @@ import datasets
 import pytest
 import yaml
 from command import Command, Fault
+from conftest import moved
+from transformers import AutoModelForCausalLM
 
 from lit.fit import main as fit
+from lit.run.metrics_file import read_losses
 from lit.search import main
 from lit.searching.results import name_of
 from lit.searching.trials.ledger import Ledger, Slot
 from lit.searching.trials.storage import open_storage
+from lora.config import LoRAConfig
+from lora.injection import inject
+from lora.storage.adapter import save_adapter
+from lora.storage.metadata import read_quantization
 
 ROWS = [
     {"prompt": f"How warm is bed {i}?", "response": f"Bed {i} is {50 + i % 7} degrees warm."}
@@ -153,6 +160,51 @@ def test_a_finished_search_has_nothing_left_to_do(finished: Finished, searches: 
     assert (finished.folder / WEIGHTS).read_bytes() == weights
 
 
+def quantized(folder: Path, base: Path) -> list[str]:
+    return ["--model.base", str(base), "--model.quantize", "nf4"]
+
+
+def continued(folder: Path, base: Path) -> list[str]:
+    """Save an adapter of rank 4 that is not a new one."""
+    model = AutoModelForCausalLM.from_pretrained(base)
+    inject(model, LoRAConfig(r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"]))
+    save_adapter(moved(model), folder / "first", str(base))
+    return ["--model.adapter", str(folder / "first")]
+
+
+@pytest.mark.parametrize("start", [quantized, continued])
+def test_a_search_on_a_quantized_base_or_from_an_adapter_is_repeated_by_its_best_yaml(
+    start: Callable[[Path, Path], list[str]],
+    tiny_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    own = start(tmp_path, tiny_folder)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    command = [*own, *command_line(tiny_folder, tmp_path)[2:], "--trials", "3"]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    found = slots(tmp_path / "search")
+    trials = [slot.trial for slot in found if slot.trial]
+    assert [slot.job.kind for slot in found] == ["own", "try", "try", *["final"] * 3]
+    assert {trial.state for trial in trials} <= {"finished", "stopped early"}
+    best, run = tmp_path / "search" / "best.yaml", tmp_path / "run"
+    assert fit(["--config", str(best), "--output_dir", str(run)]) == 0
+    assert (run / WEIGHTS).read_bytes() == (tmp_path / "search" / WEIGHTS).read_bytes()
+    if start is quantized:
+        assert yaml.safe_load(best.read_text("utf-8"))["model"]["quantize"] == "nf4"
+        assert read_quantization(run / "adapter") == "nf4"
+        return
+    assert {trial.settings["model.lora.r"] for trial in trials} == {4}
+    assert said.count("goes on from the adapter") == 1
+    assert all(path.read_bytes() == content for path, content in before.items())
+    # What gains are measured from is the adapter, as in lit.fit.
+    search = json.loads((tmp_path / "search" / "report.json").read_text("utf-8"))["search"]
+    (step, loss), *_ = read_losses(run / "metrics.csv")[1]
+    assert step == 0
+    assert sum(search["base_choose"]) / sum(search["choose_labels"]) == pytest.approx(loss)
+
+
 STEP = "lit.train.module.LoRAModule.training_step"
 FAULTS = {
     "in the first trial": [Fault(STEP, 9)],
@@ -230,7 +282,7 @@ def test_a_signal_before_anything_is_known_leaves_nothing_to_report(
 
 DIVERGING = {
     "lr": (
-        "model.lr: [0.99]\nmodel.lora.lora_alpha: [200]\n",
+        "model.lr: [0.99]\nmodel.lora.lora_alpha: [20000]\n",
         None,
         r"^step \d+: loss .*norm (inf|nan).*Lower model.lr",
     ),
@@ -239,6 +291,7 @@ DIVERGING = {
         Fault(STEP, 24, "nan"),
         r"^step 4: loss 5.*norm nan.*Lower model.lr",
     ),
+    "memory": ("model.lr: [1e-3]\n", Fault(STEP, 24, "MemoryError"), "^out of memory$"),
     "layer": (
         "model.lora.target_modules: [no_proj]\n",
         None,

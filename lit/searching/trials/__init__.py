@@ -1,1 +1,1 @@
-"""The trials of a search in their storage, and which process runs which."""
+"""The trials of a search in their storage, which process runs which, and what ends them."""

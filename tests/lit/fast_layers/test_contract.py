@@ -12,8 +12,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from data.planning.batch import collate
 from data.types import IGNORE, Example
+from lit.fast_layers.library import use_fast_answers
 from lit.fast_layers.onednn_linear import OneDNNLinear
-from lit.fast_layers.table import FAST_LAYERS, use_fast_answers, use_fast_layers
+from lit.fast_layers.product_times import ONEDNN
+from lit.fast_layers.table import FAST_LAYERS, use_fast_layers
 from lit.model.loss import summed_loss
 from lit.packing.pack import pack
 from lora.config import LoRAConfig
@@ -191,7 +193,7 @@ def test_loss_and_gradients_of_every_family_stay(family: str) -> None:
 def test_answers_of_every_family_stay(make: Callable[[str], PreTrainedModel], family: str) -> None:
     model = make(family).eval()
     expected = logits(model)
-    use_fast_answers(model)
+    use_fast_answers(model, ONEDNN)
     assert any(isinstance(module, OneDNNLinear) for _, module in replacements(model))
     torch.testing.assert_close(logits(model), expected, atol=1e-5, rtol=1e-4)
 

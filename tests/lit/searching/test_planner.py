@@ -6,8 +6,15 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from lit.searching.planner import QUASI_RANDOM, REDUCTION, VALIDATIONS, Planner
+from lit.searching.planner import QUASI_RANDOM, Planner
 from lit.searching.space import Dimension, Settings, Space, default_space
+from lit.searching.trials.halving import (
+    REDUCTION,
+    RUNGS,
+    VALIDATIONS,
+    expected_validations,
+    stops,
+)
 
 OWN = {
     "model.lr": 2e-4,
@@ -91,8 +98,7 @@ def test_trials_that_failed_or_run_do_not_stop_the_search() -> None:
 
 def goes_on(others: list[Curve], curve: Curve) -> bool:
     """Successive halving by its definition: at each rung, one of the best third so far."""
-    rung = {REDUCTION**i for i in range(5)}
-    if len(curve) not in rung or len(curve) >= VALIDATIONS:
+    if len(curve) not in RUNGS or len(curve) >= VALIDATIONS:
         return True
     there = sorted(x[len(curve) - 1] for x in [*others, curve] if len(x) >= len(curve))
     return curve[-1] <= there[max(1, len(there) // REDUCTION) - 1]
@@ -100,16 +106,35 @@ def goes_on(others: list[Curve], curve: Curve) -> bool:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_trials_stop_by_successive_halving(seed: int) -> None:
-    draw, planner = np.random.default_rng(seed), Planner(SPACE, 0)
+    draw = np.random.default_rng(seed)
     others: list[Curve] = []
     for _ in range(9):
         curve: Curve = []
         level = draw.normal()
         for _ in range(VALIDATIONS):
             curve.append(float(level + draw.normal() / 2))
-            stops = planner.stops(others, curve)
-            assert stops is not goes_on(others, curve)
-            if stops:
+            stopped = stops(others, curve)
+            assert stopped is not goes_on(others, curve)
+            if stopped:
                 break
         others.append(curve)
     assert len({len(curve) for curve in others}) > 1
+
+
+def test_the_expected_validations_are_those_of_tries_in_random_order() -> None:
+    draw, tries, searches = np.random.default_rng(0), 12, 600
+    counts = np.zeros(tries)
+    for _ in range(searches):
+        others: list[Curve] = []
+        for number in range(tries):
+            level, curve = draw.normal(), []
+            while not curve or (goes_on(others, curve) and len(curve) < VALIDATIONS):
+                curve.append(float(level))
+            others.append(curve)
+            counts[number] += len(curve)
+    expected = [expected_validations(number) for number in range(1, tries + 1)]
+    assert tuple(REDUCTION**i for i in range(len(RUNGS))) == RUNGS
+    assert RUNGS[-1] == VALIDATIONS
+    assert expected[0] == VALIDATIONS
+    assert np.abs(counts / searches - expected).max() < 0.4
+    assert abs(counts.sum() / searches - sum(expected)) < 0.1 * sum(expected)

@@ -1,21 +1,26 @@
 """What a search does with its time: a simulated bench, and a clock that the test moves."""
 
 import math
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from jsonargparse import Namespace
 
-from lit.searching.planner import VALIDATIONS, Planner
+from lit.searching.planner import Planner
 from lit.searching.records import Point, Search, Trial
 from lit.searching.schedule import EPOCHS, Schedule, divide, divide_trials
 from lit.searching.search import Searching
-from lit.searching.space import default_space
+from lit.searching.space import Dimension, Space, default_space
+from lit.searching.trial_settings import trial_settings
+from lit.searching.trials.halving import VALIDATIONS
 from lit.searching.trials.ledger import Job, Ledger
 from lit.searching.trials.storage import open_storage
-from lit.searching.watch import TrialEnded, Watch
+from lit.searching.trials.watch import TrialEnded, Watch
+from lit.train.schedule import SCHEDULES, lr_factor
 from lora.config import ConfigError
 
 OWN = {
@@ -28,7 +33,14 @@ ROWS, STEPS, EPOCHS_OF_RUN = 12, 36, 4
 
 
 class Bench:
-    """Trains nothing: a step takes a second of a clock, and a validation two."""
+    """Trains nothing: a step takes a second of a clock, and a validation two.
+
+    Args:
+        best_lr: The learning rate with the lowest loss.
+        fails, diverges: Numbers of trials that do.
+        pace: How many times longer everything takes when trials train than when it was timed.
+        setup: What each trial takes before its first step, which was not timed.
+    """
 
     steps, steps_of_epoch = STEPS, STEPS // EPOCHS_OF_RUN
     base_sums = ((20.0,) * ROWS, (20.0,) * ROWS)
@@ -39,9 +51,15 @@ class Bench:
     data = SimpleNamespace(train_rows=range(36))
 
     def __init__(
-        self, best_lr: float = 1e-2, fails: tuple[int, ...] = (), diverges: tuple[int, ...] = ()
+        self,
+        best_lr: float = 1e-2,
+        fails: tuple[int, ...] = (),
+        diverges: tuple[int, ...] = (),
+        pace: float = 1.0,
+        setup: float = 0.0,
     ) -> None:
         self.best_lr, self.fails, self.diverges, self.now = best_lr, fails, diverges, 0.0
+        self.pace, self.setup = pace, setup
         self.trained: list[tuple[int, Job]] = []
 
     def labels(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -59,16 +77,17 @@ class Bench:
     def train(self, number: int, job: Job, watch: Watch, folder: Path, callbacks: Any) -> Trial:
         began, state, reason = self.now, "finished", ""
         self.trained.append((number, job))
+        self.now += self.setup * self.pace
         steps = int(STEPS * job.settings.get(EPOCHS, EPOCHS_OF_RUN) / EPOCHS_OF_RUN)
         every = STEPS // VALIDATIONS if job.kind == "try" else self.steps_of_epoch
         try:
             if number in self.fails:
                 raise TrialEnded("failed", "out of memory")
             for step in range(1, steps + 1):
-                self.now += 1
+                self.now += self.pace
                 watch.on_step(step)
                 if step % every == 0:
-                    self.now += self.val_seconds
+                    self.now += self.val_seconds * self.pace
                     loss = 4.1 if number in self.diverges else self.loss(job, step)
                     watch.curve.append(Point(step, step / self.steps_of_epoch, loss))
                     watch.on_loss(watch.curve[-1])
@@ -77,12 +96,12 @@ class Bench:
         curve = tuple(watch.curve)
         choose = None
         if curve and state != "failed":
-            self.now += self.val_seconds
+            self.now += self.val_seconds * self.pace
             sums = np.random.default_rng(0).normal(0, 0.01, ROWS)
             choose = tuple(float(10 * min(p.loss for p in curve) + x) for x in sums)
         whole = job.kind != "try" and state == "finished"
         if whole:
-            self.now += self.val_seconds
+            self.now += self.val_seconds * self.pace
         return Trial(
             *(number, job.settings, job.seed, state, reason, curve),  # type: ignore[arg-type]
             *(steps, 1000 * job.settings["model.lora.r"], self.now - began, whole),
@@ -96,12 +115,18 @@ class Bench:
         return 1.0 + 0.2 * far + 0.3 * abs(step / self.steps_of_epoch - 2) + 0.001 * job.seed
 
 
-def make(bench: Bench, folder: Path, budget: float | None, trials: int | None = None) -> Searching:
+def make(
+    bench: Bench,
+    folder: Path,
+    budget: float | None,
+    trials: int | None = None,
+    space: Space | None = None,
+) -> Searching:
     own = Job("own", OWN | {EPOCHS: EPOCHS_OF_RUN}, 42)
     ledger = Ledger(open_storage(None, folder), "s", str(folder))
     searching: Searching
     schedule = Schedule(
-        Planner(default_space(OWN, None), 0),
+        Planner(space or default_space(OWN, None), 0),
         own,
         trials,
         seconds_left=lambda: searching.left(),
@@ -224,3 +249,97 @@ def test_the_time_of_an_earlier_command_counts(tmp_path: Path) -> None:
 def test_final_runs_leave_time_for_the_configs_own_and_for_tries(runs: float) -> None:
     shares = divide(runs)
     assert shares.runs <= max(0.0, runs - 1.5)
+
+
+LINE = re.compile(
+    r"^ +best \d\.\d{4} \(trial \d+\)(?:, (?P<left>\d+) (?:s|min) left)?"
+    r"(?:, (?:about )?(?P<tries>\d+) more tr(?:y|ies))?(?:, (?P<runs>\d+) more whole runs?)?$",
+    re.M,
+)
+
+
+def forecasts(said: str) -> list[tuple[int, int]]:
+    """Return how many tries and whole runs were said to follow, first and after each trial."""
+    first = re.search(r"about (\d+) tries, .* and (\d+) whole runs", " ".join(said.split()))
+    assert first
+    later = [(x["tries"] or 0, x["runs"] or 0) for x in LINE.finditer(said)]
+    return [(int(tries), int(runs)) for tries, runs in [first.groups(), *later]]
+
+
+def followed(bench: Bench) -> list[tuple[int, int]]:
+    """Return how many tries and whole runs did follow, after trial 0 and after each other."""
+    kinds = [job.kind for _, job in bench.trained]
+    return [
+        (kinds[number:].count("try"), kinds[number:].count("final"))
+        for number in range(1, len(kinds) + 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("runs", "setup", "pace"),
+    [(4.0, 0.0, 1.6), (7.0, 6.0, 1.0), (12.0, 0.0, 0.7), (12.0, 6.0, 1.6)],
+)
+def test_what_is_said_to_fit_after_a_trial_is_what_follows(
+    runs: float, setup: float, pace: float, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    bench = Bench(pace=pace, setup=setup)
+    run(make(bench, tmp_path, runs * (WHOLE + setup)))
+    said, true = forecasts(capsys.readouterr().out)[1:], followed(bench)
+    assert len(said) == len(true), "after each trial"
+    for (tries, finals), (tries_then, finals_then) in zip(said, true, strict=True):
+        # Which tries go on is chance.
+        assert abs(tries - tries_then) <= max(3, 0.4 * max(tries, tries_then)), (said, true)
+        assert abs(finals - finals_then) <= 1
+    assert said[-1] == (0, 0)
+
+
+def test_trials_that_are_counted_are_said_exactly(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    bench = Bench()
+    run(make(bench, tmp_path, None, 9))
+    said = forecasts(capsys.readouterr().out)
+    assert said == [followed(bench)[0], *followed(bench)]
+
+
+@pytest.mark.parametrize("trials", [None, 20])
+def test_a_small_space_is_not_said_to_have_more_tries_than_settings(
+    trials: int | None, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    space = Space((Dimension("model.lora.r", (4, 8, 16)), Dimension("model.lr", (1e-3, 1e-2))), OWN)
+    bench = Bench()
+    run(make(bench, tmp_path, None if trials else 30 * WHOLE, trials, space))
+    assert forecasts(capsys.readouterr().out)[0][0] == 5 == followed(bench)[0][0]
+
+
+def test_a_search_that_goes_on_divides_its_budget_as_before(tmp_path: Path) -> None:
+    budget, shares = 7.0 * WHOLE, []
+    for stop in (1, 4, 99):
+        searching = make(Bench(), tmp_path, budget)
+        shares.append(searching.schedule.shares)
+        next_of = searching.schedule.next
+        searching.schedule.next = (  # type: ignore[method-assign]
+            lambda slots, stop=stop, next_of=next_of: next_of(slots) if len(slots) < stop else None
+        )
+        run(searching)
+    assert len(set(shares)) == 1
+    assert shares[0].seeds == 2
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULES)
+def test_a_try_moves_the_weights_as_far_as_a_whole_run_with_its_settings(scheduler: str) -> None:
+    model = {"lr": 1e-3, "scheduler": scheduler, "seed": 0, "warmup": 0.1}
+    given = Namespace(
+        model=Namespace(**model),
+        data=Namespace(val_every_n_steps=None),
+        trainer=Namespace(val_check_interval=None, check_val_every_n_epoch=None),
+        early_stopping=Namespace(patience=2),
+    )
+    sums = {}
+    for kind in ("try", "final"):
+        job = Job(kind, {"model.lr": 4e-3}, 7)  # type: ignore[arg-type]
+        made = trial_settings(SimpleNamespace(config=given), job, 200).config  # type: ignore[arg-type]
+        factors = [lr_factor(made.model.scheduler, 20, 200, step) for step in range(20, 200)]
+        sums[kind] = made.model.lr * sum(factors)
+    assert sums["try"] == pytest.approx(sums["final"], rel=0.02)
+    assert given.model.lr == 1e-3

@@ -1,0 +1,265 @@
+"""Run whole searches of a tiny model on tasks whose best settings are known.
+
+    python -m benchmarks.searching [--seeds 10] [--searches 20] [--write]
+    python -m benchmarks.searching --corpus SEARCH
+
+The first form trains every setting of a small grid with several seeds, and then lets searches, each
+on rows of its own, look for the best of the grid; and it runs searches of settings that are equal
+by construction. ``--write`` replaces the tables in docs/search.md. The second form trains the
+winner of a finished search again with two other learning rates, and compares them with it on the
+reporting rows.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import re
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import datasets
+import numpy as np
+import yaml
+
+from benchmarks.searching_world import World, make_base, write_rows
+from lit.measures.measured import Outcome
+from lit.run.console import quiet
+from lit.searching.outcome.decision import Decision, decide
+from lit.searching.outcome.rules import outcome
+from lit.searching.outcome.texts import difference_text, settings_text
+from lit.searching.outcome.ties import difference
+from lit.searching.planner import Planner
+from lit.searching.records import Search, Trial
+from lit.searching.results import BEST
+from lit.searching.setup import assemble, choose_space, prepare
+from lit.searching.space import LR, R
+from lit.searching.trials.ledger import Job, Ledger
+from lit.searching.trials.storage import open_storage
+from lit.searching.trials.watch import Signals, Watch
+from lit.searching.workbench import Workbench
+from lit.settings.arguments import parse
+
+PAGE = Path(__file__).parents[1] / "docs" / "search.md"
+ROWS, HELD_OUT = 800, 0.25
+"""Rows of a search; of those held out one half chooses and one half reports."""
+DROPOUT = "model.lora.lora_dropout"
+GRID: dict[str, list] = {LR: [3e-3, 3e-2, 3e-1], R: [1, 2, 8]}
+BEST_OF_GRID = {LR: 3e-2, R: 8}
+GRID_SEEDS = 3
+LEAST_FOUND, LEAST_TIED, LEAST_COVERED = 0.8, 0.8, 0.9
+EQUAL = {DROPOUT: {"low": 0.19, "high": 0.21}}
+"""Other numbers are dropped, and as good as as many of them."""
+EQUAL_TRIALS = 6
+
+
+class Found(NamedTuple):
+    """A finished search, and what was decided."""
+
+    search: Search
+    decision: Decision
+
+    @property
+    def taken(self) -> Trial:
+        """The trial that was taken."""
+        trial = self.search.trial(self.decision.winner or 0)
+        assert trial is not None
+        return trial
+
+
+class Bench:
+    """A base model that all searches share.
+
+    Args:
+        folder: For all files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.world, self.base = folder, World.made(0), folder / "base"
+        make_base(self.world, self.base)
+        self.loaded: Any = None
+
+    def bench(self, name: str, seed: int, own: dict[str, Any]) -> Workbench:
+        """Return a workbench with rows of its own."""
+        draw = np.random.default_rng((seed, *map(ord, name)))
+        rows = self.world.rows(self.world.wanted, ROWS, draw)
+        path = write_rows(rows, self.folder / f"{name}-{seed}.jsonl")
+        settings = {
+            "model.base": self.base,
+            "data.path": path,
+            "data.val_fraction": HELD_OUT,
+            "data.batch_size": 10,
+            # The last layer before the head: its update has the rank of what is added to scores.
+            "model.lora.target_modules": "[down_proj]",
+            "model.lora.layers_to_transform": "[1]",
+            "trainer.max_epochs": 1,
+            "trainer.accelerator": "cpu",
+            "seed_everything": seed,
+            **own,
+        }
+        arguments = parse(
+            [x for name, value in settings.items() for x in (f"--{name}", str(value))]
+        )
+        prepare(arguments)
+        bench = Workbench(arguments)
+        bench.base = self.loaded
+        return bench
+
+    def search(
+        self, name: str, seed: int, own: dict[str, Any], space: dict[str, Any], trials: int
+    ) -> Found:
+        """Run a search, as lit.search does."""
+        folder = self.folder / f"{name}-{seed}"
+        folder.mkdir()
+        path = folder / "space.yaml"
+        path.write_text(yaml.safe_dump(space), "utf-8")
+        with contextlib.redirect_stdout(io.StringIO()):
+            bench = self.bench(name, seed, own)
+            planner = Planner(choose_space(path, bench.arguments), seed)
+            ledger = Ledger(open_storage(None, folder), name, str(folder))
+            started = time.monotonic()
+            searching = assemble(bench, ledger, folder, planner, trials, None, started)
+            searching.measure()
+            search = searching.run()
+        self.loaded = bench.base
+        if search is None:
+            raise RuntimeError(f"{name}, seed {seed}: the config's own settings have no result")
+        return Found(search, decide(search))
+
+    def grid(self) -> Iterator[tuple[dict[str, Any], list[float]]]:
+        """Yield each setting of the grid with the losses of the reporting rows by seed."""
+        own = {LR: GRID[LR][0], R: 1, "model.lora.lora_alpha": 2}
+        benches = [self.bench("grid", seed, own) for seed in range(GRID_SEEDS)]
+        for lr in GRID[LR]:
+            for r in GRID[R]:
+                settings, losses = {LR: lr, R: r, "model.lora.lora_alpha": 2 * r}, []
+                for bench in benches:
+                    bench.base = self.loaded
+                    trial = train(bench, settings)
+                    self.loaded = bench.base
+                    sums, labels = trial.report or (np.inf,), sum(bench.labels()[1])
+                    losses.append(float(np.sum(sums) / labels))
+                yield {LR: lr, R: r}, losses
+
+
+def train(bench: Workbench, settings: dict[str, Any]) -> Trial:
+    """Train the config with some settings changed, the whole schedule, and measure it."""
+    job = Job("final", settings, int(bench.arguments.config.seed_everything))
+    with Signals() as signals:
+        return bench.train(0, job, Watch(signals))
+
+
+def planted(bench: Bench, seeds: int) -> tuple[str, bool]:
+    """Return the table of the grid and how often searches took its best, and if often enough."""
+    lines = [
+        "| lr | r | loss on the reporting rows, by seed | taken by searches |",
+        "|---|---|---|---|",
+    ]
+    known = dict[str, list[float]]()
+    for settings, losses in bench.grid():
+        known[settings_text(settings)] = losses
+        print(f"grid    {settings_text(settings):20} {losses}", flush=True)
+    own = {LR: GRID[LR][0], R: 2, "model.lora.lora_alpha": 4}
+    taken = Counter[str]()
+    for seed in range(100, 100 + seeds):
+        found = bench.search("planted", seed, own, GRID, 9)
+        settings = {name: found.taken.settings[name] for name in (LR, R)}
+        taken[settings_text(settings)] += 1
+        print(f"planted {seed}: {settings_text(settings)}; {found.decision.kind}", flush=True)
+    for name, losses in known.items():
+        lr, r = (part.split()[1] for part in name.split(", "))
+        shown = ", ".join(f"{loss:.3f}" for loss in losses)
+        lines.append(f"| {lr} | {r} | {shown} | {taken[name]} of {seeds} |")
+    return "\n".join(lines), taken[settings_text(BEST_OF_GRID)] >= LEAST_FOUND * seeds
+
+
+def equal(bench: Bench, searches: int) -> tuple[str, bool]:
+    """Return a table of searches of equal settings, and whether they are tied and honest."""
+    own = {LR: BEST_OF_GRID[LR], R: BEST_OF_GRID[R], "model.lora.lora_alpha": 16, DROPOUT: 0.2}
+    made = []
+    for seed in range(200, 200 + searches):
+        found = bench.search("equal", seed, own, EQUAL, EQUAL_TRIALS)
+        facts = found.decision.facts
+        assert facts is not None
+        made.append(facts)
+        gains = [difference_text(x) for x in (facts.gain_report, facts.gain_choose)]
+        tied = f"{len(facts.tied)} of {len(facts.compared)} tied"
+        print(f"equal   {seed}: {found.decision.kind}; {tied}; {gains}", flush=True)
+    tied = sum(len(facts.tied) == len(facts.compared) for facts in made)
+    gains = [(x.gain_report, x.gain_choose) for x in made if x.gain_report and x.gain_choose]
+    reported, chosen = (
+        sum(outcome(gain[part]) is Outcome.NOT_SHOWN for gain in gains) for part in (0, 1)
+    )
+    lines = [
+        "| searches of equal settings | all tied | others than the config's own taken | of these: "
+        "reported interval holds 0 | choosing rows' interval holds 0 |",
+        "|---|---|---|---|---|",
+        f"| {searches} | {tied} | {len(gains)} | {reported} | {chosen} |",
+    ]
+    honest = len(gains) - reported <= (1 - LEAST_COVERED) * searches
+    return "\n".join(lines), tied >= LEAST_TIED * searches and honest
+
+
+def corpus(folder: Path, rates: tuple[float, ...] = (1e-5, 5e-2)) -> str:
+    """Return how the winner of a search compares with runs that differ in the learning rate.
+
+    Args:
+        folder: The search's folder, with its trials in it.
+        rates: The other learning rates.
+    """
+    found = json.loads((folder / "report.json").read_text("utf-8"))
+    winner = Search.from_json(found["search"]).trial(found["decision"]["winner"])
+    if winner is None or winner.report is None:
+        raise SystemExit(f"{folder} has no winner whose reporting rows were measured")
+    bench = Workbench(parse(["--config", str(folder / BEST)]))
+    labels, best = np.array(bench.labels()[1], float), np.array(winner.report)
+    lines = [
+        "| lr | loss, reporting rows | the winner minus this (95% interval) |",
+        "|---|---|---|",
+    ]
+    name = f"{winner.settings[LR]:g} (the winner)"
+    lines.append(f"| {name} | {best.sum() / labels.sum():.4f} | – |")
+    for lr in rates:
+        trial = train(bench, {LR: lr})
+        if trial.report is None:
+            lines.append(f"| {lr:g} | {trial.state}: {trial.reason} | – |")
+            continue
+        sums = np.array(trial.report)
+        text = difference_text(difference(best, sums, labels))
+        lines.append(f"| {lr:g} | {sums.sum() / labels.sum():.4f} | {text} |")
+    return "\n".join(lines)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the script; the exit code is 1 if searches are right less often than they must be."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=10, help="searches for the best of the grid")
+    parser.add_argument("--searches", type=int, default=20, help="searches of equal settings")
+    parser.add_argument("--write", action="store_true", help="replace the tables in docs/search.md")
+    parser.add_argument("--corpus", type=Path, help="the folder of a finished search")
+    options = parser.parse_args(args)
+    quiet()
+    if options.corpus:
+        print(corpus(options.corpus))
+        return 0
+    start = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        datasets.config.HF_DATASETS_CACHE = Path(folder) / "cache"
+        bench = Bench(Path(folder))
+        parts = [planted(bench, options.seeds), equal(bench, options.searches)]
+    text = "\n\n".join(table for table, _ in parts)
+    print(f"{text}\n{time.process_time() - start:.0f} s of processor time")
+    if options.write:
+        page = PAGE.read_text("utf-8")
+        marks = r"(<!-- trained -->\n).*?(<!-- end trained -->)"
+        PAGE.write_text(re.sub(marks, lambda m: f"{m[1]}{text}\n{m[2]}", page, flags=re.S), "utf-8")
+    return int(not all(right for _, right in parts))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

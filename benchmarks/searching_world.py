@@ -1,0 +1,121 @@
+"""A table of words with a change of known rank, and a base model that knows the table before it.
+
+A question has a word, between two that mean nothing; an answer is a word that is drawn with the
+probabilities of the question's row of the table. In the base's table they are a softmax of
+scores. In the table that is to be learned the scores have a matrix of rank ``RANK`` added, so an
+update of that rank of one layer can learn it, and an update of a lower rank cannot.
+"""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from benchmarks.planted_world import CHATML, SHAPE
+
+RANK = 8
+QUESTIONS, ANSWERS, NOISE = 40, 16, 60
+"""Words that are asked about, that answer, and that mean nothing."""
+KNOWN, CHANGE = 4.0, 3.0
+"""The standard deviation of the base's scores, and of what is added to them."""
+STEPS, BATCH, LR = 300, 64, 3e-3
+"""Of making the base."""
+SYLLABLES = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
+
+
+class World(NamedTuple):
+    """The words, and the scores of the answers, (questions, answers)."""
+
+    words: tuple[str, ...]
+    known: np.ndarray
+    """What the base knows."""
+    wanted: np.ndarray
+    """What is to be learned."""
+
+    @classmethod
+    def made(cls, seed: int) -> "World":
+        """Return the world of a seed."""
+        draw = np.random.default_rng(seed)
+        names = [a + b for a in SYLLABLES for b in SYLLABLES]
+        words = tuple(map(str, draw.choice(names, QUESTIONS + ANSWERS + NOISE, replace=False)))
+        known = KNOWN * draw.normal(size=(QUESTIONS, ANSWERS))
+        change = draw.normal(size=(QUESTIONS, RANK)) @ draw.normal(size=(RANK, ANSWERS))
+        return cls(words, known, known + CHANGE * change / np.sqrt(RANK))
+
+    def rows(self, scores: np.ndarray, count: int, draw: np.random.Generator) -> list[dict]:
+        """Return rows that are drawn from a table, no two with the same question."""
+        chances = np.exp(scores - scores.max(1, keepdims=True))
+        chances /= chances.sum(1, keepdims=True)
+        rows: dict[str, dict] = {}
+        while len(rows) < count:
+            asked = int(draw.integers(QUESTIONS))
+            answer = self.words[QUESTIONS + draw.choice(ANSWERS, p=chances[asked])]
+            around = draw.choice(self.words[QUESTIONS + ANSWERS :], 2)
+            prompt = f"{around[0]} {self.words[asked]} {around[1]}"
+            rows[prompt] = {"prompt": prompt, "response": answer}
+        return list(rows.values())
+
+
+def make_base(world: World, folder: Path) -> None:
+    """Train a base model on the table that it knows, and save it with its tokenizer."""
+    tokenizer = _tokenizer(world)
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("llama", vocab_size=len(tokenizer), **SHAPE)
+    model = AutoModelForCausalLM.from_config(config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LR)
+    draw = np.random.default_rng(0)
+    for step in range(STEPS):
+        for group in optimizer.param_groups:
+            group["lr"] = LR * min(1, (step + 1) / 50, (STEPS - step) / (STEPS / 4))
+        turns = [
+            [
+                {"role": "user", "content": row["prompt"]},
+                {"role": "assistant", "content": row["response"]},
+            ]
+            for row in world.rows(world.known, BATCH, draw)
+        ]
+        texts = tokenizer.apply_chat_template(turns, tokenize=False)
+        batch = tokenizer(texts, return_tensors="pt", padding=True)
+        # The answer, its end token and a newline: the words that mean nothing are not learned.
+        ends = batch["attention_mask"].sum(1, keepdim=True)
+        places = torch.arange(batch["input_ids"].shape[1])
+        answers = (places >= ends - 3) & (places < ends)
+        labels = batch["input_ids"].masked_fill(~answers, -100)
+        model(**batch, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def write_rows(rows: list[dict], path: Path) -> Path:
+    """Write rows as JSONL, and return the path."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def _tokenizer(world: World) -> PreTrainedTokenizerFast:
+    """Return a tokenizer that has the world's words as tokens, and bytes for everything else."""
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    core.train_from_iterator(
+        [f"{word} {word}" for word in world.words] * 2 + ["user assistant"] * 4,
+        trainers.BpeTrainer(
+            vocab_size=2000,
+            special_tokens=["<pad>", "<|im_start|>", "<|im_end|>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token="<pad>",
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        chat_template=CHATML,
+    )
