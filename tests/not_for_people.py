@@ -97,6 +97,7 @@ NOT_FOR_PEOPLE: dict[str, dict[str, str]] = {
     "lit/searching/records.py": dict.fromkeys(("stopped early", "the base", "trial {}"), KEY),
     "lit/searching/results.py": {"lit.search {}": "a mark", "python -m": COMMAND},
     "lit/searching/search.py": {"stopped early": KEY},
+    "lit/searching/trials/limits.py": {"stopped early": KEY},
     "lit/searching/space_file.py": {"check_keys": "of an assertion", "{low": CODE},
     "lit/searching/trials/ledger.py": {"record {}": KEY},
     "lit/serving/app.py": dict.fromkeys(("{} here", "wins and", "the server"), API),

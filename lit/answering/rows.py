@@ -132,7 +132,8 @@ class _Layer(DynamicLayer):
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
         """Add the keys and values of new columns, and return those of all."""
-        assert self.keys is not None and self.values is not None  # set at once
+        assert self.keys is not None  # set at once
+        assert self.values is not None
         start = self.keys.shape[2]
         end = start + key_states.shape[2]
         if not self.room or end > self.room[0].shape[2]:
