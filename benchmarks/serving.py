@@ -1,7 +1,7 @@
 """Measure lit.serve under load: python -m benchmarks.serving [--base FOLDER]
 
 Starts a server with the embedded model and a random adapter, over loopback only. It measures the
-tokens per second of 6 requests of each kind one at a time and waiting together, checks every answer
+tokens per second of 8 requests of each kind one at a time and waiting together, checks every answer
 under load against the same request's answer alone, reads the server's memory, and ends the server
 with SIGTERM amid answers.
 """
@@ -38,6 +38,8 @@ QUESTIONS = (
     "Why is the sky blue? Answer in one sentence.",
     "Почему деталь отклеилась от стола?",
     "Write a haiku about printers.",
+    "What is 17 + 25?",
+    "Как очистить сопло принтера?",
 )
 
 
@@ -197,7 +199,7 @@ def main() -> int:
                 same = [body for body in requests(24, [kind]) if body["model"] == "tuned"]
                 rates[kind] = speed(server, same, options.rounds)
             result = {
-                "tokens_per_s_of_6_requests": rates,
+                "tokens_per_s_of_8_requests": rates,
                 **load_test(server, options),
                 "seconds_after_a_killed_client": round(killed_client(server), 2),
             }

@@ -74,6 +74,7 @@ def _open(options: argparse.Namespace) -> "Conversation":
 
         from lit.answering.conversation import Conversation
         from lit.answering.sampling import Sampling
+        from lit.fast_layers.table import use_fast_answers
         from lit.model.base import quiet
         from lit.model.placement import place
         from lit.model.tuned import base_config, chosen_quantization, load, read_base_config
@@ -93,6 +94,7 @@ def _open(options: argparse.Namespace) -> "Conversation":
     model, tokenizer = load(
         adapter, base, options.template, quantize, dtype, device, options.template_kwargs
     )
+    use_fast_answers(model)
     return Conversation(model, tokenizer, sampling, bool(options.adapter), _write, options.system)
 
 

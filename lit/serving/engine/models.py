@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lit.answering.batching import batch_changes
+from lit.fast_layers.table import use_fast_answers
 from lit.messages import tr
 from lit.model.base import load_base, load_tokenizer
 from lit.model.tuned import adapter_tokenizer, base_of, set_template
@@ -179,6 +180,11 @@ def load_models(
         load_adapter(model, folder)
         loaded.keep(name)
         tokenizers[name] = adapter_tokenizer(model, folder, base, revision)
+    # With each adapter on, as its layers keep layers of the base.
+    for used in (None, *loaded.names):
+        loaded.use(used)
+        use_fast_answers(model)
+    loaded.use(None)
     # As in a comparison, the base answers the prompt of the adapter beside it.
     first = next(iter(tokenizers.values()), None) or load_tokenizer(base, revision)
     tokenizers = {BASE: copy.deepcopy(first), **tokenizers}

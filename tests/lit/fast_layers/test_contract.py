@@ -14,7 +14,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 import lit.fast_layers.onednn_linear
 from data.planning.batch import collate
 from data.types import IGNORE, Example
-from lit.fast_layers.table import FAST_LAYERS, use_fast_layers
+from lit.fast_layers.onednn_linear import OneDNNLinear
+from lit.fast_layers.table import FAST_LAYERS, use_fast_answers, use_fast_layers
 from lit.model.loss import summed_loss
 from lit.packing.pack import pack
 from lora.config import LoRAConfig
@@ -193,6 +194,16 @@ def test_loss_and_gradients_of_every_family_stay(family: str) -> None:
         gradients = [p.grad.flatten() for p in trainable_parameters(model).values()]
         results.append(torch.cat([loss.detach().view(1), *gradients]))
     assert (results[0] - results[1]).norm() <= 1e-5 * results[0].norm()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("make", [make_model, adapted])
+def test_answers_of_every_family_stay(make: Callable[[str], PreTrainedModel], family: str) -> None:
+    model = make(family).eval()
+    expected = logits(model)
+    use_fast_answers(model)
+    assert any(isinstance(module, OneDNNLinear) for _, module in replacements(model))
+    torch.testing.assert_close(logits(model), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_a_norm_or_a_linear_layer_that_trains_is_never_replaced() -> None:

@@ -18,6 +18,7 @@ from data.template import prompt_ids
 from data.types import Message, kind_of
 from lit.answering.generation import stream
 from lit.answering.sampling import Sampling
+from lit.fast_layers.fused_norm import FusedRMSNorm
 from lit.model.tuned import load
 from lit.serving.server import Limits
 
@@ -93,6 +94,20 @@ def test_an_answer_is_what_chat_says_with_the_same_seed_whole_and_streamed(
     assert chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason
     assert chunks[-1].usage == whole.usage
     assert {chunk.id for chunk in chunks} == {chunks[0].id}
+
+
+def test_the_base_and_every_adapter_answer_with_fast_layers(
+    adapters: dict[str, str], tiny_folder: Path
+) -> None:
+    models = read(adapters, tiny_folder)
+    ids = torch.arange(3, 20)[None]
+    for name in models.names:
+        plain, _ = load(adapters.get(name), str(tiny_folder))
+        fast = models.use(name)
+        with torch.no_grad():
+            torch.testing.assert_close(fast(ids).logits, plain(ids).logits, atol=1e-5, rtol=1e-4)
+        norms = {type(module) for path, module in fast.named_modules() if "norm" in path}
+        assert norms == {FusedRMSNorm}
 
 
 def test_a_text_is_continued(client: openai.OpenAI, served: Served) -> None:
