@@ -103,7 +103,7 @@ class Steps:
                 )
                 for name in ("keys", "values")
             )
-            for cache in caches:
+            for cache in caches:  # in each, so that the layers that were joined are free
                 cache.layers[index] = _Layer(keys, values)
         ids, mask = (
             torch.cat([F.pad(x, (n, 0), value=value) for x, n in zip(each, padding, strict=True)])
@@ -132,7 +132,7 @@ class _Layer(DynamicLayer):
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
         """Add the keys and values of new columns, and return those of all."""
-        assert self.keys is not None  # set at once
+        assert self.keys is not None
         assert self.values is not None
         start = self.keys.shape[2]
         end = start + key_states.shape[2]

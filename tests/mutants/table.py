@@ -32,6 +32,8 @@ APART = "test_layers_that_peft_trained_apart_load_apart_and_stay_so_when_merged"
 TIED = f"{LORA}/test_full_layers.py::{APART}"
 ROWS = "tests/lit/answering/test_generate_rows.py"
 GENERATION = "tests/lit/answering/test_generation.py"
+FILLING = "tests/lit/answering/test_filling.py"
+BOTH_ANSWER = "tests/lit/comparison/test_answers_budget.py"
 PACK, ANSWERS = "tests/lit/packing/test_pack.py", "tests/families/test_answers.py"
 RECURRENCE = "tests/lit/packing/test_recurrence.py"
 LOSS, ATTENTION = "tests/lit/model/test_loss.py", "tests/lit/packing/test_attention.py"
@@ -1219,6 +1221,34 @@ ATTENTIONS = [
         "mask[0, : len(padding)] = 0",
         "padding = padding[:0]",
         (ANSWERS,),
+    ),
+    Mutant(
+        "attention",
+        "lit/answering/filling.py",
+        "return not isfinite(change) or change <= 2 * tolerance(model, expected)",
+        "return True",
+        (FILLING,),
+    ),
+    Mutant(
+        "attention",
+        "lit/answering/rows.py",
+        "for each, value in (([p.ids for p in parts], self.pad), ([p.mask for p in parts], 0))",
+        "for each, value in (([p.ids for p in parts], self.pad), ([p.mask for p in parts], 1))",
+        (FILLING,),
+    ),
+    Mutant(
+        "attention",
+        "lit/answering/rows.py",
+        "self.room = []",
+        "pass",
+        (FILLING,),
+    ),
+    Mutant(
+        "interval",
+        "lit/comparison/answers.py",
+        "tuned.add(prompts[len(tuned.answers) : len(base.answers)])",
+        "tuned.add(prompts[: len(base.answers)])",
+        (BOTH_ANSWER,),
     ),
 ]
 

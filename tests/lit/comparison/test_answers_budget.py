@@ -20,7 +20,7 @@ from lit.settings.budget import Budget
 from lora.config import LoRAConfig
 from lora.injection import inject
 
-QUESTIONS, REQUIRED, PLACES = 24, 5, 3
+QUESTIONS, REQUIRED, PLACES = 16, 4, 3
 SAMPLING = Sampling(3, 1.2, max_new_tokens=12)
 TOP_P = Sampling(3, 1.2, top_p=0.9, max_new_tokens=12)
 """Answered one at a time."""
@@ -87,7 +87,7 @@ def test_both_models_answer_the_first_questions_that_fit_into_the_time(
         assert texts == alone
     assert whole.base != whole.tuned
     counts = []
-    for share in (0.0, 0.4, 0.6, 0.8, 1.5):
+    for share in (0.0, 0.7, 1.5):
         part = run(sampling, share * whole.seconds)
         assert part.base == whole.base[: len(part.base)]
         assert part.tuned == whole.tuned[: len(part.base)]
@@ -97,5 +97,5 @@ def test_both_models_answer_the_first_questions_that_fit_into_the_time(
             assert part.seconds <= (share + 0.1) * whole.seconds
     assert counts[0] == REQUIRED
     assert counts == sorted(counts)
-    assert QUESTIONS / 3 < counts[2] < QUESTIONS
+    assert QUESTIONS / 3 < counts[1] < QUESTIONS
     assert counts[-1] == QUESTIONS
