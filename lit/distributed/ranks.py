@@ -88,10 +88,10 @@ class Ranks:
         trainer.strategy.setup_environment()
 
     def check_equal(self, values: dict[str, str]) -> None:
-        """Check that all ranks have read the same rows and the same checkpoint.
+        """Check that all ranks have the same rows, the same checkpoint and the same precision.
 
         Args:
-            values: What this rank has read, by a name for the error.
+            values: What this rank has, by a name for the error.
 
         Raises:
             ConfigError: A value differs between ranks; the message names it.
@@ -108,7 +108,7 @@ class Ranks:
                     raise ConfigError(
                         tr(
                             "{name} is {others} on rank {rank}, and {value} on rank 0: all "
-                            "machines must see the same files",
+                            "machines must have the same files and settings",
                             name=name,
                             others=others[name],
                             rank=rank,

@@ -4,7 +4,6 @@ import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from itertools import cycle
 from typing import NamedTuple
 
 import torch
@@ -16,10 +15,18 @@ from lora.base import features
 
 LIMIT = 0.3
 """Seconds that timing may take."""
-ROUNDS, MOST_ROUNDS = 2, 20
-"""Rounds that must fit into LIMIT after the first one, which is a warm-up, and that suffice."""
-IDLE = 0.8
+REPEATS = 3
+"""Times that a product is computed in a row; the first one is a warm-up.
+
+In a step one library computes product after product. Right after another one oneDNN is a tenth
+slower.
+"""
+MOST_ROUNDS = 10
+"""Rounds over all products that suffice; one must fit into LIMIT."""
+IDLE = 0.5
 """The share of the time that this thread must have computed: on a busy machine it waits."""
+FINE = time.get_clock_info("thread_time").resolution < 1e-6
+"""Whether the clock of a thread, which stands still while it waits, can time a product."""
 TOKENS = 128
 """Rows of each product; a micro-batch has as many or more."""
 LARGEST = 1024
@@ -60,27 +67,30 @@ def time_products(shapes: Shapes, limit: float = LIMIT) -> Times:
 
     Args:
         shapes: Those of the layers.
-        limit: Seconds that this may take; a product that has begun is finished.
+        limit: Seconds that this may take; a product that has begun is repeated to its end.
 
     Returns:
         Sums of the shortest time of each product; empty if ``limit`` does not suffice, or the
         machine is busy.
     """
     begin, computed = time.perf_counter(), time.thread_time()
+    clock = time.thread_time if FINE else time.perf_counter
     products = _products(shapes)
-    seconds: list[list[float]] = [[] for _ in products]
-    for place in cycle(range(len(products))):
-        start = time.perf_counter()
-        if start > begin + limit or len(seconds[-1]) > MOST_ROUNDS:
+    shortest: dict[int, float] = {}
+    for place in [*range(len(products))] * MOST_ROUNDS:
+        for repeat in range(REPEATS):
+            start = clock()
+            products[place].run()
+            if repeat:
+                shortest[place] = min(clock() - start, shortest.get(place, math.inf))
+        if time.perf_counter() > begin + limit:
             break
-        products[place].run()
-        seconds[place].append(time.perf_counter() - start)
     idle = time.thread_time() - computed >= IDLE * (time.perf_counter() - begin)
-    if not idle or min(map(len, seconds)) <= ROUNDS:
+    if not idle or len(shortest) < len(products):
         return {}
     sums: defaultdict[str, float] = defaultdict(float)
-    for timed, found in zip(products, seconds, strict=True):
-        sums[timed.way] += timed.often * min(found[1:])
+    for place, timed in enumerate(products):
+        sums[timed.way] += timed.often * shortest[place]
     return dict(sums)
 
 

@@ -161,7 +161,12 @@ class Training:
         self.findings = judge(self.arguments, forecast(self.arguments))
         refuse(self.findings, self.arguments.config.force)
         self.ranks.start_others(trainer)
-        self.ranks.check_equal(rows | {tr("the checkpoint's step"): str(start.step)})
+        same = {
+            tr("the checkpoint's step"): str(start.step),
+            # Machines may differ in what they leave open.
+            "trainer.precision": self.arguments.hardware.precision.value,
+        }
+        self.ranks.check_equal(rows | same)
         if trainer.is_global_zero:
             self.folder.prepare(resume=self.in_place)
             self.arguments.save(self.folder.config)
