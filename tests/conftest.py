@@ -157,9 +157,8 @@ def tiny_model() -> PreTrainedModel:
     return make_model()
 
 
-@pytest.fixture(scope="session")
-def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a byte-level tokenizer of 320 tokens and a ChatML template."""
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer of 320 tokens with a ChatML template."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
@@ -173,15 +172,20 @@ def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
             show_progress=False,
         ),
     )
-    tokenizer = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token="<pad>",
         bos_token="<|im_start|>",
         eos_token="<|im_end|>",
         chat_template=CHATML,
     )
+
+
+@pytest.fixture(scope="session")
+def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the small tokenizer."""
     folder = tmp_path_factory.mktemp("tokenizer")
-    tokenizer.save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
     return folder
 
 
