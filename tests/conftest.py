@@ -24,7 +24,8 @@ from tests.families.table import IDS, SMALL
 
 LONG = (
     *("runs/test_ddp.py", "simulated/test_systems.py", "lit/distributed/test_sharding.py"),
-    *("runs/test_real_model.py", "runs/test_faults.py", "runs/test_fit.py", "runs/test_chat.py"),
+    *("runs/test_search.py", "runs/test_real_model.py", "runs/test_faults.py", "runs/test_fit.py"),
+    "runs/test_chat.py",
     *("simulated/test_cuda_step.py", "simulated/test_mps_step.py", "adversary/test_environment.py"),
 )
 """Files that take longest. They start first: one that starts last leaves the other core idle."""
@@ -157,9 +158,8 @@ def tiny_model() -> PreTrainedModel:
     return make_model()
 
 
-@pytest.fixture(scope="session")
-def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a byte-level tokenizer of 320 tokens and a ChatML template."""
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer of 320 tokens with a ChatML template."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
@@ -173,15 +173,20 @@ def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
             show_progress=False,
         ),
     )
-    tokenizer = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token="<pad>",
         bos_token="<|im_start|>",
         eos_token="<|im_end|>",
         chat_template=CHATML,
     )
+
+
+@pytest.fixture(scope="session")
+def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the small tokenizer."""
     folder = tmp_path_factory.mktemp("tokenizer")
-    tokenizer.save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
     return folder
 
 
