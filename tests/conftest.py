@@ -246,6 +246,14 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_times(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """How fast the CPU was beside other tests is no measure for the runs of a person."""
+    from lit.fast_layers import kept_times
+
+    kept_times.FOLDER = tmp_path_factory.mktemp("products")
+
+
 @pytest.fixture(scope="session")
 def embedded(brief: None) -> Path:
     """The real model's folder."""

@@ -47,6 +47,7 @@ CHECKPOINT, MANIFEST = (
     "tests/lit/resume/test_manifest.py",
 )
 CONTRACT = "tests/lit/fast_layers/test_contract.py"
+PRODUCT_TIMES = "tests/lit/fast_layers/test_product_times.py"
 RESUME_STATE, SETTINGS = (
     f"tests/lit/resume/test_{name}.py" for name in ("resume_state", "settings_diff")
 )
@@ -699,6 +700,34 @@ ADAPTERS = [
 ]
 
 RESUMES = [
+    Mutant(
+        "resume",
+        "lit/resume/resume_state.py",
+        '"library": library_of(pl_module),',
+        '"library": "",',
+        (RESUME_STATE,),
+    ),
+    Mutant(
+        "resume",
+        "lit/fitting/training.py",
+        "self.model.spec = replace(self.model.spec, library=start.library)",
+        "pass",
+        (f"{FIT}::test_a_resumed_run_computes_with_the_library_of_its_checkpoint",),
+    ),
+    Mutant(
+        "resume",
+        "lit/fast_layers/kept_times.py",
+        "os.link(new, path)",
+        "os.replace(new, path)",
+        (PRODUCT_TIMES,),
+    ),
+    Mutant(
+        "resume",
+        "lit/fast_layers/product_times.py",
+        "if not idle or len(shortest) < len(products):",
+        "if len(shortest) < len(products):",
+        (PRODUCT_TIMES,),
+    ),
     Mutant(
         "resume",
         "lit/resume/resume_state.py",
