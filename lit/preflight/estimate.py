@@ -31,11 +31,11 @@ from lora.targets import linear_layers
 
 STATE_BLOCK = 256
 """Values that share a scale in the states of an 8-bit optimizer."""
-KEPT = 0.4
-"""Bytes by which glibc's heap grows for each byte of activations, measured (benchmarks/RESULTS.md).
+KEPT = 0.2
+"""Bytes by which glibc's heap grows for each byte that a forward pass makes, measured.
 
 A freed block is a little too small for a new one of its size, which must begin at a multiple of 64.
-So what a layer frees between tensors that stay is lost to the next layer.
+So a part of what a layer frees is lost to the next layer (benchmarks/RESULTS.md).
 """
 MIN_8BIT_SIZE = 4096
 """An 8-bit optimizer keeps 32-bit states for tensors with fewer values."""
@@ -157,7 +157,7 @@ def estimate_model_memory(
     if on_cpu := device.type == "cpu":
         parts[tr("Python and libraries")] = libraries
         if step and keeps_freed_blocks():
-            parts[tr("freed blocks that glibc keeps")] = int(KEPT * step.activations)
+            parts[tr("freed blocks that glibc keeps")] = int(KEPT * step.made)
     # Tensors are quantized one by one: one is dense while the next is read.
     loading = weights + 2 * largest_tensor + (libraries if on_cpu else 0) if kind else 0
     # transformers reads a dense model with four threads.

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 
 from data.types import Batch
+from lit.device.memory import LARGEST
 from lit.fast_layers.table import use_fast_layers
 from lit.model.loss import sum_at
 from lit.model.preparation import use_checkpointing
@@ -30,6 +31,8 @@ class StepMemory(NamedTuple):
     """Tensors that are held when the backward pass begins."""
     peak: int
     """The most that is held at any time, including the gradients of trainable parameters."""
+    made: int
+    """Tensors below LARGEST bytes that the forward pass makes, held or freed."""
 
 
 class LiveBytes(TorchDispatchMode):
@@ -37,7 +40,7 @@ class LiveBytes(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.bytes = self.peak = 0
+        self.bytes = self.peak = self.made = 0
         self._alive: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -54,6 +57,7 @@ class LiveBytes(TorchDispatchMode):
         self._alive.add(key)
         self.bytes += size
         self.peak = max(self.peak, self.bytes)
+        self.made += size if size < LARGEST else 0
         # The Python object of a storage lives as long as the storage, also inside autograd.
         weakref.finalize(storage, self._remove, key, size)
 
@@ -121,9 +125,9 @@ def trace_step(
     targets = torch.empty(labels, dtype=torch.int64, device="meta")
     with LiveBytes() as live, FusedAttention():
         hidden = hidden_states(model, batch)[0]
-        activations = live.bytes
+        activations, made = live.bytes, live.made
         sum_at(model, hidden.index_select(0, targets), targets).backward()
-    return StepMemory(activations, live.peak)
+    return StepMemory(activations, live.peak, made)
 
 
 def _meta_batch(lengths: Sequence[int], paths: Sequence[tuple[int, ...]] = ()) -> Batch:

@@ -78,8 +78,8 @@ def test_freed_blocks_that_glibc_keeps_are_part_of_the_peak_on_a_cpu(
     on_gpu, on_cpu = (
         estimated("qwen2, tied", 640, torch.float32, device=name) for name in ("cuda", "cpu")
     )
-    kept = int(KEPT * part(on_cpu, "activations"))
-    assert on_cpu.peak - on_gpu.peak == (kept if system == "linux" else 0)
+    kept, activations = on_cpu.peak - on_gpu.peak, part(on_cpu, "activations")
+    assert kept > KEPT * activations if system == "linux" else kept == 0
 
 
 GB = 10**9
