@@ -22,7 +22,8 @@ OTHERWISE = {
     *("mistral", "llama4_text"),  # windows and chunks
     *("jamba", "qwen3_5_text", "rwkv"),  # recurrences
     *("phi3, longrope", "deepseek_v32"),  # a limit to what may be in one batch
-    "bart",  # positions are counted from the padding
+    "bart",  # its cache stays empty
+    "cpmant",  # it sees the padding
 }
 
 
