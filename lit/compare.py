@@ -73,7 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--top_p", type=float, default=1.0)
     parser.add_argument("--max_new_tokens", type=int, default=160)
-    parser.add_argument("--batch_size", type=int, default=8, help=tr("answers generated at a time"))
+    parser.add_argument(
+        "--batch_size", type=int, default=16, help=tr("answers generated at a time")
+    )
     return parser
 
 

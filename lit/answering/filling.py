@@ -1,7 +1,7 @@
 """Answers in a batch where a waiting question takes the place of each answer that ends."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from math import isfinite
 from weakref import WeakKeyDictionary
@@ -23,20 +23,20 @@ _known: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
 @torch.inference_mode()
 def fill(
     model: PreTrainedModel,
-    prompts: Iterable[tuple[int, Sequence[int]]],
+    questions: Iterable[tuple[int, Sequence[int]]],
     sampling: Sampling,
     stops: Sequence[int],
     pad: int,
     batch_size: int,
 ) -> Iterator[tuple[int, list[int]]]:
-    """Answer prompts, each as soon as there is a place for it.
+    """Answer questions, each as soon as there is a place for it.
 
-    A prompt is computed alone. Then its keys and values join those of the answers under way, and
-    transformers generates until the first of them ends.
+    The prompts that begin together are computed together. Then their keys and values join those of
+    the answers under way, and transformers generates until the first of them ends.
 
     Args:
         model: In eval mode, one that ``can_fill``.
-        prompts: A number and the tokens of each prompt. The next one is taken when it can begin.
+        questions: The number and the prompt of each. The next one is taken when it can begin.
         sampling: How tokens are chosen.
         stops: The tokens that end an answer.
         pad: The token that fills shorter rows up.
@@ -50,14 +50,15 @@ def fill(
         NotFiniteError: The model computes NaN.
     """
     steps = Steps(model, stops, pad)
-    waiting, answers, parts = iter(prompts), list[_Answer](), list[Rows]()
+    waiting, answers, parts = iter(questions), list[_Answer](), list[Rows]()
     while True:
-        for number, prompt in islice(waiting, batch_size - len(answers)):
-            check_context(model, [prompt], sampling.max_new_tokens)
-            answer = _Answer(number, seeded_generator(sampling, prompt, model.device))
-            parts.append(steps.begin(prompt, choosing(sampling, [answer.generator])))
-            answer.tokens += parts[-1].ids[0, -1:].tolist()
-            answers.append(answer)
+        if new := list(islice(waiting, batch_size - len(answers))):
+            prompts = [prompt for _, prompt in new]
+            check_context(model, prompts, sampling.max_new_tokens)
+            generators = [seeded_generator(sampling, prompt, model.device) for prompt in prompts]
+            parts.append(steps.begin(prompts, choosing(sampling, generators)))
+            first = parts[-1].ids[:, -1:].tolist()
+            answers += map(_Answer, (number for number, _ in new), generators, first)
         if not answers:
             return
         parts = [rows := steps.join(parts)]
@@ -91,17 +92,19 @@ def can_fill(model: PreTrainedModel, pad: int) -> bool:
 
 @torch.inference_mode()
 def _joins(model: PreTrainedModel, pad: int) -> bool:
-    """Return whether a short question is answered alike alone and after it joined a longer one."""
+    """Return whether a short question is answered alike alone and after it joined longer ones."""
     short, long = (question.tolist() for question in probe_questions(model, pad))
     steps, seen = Steps(model, (), pad), _Seen()
     record = LogitsProcessorList([seen])
     try:
-        alone = steps.begin(short, record)
+        alone = steps.begin([short], record)
         if not is_plain(alone.cache):
             return False
         steps.go_on(alone, record, 1)
         expected = seen.logits
-        joined = steps.join([steps.begin(question, record) for question in (short, long)])
+        # The short question is filled up when it begins, and again when it joins the longest one.
+        together = [short, long], [[*long, *short]]
+        joined = steps.join([steps.begin(prompts, record) for prompts in together])
         steps.go_on(joined, record, 1)
     except Exception:
         return False  # the groups of lit.answering.batching say what fails
@@ -116,7 +119,7 @@ class _Answer:
 
     number: int
     generator: torch.Generator
-    tokens: list[int] = field(default_factory=list)
+    tokens: list[int]
 
     def left(self, most: int, stops: Sequence[int]) -> int:
         """Return how many tokens it may still have; 0 after a stop token."""

@@ -16,7 +16,7 @@ from transformers import (
 )
 from transformers.cache_utils import DynamicLayer
 
-from lit.answering.batching import without_defaults
+from lit.answering.batching import pad_left, without_defaults
 
 
 def is_plain(cache: object) -> bool:
@@ -60,10 +60,9 @@ class Steps:
         self.model, self.pad = without_defaults(model), pad
         self.first_end = StoppingCriteriaList([_FirstEnd(stops, model.device)])
 
-    def begin(self, prompt: Sequence[int], choosing: LogitsProcessorList) -> Rows:
-        """Return a prompt with the first token of its answer."""
-        ids = torch.tensor([list(prompt)], device=self.model.device)
-        return self.go_on(Rows(ids, torch.ones_like(ids), None), choosing, 1)
+    def begin(self, prompts: Sequence[Sequence[int]], choosing: LogitsProcessorList) -> Rows:
+        """Return prompts with the first token of each answer."""
+        return self.go_on(Rows(*pad_left(prompts, self.pad, self.model.device), None), choosing, 1)
 
     def go_on(self, rows: Rows, choosing: LogitsProcessorList, most: int) -> Rows:
         """Return rows with the same number of new tokens, until one ends or there are ``most``."""
