@@ -11,8 +11,6 @@ reporting rows.
 """
 
 import argparse
-import contextlib
-import io
 import json
 import re
 import sys
@@ -21,137 +19,48 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import datasets
 import numpy as np
-import yaml
 
-from benchmarks.searching_world import World, make_base, write_rows
+from benchmarks.searching_world import Bench, train
 from lit.measures.measured import Outcome
 from lit.run.console import quiet
-from lit.searching.outcome.decision import Decision, decide
 from lit.searching.outcome.rules import outcome
 from lit.searching.outcome.texts import difference_text, settings_text
 from lit.searching.outcome.ties import difference
-from lit.searching.planner import Planner
-from lit.searching.records import Search, Trial
+from lit.searching.records import Search
 from lit.searching.results import BEST
-from lit.searching.setup import assemble, choose_space, prepare
-from lit.searching.space import LR, R
-from lit.searching.trials.ledger import Job, Ledger
-from lit.searching.trials.storage import open_storage
-from lit.searching.trials.watch import Signals, Watch
+from lit.searching.space import ALPHA, LR, R
 from lit.searching.workbench import Workbench
 from lit.settings.arguments import parse
 
 PAGE = Path(__file__).parents[1] / "docs" / "search.md"
-ROWS, HELD_OUT = 800, 0.25
-"""Rows of a search; of those held out one half chooses and one half reports."""
 DROPOUT = "model.lora.lora_dropout"
-GRID: dict[str, list] = {LR: [3e-3, 3e-2, 3e-1], R: [1, 2, 8]}
+GRID: dict[str, list] = {LR: [3e-3, 3e-2, 9e-1], R: [1, 2, 8]}
 BEST_OF_GRID = {LR: 3e-2, R: 8}
 GRID_SEEDS = 3
 LEAST_FOUND, LEAST_TIED, LEAST_COVERED = 0.8, 0.8, 0.9
+GRID_TRIALS, EQUAL_TRIALS = 9, 6
 EQUAL = {DROPOUT: {"low": 0.19, "high": 0.21}}
 """Other numbers are dropped, and as good as as many of them."""
-EQUAL_TRIALS = 6
 
 
-class Found(NamedTuple):
-    """A finished search, and what was decided."""
-
-    search: Search
-    decision: Decision
-
-    @property
-    def taken(self) -> Trial:
-        """The trial that was taken."""
-        trial = self.search.trial(self.decision.winner or 0)
-        assert trial is not None
-        return trial
-
-
-class Bench:
-    """A base model that all searches share.
-
-    Args:
-        folder: For all files.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.world, self.base = folder, World.made(0), folder / "base"
-        make_base(self.world, self.base)
-        self.loaded: Any = None
-
-    def bench(self, name: str, seed: int, own: dict[str, Any]) -> Workbench:
-        """Return a workbench with rows of its own."""
-        draw = np.random.default_rng((seed, *map(ord, name)))
-        rows = self.world.rows(self.world.wanted, ROWS, draw)
-        path = write_rows(rows, self.folder / f"{name}-{seed}.jsonl")
-        settings = {
-            "model.base": self.base,
-            "data.path": path,
-            "data.val_fraction": HELD_OUT,
-            "data.batch_size": 10,
-            # The last layer before the head: its update has the rank of what is added to scores.
-            "model.lora.target_modules": "[down_proj]",
-            "model.lora.layers_to_transform": "[1]",
-            "trainer.max_epochs": 1,
-            "trainer.accelerator": "cpu",
-            "seed_everything": seed,
-            **own,
-        }
-        arguments = parse(
-            [x for name, value in settings.items() for x in (f"--{name}", str(value))]
-        )
-        prepare(arguments)
-        bench = Workbench(arguments)
-        bench.base = self.loaded
-        return bench
-
-    def search(
-        self, name: str, seed: int, own: dict[str, Any], space: dict[str, Any], trials: int
-    ) -> Found:
-        """Run a search, as lit.search does."""
-        folder = self.folder / f"{name}-{seed}"
-        folder.mkdir()
-        path = folder / "space.yaml"
-        path.write_text(yaml.safe_dump(space), "utf-8")
-        with contextlib.redirect_stdout(io.StringIO()):
-            bench = self.bench(name, seed, own)
-            planner = Planner(choose_space(path, bench.arguments), seed)
-            ledger = Ledger(open_storage(None, folder), name, str(folder))
-            started = time.monotonic()
-            searching = assemble(bench, ledger, folder, planner, trials, None, started)
-            searching.measure()
-            search = searching.run()
-        self.loaded = bench.base
-        if search is None:
-            raise RuntimeError(f"{name}, seed {seed}: the config's own settings have no result")
-        return Found(search, decide(search))
-
-    def grid(self) -> Iterator[tuple[dict[str, Any], list[float]]]:
-        """Yield each setting of the grid with the losses of the reporting rows by seed."""
-        own = {LR: GRID[LR][0], R: 1, "model.lora.lora_alpha": 2}
-        benches = [self.bench("grid", seed, own) for seed in range(GRID_SEEDS)]
-        for lr in GRID[LR]:
-            for r in GRID[R]:
-                settings, losses = {LR: lr, R: r, "model.lora.lora_alpha": 2 * r}, []
-                for bench in benches:
-                    bench.base = self.loaded
-                    trial = train(bench, settings)
-                    self.loaded = bench.base
-                    sums, labels = trial.report or (np.inf,), sum(bench.labels()[1])
-                    losses.append(float(np.sum(sums) / labels))
-                yield {LR: lr, R: r}, losses
-
-
-def train(bench: Workbench, settings: dict[str, Any]) -> Trial:
-    """Train the config with some settings changed, the whole schedule, and measure it."""
-    job = Job("final", settings, int(bench.arguments.config.seed_everything))
-    with Signals() as signals:
-        return bench.train(0, job, Watch(signals))
+def grid(shared: Bench) -> Iterator[tuple[dict[str, Any], list[float]]]:
+    """Yield each setting of the grid with the losses of the reporting rows by seed."""
+    own = {LR: GRID[LR][0], R: 1, ALPHA: 2}
+    benches = [shared.bench("grid", seed, own) for seed in range(GRID_SEEDS)]
+    for lr in GRID[LR]:
+        for r in GRID[R]:
+            settings, losses = {LR: lr, R: r, ALPHA: 2 * r}, []
+            for bench in benches:
+                bench.base = shared.loaded
+                trial = train(bench, settings)
+                shared.loaded = bench.base
+                sums, labels = trial.report or (np.inf,), sum(bench.labels()[1])
+                losses.append(float(np.sum(sums) / labels))
+            yield {LR: lr, R: r}, losses
 
 
 def planted(bench: Bench, seeds: int) -> tuple[str, bool]:
@@ -161,13 +70,13 @@ def planted(bench: Bench, seeds: int) -> tuple[str, bool]:
         "|---|---|---|---|",
     ]
     known = dict[str, list[float]]()
-    for settings, losses in bench.grid():
+    for settings, losses in grid(bench):
         known[settings_text(settings)] = losses
         print(f"grid    {settings_text(settings):20} {losses}", flush=True)
-    own = {LR: GRID[LR][0], R: 2, "model.lora.lora_alpha": 4}
+    own = {LR: GRID[LR][0], R: 2, ALPHA: 4}
     taken = Counter[str]()
     for seed in range(100, 100 + seeds):
-        found = bench.search("planted", seed, own, GRID, 9)
+        found = bench.search("planted", seed, own, GRID, GRID_TRIALS)
         settings = {name: found.taken.settings[name] for name in (LR, R)}
         taken[settings_text(settings)] += 1
         print(f"planted {seed}: {settings_text(settings)}; {found.decision.kind}", flush=True)
@@ -180,7 +89,7 @@ def planted(bench: Bench, seeds: int) -> tuple[str, bool]:
 
 def equal(bench: Bench, searches: int) -> tuple[str, bool]:
     """Return a table of searches of equal settings, and whether they are tied and honest."""
-    own = {LR: BEST_OF_GRID[LR], R: BEST_OF_GRID[R], "model.lora.lora_alpha": 16, DROPOUT: 0.2}
+    own = {LR: BEST_OF_GRID[LR], R: BEST_OF_GRID[R], ALPHA: 16, DROPOUT: 0.2}
     made = []
     for seed in range(200, 200 + searches):
         found = bench.search("equal", seed, own, EQUAL, EQUAL_TRIALS)

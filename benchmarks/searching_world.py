@@ -6,16 +6,29 @@ scores. In the table that is to be learned the scores have a matrix of rank ``RA
 update of that rank of one layer can learn it, and an update of a lower rank cannot.
 """
 
+import contextlib
+import io
 import json
+import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from benchmarks.planted_world import CHATML, SHAPE
+from lit.searching.outcome.decision import Decision, decide
+from lit.searching.planner import Planner
+from lit.searching.records import Search, Trial
+from lit.searching.setup import assemble, choose_space, prepare
+from lit.searching.trials.ledger import Job, Ledger
+from lit.searching.trials.storage import open_storage
+from lit.searching.trials.watch import Signals, Watch
+from lit.searching.workbench import Workbench
+from lit.settings.arguments import parse
 
 RANK = 8
 QUESTIONS, ANSWERS, NOISE = 40, 16, 60
@@ -24,6 +37,8 @@ KNOWN, CHANGE = 4.0, 3.0
 """The standard deviation of the base's scores, and of what is added to them."""
 STEPS, BATCH, LR = 300, 64, 3e-3
 """Of making the base."""
+ROWS, HELD_OUT = 1200, 0.5
+"""Rows of a search; of those held out one half chooses and one half reports."""
 SYLLABLES = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
 
 
@@ -119,3 +134,84 @@ def _tokenizer(world: World) -> PreTrainedTokenizerFast:
         eos_token="<|im_end|>",
         chat_template=CHATML,
     )
+
+
+class Found(NamedTuple):
+    """A finished search, and what was decided."""
+
+    search: Search
+    decision: Decision
+
+    @property
+    def taken(self) -> Trial:
+        """The trial that was taken."""
+        trial = self.search.trial(self.decision.winner or 0)
+        assert trial is not None
+        return trial
+
+
+class Bench:
+    """A base model that all searches share.
+
+    Args:
+        folder: For all files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.world, self.base = folder, World.made(0), folder / "base"
+        make_base(self.world, self.base)
+        self.loaded: Any = None
+
+    def bench(self, name: str, seed: int, own: dict[str, Any]) -> Workbench:
+        """Return a workbench with rows of its own."""
+        draw = np.random.default_rng((seed, *map(ord, name)))
+        rows = self.world.rows(self.world.wanted, ROWS, draw)
+        path = write_rows(rows, self.folder / f"{name}-{seed}.jsonl")
+        settings = {
+            "model.base": self.base,
+            "data.path": path,
+            "data.val_fraction": HELD_OUT,
+            "data.batch_size": 10,
+            # The last layer before the head: its update has the rank of what is added to scores.
+            "model.lora.target_modules": "[down_proj]",
+            "model.lora.layers_to_transform": "[1]",
+            "trainer.max_epochs": 1,
+            "trainer.accelerator": "cpu",
+            "seed_everything": seed,
+            **own,
+        }
+        arguments = parse(
+            [x for name, value in settings.items() for x in (f"--{name}", str(value))]
+        )
+        prepare(arguments)
+        bench = Workbench(arguments)
+        bench.base = self.loaded
+        return bench
+
+    def search(
+        self, name: str, seed: int, own: dict[str, Any], space: dict[str, Any], trials: int
+    ) -> Found:
+        """Run a search, as lit.search does."""
+        folder = self.folder / f"{name}-{seed}"
+        folder.mkdir()
+        path = folder / "space.yaml"
+        path.write_text(yaml.safe_dump(space), "utf-8")
+        with contextlib.redirect_stdout(io.StringIO()):
+            bench = self.bench(name, seed, own)
+            planner = Planner(choose_space(path, bench.arguments), seed)
+            ledger = Ledger(open_storage(None, folder), name, str(folder))
+            started = time.monotonic()
+            searching = assemble(bench, ledger, folder, planner, trials, None, started)
+            searching.measure()
+            search = searching.run()
+        self.loaded = bench.base
+        if search is None:
+            raise RuntimeError(f"{name}, seed {seed}: the config's own settings have no result")
+        return Found(search, decide(search))
+
+
+def train(bench: Workbench, settings: dict[str, Any]) -> Trial:
+    """Train the config with some settings changed, the whole schedule, and measure it."""
+    job = Job("final", settings, int(bench.arguments.config.seed_everything))
+    with Signals() as signals:
+        return bench.train(0, job, Watch(signals))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from lit.searching.planner import Planner
 from lit.searching.records import Trial
 from lit.searching.trials.costs import Costs
-from lit.searching.trials.halving import REDUCTION, expected_validations
+from lit.searching.trials.halving import REDUCTION, RUNGS, expected_validations
 from lit.searching.trials.ledger import Job, Slot
 
 EPOCHS = "trainer.max_epochs"
@@ -110,10 +110,12 @@ class Schedule:
             most = 0
         left_to_try = left - runs * run - self.costs.validation
         tries, seconds = 0, 0.0
-        while tries < most and left_to_try - seconds > self.costs.of_try(1):
+        while tries < most and left_to_try - seconds > self._least(done + tries):
             tries += 1
             seconds += self.costs.of_try(expected_validations(done + tries))
-        if not tries and not math.isinf(left):
+        if not done + tries:
+            runs = 0
+        elif not tries and not math.isinf(left):
             runs = min(runs, int(left / run))
         return Forecast(tries, runs, seconds + runs * run)
 
@@ -149,9 +151,16 @@ class Schedule:
     def _another_try(self, tries: Sequence[Slot]) -> bool:
         if self.trials is not None:
             return len(tries) < self.trials - 1
-        # It must reach its first validation, at least.
         time = self.deadline(Job("try", {}, 0))
-        return self.shares.finals > 0 and time > self.costs.of_try(1)
+        return self.shares.finals > 0 and time > self._least(len(tries))
+
+    def _least(self, tries: int) -> float:
+        """Return the seconds that another try needs: to its first comparison, if there are others.
+
+        Args:
+            tries: The tries so far.
+        """
+        return self.costs.of_try(RUNGS[0] if tries else 1)
 
     def _fits(self, job: Job) -> bool:
         epochs, own = job.settings.get(EPOCHS), self.own.settings.get(EPOCHS)
