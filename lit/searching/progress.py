@@ -130,7 +130,7 @@ class Progress:
             total = duration(costs.run + forecast.seconds)
             print_rank0(tr("       about {total} in all", total=total))
         else:
-            print_rank0(tr("       after each trial, what still fits is computed anew"))
+            print_rank0(tr("       after each trial, what still fits is computed again"))
 
 
 def describe(settings: Settings) -> str:

@@ -1,5 +1,7 @@
 """The device of a run and its precision, where the settings leave it open."""
 
+from contextlib import suppress
+
 import torch
 from jsonargparse import Namespace
 from transformers import PretrainedConfig
@@ -31,8 +33,13 @@ class Hardware:
         self._is_open = self._trainer.precision == AUTO
         # Other choices of a CPU do not depend on the model, whose config may need the hub.
         timed = device.type == "cpu" and self._is_open and self.device.cpu_bf16
-        needs_config = device.type != "cpu" or timed
-        base = read_base_config(model.base, model.revision) if needs_config else None
+        base = None
+        if device.type != "cpu":
+            base = read_base_config(model.base, model.revision)
+        elif timed:
+            # Other settings are checked first; without a base, loading it says what is wrong.
+            with suppress(ConfigError):
+                base = read_base_config(model.base, model.revision)
         self._model_type = base.get_text_config().model_type if base else ""
         quantized = bool(model.quantize or getattr(base, "quantization_config", None))
         self.precision = Choice(self._trainer.precision, tr("as set"))
