@@ -100,7 +100,6 @@ NOT_FOR_PEOPLE: dict[str, dict[str, str]] = {
     "lit/searching/trials/limits.py": {"stopped early": KEY},
     "lit/searching/space_file.py": {"check_keys": "of an assertion", "{low": CODE},
     "lit/searching/trials/ledger.py": {"record {}": KEY},
-    "lit/searching/trials/limits.py": {"stopped early": KEY},
     "lit/serving/app.py": dict.fromkeys(("{} here", "wins and", "the server"), API),
     "lit/serving/bodies.py": {"data: ": API},
     "lit/serving/engine/job.py": dict.fromkeys(("the server", "{} requests"), API),
