@@ -1,17 +1,15 @@
 """What a search does next, and what fits into its time."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from lit.searching.finals import EPOCHS, Finals, Shares
 from lit.searching.planner import Planner
-from lit.searching.records import Trial
 from lit.searching.trials.costs import Costs
-from lit.searching.trials.halving import REDUCTION, RUNGS, expected_validations
+from lit.searching.trials.halving import RUNGS, expected_validations
 from lit.searching.trials.ledger import Job, Slot
 
-EPOCHS = "trainer.max_epochs"
 LEAST_RUNS = 2.5
 """Whole runs that a budget must have time for, so that settings can be compared."""
 
@@ -22,25 +20,6 @@ class Forecast(NamedTuple):
     tries: int
     runs: int
     seconds: float
-
-
-@dataclass(frozen=True)
-class Shares:
-    """How a search divides its time.
-
-    Args:
-        finals: How many settings are trained again with the whole schedule.
-        seeds: How often each of them, and the config's own settings, are trained.
-    """
-
-    finals: int
-    seeds: int
-
-    @property
-    def runs(self) -> int:
-        """Whole runs that come after the tries."""
-        second = self.finals + 1 if self.seeds > 1 else 0
-        return self.finals + second
 
 
 def divide(runs: float) -> Shares:
@@ -64,22 +43,20 @@ class Schedule:
 
     Args:
         planner: Suggests settings.
-        own: The trial with the config's own settings.
         trials: How many settings are tried, the config's own among them; None for a budget.
         seconds_left: Returns what is left of the budget; infinite if trials are counted.
-        rank: Returns the tries that deserve a whole run, at most so many, the best first.
+        finals: Orders the whole runs that follow the tries.
     """
 
     def __init__(
         self,
         planner: Planner,
-        own: Job,
         trials: int | None,
         seconds_left: Callable[[], float],
-        rank: Callable[[list[Trial], int], list[Trial]],
+        finals: Finals,
     ) -> None:
-        self.rank = rank
-        self.planner, self.own, self.trials, self.seconds_left = planner, own, trials, seconds_left
+        self.planner, self.trials, self.seconds_left = planner, trials, seconds_left
+        self.finals, self.own = finals, finals.own
         self.costs = Costs(0.0, 0.0, 0.0, 0, 0)
         self.shares = Shares(0, 1)
 
@@ -136,7 +113,7 @@ class Schedule:
         failed = [
             slot.job.settings for slot in slots if slot.trial and slot.trial.state == "failed"
         ]
-        for job in self._finals(tries):
+        for job in self.finals.jobs(slots, self.shares):
             if job.settings in failed:
                 continue
             if (job.settings, job.seed) not in known and self._fits(job):
@@ -166,41 +143,6 @@ class Schedule:
         epochs, own = job.settings.get(EPOCHS), self.own.settings.get(EPOCHS)
         share = epochs / own if epochs and own else 1.0
         return self.seconds_left() >= share * self.costs.run
-
-    def _finals(self, tries: Sequence[Slot]) -> Iterator[Job]:
-        known = [slot for slot in tries if slot.losses and slot.trial and slot.trial.choose]
-        first = self.rank([slot.trial for slot in known if slot.trial], self.shares.finals)
-        numbers = [trial.number for trial in first]
-        # Those that were stopped early come next: the later, the better.
-        rest = [slot for slot in known if slot.number not in numbers]
-        rest.sort(key=lambda slot: (-_rung(slot), min(slot.losses)))
-        ranked = sorted(
-            (slot for slot in known if slot.number in numbers),
-            key=lambda slot: numbers.index(slot.number),
-        )
-        finals = [
-            Job("final", self._final_settings(slot), self.own.seed)
-            for slot in [*ranked, *rest][: self.shares.finals]
-        ]
-        yield from finals
-        if self.shares.seeds > 1 and finals:
-            again = replace(self.own, kind="final")
-            for job in (finals[0], again, *finals[1:]):
-                yield replace(job, seed=job.seed + 1)
-
-    def _final_settings(self, slot: Slot) -> dict[str, Any]:
-        """Return the settings of a try, with the epochs that its validations were best after."""
-        settings = dict(slot.job.settings)
-        if EPOCHS in self.own.settings:
-            settings[EPOCHS] = self.own.settings[EPOCHS]
-            if slot.trial and slot.trial.state == "finished":
-                best = min(slot.trial.curve, key=lambda point: point.loss)
-                settings[EPOCHS] = min(settings[EPOCHS], max(1, math.ceil(best.epoch - 1e-9)))
-        return settings
-
-
-def _rung(slot: Slot) -> int:
-    return int(math.log(max(1, len(slot.losses)), REDUCTION) + 1e-9)
 
 
 def _tried(tries: Sequence[Slot]) -> list[tuple[dict[str, Any], tuple[float, ...] | None]]:

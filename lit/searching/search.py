@@ -5,10 +5,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from lit.messages import tr, tr_n
 from lit.run.console import print_rank0
-from lit.searching.outcome.ties import finalists
+from lit.searching.outcome.ties import candidates, finalists
 from lit.searching.progress import Progress, duration
 from lit.searching.records import Search, Trial
 from lit.searching.results import trial_folder
@@ -118,6 +119,11 @@ class Searching:
     def rank(self, tries: list[Trial], most: int) -> list[Trial]:
         """Return the tries that deserve a whole run, the best first."""
         return finalists(self._record(tuple(tries), -1), most)
+
+    def lost(self, whole: list[Trial]) -> list[dict[str, Any]]:
+        """Return the settings that are worse than the best of whole runs, by more than chance."""
+        found = candidates(self._record(tuple(whole), -1), whole)
+        return [one.settings for one in found if not one.tied]
 
     def result(self) -> Search | None:
         """Return all that is known now."""

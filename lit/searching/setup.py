@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from lit.messages import tr
+from lit.searching.finals import Finals
 from lit.searching.outcome.decision import too_few_rows
 from lit.searching.planner import Planner
 from lit.searching.schedule import EPOCHS, Schedule
@@ -98,12 +99,11 @@ def assemble(
     if (config.trainer.max_epochs or 0) > 0:
         own[EPOCHS] = config.trainer.max_epochs
     searching: Searching
-    schedule = Schedule(
-        planner,
+    finals = Finals(
         Job("own", own, int(config.seed_everything)),
-        trials,
-        seconds_left=lambda: searching.left(),
         rank=lambda tries, most: searching.rank(tries, most),
+        lost=lambda whole: searching.lost(whole),
     )
+    schedule = Schedule(planner, trials, lambda: searching.left(), finals)
     searching = Searching(bench, ledger, schedule, folder, budget, started)
     return searching
