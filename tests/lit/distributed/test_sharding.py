@@ -86,7 +86,9 @@ class Runs(NamedTuple):
     ended: dict[str, list[Result]]
 
     def codes(self, name: str) -> list[int]:
-        """Return the exit codes of a run's ranks."""
+        """Return the exit codes of a run's ranks, and print what they said of an error."""
+        for result in self.ended[name]:
+            print(result.error)
         return [result.code for result in self.ended[name]]
 
     def one(self, name: str) -> Path:
