@@ -6,7 +6,6 @@ the answer is its process id. The answer to a wait request is the exit status.
 """
 
 import ctypes
-import gc
 import importlib
 import itertools
 import json
@@ -117,30 +116,6 @@ def wait(pid: int, limit: float) -> int:
         time.sleep(0.01)
 
 
-def warm_up() -> None:
-    """Train a tiny model once, so that no child loads a font or a kernel for the first time."""
-    import datasets
-    from conftest import make_model, make_tokenizer
-
-    from lit.fit import main as fit
-
-    environment = dict(os.environ)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        make_model().save_pretrained(folder / "model")
-        make_tokenizer().save_pretrained(folder / "model")
-        rows = [{"prompt": f"Why {n}?", "response": f"So {n}."} for n in range(8)]
-        (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        datasets.config.HF_DATASETS_CACHE = folder / "cache"
-        settings = ["--data.val_fraction", "0.5", "--trainer.max_epochs", "1"]
-        paths = ["--model.base", str(folder / "model"), "--data.path", str(folder / "rows.jsonl")]
-        run = ["--trainer.accelerator", "cpu", "--output_dir", str(folder / "run")]
-        assert fit([*paths, *settings, *run]) == 0
-    os.environ.clear()
-    os.environ |= environment
-    gc.collect()
-
-
 if __name__ == "__main__":
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
@@ -160,9 +135,6 @@ if __name__ == "__main__":
     # As short as in conftest.
     SampleAnswers.__init__.__defaults__ = (3, 4)
     torch.set_num_threads(1)
-    # A child of a process whose tokenizer has used threads would warn.
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    warm_up()
     print("ready", file=answers)
     for line in sys.stdin:
         request = json.loads(line)

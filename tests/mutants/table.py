@@ -1596,19 +1596,6 @@ SHARED = [
             "batch = batch",
             SHARING,
         ),
-        (
-            "lit/preflight/meta_step.py",
-            "options |= kwargs or {}",
-            "options = dict(kwargs or {})",
-            "tests/lit/preflight/test_check.py::"
-            "test_estimated_activations_equal_what_autograd_saves",
-        ),
-        (
-            "lit/preflight/estimate.py",
-            "if step and keeps_freed_blocks():",
-            "if step:",
-            "tests/lit/preflight/test_estimate_parts.py",
-        ),
     )
 ]
 
