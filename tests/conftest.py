@@ -24,8 +24,7 @@ from tests.families.table import IDS, SMALL
 
 LONG = (
     *("runs/test_ddp.py", "simulated/test_systems.py", "lit/distributed/test_sharding.py"),
-    *("runs/test_search.py", "runs/test_real_model.py", "runs/test_faults.py", "runs/test_fit.py"),
-    "runs/test_chat.py",
+    *("runs/test_real_model.py", "runs/test_faults.py", "runs/test_fit.py", "runs/test_chat.py"),
     *("simulated/test_cuda_step.py", "simulated/test_mps_step.py", "adversary/test_environment.py"),
 )
 """Files that take longest. They start first: one that starts last leaves the other core idle."""
