@@ -22,6 +22,7 @@ from lit.answering.filling import can_fill, fill
 from lit.answering.generation import pad_token, stop_tokens, use_model
 from lit.answering.sampling import Sampling, choosing
 from lit.comparison.questions import encode_prompt, read_questions
+from lit.fast_layers.library import use_fast_answers
 from lit.measures.losses import MODELS
 from lit.measures.sample import fair_order
 from lit.model.base import quiet
@@ -86,6 +87,7 @@ def main() -> None:
     options = parser.parse_args()
     quiet()
     model, tokenizer = load(options.adapter)
+    use_fast_answers(model)
     rows = read_questions(RunFolder(options.adapter.absolute().parent).validation)
     order = fair_order(len(rows))[: options.questions]
     prompts = [encode_prompt(rows[row], tokenizer) for row in order]

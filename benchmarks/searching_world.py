@@ -14,12 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 import yaml
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from benchmarks.planted_world import CHATML, SHAPE
+from benchmarks.tiny_base import make_tokenizer, train_base
 from lit.searching.outcome.decision import Decision, decide
 from lit.searching.planner import Planner
 from lit.searching.records import Search, Trial
@@ -35,8 +32,6 @@ QUESTIONS, ANSWERS, NOISE = 40, 16, 60
 """Words that are asked about, that answer, and that mean nothing."""
 KNOWN, CHANGE = 4.0, 3.0
 """The standard deviation of the base's scores, and of what is added to them."""
-STEPS, BATCH, LR = 300, 64, 3e-3
-"""Of making the base."""
 ROWS, HELD_OUT = 1200, 0.5
 """Rows of a search; of those held out one half chooses and one half reports."""
 SYLLABLES = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
@@ -77,63 +72,21 @@ class World(NamedTuple):
 
 def make_base(world: World, folder: Path) -> None:
     """Train a base model on the table that it knows, and save it with its tokenizer."""
-    tokenizer = _tokenizer(world)
-    torch.manual_seed(0)
-    config = AutoConfig.for_model("llama", vocab_size=len(tokenizer), **SHAPE)
-    model = AutoModelForCausalLM.from_config(config)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LR)
-    draw = np.random.default_rng(0)
-    for step in range(STEPS):
-        for group in optimizer.param_groups:
-            group["lr"] = LR * min(1, (step + 1) / 50, (STEPS - step) / (STEPS / 4))
-        turns = [
-            [
-                {"role": "user", "content": row["prompt"]},
-                {"role": "assistant", "content": row["response"]},
-            ]
-            for row in world.rows(world.known, BATCH, draw)
-        ]
-        texts = tokenizer.apply_chat_template(turns, tokenize=False)
-        batch = tokenizer(texts, return_tensors="pt", padding=True)
-        # The answer, its end token and a newline: the words that mean nothing are not learned.
-        ends = batch["attention_mask"].sum(1, keepdim=True)
-        places = torch.arange(batch["input_ids"].shape[1])
-        answers = (places >= ends - 3) & (places < ends)
-        labels = batch["input_ids"].masked_fill(~answers, -100)
-        model(**batch, labels=labels).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    numbers = np.random.default_rng(0)
+
+    def draw() -> tuple[str, str]:
+        (row,) = world.rows(world.known, 1, numbers)
+        return row["prompt"], row["response"]
+
+    texts = [f"{word} {word}" for word in world.words] * 2 + ["user assistant"] * 4
+    # The answer, its end token and a newline: the words that mean nothing are not learned.
+    train_base(make_tokenizer(texts, 2000), draw, folder, seed=0, taught=3)
 
 
 def write_rows(rows: list[dict], path: Path) -> Path:
     """Write rows as JSONL, and return the path."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return path
-
-
-def _tokenizer(world: World) -> PreTrainedTokenizerFast:
-    """Return a tokenizer that has the world's words as tokens, and bytes for everything else."""
-    core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    core.train_from_iterator(
-        [f"{word} {word}" for word in world.words] * 2 + ["user assistant"] * 4,
-        trainers.BpeTrainer(
-            vocab_size=2000,
-            special_tokens=["<pad>", "<|im_start|>", "<|im_end|>"],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        pad_token="<pad>",
-        bos_token="<|im_start|>",
-        eos_token="<|im_end|>",
-        chat_template=CHATML,
-    )
 
 
 class Found(NamedTuple):

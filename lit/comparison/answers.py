@@ -75,6 +75,7 @@ def answer_all(
             more = base.add(fitting())
         with use_model(model, "tuned"):
             tuned.add(prompts[len(tuned.answers) : len(base.answers)])
+    done = len(base.answers)
     return [
         AnswerPair(
             question=question.text,
@@ -90,7 +91,7 @@ def answer_all(
             accepted=question.accepted,
         )
         for question, first, second, losses in zip(
-            questions, base.answers, tuned.answers, row_losses, strict=False
+            questions[:done], base.answers, tuned.answers, row_losses[:done], strict=True
         )
     ]
 

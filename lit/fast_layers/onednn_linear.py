@@ -38,7 +38,7 @@ class OneDNNLinear(Replacement, nn.Linear):
 
     torch computes float32 products on an x86 CPU with MKL, which is fastest on Intel CPUs only: on
     a Zen 4, a training step takes about a tenth longer without oneDNN (benchmarks/RESULTS.md).
-    ``lit.fast_layers.choice`` says which is faster on a machine.
+    ``lit.fast_layers.library`` says which is faster on a machine.
 
     Args:
         linear: The layer to replace; its weight and bias are shared.
