@@ -52,8 +52,6 @@ def product_times(shapes: Shapes) -> Times:
     path = FOLDER / f"{digest[:32]}.json"
     if (known := _read(path)) is not None:
         return known
-    # A machine that is too busy is kept too: a search and the run of its best settings, or a run
-    # and its repetition, must not differ because one of them started in a quiet moment.
     measured = time_products(shapes)
     _write_first(path, json.dumps(facts | {"seconds": measured}, indent=2) + "\n")
     # Another process of the run may have been the first.

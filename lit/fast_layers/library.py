@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from lit.device.precision import Choice
-from lit.fast_layers.kept_times import FOLDER, are_large, product_times
+from lit.fast_layers.kept_times import are_large, product_times
 from lit.fast_layers.onednn_linear import OneDNNLinear
 from lit.fast_layers.product_times import BF16, ONEDNN, TORCH, shapes_of
 from lit.fast_layers.table import FAST_LAYERS, WITHOUT_GRADIENTS, use_fast_layers
@@ -28,12 +28,6 @@ def choose_library(model: nn.Module) -> Choice | None:
     if not are_large(shapes):
         return None
     times = product_times(shapes)
-    if ONEDNN not in times:
-        reason = tr(
-            "the machine was too busy to compare it with oneDNN; to do so now, remove {folder}",
-            folder=FOLDER,
-        )
-        return Choice(TORCH, reason)
     gain = times[TORCH] / times[ONEDNN]
     reason = tr("oneDNN is {gain:.2f} times as fast as torch on layers like these", gain=gain)
     return Choice(ONEDNN if gain >= MIN_GAIN else TORCH, reason)

@@ -14,7 +14,7 @@ from lit.fast_layers.onednn_linear import has_onednn, product
 from lora.base import features
 
 LIMIT = 0.3
-"""Seconds that timing may take."""
+"""Seconds after which timing ends, when every product was timed once."""
 REPEATS = 3
 """Times that a product is computed in a row; the first one is a warm-up.
 
@@ -22,9 +22,7 @@ In a step one library computes product after product. Right after another one on
 slower.
 """
 MOST_ROUNDS = 10
-"""Rounds over all products that suffice; one must fit into LIMIT."""
-IDLE = 0.5
-"""The share of the time that this thread must have computed: on a busy machine it waits."""
+"""Rounds over all products that suffice."""
 FINE = time.get_clock_info("thread_time").resolution < 1e-6
 """Whether the clock of a thread, which stands still while it waits, can time a product."""
 TOKENS = 128
@@ -67,13 +65,12 @@ def time_products(shapes: Shapes, limit: float = LIMIT) -> Times:
 
     Args:
         shapes: Those of the layers.
-        limit: Seconds that this may take; a product that has begun is repeated to its end.
+        limit: Seconds after which this ends, when every product was timed once.
 
     Returns:
-        Sums of the shortest time of each product; empty if ``limit`` does not suffice, or the
-        machine is busy.
+        Sums of the shortest time of each product.
     """
-    begin, computed = time.perf_counter(), time.thread_time()
+    begin = time.perf_counter()
     clock = time.thread_time if FINE else time.perf_counter
     products = _products(shapes)
     shortest: dict[int, float] = {}
@@ -83,11 +80,8 @@ def time_products(shapes: Shapes, limit: float = LIMIT) -> Times:
             products[place].run()
             if repeat:
                 shortest[place] = min(clock() - start, shortest.get(place, math.inf))
-        if time.perf_counter() > begin + limit:
+        if len(shortest) == len(products) and time.perf_counter() > begin + limit:
             break
-    idle = time.thread_time() - computed >= IDLE * (time.perf_counter() - begin)
-    if not idle or len(shortest) < len(products):
-        return {}
     sums: defaultdict[str, float] = defaultdict(float)
     for place, timed in enumerate(products):
         sums[timed.way] += timed.often * shortest[place]

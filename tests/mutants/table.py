@@ -724,8 +724,8 @@ RESUMES = [
     Mutant(
         "resume",
         "lit/fast_layers/product_times.py",
-        "if not idle or len(shortest) < len(products):",
-        "if len(shortest) < len(products):",
+        "if len(shortest) == len(products) and time.perf_counter() > begin + limit:",
+        "if time.perf_counter() > begin + limit:",
         (PRODUCT_TIMES,),
     ),
     Mutant(
