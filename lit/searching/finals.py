@@ -37,7 +37,8 @@ class Finals:
     Args:
         own: The trial with the config's own settings.
         rank: Returns the tries that deserve a whole run, at most so many, the best first.
-        lost: Returns the settings that are worse than the best of whole runs, by more than chance.
+        lost: Returns the settings that are worse than the best of whole runs, by more than chance
+            of rows and of seeds.
     """
 
     def __init__(
@@ -56,14 +57,15 @@ class Finals:
         yield from finals
         if shares.seeds < 2 or not finals:
             return
+        # First of all, as it tells how much a seed changes, which those that lost must lose by.
+        yield replace(self.own, kind="final", seed=self.own.seed + 1)
         lost = self.lost([slot.trial for slot in slots if slot.trial and slot.trial.full_schedule])
-        second = [job for job in finals if job.settings not in lost]
-        if second:
-            second.insert(1, replace(self.own, kind="final"))
-        for job in second:
-            yield replace(job, seed=job.seed + 1)
+        begun = [slot.job for slot in slots]
+        second = [replace(job, seed=job.seed + 1) for job in finals]
+        second = [job for job in second if job in begun or job.settings not in lost]
+        yield from second
         # The time of those that lost is for the next ones.
-        spare = shares.runs - len(finals) - len(second)
+        spare = shares.runs - len(finals) - len(second) - 1
         yield from jobs[shares.finals :][:spare]
 
     def _ranked(self, tries: Sequence[Slot], shares: Shares) -> list[Slot]:

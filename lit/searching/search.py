@@ -123,6 +123,9 @@ class Searching:
     def lost(self, whole: list[Trial]) -> list[dict[str, Any]]:
         """Return the settings that are worse than the best of whole runs, by more than chance."""
         found = candidates(self._record(tuple(whole), -1), whole)
+        if all(len(one.runs) == 1 for one in found):
+            # How much another seed changes is not known.
+            return []
         return [one.settings for one in found if not one.tied]
 
     def result(self) -> Search | None:

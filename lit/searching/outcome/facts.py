@@ -5,24 +5,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lit.measures.intervals import student_t
+from lit.measures.differences import Difference, difference, overlap
 from lit.measures.measured import Outcome
 from lit.searching.outcome.rules import Own, Seeds, outcome
 from lit.searching.outcome.ties import (
     Candidate,
-    Difference,
     candidates,
     cheapest,
     compared_trials,
-    difference,
     is_measured,
     mean_sums,
-    overlap,
 )
 from lit.searching.records import Search
-
-SMALL_T = (12.706, 4.303, 3.182, 2.776)
-"""The 97.5% quantiles of Student's t with 1 to 4 degrees of freedom."""
+from lit.searching.trials.seed_spread import SeedSpread
 
 
 @dataclass(frozen=True)
@@ -78,7 +73,7 @@ def gather(search: Search) -> Facts | None:
         gain_report = _reported(search, preferred, report_sums(own))
     taken = own if own and outcome(gain_report) is Outcome.WORSE else preferred
     base = np.array(search.base_report)
-    spread, freedom = _seed_spread(compared)
+    spread = SeedSpread.of([one.losses for one in compared])
     return Facts(
         compared=tuple(compared),
         preferred=preferred,
@@ -89,8 +84,8 @@ def gather(search: Search) -> Facts | None:
         gain_report=gain_report,
         flattery=_flattery(gain_choose, gain_report),
         over_base=_reported(search, taken, base if np.isfinite(base).all() else None),
-        seed_spread=None if math.isnan(spread) else spread,
-        seeds=_seeds(preferred, own, gain_report or gain_choose, spread, freedom),
+        seed_spread=spread.value if spread.freedom else None,
+        seeds=_seeds(preferred, own, gain_report or gain_choose, spread),
     )
 
 
@@ -140,23 +135,15 @@ def _place(
     return Own.TIED if tied else Own.BEHIND
 
 
-def _seed_spread(compared: list[Candidate]) -> tuple[float, int]:
-    """Return the pooled standard deviation of runs with equal settings, and its freedom."""
-    freedom = sum(len(one.losses) - 1 for one in compared)
-    squares = sum(float(np.var(one.losses)) * len(one.losses) for one in compared)
-    return (math.sqrt(squares / freedom), freedom) if freedom else (math.nan, 0)
-
-
 def _seeds(
-    one: Candidate, own: Candidate | None, gain: Difference | None, spread: float, freedom: int
+    one: Candidate, own: Candidate | None, gain: Difference | None, spread: SeedSpread
 ) -> Seeds:
     """Return whether a gain is larger than what chance of rows and of seeds makes together."""
-    if not freedom or own is None or gain is None or gain.high is None:
+    if not spread.freedom or own is None or gain is None or gain.high is None:
         return Seeds.UNKNOWN
-    quantile = SMALL_T[freedom - 1] if freedom <= len(SMALL_T) else student_t(freedom)
-    seeds = quantile * spread * math.sqrt(1 / len(one.runs) + 1 / len(own.runs))
-    high = gain.value + math.hypot(gain.high - gain.value, seeds)
-    return Seeds.SMALL if high < 0 else Seeds.MATTER
+    counts = len(one.runs), len(own.runs)
+    high = gain.widened(spread.reach(*counts, counts)).high
+    return Seeds.SMALL if high is not None and high < 0 else Seeds.MATTER
 
 
 def _flattery(choose: Difference | None, report: Difference | None) -> Difference | None:

@@ -86,16 +86,28 @@ def _ties(facts: Facts) -> str:
     tied, compared = len(facts.tied), len(facts.compared)
     if compared == 1:
         return ""
+    values = {"compared": compared, "tied": tied, "numbers": _trials(facts.tied)}
+    if facts.seed_spread is None:
+        if tied == 1:
+            return tr(
+                "The choosing rows tell the best of {compared} from all others; each ran once, and "
+                "what another seed changes is not known.",
+                compared=compared,
+            )
+        return tr(
+            "Of {compared} settings that were compared, {tied} cannot be told apart by the "
+            "choosing rows: {numbers}.",
+            **values,
+        )
     if tied == 1:
         return tr(
-            "The choosing rows tell the best of {compared} from all others.", compared=compared
+            "The best of {compared} is better than all others by more than rows or seeds change.",
+            compared=compared,
         )
     return tr(
-        "Of {compared} settings that were compared, {tied} cannot be told apart by the choosing "
-        "rows: {numbers}.",
-        compared=compared,
-        tied=tied,
-        numbers=_trials(facts.tied),
+        "Of {compared} settings that were compared, {tied} cannot be told apart: other rows or "
+        "another seed could change their order: {numbers}.",
+        **values,
     )
 
 

@@ -3,9 +3,9 @@
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
+from lit.measures.differences import Difference
 from lit.measures.measured import Outcome
 from lit.messages import tr_mark
-from lit.searching.outcome.ties import Difference
 
 Tone = Literal["good", "warn", "bad"]
 

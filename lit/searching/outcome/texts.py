@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from lit.measures.differences import Difference
 from lit.messages import tr
-from lit.searching.outcome.ties import Difference
 from lit.searching.records import Trial
 
 

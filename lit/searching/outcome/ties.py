@@ -1,35 +1,20 @@
 """Which settings of a search can be told apart by the choosing rows.
 
 Every pair of settings could have been the best and the next, so the intervals are widened until all
-of them hold at once (Tukey's range): in 19 of 20 searches no equal settings are called worse.
+of them hold at once (Tukey's range): in 19 of 20 searches no equal settings are called worse. Where
+settings ran with two seeds, the intervals hold what another seed changes, too.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from lit.measures.intervals import MIN_ROWS, Interval, Z, intervals, student_t
+from lit.measures.differences import Difference, differences, simultaneous_factor
 from lit.searching.records import Search, Sums, Trial
-
-DRAWS = 4000
-LEAST_SPREAD = 1e-9
-"""Of the largest spread of a pair; a pair with less has equal losses in every row."""
-
-
-class Difference(NamedTuple):
-    """A difference of mean losses per label, in nats; below zero the first has the lower loss.
-
-    Args:
-        value: The first minus the second.
-        low, high: Its 95% interval over rows; None for too few rows.
-    """
-
-    value: float
-    low: float | None
-    high: float | None
+from lit.searching.trials.seed_spread import SeedSpread
 
 
 @dataclass(frozen=True)
@@ -39,8 +24,8 @@ class Candidate:
     Args:
         runs: The trials with these settings that are compared, the lowest choosing loss first.
         loss: Mean loss per label of the choosing rows, the mean of the runs.
-        to_best: Its difference to the lowest loss, with an interval that holds for all settings at
-            once.
+        to_best: Its difference to the lowest loss, with an interval over rows and, where they are
+            known, seeds, that holds for all settings at once.
         tied: Whether it cannot be told apart from the settings with the lowest loss.
         losses: Those of the single runs, which differ in the seed alone.
     """
@@ -99,11 +84,16 @@ def candidates(search: Search, trials: Sequence[Trial]) -> list[Candidate]:
         return []
     sums = np.array([mean_sums([run.choose for run in group]) for group in runs])
     to_best = differences(sums, sums[0], labels, simultaneous_factor(sums, labels))
+    losses = [tuple(float(sum(run.choose or ()) / labels.sum()) for run in one) for one in runs]
+    spread, counts = SeedSpread.of(losses), [len(group) for group in runs]
     found = []
-    for group, own, apart in zip(runs, sums, to_best, strict=True):
-        losses = tuple(float(sum(run.choose or ()) / labels.sum()) for run in group)
+    for n, group in enumerate(runs):
+        apart = to_best[n]
+        if n:
+            apart = apart.widened(spread.reach(counts[n], counts[0], counts))
         tied = apart.low is None or apart.low <= 0
-        found.append(Candidate(tuple(group), float(own.sum() / labels.sum()), apart, tied, losses))
+        loss = float(sums[n].sum() / labels.sum())
+        found.append(Candidate(tuple(group), loss, apart, tied, losses[n]))
     return found
 
 
@@ -133,73 +123,3 @@ def finalists(search: Search, most: int) -> list[Trial]:
 def mean_sums(runs: Sequence[Sums | None]) -> np.ndarray:
     """Return the mean of the runs' losses of each row, (rows,)."""
     return np.array([run for run in runs if run is not None], float).mean(0)
-
-
-def difference(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> Difference:
-    """Return the paired difference of two mean losses per label.
-
-    Args:
-        first, second: (rows,) the loss sums of each row.
-        labels: (rows,)
-    """
-    return differences(first[None], second, labels)[0]
-
-
-def differences(
-    sums: np.ndarray, other: np.ndarray, labels: np.ndarray, factor: float = 1.0
-) -> list[Difference]:
-    """Return the paired differences of many mean losses per label to one.
-
-    Args:
-        sums: (settings, rows) the loss sums of each row.
-        other: (rows,) those to compare with.
-        labels: (rows,)
-        factor: How many times wider than a single 95% interval.
-    """
-    apart = sums - other
-    values = apart.sum(1) / labels.sum()
-    if len(labels) < MIN_ROWS:
-        return [Difference(float(value), None, None) for value in values]
-    low, high = intervals(apart, np.tile(labels, (len(sums), 1)))
-    low, high = values + factor * (low - values), values + factor * (high - values)
-    return [Difference(*map(float, each)) for each in zip(values, low, high, strict=True)]
-
-
-def simultaneous_factor(sums: np.ndarray, labels: np.ndarray) -> float:
-    """Return how many times wider the intervals of all pairs are that hold at once.
-
-    The largest standardized difference of a pair is drawn from a normal distribution with the
-    rows' own covariance: settings that do nearly the same widen nothing.
-
-    Args:
-        sums: (settings, rows) the loss of each row.
-        labels: (rows,)
-    """
-    settings, rows = sums.shape
-    if settings < 3 or rows < 3:
-        return 1.0
-    rest = sums - (sums.sum(1) / labels.sum())[:, None] * labels
-    drawn = np.random.default_rng(0).standard_normal((DRAWS, rows)) @ rest.T
-    largest = np.zeros(DRAWS)
-    spread = np.array([np.sqrt(((rest[i] - rest) ** 2).sum(1)) for i in range(settings)])
-    known = spread > LEAST_SPREAD * max(float(spread.max()), float(np.abs(sums).max()))
-    for i in range(settings - 1):
-        others = np.flatnonzero(known[i, i + 1 :]) + i + 1
-        if len(others):
-            ratios = np.abs(drawn[:, others] - drawn[:, [i]]) / spread[i, others]
-            largest = np.maximum(largest, ratios.max(1))
-    limit = max(Z, float(np.quantile(largest, 0.95)))
-    return student_t(rows - 1, limit) / student_t(rows - 1)
-
-
-def overlap(one: Difference, other: Difference) -> Interval | None:
-    """Return the interval of one difference minus another of independent rows.
-
-    The squared distances of the limits add up (Zou and Donner, 2008).
-    """
-    if one.low is None or one.high is None or other.low is None or other.high is None:
-        return None
-    value = one.value - other.value
-    low = math.hypot(one.value - one.low, other.high - other.value)
-    high = math.hypot(one.high - one.value, other.value - other.low)
-    return Interval(value - low, value + high)

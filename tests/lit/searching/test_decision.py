@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from searches import Run, make, realistic
 
+from lit.measures.differences import Difference
 from lit.measures.intervals import paired_interval
 from lit.measures.measured import Outcome
 from lit.searching.outcome.decision import decide
 from lit.searching.outcome.rules import RULES, Own, Seeds, find_rule, outcome
-from lit.searching.outcome.ties import Difference, candidates, finalists
+from lit.searching.outcome.ties import candidates, finalists
 from lit.searching.records import Search
 
 OWN, LOW, HIGH = Run(), 0.02, 0.2
@@ -196,6 +197,17 @@ def test_more_settings_widen_the_intervals_but_copies_do_not() -> None:
     assert width(replace(pair, trials=(*pair.trials, *copy))) == pytest.approx(
         width(pair), rel=0.03
     )
+
+
+def test_settings_that_seeds_change_more_than_they_differ_are_tied() -> None:
+    """By 0.2 nats, while the seed changes each of them by 0.3 or by 0.02."""
+    for seeds, tied in ((0.3, 2), (0.02, 1), (None, 1)):
+        runs = [OWN, Run(HIGH, lr=5e-4)]
+        if seeds is not None:
+            runs += [Run(seeds, seed=2), Run(HIGH + seeds, lr=5e-4, seed=2)]
+        facts = decide(make(runs)).facts
+        assert facts is not None
+        assert len(facts.tied) == tied, seeds
 
 
 def test_the_gain_is_measured_by_the_reporting_rows_and_the_flattery_is_what_they_lack() -> None:

@@ -39,7 +39,7 @@ def rank(tries: list[Trial], most: int) -> list[Trial]:
 
 def lost(whole: list[Trial]) -> list[dict[str, Any]]:
     """Those that are worse than the best by more than 0.1."""
-    losses = {trial.settings["lr"]: sum(trial.choose or ()) for trial in whole}
+    losses = {trial.settings["lr"]: sum(trial.choose or ()) for trial in whole}  # the last run's
     return [{"lr": lr} for lr, loss in losses.items() if loss > min(losses.values()) + 0.1]
 
 
@@ -80,15 +80,22 @@ def test_tries_are_compared_at_the_validation_that_they_have_in_common(name: str
 
 
 WHOLE = {
-    "nothing is known yet": ([], [(2, 42), (1, 42), (2, 43), (0, 43), (1, 43)]),
-    "all are tied": ([(2, 3.5), (1, 3.5)], [(2, 42), (1, 42), (2, 43), (0, 43), (1, 43)]),
-    "one lost: its second run is for the next": (
-        [(2, 3.5), (1, 3.9)],
-        [(2, 42), (1, 42), (2, 43), (0, 43), (3, 42)],
+    "nothing is known yet": ([], [(2, 42), (1, 42), (0, 43), (2, 43), (1, 43)]),
+    "all are tied": (
+        [(2, 3.5, 42), (1, 3.5, 42), (0, 3.5, 43)],
+        [(2, 42), (1, 42), (0, 43), (2, 43), (1, 43)],
     ),
-    "all lost: their runs and that of the config's own are for others": (
-        [(2, 3.9), (1, 3.9)],
-        [(2, 42), (1, 42), (3, 42), (4, 42)],
+    "one lost: its second run is for the next": (
+        [(2, 3.5, 42), (1, 3.9, 42), (0, 3.5, 43)],
+        [(2, 42), (1, 42), (0, 43), (2, 43), (3, 42)],
+    ),
+    "all lost: their second runs are for others": (
+        [(2, 3.9, 42), (1, 3.9, 42), (0, 3.5, 43)],
+        [(2, 42), (1, 42), (0, 43), (3, 42), (4, 42)],
+    ),
+    "one lost by its second run: no more than there is time for": (
+        [(2, 3.5, 42), (1, 3.5, 42), (0, 3.5, 43), (2, 3.5, 43), (1, 4.5, 43)],
+        [(2, 42), (1, 42), (0, 43), (2, 43), (1, 43)],
     ),
 }
 
@@ -98,7 +105,9 @@ def test_settings_that_lost_for_sure_get_no_second_seed(name: str) -> None:
     finals, expected = WHOLE[name]
     curves = [lower(DONE, 0.1), lower(DONE, 0.2), DONE, lower(DONE, -0.1)]
     tries = [slot(n, "try", float(n), losses) for n, losses in enumerate(curves, 1)]
-    whole = [slot(n, "final", float(lr), [loss]) for n, (lr, loss) in enumerate(finals, 5)]
+    whole = [
+        slot(n, "final", float(lr), [loss], seed) for n, (lr, loss, seed) in enumerate(finals, 5)
+    ]
     shares = Shares(2, 2)
     found = planned([OWN_RUN, *tries, *whole], shares)
     assert found == [(float(lr), seed) for lr, seed in expected]

@@ -1,0 +1,105 @@
+"""Paired differences of mean losses: of two settings, and of many at once."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from lit.measures.intervals import MIN_ROWS, Interval, Z, intervals, student_t
+
+DRAWS = 4000
+LEAST_SPREAD = 1e-9
+"""Of the largest spread of a pair; a pair with less has equal losses in every row."""
+
+
+class Difference(NamedTuple):
+    """A difference of mean losses per label, in nats; below zero the first has the lower loss.
+
+    Args:
+        value: The first minus the second.
+        low, high: Its 95% interval; None for too few rows.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+
+    def widened(self, reach: float) -> "Difference":
+        """Return it with an interval that holds an independent chance of ``reach`` nats, too.
+
+        The squared distances of the limits add up.
+        """
+        if self.low is None or self.high is None:
+            return self
+        low = self.value - math.hypot(self.value - self.low, reach)
+        return Difference(self.value, low, self.value + math.hypot(self.high - self.value, reach))
+
+
+def difference(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> Difference:
+    """Return the paired difference of two mean losses per label.
+
+    Args:
+        first, second: (rows,) the loss sums of each row.
+        labels: (rows,)
+    """
+    return differences(first[None], second, labels)[0]
+
+
+def differences(
+    sums: np.ndarray, other: np.ndarray, labels: np.ndarray, factor: float = 1.0
+) -> list[Difference]:
+    """Return the paired differences of many mean losses per label to one.
+
+    Args:
+        sums: (settings, rows) the loss sums of each row.
+        other: (rows,) those to compare with.
+        labels: (rows,)
+        factor: How many times wider than a single 95% interval.
+    """
+    apart = sums - other
+    values = apart.sum(1) / labels.sum()
+    if len(labels) < MIN_ROWS:
+        return [Difference(float(value), None, None) for value in values]
+    low, high = intervals(apart, np.tile(labels, (len(sums), 1)))
+    low, high = values + factor * (low - values), values + factor * (high - values)
+    return [Difference(*map(float, each)) for each in zip(values, low, high, strict=True)]
+
+
+def simultaneous_factor(sums: np.ndarray, labels: np.ndarray) -> float:
+    """Return how many times wider the intervals of all pairs are that hold at once.
+
+    The largest standardized difference of a pair is drawn from a normal distribution with the
+    rows' own covariance: settings that do nearly the same widen nothing.
+
+    Args:
+        sums: (settings, rows) the loss of each row.
+        labels: (rows,)
+    """
+    settings, rows = sums.shape
+    if settings < 3 or rows < 3:
+        return 1.0
+    rest = sums - (sums.sum(1) / labels.sum())[:, None] * labels
+    drawn = np.random.default_rng(0).standard_normal((DRAWS, rows)) @ rest.T
+    largest = np.zeros(DRAWS)
+    spread = np.array([np.sqrt(((rest[i] - rest) ** 2).sum(1)) for i in range(settings)])
+    known = spread > LEAST_SPREAD * max(float(spread.max()), float(np.abs(sums).max()))
+    for i in range(settings - 1):
+        others = np.flatnonzero(known[i, i + 1 :]) + i + 1
+        if len(others):
+            ratios = np.abs(drawn[:, others] - drawn[:, [i]]) / spread[i, others]
+            largest = np.maximum(largest, ratios.max(1))
+    limit = max(Z, float(np.quantile(largest, 0.95)))
+    return student_t(rows - 1, limit) / student_t(rows - 1)
+
+
+def overlap(one: Difference, other: Difference) -> Interval | None:
+    """Return the interval of one difference minus another of independent rows.
+
+    The squared distances of the limits add up (Zou and Donner, 2008).
+    """
+    if one.low is None or one.high is None or other.low is None or other.high is None:
+        return None
+    value = one.value - other.value
+    low = math.hypot(one.value - one.low, other.high - other.value)
+    high = math.hypot(one.high - one.value, other.value - other.low)
+    return Interval(value - low, value + high)
