@@ -1610,7 +1610,7 @@ DECISIONS = [
     ),
     Mutant(
         "decisions",
-        f"{OUTCOME}/ties.py",
+        "lit/measures/differences.py",
         "return student_t(rows - 1, limit) / student_t(rows - 1)",
         "return 1.0",
         (DECISION,),
@@ -1653,9 +1653,23 @@ DECISIONS = [
     Mutant(
         "decisions",
         f"{OUTCOME}/facts.py",
-        "return Seeds.SMALL if high < 0 else Seeds.MATTER",
+        "return Seeds.SMALL if high is not None and high < 0 else Seeds.MATTER",
         "return Seeds.SMALL",
         (DECISION,),
+    ),
+    Mutant(
+        "decisions",
+        f"{OUTCOME}/ties.py",
+        "apart = apart.widened(spread.reach(counts[n], counts[0], counts))",
+        "pass",
+        (DECISION,),
+    ),
+    Mutant(
+        "decisions",
+        "lit/measures/differences.py",
+        "return float(np.quantile(largest / spread, 0.95))",
+        "return float(np.quantile(largest, 0.95))",
+        ("tests/lit/measures/test_seed_spread.py",),
     ),
     Mutant(
         "decisions",

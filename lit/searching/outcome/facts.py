@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lit.measures.differences import Difference, difference, overlap
+from lit.measures.differences import Difference, SeedSpread, difference, overlap
 from lit.measures.measured import Outcome
 from lit.searching.outcome.rules import Own, Seeds, outcome
 from lit.searching.outcome.ties import (
@@ -17,7 +17,6 @@ from lit.searching.outcome.ties import (
     mean_sums,
 )
 from lit.searching.records import Search
-from lit.searching.trials.seed_spread import SeedSpread
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from lit.measures.differences import Difference, differences, simultaneous_factor
+from lit.measures.differences import (
+    Difference,
+    SeedSpread,
+    differences,
+    simultaneous_factor,
+)
 from lit.searching.records import Search, Sums, Trial
-from lit.searching.trials.seed_spread import SeedSpread
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from lit.searching.trials.seed_spread import SeedSpread
+from lit.measures.differences import SeedSpread
 
 STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 10: 2.228}
 """The 97.5% quantiles by degrees of freedom."""
