@@ -38,22 +38,18 @@ class Difference(NamedTuple):
 
 
 class SeedSpread(NamedTuple):
-    """The standard deviation of runs that differ in the seed alone.
+    """How differently a seed changes the losses of settings.
+
+    A seed draws the order of the rows and the first values of the adapter. What it changes for all
+    settings alike, as an unlucky order does, tells nothing of their differences and is left out.
 
     Args:
-        value: In nats per label, pooled over all settings that ran more than once; nan if none did.
-        freedom: Its degrees of freedom: how many runs were second ones, or later.
+        value: The standard deviation of a run, in nats per label; nan where it is not known.
+        freedom: Its degrees of freedom; 0 until two settings ran with the same two seeds.
     """
 
     value: float
     freedom: int
-
-    @classmethod
-    def of(cls, losses: Sequence[Sequence[float]]) -> "SeedSpread":
-        """Return the spread of mean losses per label, those of each settings in one sequence."""
-        freedom = sum(len(one) - 1 for one in losses)
-        squares = sum(float(np.var(one)) * len(one) for one in losses)
-        return cls(math.sqrt(squares / freedom) if freedom else math.nan, freedom)
 
     def reach(self, one: int, other: int, counts: Sequence[int]) -> float:
         """Return how far chance of the seed alone moves two mean losses apart, in nats.
@@ -68,6 +64,41 @@ class SeedSpread(NamedTuple):
             return 0.0
         quantile = _range_quantile(tuple(sorted(counts)), self.freedom)
         return quantile * self.value * math.sqrt(1 / one + 1 / other)
+
+
+def separate_seeds(
+    groups: Sequence[Sequence[tuple[int, np.ndarray]]], labels: np.ndarray
+) -> tuple[np.ndarray, SeedSpread]:
+    """Return the losses of settings as if each had run with all seeds, by least squares.
+
+    Args:
+        groups: For each settings the seed and the losses, (rows,), of each run.
+        labels: (rows,)
+
+    Returns:
+        (settings, rows) the loss sums, and what a seed changes of them.
+    """
+    seeds = sorted({seed for group in groups for seed, _ in group})
+    runs = [(n, seeds.index(seed), sums) for n, group in enumerate(groups) for seed, sums in group]
+    values = np.array([sums for _, _, sums in runs], float)
+    design = np.zeros((len(runs), len(groups) + len(seeds)))
+    for row, (n, seed, _) in enumerate(runs):
+        design[row, [n, len(groups) + seed]] = 1
+    fitted, _, rank, _ = np.linalg.lstsq(design, values)
+    of_seeds = fitted[len(groups) :]
+    # The mean of a settings' runs, and for each seed that it lacks what the seed changes of others.
+    means = np.array(
+        [
+            np.mean([sums for _, sums in group], 0)
+            + of_seeds.mean(0)
+            - np.mean([of_seeds[seeds.index(seed)] for seed, _ in group], 0)
+            for group in groups
+        ]
+    )
+    freedom = len(runs) - int(rank)
+    rest = (values - design @ fitted).sum(1) / labels.sum()
+    value = math.sqrt(float((rest**2).sum()) / freedom) if freedom else math.nan
+    return means, SeedSpread(value, freedom)
 
 
 def difference(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> Difference:

@@ -22,6 +22,7 @@ from lit.searching.workbench import Workbench
 from lora.config import ConfigError
 
 TIMED_STEPS = 4
+SURELY = 3
 """Optimizer steps that are timed; the first of them is slow and does not count."""
 
 
@@ -121,12 +122,17 @@ class Searching:
         return finalists(self._record(tuple(tries), -1), most)
 
     def lost(self, whole: list[Trial]) -> list[dict[str, Any]]:
-        """Return the settings that are worse than the best of whole runs, by more than chance."""
-        found = candidates(self._record(tuple(whole), -1), whole)
-        if all(len(one.runs) == 1 for one in found):
-            # How much another seed changes is not known.
+        """Return the settings that lost for sure: a second seed of them is not worth its time.
+
+        They are worse than the best by more than chance of rows, and by ``SURELY`` times what
+        another seed changed. Until some settings ran twice, none is.
+        """
+        found = candidates(self._record(tuple(whole), -1), whole, seeds=False)
+        changes = [max(one.losses) - min(one.losses) for one in found if len(one.runs) > 1]
+        if not changes:
             return []
-        return [one.settings for one in found if not one.tied]
+        least = SURELY * max(changes)
+        return [one.settings for one in found if not one.tied and one.to_best.value > least]
 
     def result(self) -> Search | None:
         """Return all that is known now."""

@@ -1,6 +1,7 @@
 """What the rows of a search show of its settings: differences with their intervals."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from lit.searching.outcome.ties import (
     is_measured,
     mean_sums,
 )
-from lit.searching.records import Search
+from lit.searching.records import Search, Trial
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,10 @@ class Facts:
         gain_choose, gain_report: Preferred minus own on the choosing and on the reporting rows.
         flattery: By how much choosing flattered the gain: the loss that the preferred settings
             lose less on the reporting rows than on the choosing rows.
+        report_losses: The two losses of ``gain_report``.
         over_base: The taken settings minus the base model on the reporting rows.
-        seed_spread: The standard deviation, on the choosing rows, of runs that differ in the seed
-            alone; None where all settings ran once.
+        seed_spread: The standard deviation, on the choosing rows, that a seed adds to the loss of a
+            run beyond what it adds to all; None until two settings ran with the same two seeds.
         seeds: What that says of the gain.
     """
 
@@ -46,6 +48,7 @@ class Facts:
     gain_choose: Difference | None
     gain_report: Difference | None
     flattery: Difference | None
+    report_losses: tuple[float, float] | None
     over_base: Difference | None
     seed_spread: float | None
     seeds: Seeds
@@ -64,15 +67,17 @@ def gather(search: Search) -> Facts | None:
     key = getattr(search.trial(search.own), "key", None)
     own = next((one for one in compared if one.kept.key == key), None) or own_settings(search)
     preferred = cheapest([one for one in compared if one.tied])
-    gain_choose = gain_report = None
-    if own and own.settings != preferred.settings:
-        choose = np.array(search.choose_labels, float)
-        sums = [mean_sums([run.choose for run in one.runs]) for one in (preferred, own)]
-        gain_choose = difference(sums[0], sums[1], choose)
-        gain_report = _reported(search, preferred, report_sums(own))
+    gain_choose = gain_report = report_losses = None
+    pair = pair_of(preferred, own) if own and own.settings != preferred.settings else None
+    if pair:
+        sums = [mean_sums([run.choose for run in runs]) for runs in pair]
+        gain_choose = difference(sums[0], sums[1], np.array(search.choose_labels, float))
+        reported = [report_sums(runs) for runs in pair]
+        gain_report = _reported(search, *reported)
+        report_losses = _report_losses(search, *reported)
     taken = own if own and outcome(gain_report) is Outcome.WORSE else preferred
-    base = np.array(search.base_report)
-    spread = SeedSpread.of([one.losses for one in compared])
+    base = np.array(search.base_report) if np.isfinite(search.base_report).all() else None
+    spread = compared[0].spread
     return Facts(
         compared=tuple(compared),
         preferred=preferred,
@@ -82,9 +87,12 @@ def gather(search: Search) -> Facts | None:
         gain_choose=gain_choose,
         gain_report=gain_report,
         flattery=_flattery(gain_choose, gain_report),
-        over_base=_reported(search, taken, base if np.isfinite(base).all() else None),
+        report_losses=report_losses,
+        over_base=_reported(
+            search, report_sums(taken.runs), base if np.isfinite(base).all() else None
+        ),
         seed_spread=spread.value if spread.freedom else None,
-        seeds=_seeds(preferred, own, gain_report or gain_choose, spread),
+        seeds=_seeds(gain_report or gain_choose, spread, len(pair[0]) if pair else 0),
     )
 
 
@@ -98,25 +106,44 @@ def own_settings(search: Search) -> Candidate | None:
     return found[0] if found else None
 
 
-def report_sums(candidate: Candidate) -> np.ndarray | None:
+def pair_of(one: Candidate, other: Candidate) -> tuple[tuple[Trial, ...], tuple[Trial, ...]]:
+    """Return the runs of two settings that are compared: those with seeds that both have."""
+    seeds = {run.seed for run in one.runs} & {run.seed for run in other.runs}
+    if not seeds:
+        return one.runs, other.runs
+    first, second = (tuple(run for run in x.runs if run.seed in seeds) for x in (one, other))
+    return first, second
+
+
+def report_sums(runs: Sequence[Trial]) -> np.ndarray | None:
     """Return the losses of the reporting rows, (rows,), the mean of the runs that have them."""
-    runs = [run.report for run in candidate.runs if run.report is not None]
-    runs = [run for run in runs if all(map(math.isfinite, run))]
-    return mean_sums(runs) if runs else None
+    sums = [run.report for run in runs if run.report is not None]
+    sums = [one for one in sums if all(map(math.isfinite, one))]
+    return mean_sums(sums) if sums else None
 
 
 def report_loss(search: Search, candidate: Candidate) -> float | None:
     """Return the mean loss per label of the reporting rows."""
-    sums, labels = report_sums(candidate), sum(search.report_labels)
+    sums, labels = report_sums(candidate.runs), sum(search.report_labels)
     return None if sums is None or not labels else float(sums.sum() / labels)
 
 
-def _reported(search: Search, one: Candidate, other: np.ndarray | None) -> Difference | None:
-    """Return the difference of settings to other losses of the reporting rows."""
-    sums = report_sums(one)
-    if sums is None or other is None or not sum(search.report_labels):
+def _report_losses(
+    search: Search, one: np.ndarray | None, other: np.ndarray | None
+) -> tuple[float, float] | None:
+    labels = sum(search.report_labels)
+    if one is None or other is None or not labels:
         return None
-    return difference(sums, other, np.array(search.report_labels, float))
+    return float(one.sum() / labels), float(other.sum() / labels)
+
+
+def _reported(
+    search: Search, one: np.ndarray | None, other: np.ndarray | None
+) -> Difference | None:
+    """Return the difference of two losses of the reporting rows."""
+    if one is None or other is None or not sum(search.report_labels):
+        return None
+    return difference(one, other, np.array(search.report_labels, float))
 
 
 def _place(
@@ -134,14 +161,17 @@ def _place(
     return Own.TIED if tied else Own.BEHIND
 
 
-def _seeds(
-    one: Candidate, own: Candidate | None, gain: Difference | None, spread: SeedSpread
-) -> Seeds:
-    """Return whether a gain is larger than what chance of rows and of seeds makes together."""
-    if not spread.freedom or own is None or gain is None or gain.high is None:
+def _seeds(gain: Difference | None, spread: SeedSpread, runs: int) -> Seeds:
+    """Return whether a gain is larger than what chance of rows and of seeds makes together.
+
+    Args:
+        gain: The difference of two settings.
+        spread: What a seed changes of differences.
+        runs: Of each of the two settings.
+    """
+    if not spread.freedom or not runs or gain is None or gain.high is None:
         return Seeds.UNKNOWN
-    counts = len(one.runs), len(own.runs)
-    high = gain.widened(spread.reach(*counts, counts)).high
+    high = gain.widened(spread.reach(runs, runs, (runs, runs))).high
     return Seeds.SMALL if high is not None and high < 0 else Seeds.MATTER
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from lit.measures.measured import Outcome
 from lit.messages import tr, tr_n
-from lit.searching.outcome.facts import Facts, report_loss
+from lit.searching.outcome.facts import Facts
 from lit.searching.outcome.rules import Own, Seeds, outcome
 from lit.searching.outcome.texts import difference_text
 from lit.searching.outcome.ties import Candidate
@@ -42,17 +42,16 @@ def outcomes_of_trials(search: Search) -> str:
 
 
 def _gain(search: Search, facts: Facts) -> str:
-    if facts.gain_report is None or facts.own is None:
+    if facts.gain_report is None or facts.report_losses is None:
         return ""
-    losses = [report_loss(search, one) or 0.0 for one in (facts.preferred, facts.own)]
     return tr(
         "On the {rows} reporting rows, which chose nothing, trial {number} has a loss of "
         "{loss:.4f} per label and the config's own settings have {own:.4f}: a difference of "
         "{difference}.",
         rows=len(search.report_labels),
         number=facts.preferred.kept.number,
-        loss=losses[0],
-        own=losses[1],
+        loss=facts.report_losses[0],
+        own=facts.report_losses[1],
         difference=difference_text(facts.gain_report),
     )
 
@@ -90,8 +89,8 @@ def _ties(facts: Facts) -> str:
     if facts.seed_spread is None:
         if tied == 1:
             return tr(
-                "The choosing rows tell the best of {compared} from all others; each ran once, and "
-                "what another seed changes is not known.",
+                "The choosing rows tell the best of {compared} from all others; what another seed "
+                "changes is not known.",
                 compared=compared,
             )
         return tr(
@@ -160,13 +159,14 @@ def _seeds(facts: Facts) -> str:
         return ""
     if facts.seeds is Seeds.MATTER:
         return tr(
-            "Runs that differ in the seed alone have a standard deviation of {spread:.4f} on the "
-            "choosing rows: with other seeds other settings could be best.",
+            "Another seed changes the losses of settings by different amounts, with a standard "
+            "deviation of {spread:.4f} on the choosing rows: with other seeds other settings could "
+            "be best.",
             spread=facts.seed_spread,
         )
     return tr(
-        "Runs that differ in the seed alone have a standard deviation of {spread:.4f} on the "
-        "choosing rows.",
+        "Another seed changes the losses of settings by different amounts, with a standard "
+        "deviation of {spread:.4f} on the choosing rows.",
         spread=facts.seed_spread,
     )
 

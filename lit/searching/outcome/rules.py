@@ -31,11 +31,11 @@ class Seeds(StrEnum):
     """What runs that differ in the seed alone say of a gain."""
 
     SMALL = "small"
-    """The gain is larger than what another seed changes."""
+    """The gain is larger than what another seed changes of it."""
     MATTER = "matter"
     """Another seed can change as much."""
     UNKNOWN = "unknown"
-    """All settings ran once."""
+    """No two settings ran with the same two seeds."""
 
 
 BETTER, WORSE, NOT_SHOWN = Outcome.BETTER, Outcome.WORSE, Outcome.NOT_SHOWN
@@ -75,8 +75,8 @@ RULES = (
         "The adapter of trial {winner} is better than that of the config's own settings, but "
         "another seed can change the loss by as much as these settings do.")),
     Rule(OTHERS, _only(BETTER), ANY, frozenset({Seeds.UNKNOWN}), "better once", "good", tr_mark(
-        "The adapter of trial {winner} is better than that of the config's own settings. Each "
-        "was trained once; what another seed changes is not known.")),
+        "The adapter of trial {winner} is better than that of the config's own settings. What "
+        "another seed changes is not known.")),
     Rule(OTHERS, _only(BETTER), ANY, SEEDS, "better", "good", tr_mark(
         "The settings of trial {winner} are better than the config's own settings.")),
     Rule(frozenset({Own.TIED}), _only(NOT_SHOWN), ANY, SEEDS, "tied", "warn", tr_mark(

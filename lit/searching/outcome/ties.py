@@ -2,7 +2,8 @@
 
 Every pair of settings could have been the best and the next, so the intervals are widened until all
 of them hold at once (Tukey's range): in 19 of 20 searches no equal settings are called worse. Where
-settings ran with two seeds, the intervals hold what another seed changes, too.
+settings ran with two seeds, the intervals hold what another seed changes, too. Runs with the same
+seed are compared with each other: they see the rows in the same order.
 """
 
 import math
@@ -16,9 +17,13 @@ from lit.measures.differences import (
     Difference,
     SeedSpread,
     differences,
+    separate_seeds,
     simultaneous_factor,
 )
 from lit.searching.records import Search, Sums, Trial
+
+EQUAL = 1e-9
+"""Nats per label; a smaller difference is a rounding error."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Candidate:
             known, seeds, that holds for all settings at once.
         tied: Whether it cannot be told apart from the settings with the lowest loss.
         losses: Those of the single runs, which differ in the seed alone.
+        spread: What a seed changes of the differences of all that are compared.
     """
 
     runs: tuple[Trial, ...]
@@ -39,6 +45,7 @@ class Candidate:
     to_best: Difference
     tied: bool
     losses: tuple[float, ...]
+    spread: SeedSpread
 
     @property
     def kept(self) -> Trial:
@@ -71,33 +78,34 @@ def compared_trials(search: Search) -> list[Trial]:
     return [trial for trial in measured if trial.full_schedule] or measured
 
 
-def candidates(search: Search, trials: Sequence[Trial]) -> list[Candidate]:
+def candidates(search: Search, trials: Sequence[Trial], seeds: bool = True) -> list[Candidate]:
     """Return the settings of trials, those with the lowest loss on the choosing rows first.
 
     Args:
         search: For its rows.
         trials: Measured trials that can be compared; those with equal settings are averaged.
+        seeds: Whether settings are tied, too, if another seed can change their order.
     """
     labels = np.array(search.choose_labels, float)
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
         groups.setdefault(trial.key, []).append(trial)
     runs = [sorted(group, key=lambda trial: sum(trial.choose or ())) for group in groups.values()]
-    runs.sort(key=lambda group: (mean_sums([run.choose for run in group]).sum(), group[0].number))
     if not runs or not labels.sum():
         return []
-    sums = np.array([mean_sums([run.choose for run in group]) for group in runs])
+    made = [[(run.seed, np.array(run.choose, float)) for run in group] for group in runs]
+    sums, spread = separate_seeds(made, labels)
+    order = sorted(range(len(runs)), key=lambda n: (sums[n].sum(), runs[n][0].number))
+    runs, sums = [runs[n] for n in order], sums[order]
     to_best = differences(sums, sums[0], labels, simultaneous_factor(sums, labels))
-    losses = [tuple(float(sum(run.choose or ()) / labels.sum()) for run in one) for one in runs]
-    spread, counts = SeedSpread.of(losses), [len(group) for group in runs]
+    counts = [len(group) for group in runs]
     found = []
-    for n, group in enumerate(runs):
-        apart = to_best[n]
-        if n:
+    for n, (group, apart) in enumerate(zip(runs, to_best, strict=True)):
+        if n and seeds:
             apart = apart.widened(spread.reach(counts[n], counts[0], counts))
-        tied = apart.low is None or apart.low <= 0
-        loss = float(sums[n].sum() / labels.sum())
-        found.append(Candidate(tuple(group), loss, apart, tied, losses[n]))
+        tied = apart.low is None or apart.low <= EQUAL
+        losses = tuple(float(sum(run.choose or ()) / labels.sum()) for run in group)
+        found.append(Candidate(tuple(group), float(np.mean(losses)), apart, tied, losses, spread))
     return found
 
 
