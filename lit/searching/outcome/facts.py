@@ -76,8 +76,9 @@ def gather(search: Search) -> Facts | None:
         gain_report = _reported(search, *reported)
         report_losses = _report_losses(search, *reported)
     taken = own if own and outcome(gain_report) is Outcome.WORSE else preferred
-    base = np.array(search.base_report) if np.isfinite(search.base_report).all() else None
     spread = compared[0].spread
+    base = np.array(search.base_report)
+    measured = base if np.isfinite(base).all() else None
     return Facts(
         compared=tuple(compared),
         preferred=preferred,
@@ -88,9 +89,7 @@ def gather(search: Search) -> Facts | None:
         gain_report=gain_report,
         flattery=_flattery(gain_choose, gain_report),
         report_losses=report_losses,
-        over_base=_reported(
-            search, report_sums(taken.runs), base if np.isfinite(base).all() else None
-        ),
+        over_base=_reported(search, report_sums(taken.runs), measured),
         seed_spread=spread.value if spread.freedom else None,
         seeds=_seeds(gain_report or gain_choose, spread, len(pair[0]) if pair else 0),
     )

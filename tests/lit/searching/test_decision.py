@@ -26,7 +26,7 @@ B, W, N, F, A = (
 )
 CASES = {
     # the runs after the config's own, the kind, the winner, the tone, part of the text
-    "a better one": ([Run(HIGH, lr=5e-4)], "better once", 1, "good", "trained once"),
+    "a better one": ([Run(HIGH, lr=5e-4)], "better once", 1, "good", "another seed changes"),
     "a worse one": ([Run(-HIGH, lr=5e-4)], "own", 0, "good", "the best of the 2"),
     "equal and cheaper": ([Run(r=4)], "tied", 1, "warn", "fewest trainable parameters: 1,221,120"),
     "equal and dearer": ([Run(r=32)], "own tied", 0, "warn", "taken from 2"),
