@@ -127,12 +127,12 @@ class Searching:
         They are worse than the best by more than chance of rows, and by ``SURELY`` times what
         another seed changed. Until some settings ran twice, none is.
         """
-        found = candidates(self._record(tuple(whole), -1), whole, seeds=False)
+        found = candidates(self._record(tuple(whole), -1), whole)
         changes = [max(one.losses) - min(one.losses) for one in found if len(one.runs) > 1]
         if not changes:
             return []
         least = SURELY * max(changes)
-        return [one.settings for one in found if not one.tied and one.to_best.value > least]
+        return [one.settings for one in found if not one.tied_by_rows and one.to_best.value > least]
 
     def result(self) -> Search | None:
         """Return all that is known now."""

@@ -1632,7 +1632,7 @@ DECISIONS = [
     Mutant(
         "decisions",
         f"{OUTCOME}/facts.py",
-        "gain_report = _reported(search, preferred, report_sums(own))",
+        "gain_report = _reported(search, *reported)",
         "gain_report = gain_choose",
         (DECISION,),
     ),
@@ -1662,6 +1662,20 @@ DECISIONS = [
         f"{OUTCOME}/ties.py",
         "apart = apart.widened(spread.reach(counts[n], counts[0], counts))",
         "pass",
+        (DECISION,),
+    ),
+    Mutant(
+        "decisions",
+        "lit/measures/differences.py",
+        "+ of_seeds.mean(0)",
+        "+ 0 * of_seeds.mean(0)",
+        (DECISION,),
+    ),
+    Mutant(
+        "decisions",
+        f"{OUTCOME}/facts.py",
+        "if not seeds:",
+        "if True:",
         (DECISION,),
     ),
     Mutant(

@@ -26,7 +26,7 @@ class Facts:
 
     Args:
         compared: The settings that were compared, those with the lowest loss first.
-        preferred: Those that the choosing rows prefer: the cheapest of the tied.
+        preferred: Those that the choosing rows prefer: the cheapest of those tied by rows.
         taken: The preferred, or the config's own if the preferred are worse on the reporting rows.
         own: The config's own settings; None if their trial did not finish.
         place: Where the config's own settings are among those compared.
@@ -58,6 +58,11 @@ class Facts:
         """The settings that cannot be told apart from the best."""
         return [one for one in self.compared if one.tied]
 
+    @property
+    def tied_by_rows(self) -> list[Candidate]:
+        """The settings that the choosing rows alone cannot tell apart from the best."""
+        return [one for one in self.compared if one.tied_by_rows]
+
 
 def gather(search: Search) -> Facts | None:
     """Return what the rows show, None where no trial can be compared."""
@@ -66,7 +71,7 @@ def gather(search: Search) -> Facts | None:
         return None
     key = getattr(search.trial(search.own), "key", None)
     own = next((one for one in compared if one.kept.key == key), None) or own_settings(search)
-    preferred = cheapest([one for one in compared if one.tied])
+    preferred = cheapest([one for one in compared if one.tied_by_rows])
     gain_choose = gain_report = report_losses = None
     pair = pair_of(preferred, own) if own and own.settings != preferred.settings else None
     if pair:
@@ -156,7 +161,7 @@ def _place(
         return Own.CHEAPEST if sum(one.tied for one in compared) > 1 else Own.BEST
     among = next((one for one in compared if one.settings == own.settings), None)
     # Own settings that did not run the whole schedule are not among those compared.
-    tied = among.tied if among else outcome(gain) is not Outcome.BETTER
+    tied = among.tied_by_rows if among else outcome(gain) is not Outcome.BETTER
     return Own.TIED if tied else Own.BEHIND
 
 

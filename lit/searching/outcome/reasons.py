@@ -18,6 +18,7 @@ def explain(search: Search, facts: Facts) -> list[str]:
         _gain(search, facts),
         _flattered(facts),
         _ties(facts),
+        _ties_by_rows(facts),
         _why(facts),
         _base(search, facts),
         _seeds(facts),
@@ -110,16 +111,32 @@ def _ties(facts: Facts) -> str:
     )
 
 
+def _ties_by_rows(facts: Facts) -> str:
+    if not 1 < len(facts.tied_by_rows) < len(facts.tied):
+        return ""
+    return tr(
+        "By the rows alone {tied} of these cannot be told apart: {numbers}.",
+        tied=len(facts.tied_by_rows),
+        numbers=_trials(facts.tied_by_rows),
+    )
+
+
 def _trials(found: Iterable[Candidate]) -> str:
     return tr("trials {numbers}", numbers=", ".join(str(one.kept.number) for one in found))
 
 
 def _why(facts: Facts) -> str:
-    """Say what made the preferred settings the cheapest of the tied."""
+    """Say what made the preferred settings those that are taken of the tied."""
     if len(facts.tied) == 1:
         return ""
     preferred, number = facts.preferred, facts.preferred.kept.number
-    small = [one for one in facts.tied if one.cost[0] == preferred.cost[0]]
+    if len(facts.tied_by_rows) == 1:
+        return tr(
+            "Of these trial {number} is taken because it has the lowest loss: with the seeds that "
+            "ran, the rows tell it from the others.",
+            number=number,
+        )
+    small = [one for one in facts.tied_by_rows if one.cost[0] == preferred.cost[0]]
     if len(small) == 1:
         return tr(
             "Of these trial {number} is taken because it has the fewest trainable parameters: "

@@ -76,6 +76,7 @@ def decision_json(search: Search, decision: Decision) -> dict[str, Any]:
             "choose_loss": one.loss,
             "to_best": one.to_best._asdict(),
             "tied": one.tied,
+            "tied_by_rows": one.tied_by_rows,
             "report_loss": report_loss(search, one),
         }
         for one in facts.compared

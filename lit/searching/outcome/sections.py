@@ -124,10 +124,11 @@ def _compared(search: Search, decision: Decision) -> Section | None:
     ]
     text = tr(
         "Mean loss per label, in nats; lower is better; the mean of the runs where there are "
-        "several. The intervals are 95% intervals over the choosing rows, widened so that all of "
-        "them hold at once. Settings whose interval reaches zero cannot be told apart from the "
-        "best; the cheapest of these are taken: the fewest trainable parameters, then the fewest "
-        "steps, then the lowest loss."
+        "several. The intervals are 95% intervals over the choosing rows and, where it is known, "
+        "what another seed changes, widened so that all of them hold at once. Settings whose "
+        "interval reaches zero cannot be told apart from the best. Of those that the rows alone "
+        "cannot tell apart the cheapest are taken: the fewest trainable parameters, then the "
+        "fewest steps, then the lowest loss."
     )
     return Section(tr("The settings that were compared"), text, headers, rows)
 

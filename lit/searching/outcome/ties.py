@@ -35,7 +35,9 @@ class Candidate:
         loss: Mean loss per label of the choosing rows, the mean of the runs.
         to_best: Its difference to the lowest loss, with an interval over rows and, where they are
             known, seeds, that holds for all settings at once.
-        tied: Whether it cannot be told apart from the settings with the lowest loss.
+        tied: Whether it cannot be told apart from the settings with the lowest loss: with other
+            rows or other seeds it could be the best.
+        tied_by_rows: Whether the rows alone cannot tell it apart. The cheapest of these is taken.
         losses: Those of the single runs, which differ in the seed alone.
         spread: What a seed changes of the differences of all that are compared.
     """
@@ -44,6 +46,7 @@ class Candidate:
     loss: float
     to_best: Difference
     tied: bool
+    tied_by_rows: bool
     losses: tuple[float, ...]
     spread: SeedSpread
 
@@ -84,7 +87,6 @@ def candidates(search: Search, trials: Sequence[Trial], seeds: bool = True) -> l
     Args:
         search: For its rows.
         trials: Measured trials that can be compared; those with equal settings are averaged.
-        seeds: Whether settings are tied, too, if another seed can change their order.
     """
     labels = np.array(search.choose_labels, float)
     groups: dict[str, list[Trial]] = {}
@@ -101,12 +103,19 @@ def candidates(search: Search, trials: Sequence[Trial], seeds: bool = True) -> l
     counts = [len(group) for group in runs]
     found = []
     for n, (group, apart) in enumerate(zip(runs, to_best, strict=True)):
-        if n and seeds:
+        by_rows = _reaches_zero(apart)
+        if n:
             apart = apart.widened(spread.reach(counts[n], counts[0], counts))
-        tied = apart.low is None or apart.low <= EQUAL
+        tied = _reaches_zero(apart)
         losses = tuple(float(sum(run.choose or ()) / labels.sum()) for run in group)
-        found.append(Candidate(tuple(group), float(np.mean(losses)), apart, tied, losses, spread))
+        loss = float(np.mean(losses))
+        found.append(Candidate(tuple(group), loss, apart, tied, by_rows, losses, spread))
     return found
+
+
+def _reaches_zero(apart: Difference) -> bool:
+    """Return whether the interval of a difference to the lowest loss reaches zero."""
+    return apart.low is None or apart.low <= EQUAL
 
 
 def cheapest(tied: Sequence[Candidate]) -> Candidate:
@@ -126,7 +135,7 @@ def finalists(search: Search, most: int) -> list[Trial]:
     """
     screened = [x for x in search.trials if is_measured(x) and not x.full_schedule]
     found = candidates(search, screened)
-    tied = [one for one in found if one.tied]
+    tied = [one for one in found if one.tied_by_rows]
     ranked = [*found[:1], *([cheapest(tied)] if tied else []), *found[1:]]
     own = [one for one in found if any(run.number == search.own for run in one.runs)]
     return list({id(one): one.kept for one in [*own, *ranked]}.values())[:most]

@@ -199,15 +199,45 @@ def test_more_settings_widen_the_intervals_but_copies_do_not() -> None:
     )
 
 
-def test_settings_that_seeds_change_more_than_they_differ_are_tied() -> None:
-    """By 0.2 nats, while the seed changes each of them by 0.3 or by 0.02."""
-    for seeds, tied in ((0.3, 2), (0.02, 1), (None, 1)):
-        runs = [OWN, Run(HIGH, lr=5e-4)]
-        if seeds is not None:
-            runs += [Run(seeds, seed=2), Run(HIGH + seeds, lr=5e-4, seed=2)]
-        facts = decide(make(runs)).facts
-        assert facts is not None
-        assert len(facts.tied) == tied, seeds
+SEEDS = {
+    # what the second seed changes of the config's own settings and of others, and which are tied
+    "one seed": (None, 1, 1),
+    "both alike": ((0.3, 0.3), 1, 1),
+    "the one more than the other": ((0.3, -0.3), 2, 1),
+    "by less than the rows": ((0.001, -0.001), 1, 1),
+}
+
+
+@pytest.mark.parametrize("name", SEEDS)
+def test_settings_are_tied_where_a_seed_changes_one_more_than_the_other(name: str) -> None:
+    """They differ by 0.6; the rows alone tell them apart, and the better ones are taken."""
+    changes, tied, tied_by_rows = SEEDS[name]
+    runs = [OWN, Run(0.6, lr=5e-4)]
+    if changes:
+        runs += [Run(changes[0], seed=2), Run(0.6 + changes[1], lr=5e-4, seed=2)]
+    facts = decide(make(runs, noise=0.003)).facts
+    assert facts is not None
+    assert (len(facts.tied), len(facts.tied_by_rows)) == (tied, tied_by_rows)
+    assert facts.preferred.settings["model.lr"] == 5e-4
+    assert (facts.seed_spread is None) == (changes is None)
+
+
+def test_runs_are_compared_with_runs_of_the_same_seed() -> None:
+    """The second seed is worse by 1 for all; others ran with the first seed alone."""
+    runs = [OWN, Run(-1.0, seed=2), Run(0.3, lr=5e-4), Run(-0.7, lr=5e-4, seed=2)]
+    late = Run(0.2, lr=7e-4)
+    facts = decide(make([*runs, late], noise=0.003)).facts
+    assert facts is not None
+    assert [one.kept.number for one in facts.compared] == [2, 4, 0]
+    assert [one.to_best.value for one in facts.compared] == pytest.approx([0, 0.1, 0.3], abs=0.01)
+    swapped = [OWN, Run(-1.0, seed=2), late]
+    alone = decide(make(swapped, noise=0.003)).facts
+    assert alone is not None
+    assert alone.gain_report is not None
+    assert alone.report_losses is not None
+    assert alone.gain_report.value == pytest.approx(-0.2, abs=0.01)
+    difference = alone.report_losses[0] - alone.report_losses[1]
+    assert difference == pytest.approx(alone.gain_report.value)
 
 
 def test_the_gain_is_measured_by_the_reporting_rows_and_the_flattery_is_what_they_lack() -> None:
@@ -253,7 +283,7 @@ def test_the_decision_of_a_long_search_names_its_parts() -> None:
         "reporting rows",
         "flatter",
         "told apart",
-        "differ in the seed alone",
+        "Another seed changes the losses",
         "stopped early",
     ):
         assert part in found.text
