@@ -8,8 +8,8 @@ from transformers import PreTrainedModel
 from data.planning.batch import collate
 from data.types import IGNORE, Batch, Example
 from lit.fast_layers.library import choose_library, fast_kinds
-from lit.fast_layers.product_times import TORCH
-from lit.fast_layers.table import use_fast_layers
+from lit.fast_layers.product_times import BF16, TORCH
+from lit.fast_layers.table import use_bf16_products, use_fast_layers
 from lit.model.base import load_base
 from lit.packing.pack import pack
 from lora.config import LoRAConfig
@@ -19,7 +19,10 @@ MODEL = "models/SmolLM2-135M-Instruct"
 
 
 def load_adapted(
-    config: LoRAConfig, fast_layers: bool = True, dtype: torch.dtype = torch.float32
+    config: LoRAConfig,
+    fast_layers: bool = True,
+    dtype: torch.dtype = torch.float32,
+    library: str = "",
 ) -> PreTrainedModel:
     """Load the embedded model, put an adapter on it, and set it to training mode.
 
@@ -27,14 +30,17 @@ def load_adapted(
         config: The adapter.
         fast_layers: Use the fast layers, as lit.fit does.
         dtype: The dtype of the base.
+        library: What computes frozen layers; empty to choose, as lit.fit does in float32.
     """
     torch.manual_seed(0)
     model: PreTrainedModel = load_base(MODEL, dtype=dtype)
     torch.manual_seed(0)
     inject(model, config)
+    if library == BF16:
+        use_bf16_products(model)
     if fast_layers:
         chosen = choose_library(model)
-        use_fast_layers(model, fast_kinds(chosen.value if chosen else TORCH))
+        use_fast_layers(model, fast_kinds(library or (chosen.value if chosen else TORCH)))
     pack(model, random_batch([20, 10]))
     return model.train()
 

@@ -1,8 +1,8 @@
-"""Compare training steps in float32 and in bf16-mixed on this CPU: their time and their losses.
+"""Compare training steps in float32, bf16-frozen and bf16-mixed on this CPU: times and losses.
 
     python -m benchmarks.precisions [--steps 20] [--batch 4]
 
-Trains the embedded model on the quickstart's rows in both precisions, one step each in turns, from
+Trains the embedded model on the quickstart's rows in each precision, one step each in turns, from
 the same adapter on the same micro-batches. Prints what the products alone gain, by which ``auto``
 chooses, what whole steps gain, and how far the losses are apart.
 """
@@ -17,8 +17,10 @@ from benchmarks.embedded_model import load_adapted
 from benchmarks.peers.medians import ratio
 from benchmarks.shared_beginnings import batches
 from data.types import Batch
-from lit.device.precision import base_dtype, computing_in
+from lit.device.device import cpu_name
+from lit.device.precision import BF16_FROZEN, base_dtype, computing_in
 from lit.fast_layers.library import bf16_gain, library_of
+from lit.fast_layers.product_times import BF16
 from lit.model.loss import summed_loss
 from lora.config import LoRAConfig
 from lora.families.linear import linear_layers
@@ -27,7 +29,7 @@ from lora.optimizer import make_optimizer
 CONFIG = LoRAConfig(r=8, lora_alpha=16, lora_dropout=0.1)
 RATE = 5e-4
 """The learning rate of the quickstart."""
-PRECISIONS = ("32-true", "bf16-mixed")
+PRECISIONS = ("32-true", BF16_FROZEN, "bf16-mixed")
 
 
 class Training:
@@ -35,7 +37,9 @@ class Training:
 
     def __init__(self, precision: str) -> None:
         self.precision = precision
-        self.model: PreTrainedModel = load_adapted(CONFIG, dtype=base_dtype(precision))
+        self.model: PreTrainedModel = load_adapted(
+            CONFIG, dtype=base_dtype(precision), library=BF16 if precision == BF16_FROZEN else ""
+        )
         self.optimizer = make_optimizer(self.model, "adamw", RATE, 0.0, 1.0)
         self.seconds: list[float] = []
         self.losses: list[float] = []
@@ -59,19 +63,28 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--batch", type=int, choices=[4, 8], default=4)
     options = parser.parse_args()
-    single, half = (Training(precision) for precision in PRECISIONS)
+    trainings = [Training(precision) for precision in PRECISIONS]
     rows = [apart for _, apart in batches(f"quickstart, batch {options.batch}", options.steps)]
     for seed, batch in enumerate(rows):
-        for training in (single, half)[:: 1 if seed % 2 else -1]:
+        # Which comes first changes from step to step.
+        for training in (*trainings[seed % 3 :], *trainings[: seed % 3]):
             training.step(batch, seed)
+    single = trainings[0]
     gain = bf16_gain(linear_layers(single.model).values())
-    apart = [abs(y / x - 1) for x, y in zip(single.losses, half.losses, strict=True)]
-    means = [sum(training.losses) / len(rows) for training in (single, half)]
-    print(f"{len(rows)} steps; float32 by {library_of(single.model)}")
-    print("float32 / bf16-mixed, products:", "not timed" if gain is None else f"{gain:.2f}")
-    print("float32 / bf16-mixed, whole steps:", ratio(single.seconds[1:], half.seconds[1:]))
-    print(f"mean loss: {means[0]:.4f} and {means[1]:.4f}, {abs(means[1] / means[0] - 1):.2%} apart")
-    print(f"most of one step: {max(apart):.2%}; last step: {apart[-1]:.2%}")
+    said = "not timed" if gain is None else f"{gain:.2f}"
+    print(f"{cpu_name()}, {torch.get_num_threads()} threads, {len(rows)} steps")
+    print(f"float32 by {library_of(single.model)}; float32 / bfloat16, products: {said}\n")
+    print(
+        "| precision | float32 / this, s of a step | mean loss | mean loss, % apart "
+        "| most of one step, % apart |\n|---|---|---|---|---|"
+    )
+    for one in trainings:
+        apart = [abs(y / x - 1) for x, y in zip(single.losses, one.losses, strict=True)]
+        mean = sum(one.losses) / len(rows)
+        print(
+            f"| {one.precision} | {ratio(single.seconds[1:], one.seconds[1:])} | {mean:.4f} "
+            f"| {abs(mean * len(rows) / sum(single.losses) - 1):.2%} | {max(apart):.2%} |"
+        )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ Only this file and ``lora.optimizer`` use bitsandbytes. Both import it when they
 import copy
 import logging
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -172,6 +172,8 @@ def dense_weight(base: nn.Linear) -> Tensor:
     Raises:
         TypeError: The weight is stored in an unknown format.
     """
+    # A faster layer may hold a rounded weight.
+    base = cast(nn.Linear, base.original()) if isinstance(base, Replacement) else base
     weight = base.weight.detach()
     if state := quant_state(base):
         from bitsandbytes.functional import dequantize_4bit

@@ -16,6 +16,10 @@ class Replacement(nn.Module, ABC):
     def original(self) -> nn.Module:
         """Return the module that this one replaced, with its current parameters."""
 
+    def kind(self) -> type:
+        """Return the class of the module that this one replaced."""
+        return type(self.original())
+
     def folded(self) -> nn.Module:
         """Return a plain module, not a replacement, that computes the same as this one."""
         return self.original()

@@ -20,6 +20,8 @@ from lora.storage.files import temporary_path
 
 FOLDER = Path(HF_HOME) / "lit-lora" / "products"
 """Where the times of this machine are kept."""
+VERSION = 2
+"""Of what is timed; older times are not read."""
 FEWEST_WEIGHTS = 10_000_000
 """Weights of linear layers below which nothing is timed: such steps are short in any case."""
 
@@ -42,6 +44,7 @@ def product_times(shapes: Shapes) -> Times:
     if not are_large(shapes):
         return {}
     facts = {
+        "version": VERSION,
         "cpu": cpu_name(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),

@@ -6,10 +6,16 @@ from collections.abc import Iterable
 from torch import nn
 
 from lit.device.precision import Choice
+from lit.fast_layers.bf16_linear import Bf16Linear
 from lit.fast_layers.kept_times import are_large, product_times
 from lit.fast_layers.onednn_linear import OneDNNLinear
 from lit.fast_layers.product_times import BF16, ONEDNN, TORCH, shapes_of
-from lit.fast_layers.table import FAST_LAYERS, WITHOUT_GRADIENTS, use_fast_layers
+from lit.fast_layers.table import (
+    FAST_LAYERS,
+    WITHOUT_GRADIENTS,
+    use_bf16_products,
+    use_fast_layers,
+)
 from lit.messages import tr
 from lora.families.linear import linear_layers
 
@@ -45,7 +51,8 @@ def use_fast_answers(model: nn.Module, library: str = "") -> str:
 
     Args:
         model: With adapters or without.
-        library: What computes its products, TORCH or ONEDNN; empty to choose.
+        library: What computes its products, TORCH, ONEDNN or BF16; empty to choose one of the
+            first two.
 
     Returns:
         The library.
@@ -54,12 +61,16 @@ def use_fast_answers(model: nn.Module, library: str = "") -> str:
     if not library:
         choice = choose_library(model)
         library = choice.value if choice else TORCH
+    if library == BF16:
+        use_bf16_products(model)
     use_fast_layers(model, [kind for kind in fast_kinds(library) if kind in WITHOUT_GRADIENTS])
     return library
 
 
 def library_of(model: nn.Module) -> str:
-    """Return the library that computes a model's frozen layers: TORCH or ONEDNN."""
+    """Return what computes a model's frozen layers: TORCH, ONEDNN or BF16."""
+    if any(isinstance(x, Bf16Linear) for x in model.modules()):
+        return BF16
     return ONEDNN if any(isinstance(x, OneDNNLinear) for x in model.modules()) else TORCH
 
 

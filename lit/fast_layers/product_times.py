@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lit.device.device import traits
+from lit.fast_layers.bf16_linear import bf16_product
 from lit.fast_layers.onednn_linear import has_onednn, product
 from lora.base import features
 
@@ -40,9 +41,9 @@ TORCH, ONEDNN, BF16 = "torch", "oneDNN", "bfloat16"
 WAYS: dict[str, tuple[Product, Product, torch.dtype]] = {
     TORCH: (lambda x, weight: x @ weight.t(), torch.matmul, torch.float32),
     ONEDNN: (product, lambda g, weight: product(g, weight.t()), torch.float32),
-    BF16: (lambda x, weight: x @ weight.t(), torch.matmul, torch.bfloat16),
+    BF16: (lambda x, weight: bf16_product(x, weight.t()), bf16_product, torch.bfloat16),
 }
-"""The product of the forward pass, x Wᵀ, that of the backward pass, g W, and their dtype."""
+"""The product of the forward pass, x Wᵀ, that of the backward pass, g W, and the weight's dtype."""
 
 
 class _Timed(NamedTuple):
@@ -112,6 +113,6 @@ def _product(way: str, direction: int, outputs: int, inputs: int) -> Callable[[]
     forward, backward, dtype = WAYS[way]
     function = backward if direction else forward
     # Ones, since the time does not depend on the values, and torch's generator stays as it is.
-    x = torch.ones(TOKENS, (inputs, outputs)[direction], dtype=dtype)
+    x = torch.ones(TOKENS, (inputs, outputs)[direction])
     weight = torch.ones(outputs, inputs, dtype=dtype)
     return lambda: function(x, weight)

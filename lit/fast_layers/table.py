@@ -8,9 +8,11 @@ from collections.abc import Collection
 import torch
 from torch import nn
 
+from lit.fast_layers.bf16_linear import Bf16Linear
 from lit.fast_layers.fused_norm import FusedRMSNorm
 from lit.fast_layers.gated_mlp import GatedMLP
 from lit.fast_layers.onednn_linear import OneDNNLinear
+from lora.families.linear import output_head
 from lora.full_layers import full_layers
 from lora.replacement import replace_module
 
@@ -38,18 +40,43 @@ def use_fast_layers(
     Returns:
         How many layers of each kind were replaced.
     """
+    return {kind: _replace(model, FAST_LAYERS[kind]) for kind in kinds}
+
+
+@torch.no_grad()
+def use_bf16_products(model: nn.Module) -> int:
+    """Let a CPU compute the products of a model's frozen dense layers in bfloat16, in place.
+
+    The head stays in float32, as the loss does; so do quantized layers.
+
+    Args:
+        model: In float32, with adapters or without.
+
+    Returns:
+        How many layers were replaced.
+    """
+    return _replace(model, Bf16Linear, output_head(model))
+
+
+def _replace(model: nn.Module, fast: type, left: nn.Module | None = None) -> int:
+    """Replace layers by others of a class.
+
+    Args:
+        model: The model.
+        fast: The class.
+        left: A module that is left as it is.
+
+    Returns:
+        How many layers were replaced.
+    """
     trained = tuple(f"{path}." for path, _ in full_layers(model))
-    counts = {}
-    for kind in kinds:
-        fast = FAST_LAYERS[kind]
-        targets = {
-            path: module
-            for path, module in model.named_modules(remove_duplicate=False)
-            if path and not path.startswith(trained) and fast.replaces(module)
-        }
-        # A layer that is shared between two paths stays shared.
-        made = {id(module): fast(module) for module in targets.values()}
-        for path, module in targets.items():
-            replace_module(model, path, made[id(module)])
-        counts[kind] = len(made)
-    return counts
+    targets = {
+        path: module
+        for path, module in model.named_modules(remove_duplicate=False)
+        if path and not path.startswith(trained) and module is not left and fast.replaces(module)  # type: ignore[attr-defined]
+    }
+    # A layer that is shared between two paths stays shared.
+    made = {id(module): fast(module) for module in targets.values()}
+    for path, module in targets.items():
+        replace_module(model, path, made[id(module)])
+    return len(made)

@@ -9,9 +9,10 @@ from torch.utils.checkpoint import noop_context_fn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from data.planning.batch import collate
-from lit.device.precision import Choice
+from lit.device.precision import BF16_FROZEN, Choice
 from lit.fast_layers.library import choose_library, fast_kinds
-from lit.fast_layers.table import use_fast_layers
+from lit.fast_layers.product_times import BF16
+from lit.fast_layers.table import use_bf16_products, use_fast_layers
 from lit.messages import tr
 from lit.model.architecture import describe_compression
 from lit.model.base import load_base
@@ -44,7 +45,10 @@ class ModelSpec:
     adapter: str | None = None
     """The folder of an adapter to go on from."""
     library: str = ""
-    """What computes frozen float32 layers on a CPU, ``torch`` or ``oneDNN``; empty to choose."""
+    """What computes frozen float32 layers on a CPU: ``torch``, ``oneDNN`` or ``bfloat16``.
+
+    Empty to choose one of the first two.
+    """
     loaded: PreTrainedModel | None = None
     """The base, if it is loaded already, on the device and in the dtype of the run."""
 
@@ -81,6 +85,8 @@ class ModelSpec:
             inject(model, self.lora)
         else:
             continue_adapter(model, self.adapter, self.lora)
+        if self.library == BF16:
+            self._use_bf16(model, sharded)
         if self.fast_layers:
             use_fast_layers(model, self._fast_kinds(model, sharded))
         # A base that is used again has said so before.
@@ -102,6 +108,22 @@ class ModelSpec:
             )
         for paths in tied_groups(model):
             yield tr("model  {paths} are one matrix and train together", paths=" and ".join(paths))
+
+    @staticmethod
+    def _use_bf16(model: PreTrainedModel, sharded: bool) -> None:
+        """Compute products in bfloat16, or say that there are none.
+
+        Raises:
+            ConfigError: The base has no dense layers, or is sharded.
+        """
+        if sharded or not use_bf16_products(model):
+            raise ConfigError(
+                tr(
+                    "`precision` is {precision}, which computes dense layers of a whole base in "
+                    "bfloat16, and this base is quantized or sharded: set `precision` to 32-true",
+                    precision=BF16_FROZEN,
+                )
+            )
 
     def _fast_kinds(self, model: PreTrainedModel, sharded: bool) -> list[str]:
         # Sharding must find plain layers, and recomputing inside a checkpoint gains nothing.

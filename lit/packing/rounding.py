@@ -22,8 +22,11 @@ def tolerance(model: PreTrainedModel, states: Tensor) -> float:
     dtypes = [states.dtype, model.dtype]
     if torch.is_autocast_enabled(states.device.type):
         dtypes.append(torch.get_autocast_dtype(states.device.type))
-    if any(is_linear(layer) and is_quantized(layer) for layer in model.modules()):
+    layers = [layer for layer in model.modules() if is_linear(layer)]
+    if any(is_quantized(layer) for layer in layers):
         dtypes.append(torch.bfloat16)  # an 8-bit layer rounds its input too
+    # Some layers of a float32 model may compute in bfloat16.
+    dtypes += {layer.weight.dtype for layer in layers}
     precise = torch.get_float32_matmul_precision() == "highest"
     return max(0 if precise else TF32, *(ROUNDING.get(dtype, 0.0) for dtype in dtypes))
 

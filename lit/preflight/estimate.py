@@ -1,16 +1,17 @@
 """The peak memory of a run, estimated from the model's config alone."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from lit.device.memory import keeps_freed_blocks, peak_memory
-from lit.device.precision import base_dtype
+from lit.device.precision import BF16_FROZEN, base_dtype
+from lit.fast_layers.table import use_bf16_products
 from lit.messages import tr
-from lit.model.architecture import skeleton
+from lit.model.architecture import skeleton, stored_dtype
 from lit.model.base import locate
 from lit.model.loading import load_config, summary
 from lit.model.loss import CHUNK
@@ -92,7 +93,18 @@ def estimate_memory(
     """
     libraries = peak_memory()
     model = meta_model(module.base, module.revision, base_dtype(precision))
-    return estimate_model_memory(model, module, lengths, labels, device, libraries, paths)
+    size = lengths, labels, device, libraries, paths
+    if precision != BF16_FROZEN:
+        return estimate_model_memory(model, module, *size)
+    config = load_config(module.base, locate(module.base, module.revision))
+    wide = sum(p.nbytes for p in model.parameters())
+    use_bf16_products(model)
+    estimate = estimate_model_memory(model, module, *size)
+    if stored_dtype(config) == torch.bfloat16:
+        # Each weight is rounded when all are loaded; nothing is lost, and the wide one is freed.
+        return replace(estimate, loading=wide + libraries)
+    twice = sum(2 * layer.weight.nbytes for layer in linear_layers(model).values())
+    return replace(estimate, parts=estimate.parts | {tr("weights in float32, too"): twice})
 
 
 def estimate_model_memory(

@@ -33,6 +33,8 @@ class Hardware:
         self._is_open = self._trainer.precision == AUTO
         # Other choices of a CPU do not depend on the model, whose config may need the hub.
         timed = device.type == "cpu" and self._is_open and self.device.cpu_bf16
+        # A sharded base has plain layers.
+        timed = timed and self._trainer.strategy in ("auto", "ddp")
         base = None
         if device.type != "cpu":
             base = read_base_config(model.base, model.revision)

@@ -36,7 +36,9 @@ TEXTS = {
     "trainer.strategy": tr_mark("auto, ddp, or a way to shard the base (docs/scale.md)"),
     "trainer.devices": tr_mark("how many devices, or which: auto, 2, or 0,1"),
     "trainer.num_nodes": tr_mark("how many machines"),
-    "trainer.precision": tr_mark("auto, 32-true, 16-mixed, bf16-mixed, bf16-true"),
+    "trainer.precision": tr_mark(
+        "auto, 32-true, bf16-frozen (on a CPU), 16-mixed, bf16-mixed, bf16-true"
+    ),
     "trainer.callbacks": tr_mark("Lightning callbacks to add, as classes in the YAML file"),
     "trainer.max_epochs": tr_mark("how often each row is used"),
     "trainer.min_epochs": tr_mark("epochs before early stopping may end the run"),

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.plugins.precision import Precision
 
-from lit.device.precision import PrecisionName
+from lit.device.precision import BF16_FROZEN, PrecisionName
 from lit.messages import tr, tr_mark
 from lit.train.trainer_check import interval_problems
 from lora.config import ConfigError
@@ -75,4 +76,14 @@ class PrecisionTrainer(Trainer):
 
     def __init__(self, *args: Any, precision: PrecisionName = "auto", **kwargs: Any) -> None:
         assert precision != "auto", "lit.settings.hardware.Hardware comes first"
-        super().__init__(*args, precision=precision, **kwargs)
+        if precision == BF16_FROZEN:
+            kwargs["plugins"] = [*(kwargs.get("plugins") or ()), Bf16Frozen()]
+            super().__init__(*args, **kwargs)
+        else:
+            super().__init__(*args, precision=precision, **kwargs)  # type: ignore[arg-type]
+
+
+class Bf16Frozen(Precision):
+    """The precision ``bf16-frozen``: layers of the model compute in bfloat16, Lightning nothing."""
+
+    precision = BF16_FROZEN  # type: ignore[assignment]

@@ -1,6 +1,7 @@
 """A model for a trainer: in its precision, on its device or sharded over its ranks, and checked."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Any, TypeVar
@@ -9,8 +10,9 @@ import lightning as L
 import torch
 from transformers import PreTrainedModel
 
-from lit.device.precision import base_dtype
+from lit.device.precision import BF16_FROZEN, base_dtype
 from lit.distributed.sharding import FSDP2, ShardedRoot, ShardedStrategy, shard
+from lit.fast_layers.product_times import BF16
 from lit.messages import tr
 from lit.model.preparation import ModelSpec, check_model, use_checkpointing
 from lit.packing.pack import share
@@ -49,7 +51,10 @@ def set_up_model(spec: ModelSpec, trainer: L.Trainer) -> tuple[PreTrainedModel, 
     Raises:
         ConfigError: A setting cannot be fulfilled, or the model family cannot be trained.
     """
-    dtype, strategy = base_dtype(str(trainer.precision)), trainer.strategy
+    precision, strategy = str(trainer.precision), trainer.strategy
+    dtype = base_dtype(precision)
+    if precision == BF16_FROZEN:
+        spec = replace(spec, library=BF16)
     root = None
     if isinstance(strategy, ShardedStrategy):
         # The whole base may be too large for one device, so it is loaded on the CPU.

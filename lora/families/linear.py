@@ -20,7 +20,7 @@ def is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
     subclasses of ``nn.Linear`` may return tuples or multiply in groups, as routers do.
     """
     # A faster linear layer is what the layer is that it replaced.
-    kind = type(module.original()) if isinstance(module, Replacement) else type(module)
+    kind = module.kind() if isinstance(module, Replacement) else type(module)
     if not isinstance(module, nn.Linear):
         return is_transposed(module)
     return (

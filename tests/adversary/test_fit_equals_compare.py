@@ -47,6 +47,7 @@ BF16 = 5e-3
 SETTINGS = {
     "B5: float32": Setting("32-true", None, 1e-4),
     "B5: bf16-true": Setting("bf16-true", None, BF16),
+    "B5: bf16-frozen": Setting("bf16-frozen", None, BF16),
     "B5: bf16-mixed": Setting("bf16-mixed", None, BF16),
     "B5: nf4": Setting("32-true", "nf4", 1e-4),
     "B5: nf4, bf16-mixed": Setting("bf16-mixed", "nf4", BF16),

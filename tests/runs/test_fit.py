@@ -214,7 +214,7 @@ def test_without_validation_rows_the_last_adapter_is_kept(
 
 
 # 32-true is what the other runs choose by themselves.
-@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+@pytest.mark.parametrize("precision", ["bf16-frozen", "bf16-mixed", "bf16-true"])
 def test_every_precision_of_a_cpu_trains_and_resumes_bit_for_bit(
     precision: str, command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -13,6 +13,8 @@ USED = [
     # the run's precision, the device of the comparison, its precision
     ("bf16-mixed", AMPERE, "bf16-mixed"),
     ("bf16-mixed", CPU, "bf16-mixed"),
+    ("bf16-frozen", CPU, "bf16-frozen"),
+    ("bf16-frozen", AMPERE, "bf16-mixed"),
     ("bf16-mixed", TURING, "16-mixed"),
     ("16-mixed", CPU, "32-true"),
     ("32-true", AMPERE, "32-true"),

@@ -46,7 +46,7 @@ def test_the_precision_suits_the_device_and_the_model(
     [
         (False, None, "32-true"),
         (False, MIN_BF16_GAIN - 0.01, "32-true"),
-        (False, MIN_BF16_GAIN, "bf16-mixed"),
+        (False, MIN_BF16_GAIN, "bf16-frozen"),
         (True, 9.0, "32-true"),
     ],
 )
@@ -64,6 +64,9 @@ REFUSED = {
     ("bf16-true", PASCAL, "llama"): "set `precision` to 16-mixed",
     ("bf16-true", TURING, "gemma3_text"): "set `precision` to 32-true",
     ("16-mixed", TURING, "gemma3_text"): "overflows in gemma3_text models: .* to 32-true",
+    ("bf16-frozen", AMPERE, "llama"): "is for CPUs: set `precision` to bf16-mixed",
+    ("bf16-frozen", TURING, "llama"): "is for CPUs: set `precision` to 16-mixed",
+    ("bf16-frozen", APPLE, "llama"): "is for CPUs: set `precision` to 32-true",
     ("16-mixed", AMPERE, "qwen3_moe"): "set `precision` to bf16-mixed",
 }
 
@@ -78,6 +81,7 @@ def test_a_precision_is_refused_exactly_where_it_cannot_work(
     emulated = device in (TURING, PASCAL)
     works = {
         "32-true": True,
+        "bf16-frozen": device == CPU,
         "16-mixed": device != CPU and not overflows,
         "bf16-mixed": not emulated,
         "bf16-true": not emulated,

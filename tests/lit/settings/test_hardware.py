@@ -17,9 +17,11 @@ TURING = Traits("cuda", "Tesla T4", (7, 5))
 CPU = Traits("cpu", "CPU")
 
 
-def config_of(precision: str, quantize: str | None = None) -> Any:
+def config_of(precision: str, quantize: str | None = None, strategy: str = "auto") -> Any:
     return Namespace(
-        trainer=Namespace(accelerator="cpu", devices="auto", precision=precision),
+        trainer=Namespace(
+            accelerator="cpu", devices="auto", precision=precision, strategy=strategy
+        ),
         model=Namespace(base="m", revision=None, quantize=quantize),
     )
 
@@ -35,6 +37,8 @@ RESUMED = [
     # the device, the settings, the checkpoint, what the run then trains in; None: refused
     (CPU, "auto", "32-true", "32-true"),
     (CPU, "auto", "bf16-mixed", "bf16-mixed"),
+    (CPU, "auto", "bf16-frozen", "bf16-frozen"),
+    (AMPERE, "auto", "bf16-frozen", None),
     (CPU, "auto", "16-mixed", None),
     (TURING, "auto", "32-true", "32-true"),
     (TURING, "auto", "bf16-mixed", None),
@@ -61,24 +65,31 @@ def test_a_run_resumes_in_the_precision_of_its_checkpoint_where_it_was_left_open
 
 
 TIMED = [
-    # the settings, the quantization, whether the CPU has units for bfloat16, the precision
-    ("auto", None, True, "bf16-mixed"),
-    ("auto", "nf4", True, "32-true"),
-    ("auto", None, False, "32-true"),
-    ("32-true", None, True, "32-true"),
+    # settings, quantization, strategy, whether the CPU has units for bfloat16, the precision
+    ("auto", None, "auto", True, "bf16-frozen"),
+    ("auto", None, "ddp", True, "bf16-frozen"),
+    ("auto", None, "fsdp2", True, "32-true"),
+    ("auto", "nf4", "auto", True, "32-true"),
+    ("auto", None, "auto", False, "32-true"),
+    ("32-true", None, "auto", True, "32-true"),
 ]
 
 
-@pytest.mark.parametrize(("asked", "quantize", "units", "used"), TIMED)
+@pytest.mark.parametrize(("asked", "quantize", "strategy", "units", "used"), TIMED)
 def test_a_cpu_is_timed_where_that_decides_the_precision_and_the_reason_says_so(
-    asked: str, quantize: str | None, units: bool, used: str, monkeypatch: pytest.MonkeyPatch
+    asked: str,
+    quantize: str | None,
+    strategy: str,
+    units: bool,
+    used: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked_for: list[int] = []
     monkeypatch.setattr(hardware, "weakest_traits", lambda *_: Traits("cpu", "CPU", cpu_bf16=units))
     monkeypatch.setattr(
         hardware, "bf16_gain", lambda layers: asked_for.append(len([*layers])) or 2.5
     )
-    found = Hardware(config_of(asked, quantize))
+    found = Hardware(config_of(asked, quantize, strategy))
     assert found.precision.value == used
-    assert asked_for == ([14] if used == "bf16-mixed" else [])
+    assert asked_for == ([14] if used == "bf16-frozen" else [])
     assert ("2.5 times" in found.precision.reason) == bool(asked_for)

@@ -1,0 +1,108 @@
+"""Products in bfloat16 of frozen layers, among layers in float32."""
+
+import pytest
+import torch
+from conftest import make_model
+from torch import Tensor, nn
+
+from lit.fast_layers.bf16_linear import Bf16Linear
+from lit.fast_layers.library import library_of, use_fast_answers
+from lit.fast_layers.product_times import BF16
+from lit.fast_layers.table import use_bf16_products, use_fast_layers
+from lora.base import dense_weight
+from lora.config import LoRAConfig
+from lora.injection import eject, inject, merge
+
+ROUNDING = 2.0**-8
+"""The relative error of a number that is rounded to bfloat16."""
+
+
+def frozen(exact: bool = False, bias: bool = True) -> nn.Linear:
+    torch.manual_seed(0)
+    layer = nn.Linear(64, 48, bias=bias).requires_grad_(False)
+    if exact:
+        layer.weight.data = layer.weight.data.bfloat16().float()
+    return layer
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_product_and_its_gradient_are_those_of_rounded_factors(bias: bool) -> None:
+    layer = frozen(bias=bias)
+    x = torch.randn(2, 5, 64, requires_grad=True)
+    y = Bf16Linear(layer)(x)
+    assert y.dtype == torch.float32
+    assert not y._is_view()
+    rounded = layer.weight.bfloat16().double()
+    expected = x.detach().bfloat16().double() @ rounded.T
+    expected += layer.bias.double() if bias else 0
+    torch.testing.assert_close(y.double(), expected, atol=1e-2, rtol=ROUNDING)
+    g = torch.randn_like(y)
+    (gradient,) = torch.autograd.grad(y, x, g)
+    assert gradient.dtype == torch.float32
+    expected = g.bfloat16().double() @ rounded
+    torch.testing.assert_close(gradient.double(), expected, atol=1e-2, rtol=ROUNDING)
+
+
+def test_only_frozen_float32_layers_of_the_plain_class_are_replaced() -> None:
+    assert Bf16Linear.replaces(frozen())
+    assert Bf16Linear.replaces(frozen().to("meta"))
+    assert not Bf16Linear.replaces(nn.Linear(4, 4))
+    assert not Bf16Linear.replaces(frozen().to(torch.bfloat16))
+    assert not Bf16Linear.replaces(Bf16Linear(frozen()))
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_the_original_weight_comes_back_to_the_last_bit(exact: bool) -> None:
+    layer = frozen(exact)
+    fast = Bf16Linear(layer)
+    assert fast.kind() is nn.Linear
+    assert [p.dtype for p in fast.parameters()] == [torch.bfloat16, torch.float32]
+    plain = fast.original()
+    assert type(plain) is nn.Linear
+    assert torch.equal(plain.weight, layer.weight)
+    assert plain.weight.dtype == torch.float32
+    assert plain.bias is layer.bias
+    assert torch.equal(dense_weight(fast), layer.weight)
+
+
+def test_an_empty_input_has_an_empty_output() -> None:
+    assert Bf16Linear(frozen())(torch.randn(0, 64)).shape == (0, 48)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2", "gpt_neox"])
+def test_a_model_in_it_computes_nearly_the_same_and_is_put_back_exactly(family: str) -> None:
+    ids = torch.arange(40).view(2, 20)
+    model = make_model(family).eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    inject(model, LoRAConfig(r=4))
+    plain = model(ids).logits
+    replaced = use_bf16_products(model)
+    assert replaced >= 6
+    assert library_of(model) == BF16
+    use_fast_layers(model)
+    fast = model(ids).logits
+    assert fast.dtype == torch.float32
+    assert 0 < ((fast - plain).norm() / plain.norm()).item() < 0.02
+    eject(model)
+    after = model.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_an_adapter_is_merged_into_the_exact_weights() -> None:
+    def merged(fast: bool) -> dict[str, Tensor]:
+        model = make_model("llama")
+        inject(model, LoRAConfig(r=4))
+        torch.manual_seed(1)
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                nn.init.normal_(parameter, std=0.1)
+        if fast:
+            use_fast_answers(model, BF16)
+        merge(model)
+        return model.state_dict()
+
+    plain, fast = merged(False), merged(True)
+    assert plain.keys() == fast.keys()
+    for name, value in plain.items():
+        assert torch.equal(fast[name], value), name
