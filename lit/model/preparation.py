@@ -85,8 +85,14 @@ class ModelSpec:
             inject(model, self.lora)
         else:
             continue_adapter(model, self.adapter, self.lora)
-        if self.library == BF16:
-            self._use_bf16(model, sharded)
+        if self.library == BF16 and (sharded or not use_bf16_products(model)):
+            raise ConfigError(
+                tr(
+                    "`precision` is {precision}, which computes dense layers of a whole base in "
+                    "bfloat16, and this base is quantized or sharded: set `precision` to 32-true",
+                    precision=BF16_FROZEN,
+                )
+            )
         if self.fast_layers:
             use_fast_layers(model, self._fast_kinds(model, sharded))
         # A base that is used again has said so before.
@@ -108,22 +114,6 @@ class ModelSpec:
             )
         for paths in tied_groups(model):
             yield tr("model  {paths} are one matrix and train together", paths=" and ".join(paths))
-
-    @staticmethod
-    def _use_bf16(model: PreTrainedModel, sharded: bool) -> None:
-        """Compute products in bfloat16, or say that there are none.
-
-        Raises:
-            ConfigError: The base has no dense layers, or is sharded.
-        """
-        if sharded or not use_bf16_products(model):
-            raise ConfigError(
-                tr(
-                    "`precision` is {precision}, which computes dense layers of a whole base in "
-                    "bfloat16, and this base is quantized or sharded: set `precision` to 32-true",
-                    precision=BF16_FROZEN,
-                )
-            )
 
     def _fast_kinds(self, model: PreTrainedModel, sharded: bool) -> list[str]:
         # Sharding must find plain layers, and recomputing inside a checkpoint gains nothing.

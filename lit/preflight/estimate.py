@@ -96,15 +96,15 @@ def estimate_memory(
     size = lengths, labels, device, libraries, paths
     if precision != BF16_FROZEN:
         return estimate_model_memory(model, module, *size)
-    config = load_config(module.base, locate(module.base, module.revision))
+    stored = stored_dtype(load_config(module.base, locate(module.base, module.revision)))
     wide = sum(p.nbytes for p in model.parameters())
     use_bf16_products(model)
     estimate = estimate_model_memory(model, module, *size)
-    if stored_dtype(config) == torch.bfloat16:
-        # Each weight is rounded when all are loaded; nothing is lost, and the wide one is freed.
+    if stored == torch.bfloat16:
+        # All are loaded before they are rounded, without loss, and then freed.
         return replace(estimate, loading=wide + libraries)
-    twice = sum(2 * layer.weight.nbytes for layer in linear_layers(model).values())
-    return replace(estimate, parts=estimate.parts | {tr("weights in float32, too"): twice})
+    kept = sum(2 * layer.weight.nbytes for layer in linear_layers(model).values())
+    return replace(estimate, parts=estimate.parts | {tr("weights in float32, too"): kept})
 
 
 def estimate_model_memory(
@@ -145,8 +145,7 @@ def estimate_model_memory(
     try:
         step = trace_step(model, lengths, labels, module.gradient_checkpointing, paths)
     except RuntimeError:
-        # A mixture of experts, for example, routes tokens by values, which meta tensors lack.
-        step = None
+        step = None  # a mixture of experts routes tokens by values, which meta tensors lack
     temporary = _logits(model, labels, device)
     if step:
         temporary = max(temporary, step.peak - step.activations)
