@@ -9,8 +9,10 @@
 # Each sets up what it needs in .venv and models/, once.
 
 PYTHON ?= python3
-# A module is compiled when it is first imported: most of what the packages bring never is.
-PIP = .venv/bin/python -m pip install --disable-pip-version-check --no-compile --constraint constraints.txt
+# A module is compiled when it is first imported: most of what the packages bring never is. Where Python may
+# not write that down, every start would compile all again.
+COMPILE = $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)
+PIP = .venv/bin/python -m pip install --disable-pip-version-check $(COMPILE) --constraint constraints.txt
 MODEL = models/SmolLM2-135M-Instruct
 
 LITGPT = .venv-bench-litgpt/checkpoint/SmolLM2-135M-Instruct

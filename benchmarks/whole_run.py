@@ -75,7 +75,9 @@ def install(folder: Path) -> float:
     start = time.perf_counter()
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     python = folder / "bin" / "python"
-    wanted = ["--no-compile", "-c", "constraints.txt", "-e", ".[quickstart]"]
+    # As in the Makefile.
+    written = [] if os.environ.get("PYTHONDONTWRITEBYTECODE") else ["--no-compile"]
+    wanted = [*written, "-c", "constraints.txt", "-e", ".[quickstart]"]
     subprocess.run([python, "-m", "pip", "install", "-q", *wanted], cwd=ROOT, check=True)
     return time.perf_counter() - start
 
