@@ -20,6 +20,8 @@ if sys.platform == "win32":
     sys.exit("benchmarks.whole_run reads processor seconds, which Windows does not give")
 import resource
 
+from lit.quickstart import BATCH
+
 ROOT = Path(__file__).parents[1]
 STEPS, VALIDATION = "lit.fit: optimizer steps", "lit.fit: validation"
 TRAINING = "both"
@@ -101,7 +103,7 @@ def main() -> None:
         for module, given in (
             ("lit.check", train),
             ("lit.fit", train),
-            ("lit.compare", ["--adapter", adapter]),
+            ("lit.compare", ["--adapter", adapter, "--batch_size", BATCH]),
         ):
             processor[module] = run([sys.executable, "-m", module, *given], module, seconds)
     print("| part | wall, s | share |\n|---|---|---|")

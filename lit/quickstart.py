@@ -17,6 +17,8 @@ from lora.config import ConfigError
 
 CONFIG = Path("configs/quickstart.yaml")
 RUN = Path("runs/quickstart")
+BATCH = "32"
+"""Answers at a time; a model as small as this one has memory for them."""
 PACKAGES = ("gguf", "accelerate")
 """What unpacks the embedded model, besides what every command needs."""
 
@@ -67,7 +69,7 @@ def _quickstart() -> None:
         _run("lit.fit", "--config", str(CONFIG), "--overwrite", "true")
     if not report.is_file() or report.stat().st_mtime < picture.stat().st_mtime:
         _announce(tr("compare it with its base (a few minutes)"))
-        _run("lit.compare", "--adapter", adapter)
+        _run("lit.compare", "--adapter", adapter, "--batch_size", BATCH)
     python = _python()
     print(tr("adapter     {adapter}", adapter=adapter))
     print(tr("comparison  {report}", report=report))

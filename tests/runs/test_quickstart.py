@@ -13,7 +13,7 @@ from lit import quickstart
 ADAPTER = str(Path("runs/quickstart/adapter"))
 FETCH = ("lit.embedded",)
 FIT = ("lit.fit", "--config", str(Path("configs/quickstart.yaml")), "--overwrite", "true")
-COMPARE = ("lit.compare", "--adapter", ADAPTER)
+COMPARE = ("lit.compare", "--adapter", ADAPTER, "--batch_size", quickstart.BATCH)
 MODEL, PICTURE, REPORT = (
     *("models/SmolLM2-135M-Instruct/config.json", "runs/quickstart/loss.png"),
     "runs/quickstart/comparison/report.html",
