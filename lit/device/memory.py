@@ -41,6 +41,12 @@ def trim_heap() -> None:
     if library := _glibc():
         library.mallopt(M_MMAP_THRESHOLD, LARGE)
         library.mallopt(M_TRIM_THRESHOLD, LARGE)
+    release_freed_blocks()
+
+
+def release_freed_blocks() -> None:
+    """Return the blocks to Linux that are free now; glibc goes on as before."""
+    if library := _glibc():
         library.malloc_trim(0)
 
 

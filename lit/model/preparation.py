@@ -9,6 +9,7 @@ from torch.utils.checkpoint import noop_context_fn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from data.planning.batch import collate
+from lit.device.memory import release_freed_blocks
 from lit.device.precision import BF16_FROZEN, Choice
 from lit.fast_layers.library import choose_library, fast_kinds
 from lit.fast_layers.product_times import BF16
@@ -85,14 +86,18 @@ class ModelSpec:
             inject(model, self.lora)
         else:
             continue_adapter(model, self.adapter, self.lora)
-        if self.library == BF16 and (sharded or not use_bf16_products(model)):
-            raise ConfigError(
-                tr(
-                    "`precision` is {precision}, which computes dense layers of a whole base in "
-                    "bfloat16, and this base is quantized or sharded: set `precision` to 32-true",
-                    precision=BF16_FROZEN,
+        if self.library == BF16:
+            if sharded or not use_bf16_products(model):
+                raise ConfigError(
+                    tr(
+                        "`precision` is {precision}, which computes dense layers of a whole base "
+                        "in bfloat16, and this base is quantized or sharded: set `precision` to "
+                        "32-true",
+                        precision=BF16_FROZEN,
+                    )
                 )
-            )
+            # Steps would not fit well between what is left of the float32 weights.
+            release_freed_blocks()
         if self.fast_layers:
             use_fast_layers(model, self._fast_kinds(model, sharded))
         # A base that is used again has said so before.

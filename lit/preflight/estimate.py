@@ -98,7 +98,7 @@ def estimate_memory(
         return estimate_model_memory(model, module, *size)
     stored = stored_dtype(load_config(module.base, locate(module.base, module.revision)))
     wide = sum(p.nbytes for p in model.parameters())
-    use_bf16_products(model)
+    use_bf16_products(model.requires_grad_(False))
     estimate = estimate_model_memory(model, module, *size)
     if stored == torch.bfloat16:
         # All are loaded before they are rounded, without loss, and then freed.

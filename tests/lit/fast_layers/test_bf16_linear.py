@@ -1,5 +1,7 @@
 """Products in bfloat16 of frozen layers, among layers in float32."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from conftest import make_model
@@ -9,8 +11,9 @@ from lit.fast_layers.bf16_linear import Bf16Linear
 from lit.fast_layers.library import library_of, use_fast_answers
 from lit.fast_layers.product_times import BF16
 from lit.fast_layers.table import use_bf16_products, use_fast_layers
+from lit.model.preparation import ModelSpec
 from lora.base import dense_weight
-from lora.config import LoRAConfig
+from lora.config import ConfigError, LoRAConfig
 from lora.injection import eject, inject, merge
 
 ROUNDING = 2.0**-8
@@ -106,3 +109,21 @@ def test_an_adapter_is_merged_into_the_exact_weights() -> None:
     assert plain.keys() == fast.keys()
     for name, value in plain.items():
         assert torch.equal(fast[name], value), name
+
+
+@pytest.mark.parametrize(("quantize", "sharded"), [("nf4", False), (None, True)])
+def test_a_base_without_whole_dense_layers_is_refused(
+    quantize: str | None, sharded: bool, tiny_folder: Path
+) -> None:
+    spec = ModelSpec(
+        base=str(tiny_folder),
+        revision=None,
+        quantize=quantize,
+        lora=LoRAConfig(r=4),
+        gradient_checkpointing=False,
+        fast_layers=True,
+        seed=0,
+        library=BF16,
+    )
+    with pytest.raises(ConfigError, match=r"bf16-frozen, .* set `precision` to 32-true"):
+        spec.make(torch.float32, torch.device("cpu"), sharded)

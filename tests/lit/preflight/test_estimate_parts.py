@@ -1,18 +1,25 @@
 """The parts of a memory estimate, for base models that are not on this machine."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import SMALL
+from conftest import SMALL, make_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lit.device import memory
 from lit.preflight import checkup
-from lit.preflight.estimate import KEPT, MemoryEstimate, estimate_model_memory
+from lit.preflight.estimate import (
+    KEPT,
+    MemoryEstimate,
+    estimate_memory,
+    estimate_model_memory,
+)
 from lit.train.module import LoRAModule
 from lora.config import LoRAConfig
 from lora.injection import ParameterCount
+from lora.targets import linear_layers
 
 BASES = {
     "llama, untied": ("llama", {"tie_word_embeddings": False}),
@@ -117,3 +124,23 @@ def test_the_memory_of_the_device_and_of_the_machine_are_both_compared(
     assert len(findings) == len(found)
     for finding, text in zip(findings, found, strict=True):
         assert text in finding.text
+
+
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float32])
+def test_frozen_layers_in_bfloat16_are_kept_in_float32_only_where_that_is_stored(
+    stored: torch.dtype, tmp_path: Path
+) -> None:
+    model = make_model("llama").to(stored)
+    model.save_pretrained(tmp_path)
+    module = LoRAModule(base=str(tmp_path), lora=LoRAConfig(r=4))
+
+    def estimate(precision: str) -> MemoryEstimate:
+        return estimate_memory(module, precision, [64], 50, torch.device("cpu"))
+
+    wide, frozen = estimate("32-true"), estimate("bf16-frozen")
+    layers = sum(layer.weight.numel() for layer in linear_layers(model).values())
+    assert part(wide, "weights") - part(frozen, "weights") == 2 * layers
+    kept = {torch.bfloat16: 0, torch.float32: 4 * layers}[stored]
+    assert frozen.parts.get("weights in float32, too", 0) == kept
+    assert (frozen.loading > part(wide, "weights")) == (stored == torch.bfloat16)
+    assert part(frozen, "activations") == pytest.approx(part(wide, "activations"), rel=0.1)
