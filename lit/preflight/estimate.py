@@ -91,9 +91,8 @@ def estimate_memory(
     Raises:
         ConfigError: The base or the adapter does not exist, or the precision is unknown.
     """
-    libraries = peak_memory()
     model = meta_model(module.base, module.revision, base_dtype(precision))
-    size = lengths, labels, device, libraries, paths
+    size = lengths, labels, device, peak_memory(), paths
     if precision != BF16_FROZEN:
         return estimate_model_memory(model, module, *size)
     stored = stored_dtype(load_config(module.base, locate(module.base, module.revision)))
@@ -102,7 +101,7 @@ def estimate_memory(
     estimate = estimate_model_memory(model, module, *size)
     if stored == torch.bfloat16:
         # All are loaded before they are rounded, without loss, and then freed.
-        return replace(estimate, loading=wide + libraries)
+        return replace(estimate, loading=wide + size[3])
     kept = sum(2 * layer.weight.nbytes for layer in linear_layers(model).values())
     return replace(estimate, parts=estimate.parts | {tr("weights in float32, too"): kept})
 
@@ -130,6 +129,7 @@ def estimate_model_memory(
     weights = sum(p.nbytes for p in model.parameters()) - sum(
         _saved_by_quantizing(layer, kind) for layer in linear_layers(model).values()
     )
+    dtypes = " + ".join(sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()}))
     largest_tensor = max(p.nbytes for p in model.parameters())
     lora = check_layers(model, module.adapter, module.lora) if module.adapter else module.lora
     inject(model, lora)
@@ -153,7 +153,7 @@ def estimate_model_memory(
         # One weight at a time is dequantized.
         temporary += largest * dtype.itemsize
     parts = {
-        tr("weights, {kind}", kind=kind or str(dtype).removeprefix("torch.")): weights,
+        tr("weights, {kind}", kind=kind or dtypes): weights,
         tr("adapter, float32"): trainable_bytes + buffer_bytes,
         tr("gradients of the adapter"): trainable_bytes,
         tr("optimizer states, {optimizer}", optimizer=module.optimizer): states,

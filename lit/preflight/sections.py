@@ -129,7 +129,7 @@ def _memory(checkup: Checkup) -> Section:
     if estimate.loading:
         rows.append(
             [
-                tr("before training, while quantizing"),
+                tr("before training, while loading"),
                 f"{estimate.loading / 1e9:.2f}",
             ]
         )
