@@ -164,6 +164,10 @@ def quantized(folder: Path, base: Path) -> list[str]:
     return ["--model.base", str(base), "--model.quantize", "nf4"]
 
 
+def in_bfloat16(folder: Path, base: Path) -> list[str]:
+    return ["--model.base", str(base), "--trainer.precision", "bf16-frozen"]
+
+
 def continued(folder: Path, base: Path) -> list[str]:
     """Save an adapter of rank 4 that is not a new one."""
     model = AutoModelForCausalLM.from_pretrained(base)
@@ -172,8 +176,8 @@ def continued(folder: Path, base: Path) -> list[str]:
     return ["--model.adapter", str(folder / "first")]
 
 
-@pytest.mark.parametrize("start", [quantized, continued])
-def test_a_search_on_a_quantized_base_or_from_an_adapter_is_repeated_by_its_best_yaml(
+@pytest.mark.parametrize("start", [quantized, in_bfloat16, continued])
+def test_a_search_on_another_base_or_from_an_adapter_is_repeated_by_its_best_yaml(
     start: Callable[[Path, Path], list[str]],
     tiny_folder: Path,
     tmp_path: Path,
@@ -194,6 +198,9 @@ def test_a_search_on_a_quantized_base_or_from_an_adapter_is_repeated_by_its_best
     if start is quantized:
         assert yaml.safe_load(best.read_text("utf-8"))["model"]["quantize"] == "nf4"
         assert read_quantization(run / "adapter") == "nf4"
+        return
+    if start is in_bfloat16:
+        assert yaml.safe_load(best.read_text("utf-8"))["trainer"]["precision"] == "bf16-frozen"
         return
     assert {trial.settings["model.lora.r"] for trial in trials} == {4}
     assert said.count("goes on from the adapter") == 1
