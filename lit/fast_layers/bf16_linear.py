@@ -86,7 +86,7 @@ class Bf16Linear(Replacement, nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x Wᵀ + b, in float32."""
-        if not x.numel():
+        if x.dim() < 2 or not x.numel():
             return F.linear(x, self.weight.to(x.dtype), self.bias)
         return Bf16Function.apply(x, self.weight, self.bias)
 

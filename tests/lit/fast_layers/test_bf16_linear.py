@@ -68,8 +68,11 @@ def test_the_original_weight_comes_back_to_the_last_bit(exact: bool) -> None:
     assert torch.equal(dense_weight(fast), layer.weight)
 
 
-def test_an_empty_input_has_an_empty_output() -> None:
-    assert Bf16Linear(frozen())(torch.randn(0, 64)).shape == (0, 48)
+@pytest.mark.parametrize("shape", [(0, 64), (2, 0, 64), (64,)])
+def test_an_input_without_rows_has_an_output_without(shape: tuple[int, ...]) -> None:
+    y = Bf16Linear(frozen())(torch.randn(shape))
+    assert y.shape == (*shape[:-1], 48)
+    assert y.dtype == torch.float32
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2", "gpt_neox"])
