@@ -145,6 +145,17 @@ def check_precision(precision: str, device: Traits, model_type: str) -> None:
         )
 
 
+def needs_dense_base() -> ConfigError:
+    """Return the error of a base that cannot be trained in BF16_FROZEN."""
+    return ConfigError(
+        tr(
+            "`precision` is {precision}, which computes dense layers of a whole base in bfloat16, "
+            "and this base is quantized or sharded: set `precision` to 32-true",
+            precision=BF16_FROZEN,
+        )
+    )
+
+
 def slow_precision(precision: str, device: Traits) -> str:
     """Return why a device computes in a precision much slower than in float32, or an empty text."""
     if device.kind != "cpu" or not precision.startswith("bf16") or device.cpu_bf16:

@@ -87,18 +87,31 @@ class ShardedRoot(nn.Module):
         return call()
 
 
+def shards(strategy: Any) -> bool:
+    """Return whether a strategy shards the base.
+
+    Args:
+        strategy: ``trainer.strategy`` as parsed: a name, or a class path with arguments.
+    """
+    return _name(strategy) in (FSDP2, ShardedStrategy.__name__)
+
+
+def _name(strategy: Any) -> str:
+    return str(getattr(strategy, "class_path", strategy)).rpartition(".")[2]
+
+
 def check_strategy(strategy: Any, quantize: str | None) -> None:
     """Check that a strategy can train an adapter, before anything is loaded.
 
     Args:
-        strategy: ``trainer.strategy`` as parsed: a name, or a class path with arguments.
+        strategy: As for ``shards``.
         quantize: ``model.quantize``.
 
     Raises:
         ConfigError: The strategy is not supported, or the base cannot be sharded.
     """
-    name = str(getattr(strategy, "class_path", strategy)).rpartition(".")[2]
-    if name not in (FSDP2, ShardedStrategy.__name__):
+    name = _name(strategy)
+    if not shards(strategy):
         if name.lower().startswith(UNSUPPORTED):
             raise ConfigError(
                 tr(

@@ -10,7 +10,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from data.planning.batch import collate
 from lit.device.memory import release_freed_blocks
-from lit.device.precision import BF16_FROZEN, Choice
+from lit.device.precision import Choice, needs_dense_base
 from lit.fast_layers.library import choose_library, fast_kinds
 from lit.fast_layers.product_times import BF16
 from lit.fast_layers.table import use_bf16_products, use_fast_layers
@@ -88,14 +88,7 @@ class ModelSpec:
             continue_adapter(model, self.adapter, self.lora)
         if self.library == BF16:
             if sharded or not use_bf16_products(model):
-                raise ConfigError(
-                    tr(
-                        "`precision` is {precision}, which computes dense layers of a whole base "
-                        "in bfloat16, and this base is quantized or sharded: set `precision` to "
-                        "32-true",
-                        precision=BF16_FROZEN,
-                    )
-                )
+                raise needs_dense_base()
             # Steps would not fit well between what is left of the float32 weights.
             release_freed_blocks()
         if self.fast_layers:

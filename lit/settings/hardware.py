@@ -7,7 +7,15 @@ from jsonargparse import Namespace
 from transformers import PretrainedConfig
 
 from lit.device.device import check_quantization, choose_device, weakest_traits
-from lit.device.precision import AUTO, Choice, check_precision, choose_precision
+from lit.device.precision import (
+    AUTO,
+    BF16_FROZEN,
+    Choice,
+    check_precision,
+    choose_precision,
+    needs_dense_base,
+)
+from lit.distributed.sharding import shards
 from lit.fast_layers.library import bf16_gain
 from lit.messages import tr
 from lit.model.architecture import skeleton
@@ -34,7 +42,8 @@ class Hardware:
         # Other choices of a CPU do not depend on the model, whose config may need the hub.
         timed = device.type == "cpu" and self._is_open and self.device.cpu_bf16
         # A sharded base has plain layers.
-        timed = timed and self._trainer.strategy in ("auto", "ddp")
+        sharded = shards(self._trainer.strategy)
+        timed = timed and not sharded
         base = None
         if device.type != "cpu":
             base = read_base_config(model.base, model.revision)
@@ -50,6 +59,8 @@ class Hardware:
             gain = _bf16_gain(base, model.base) if base and timed and not quantized else None
             self.precision = choose_precision(self.device, self._model_type, quantized, gain)
         check_precision(self.precision.value, self.device, self._model_type)
+        if self.precision.value == BF16_FROZEN and (model.quantize or sharded):
+            raise needs_dense_base()
         check_quantization(model.quantize, self.device)
         self._trainer.precision = self.precision.value
 

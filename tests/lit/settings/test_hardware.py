@@ -64,11 +64,21 @@ def test_a_run_resumes_in_the_precision_of_its_checkpoint_where_it_was_left_open
         assert config.trainer.precision == found.precision.value == used
 
 
+@pytest.mark.parametrize(("quantize", "strategy"), [("nf4", "auto"), (None, "fsdp2")])
+def test_a_precision_for_dense_bases_is_refused_before_others_are_loaded(
+    quantize: str | None, strategy: str
+) -> None:
+    with pytest.raises(ConfigError, match=r"bf16-frozen, .* set `precision` to 32-true"):
+        Hardware(config_of("bf16-frozen", quantize, strategy))
+
+
 TIMED = [
     # settings, quantization, strategy, whether the CPU has units for bfloat16, the precision
     ("auto", None, "auto", True, "bf16-frozen"),
     ("auto", None, "ddp", True, "bf16-frozen"),
+    ("auto", None, "single_device", True, "bf16-frozen"),
     ("auto", None, "fsdp2", True, "32-true"),
+    ("auto", None, "lit.distributed.sharding.ShardedStrategy", True, "32-true"),
     ("auto", "nf4", "auto", True, "32-true"),
     ("auto", None, "auto", False, "32-true"),
     ("32-true", None, "auto", True, "32-true"),
