@@ -19,8 +19,7 @@ from benchmarks.shared_beginnings import batches
 from data.types import Batch
 from lit.device.device import cpu_name
 from lit.device.precision import BF16_FROZEN, base_dtype, computing_in
-from lit.fast_layers.library import bf16_gain, library_of
-from lit.fast_layers.product_times import BF16
+from lit.fast_layers.library import bf16_gain, library_for, library_of
 from lit.model.loss import summed_loss
 from lora.config import LoRAConfig
 from lora.families.linear import linear_layers
@@ -38,7 +37,7 @@ class Training:
     def __init__(self, precision: str) -> None:
         self.precision = precision
         self.model: PreTrainedModel = load_adapted(
-            CONFIG, dtype=base_dtype(precision), library=BF16 if precision == BF16_FROZEN else ""
+            CONFIG, dtype=base_dtype(precision), library=library_for(precision)
         )
         self.optimizer = make_optimizer(self.model, "adamw", RATE, 0.0, 1.0)
         self.seconds: list[float] = []

@@ -25,9 +25,8 @@ from lit.comparison.result import Comparison, LossResult
 from lit.comparison.run_settings import read_run_settings, unknown_settings
 from lit.comparison.sources import changed_inputs, find_rows, measured_by
 from lit.device.device import check_quantization, choose_device, traits
-from lit.device.precision import BF16_FROZEN, base_dtype, check_precision, computing_in
-from lit.fast_layers.library import use_fast_answers
-from lit.fast_layers.product_times import BF16
+from lit.device.precision import base_dtype, check_precision, computing_in
+from lit.fast_layers.library import library_for, use_fast_answers
 from lit.measures.intervals import MIN_ROWS
 from lit.measures.losses import MODELS, Losses, measure_losses
 from lit.measures.matching import MOST_ROWS
@@ -105,7 +104,7 @@ def compare(
     dtype = base_dtype(used.precision)
     print_rank0(tr("loading the model in {precision} …", precision=used.precision), note=True)
     model, tokenizer = load(adapter, base, template, used.quantize, dtype, chosen, template_kwargs)
-    use_fast_answers(model, BF16 if used.precision == BF16_FROZEN else "")
+    use_fast_answers(model, library_for(used.precision))
     notes = used.differences(trained)
     if found is None and used.quantize and quantize is None:
         notes.append(

@@ -9,8 +9,6 @@ from torch.autograd.function import once_differentiable
 
 from lora.replacement import Replacement
 
-BF16 = torch.bfloat16
-
 
 class Bf16Function(torch.autograd.Function):
     """The product x Wᵀ + b with a frozen weight: x is rounded to bfloat16, sums are in float32.
@@ -55,7 +53,7 @@ class Bf16Linear(Replacement, nn.Linear):
     def __init__(self, linear: nn.Linear) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        rounded = linear.weight.detach().to(BF16)
+        rounded = linear.weight.detach().to(torch.bfloat16)
         exact = not linear.weight.is_meta and bool((rounded == linear.weight).all())
         self.weight, self.bias = nn.Parameter(rounded, requires_grad=False), linear.bias
         # In a tuple, so that it is no parameter of this layer.
@@ -97,6 +95,6 @@ def bf16_product(x: Tensor, weight: Tensor) -> Tensor:
     Shapes:
         x: (..., in), weight: (in, out), bfloat16 -> (..., out), float32
     """
-    y = torch.mm(x.flatten(0, -2).to(BF16), weight).float()
+    y = torch.mm(x.flatten(0, -2).to(torch.bfloat16), weight).float()
     # As in torch's own layer, the result is not a view, because the adapter writes into it.
     return torch.ops.aten._unsafe_view(y, [*x.shape[:-1], weight.shape[1]])

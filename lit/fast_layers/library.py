@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from lit.device.precision import Choice
+from lit.device.precision import BF16_FROZEN, Choice
 from lit.fast_layers.bf16_linear import Bf16Linear
 from lit.fast_layers.kept_times import are_large, product_times
 from lit.fast_layers.onednn_linear import OneDNNLinear
@@ -44,6 +44,11 @@ def fast_kinds(library: str) -> list[str]:
     return [
         kind for kind, made in FAST_LAYERS.items() if made is not OneDNNLinear or library == ONEDNN
     ]
+
+
+def library_for(precision: str) -> str:
+    """Return BF16 for the precision that asks for it, and empty, to choose, for others."""
+    return BF16 if precision == BF16_FROZEN else ""
 
 
 def use_fast_answers(model: nn.Module, library: str = "") -> str:

@@ -23,6 +23,7 @@ from lora.config import ConfigError
 
 TIMED_STEPS = 4
 SURELY = 3
+"""Times what a second seed changed, which settings lose by that get none."""
 """Optimizer steps that are timed; the first of them is slow and does not count."""
 
 

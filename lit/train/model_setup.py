@@ -10,9 +10,9 @@ import lightning as L
 import torch
 from transformers import PreTrainedModel
 
-from lit.device.precision import BF16_FROZEN, base_dtype
+from lit.device.precision import base_dtype
 from lit.distributed.sharding import FSDP2, ShardedRoot, ShardedStrategy, shard
-from lit.fast_layers.product_times import BF16
+from lit.fast_layers.library import library_for
 from lit.messages import tr
 from lit.model.preparation import ModelSpec, check_model, use_checkpointing
 from lit.packing.pack import share
@@ -53,8 +53,7 @@ def set_up_model(spec: ModelSpec, trainer: L.Trainer) -> tuple[PreTrainedModel, 
     """
     precision, strategy = str(trainer.precision), trainer.strategy
     dtype = base_dtype(precision)
-    if precision == BF16_FROZEN:
-        spec = replace(spec, library=BF16)
+    spec = replace(spec, library=library_for(precision) or spec.library)
     root = None
     if isinstance(strategy, ShardedStrategy):
         # The whole base may be too large for one device, so it is loaded on the CPU.

@@ -1669,7 +1669,7 @@ DECISIONS = [
         "lit/measures/differences.py",
         "+ of_seeds.mean(0)",
         "+ 0 * of_seeds.mean(0)",
-        (DECISION,),
+        ("tests/lit/measures/test_seed_spread.py",),
     ),
     Mutant(
         "decisions",
