@@ -78,7 +78,12 @@ def separate_seeds(
     Returns:
         (settings, rows) the loss sums, and what a seed changes of them.
     """
-    seeds = sorted({seed for group in groups for seed, _ in group})
+    # A run that is repeated with its seed tells nothing of seeds.
+    groups = [
+        [(seed, np.mean([x for other, x in group if other == seed], 0)) for seed in _seeds(group)]
+        for group in groups
+    ]
+    seeds = sorted({seed for group in groups for seed in _seeds(group)})
     runs = [(n, seeds.index(seed), sums) for n, group in enumerate(groups) for seed, sums in group]
     values = np.array([sums for _, _, sums in runs], float)
     design = np.zeros((len(runs), len(groups) + len(seeds)))
@@ -99,6 +104,10 @@ def separate_seeds(
     rest = (values - design @ fitted).sum(1) / labels.sum()
     value = math.sqrt(float((rest**2).sum()) / freedom) if freedom else math.nan
     return means, SeedSpread(value, freedom)
+
+
+def _seeds(group: Sequence[tuple[int, np.ndarray]]) -> list[int]:
+    return sorted({seed for seed, _ in group})
 
 
 def difference(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> Difference:

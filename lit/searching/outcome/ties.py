@@ -100,7 +100,7 @@ def candidates(search: Search, trials: Sequence[Trial], seeds: bool = True) -> l
     order = sorted(range(len(runs)), key=lambda n: (sums[n].sum(), runs[n][0].number))
     runs, sums = [runs[n] for n in order], sums[order]
     to_best = differences(sums, sums[0], labels, simultaneous_factor(sums, labels))
-    counts = [len(group) for group in runs]
+    counts = [len({run.seed for run in group}) for group in runs]
     found = []
     for n, (group, apart) in enumerate(zip(runs, to_best, strict=True)):
         by_rows = _reaches_zero(apart)

@@ -51,7 +51,9 @@ def test_the_spread_is_that_of_a_run_beyond_settings_and_seeds() -> None:
     assert spread.value == pytest.approx(0.3, rel=0.08)
 
 
-@pytest.mark.parametrize("runs", [[[1], [1]], [[1, 2], [1]], [[1], [2]], [[1, 2]]])
+@pytest.mark.parametrize(
+    "runs", [[[1], [1]], [[1, 2], [1]], [[1], [2]], [[1, 2]], [[1, 1], [1, 1]]]
+)
 def test_nothing_is_known_until_two_settings_ran_with_the_same_two_seeds(
     runs: list[list[int]],
 ) -> None:
