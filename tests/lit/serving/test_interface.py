@@ -367,26 +367,28 @@ def test_a_client_that_goes_away_ends_its_answer_and_leaves_the_queue(endless: S
 
 
 def test_requests_beyond_the_queue_are_refused_and_the_order_is_kept(endless: Served) -> None:
-    worker, order = endless.server.worker, []
+    worker, statuses = endless.server.worker, {}
     stream = open_stream(endless)
 
-    def short(text: str) -> int:
-        answer = endless.chat(text, model="base", max_tokens=2)
-        order.append(text)
-        return answer.status_code
+    def ask(text: str, **settings: object) -> None:
+        statuses[text] = endless.chat(text, model="base", **settings).status_code
 
-    threads = []
-    for text in ("first", "second"):
-        threads.append(threading.Thread(target=short, args=(text,)))
-        threads[-1].start()
-        wait_until(lambda: len(worker.queue) == len(threads))
+    # The second does not end by itself: were it taken first, the first would get no answer.
+    first = threading.Thread(target=ask, args=("first",), kwargs={"max_tokens": 2})
+    second = threading.Thread(target=ask, args=("second",), kwargs=ENDLESS)
+    for waiting, thread in enumerate((first, second), start=1):
+        thread.start()
+        wait_until(lambda count=waiting: len(worker.queue) == count)
     client = openai.OpenAI(base_url=f"{endless.address}/v1", api_key="unused", max_retries=0)
     with pytest.raises(openai.RateLimitError, match="2 requests are waiting"):
         client.chat.completions.create(model="base", messages=ASKED)
     stream.close()
-    for thread in threads:
-        thread.join()
-    assert order == ["first", "second"]
+    first.join(timeout=20)
+    assert statuses == {"first": 200}
+    wait_until(lambda: len(worker.queue) == 0 and len(worker.running) == 1)
+    worker.running[0].deadline = time.monotonic()
+    second.join(timeout=20)
+    assert sorted(statuses) == ["first", "second"]
 
 
 def test_an_answer_that_takes_too_long_ends_with_an_error(endless: Served) -> None:
