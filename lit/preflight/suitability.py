@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
-from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, GenerationConfig
 
 from data.template import stop_token
 from data.templates.variables import unread
@@ -118,8 +118,7 @@ def check_template(arguments: Arguments, forecast: Forecast) -> Iterator[Finding
     data = arguments.datamodule
     if text := unread(data.tokenizer):
         yield Finding(tr("data.template_kwargs: {said}", said=text))
-    original = load_tokenizer(data.base, data.revision)
-    ends = {original.eos_token_id, *_end_tokens(data.base, data.revision)}
+    ends = {data.tokenizer.eos_token_id, *_end_tokens(data.base, data.revision)}
     stop = stop_token(data.tokenizer)
     if stop not in ends:
         yield Finding(
@@ -128,11 +127,11 @@ def check_template(arguments: Arguments, forecast: Forecast) -> Iterator[Finding
                 "its texts with {eos_token}, as a base model without chat training does: add "
                 "--data.template plain",
                 end=data.tokenizer.convert_ids_to_tokens(stop),
-                eos_token=original.eos_token,
+                eos_token=data.tokenizer.eos_token,
             )
         )
     # Some base models ship a template with an end token that they never learned.
-    elif data.template == "plain" and original.chat_template and _stop_of(original) in ends:
+    elif data.template == "plain" and _own_stop(data.base, data.revision) in ends:
         yield Finding(
             tr(
                 "data.template is plain, but this model was trained with a chat template: add "
@@ -141,7 +140,11 @@ def check_template(arguments: Arguments, forecast: Forecast) -> Iterator[Finding
         )
 
 
-def _stop_of(tokenizer: PreTrainedTokenizerBase) -> int | None:
+def _own_stop(base: str, revision: str | None) -> int | None:
+    """Return the token that ends an answer in the model's own template, if it has one."""
+    tokenizer = load_tokenizer(base, revision)
+    if not tokenizer.chat_template:
+        return None
     try:
         return stop_token(tokenizer)
     except DataError:
