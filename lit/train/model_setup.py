@@ -1,6 +1,7 @@
 """A model for a trainer: in its precision, on its device or sharded over its ranks, and checked."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -8,6 +9,7 @@ from typing import Any, TypeVar
 
 import lightning as L
 import torch
+from torch.overrides import _get_current_function_mode_stack, _pop_mode_temporarily
 from transformers import PreTrainedModel
 
 from lit.device.precision import base_dtype
@@ -61,7 +63,7 @@ def set_up_model(spec: ModelSpec, trainer: L.Trainer) -> tuple[PreTrainedModel, 
         root = shard(model, strategy.device_mesh, strategy.root_device)
     else:
         model = spec.make(dtype, strategy.root_device, sharded=False)
-    with trainer.precision_plugin.forward_context():
+    with outside_modes(), trainer.precision_plugin.forward_context():
         check_model(
             partial(call_model, model, root),
             model.config,
@@ -73,6 +75,20 @@ def set_up_model(spec: ModelSpec, trainer: L.Trainer) -> tuple[PreTrainedModel, 
     if spec.gradient_checkpointing:
         use_checkpointing(model)
     return model, root
+
+
+@contextmanager
+def outside_modes() -> Iterator[None]:
+    """Leave the modes that a trainer puts around ``configure_model``, in a ``with`` block.
+
+    They are for making tensors, and no training step runs in them: a tensor that a family makes on
+    the wrong device would go unseen in a check. And each of a forward's thousands of calls would
+    pass through Python functions, which took a third of the checks' time.
+    """
+    with ExitStack() as stack:
+        for _ in _get_current_function_mode_stack():
+            stack.enter_context(_pop_mode_temporarily())
+        yield
 
 
 def call_model(

@@ -7,10 +7,13 @@ import lightning as L
 import pytest
 import torch
 from conftest import PLANNED, make_trainer
+from torch.overrides import _get_current_function_mode_stack as modes
 from torch.utils.data import DataLoader
 
 from data.planning.batch import collate
 from data.types import IGNORE, Example
+from lit.model.preparation import ModelSpec
+from lit.train import model_setup
 from lit.train.datamodule import QADataModule
 from lit.train.module import LoRAModule
 from lit.train.step_guard import TrainingError
@@ -54,6 +57,30 @@ def train(
     )
     trainer.fit(model, data)
     return model
+
+
+def test_a_model_is_checked_outside_the_modes_in_which_a_trainer_makes_it(
+    tiny_folder: Path, data_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, list[int]] = {}
+    for owner, name in (
+        (ModelSpec, "make"),
+        (model_setup, "check_model"),
+        (model_setup, "share"),
+        (LoRAModule, "training_step"),
+    ):
+        call = getattr(owner, name)
+
+        def watched(*args, _call=call, _name=name, **given):
+            seen.setdefault(_name, []).append(len(modes()))
+            return _call(*args, **given)
+
+        monkeypatch.setattr(owner, name, watched)
+    train(tiny_folder, data_file, batch_size=4, accumulate=1)
+    made, *others = (max(seen[name]) for name in ("make", "check_model", "share", "training_step"))
+    assert made > 0  # otherwise there is nothing to leave
+    assert others == [0, 0, 0]
+    assert not modes()
 
 
 def test_accumulation_gives_the_update_of_one_big_batch(tiny_folder: Path, data_file: Path) -> None:
