@@ -6,12 +6,14 @@ from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 
+import numpy as np
+
 from data.templates.variables import Value, read_values
 from lit.answering.context import check_context, context_length
 from lit.answering.generation import GenerationError
 from lit.answering.sampling import NotFiniteError, Sampling
 from lit.comparison.answers import answer_all, written
-from lit.comparison.matching import describe_coverage, measure_matching
+from lit.comparison.matching import Tokens, describe_coverage, measure_matching, tokens_of
 from lit.comparison.pictures import draw_pictures
 from lit.comparison.questions import (
     encode_answers,
@@ -28,7 +30,7 @@ from lit.device.device import check_quantization, choose_device, traits
 from lit.device.precision import base_dtype, check_precision, computing_in
 from lit.fast_layers.library import library_for, use_fast_answers
 from lit.measures.intervals import MIN_ROWS
-from lit.measures.losses import MODELS, Losses, measure_losses
+from lit.measures.losses import MODELS, Losses, measuring_losses
 from lit.measures.matching import MOST_ROWS
 from lit.measures.own import OwnMetric
 from lit.measures.sample import fair_order
@@ -145,22 +147,25 @@ def compare(
     pairs, no_answers = [], ""
     with stage_bars() as start_bar:
         losses = by_source = None
-        if rows:
-            bar = start_bar(tr_mark("losses"), 2 * len(examples))
-            measured = measure_losses(model, examples, bar, used.precision)
-            losses = measured.summed([len(row) for row in encoded])
-            by_source = losses.summed(sizes)
-        bar = start_bar(tr_mark("losses of general text"), 2 * len(general))
-        forgetting = measure_losses(model, general, bar, used.precision)
-        end = Budget(budget)
-        matched = measure_matching(
-            model,
-            [rows[i] for i in fair_order(len(rows))[:MOST_ROWS]],
-            lambda conversations: encode_answers(conversations, tokenizer, *cut),
-            Budget(budget / 2),
-            start_bar(tr_mark("matching"), min(len(rows), MOST_ROWS)),
-            used.precision,
-        )
+        known: dict[Tokens, np.ndarray] = {}
+        with measuring_losses(model, used.precision) as measure_losses:
+            if rows:
+                bar = start_bar(tr_mark("losses"), 2 * len(examples))
+                measured = measure_losses(examples, bar)
+                known = dict(zip(map(tokens_of, examples), measured.means, strict=True))
+                losses = measured.summed([len(row) for row in encoded])
+                by_source = losses.summed(sizes)
+            bar = start_bar(tr_mark("losses of general text"), 2 * len(general))
+            forgetting = measure_losses(general, bar)
+            end = Budget(budget)
+            matched = measure_matching(
+                measure_losses,
+                [rows[i] for i in fair_order(len(rows))[:MOST_ROWS]],
+                lambda conversations: encode_answers(conversations, tokenizer, *cut),
+                Budget(budget / 2),
+                start_bar(tr_mark("matching"), min(len(rows), MOST_ROWS)),
+                known,
+            )
         try:
             with computing_in(used.precision, model.device):
                 pairs = answer_all(

@@ -1,15 +1,15 @@
 """Matching and truth of both models, within a time."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from transformers import PreTrainedModel
 
+from data.types import Example
 from lit.comparison.questions import Question
 from lit.measures.intervals import MIN_ROWS
-from lit.measures.losses import MODELS, measure_losses
+from lit.measures.losses import MeasureLosses
 from lit.measures.matching import NEAREST, SIMILAR, WRONG, Case, Encode, Key, Matching
 from lit.measures.measured import Group, Measured, measure
 from lit.messages import tr_later
@@ -17,6 +17,15 @@ from lit.settings.budget import Budget
 
 ROWS_AT_A_TIME = MIN_ROWS
 GROUPS = {NEAREST: Group.MATCHING, SIMILAR: Group.MATCHING, WRONG: Group.TRUTH}
+
+
+Tokens = tuple[tuple[int, ...], tuple[int, ...]]
+"""The tokens of a row, and its labels."""
+
+
+def tokens_of(example: Example) -> Tokens:
+    """Return what two rows have in common whose losses are the same."""
+    return tuple(example.ids), tuple(example.labels)
 
 
 class MatchingResult(NamedTuple):
@@ -29,23 +38,24 @@ class MatchingResult(NamedTuple):
 
 
 def measure_matching(
-    model: PreTrainedModel,
+    measure_losses: MeasureLosses,
     questions: Sequence[Question],
     encode: Encode,
     budget: Budget,
     on_progress: Callable[[int], None],
-    precision: str = "32-true",
+    known: Mapping[Tokens, np.ndarray] | None = None,
 ) -> MatchingResult:
     """Score the rows' answers under both models until the time is over.
 
     Args:
-        model: With an adapter, in eval mode.
+        measure_losses: As ``measuring_losses`` yields it.
         questions: The rows in the order to measure them; texts without a question are left out.
         encode: Encodes a conversation with labels on its last answer.
         budget: The time; as many rows as an interval needs are measured in any case.
         on_progress: Called with the number of rows after each step.
-        precision: As in ``measure_losses``.
+        known: Mean losses of rows that were measured before, (models,) each.
     """
+    known = known or {}
     cases = [
         Case(question.turns, question.reference, question.wrong)
         for question in questions
@@ -59,10 +69,11 @@ def measure_matching(
         rows = order[done : done + step]
         keys = dict.fromkeys(key for row in rows for key in matching.keys(row))
         examples = matching.examples([key for key in keys if key not in means])
-        if examples:
-            losses = measure_losses(model, [*examples.values()], lambda _: None, precision)
-            values = -np.stack([losses.rows(which) for which in MODELS], 1)
-            means |= dict(zip(examples, values, strict=True))
+        tokens = {key: tokens_of(example) for key, example in examples.items()}
+        means |= {key: -known[row] for key, row in tokens.items() if row in known}
+        if unknown := [key for key in examples if key not in means]:
+            losses = measure_losses([examples[key] for key in unknown], lambda _: None)
+            means |= dict(zip(unknown, -losses.means, strict=True))
         done += len(rows)
         # The rest of the time may have room for a few rows still.
         each = (time.monotonic() - start) / len(rows)

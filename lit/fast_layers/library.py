@@ -63,13 +63,15 @@ def use_fast_answers(model: nn.Module, library: str = "") -> str:
         The library.
     """
     model.requires_grad_(False)
-    if not library:
+    exact = library
+    if library in ("", BF16):
+        # The head's products stay in float32.
         choice = choose_library(model)
-        library = choice.value if choice else TORCH
+        exact = choice.value if choice else TORCH
     if library == BF16:
         use_bf16_products(model)
-    use_fast_layers(model, [kind for kind in fast_kinds(library) if kind in WITHOUT_GRADIENTS])
-    return library
+    use_fast_layers(model, [kind for kind in fast_kinds(exact) if kind in WITHOUT_GRADIENTS])
+    return library or exact
 
 
 def library_of(model: nn.Module) -> str:

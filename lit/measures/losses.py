@@ -1,6 +1,7 @@
 """The losses of rows under the base model and under the tuned one."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from weakref import WeakSet
 
@@ -27,7 +28,7 @@ from lit.run.console import print_rank0
 MAX_TOKENS = 2048
 MODELS = ("base", "tuned")
 _told: WeakSet[PreTrainedModel] = WeakSet()
-"""Models of which a person was told that their rows are computed one by one."""
+"""Models of which a person was told that their rows are computed one by one, or share nothing."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ class Losses:
     def rows(self, which: str) -> np.ndarray:
         """Return the mean loss per labeled token of each row under one model, (rows,)."""
         return getattr(self, which) / self.labels
+
+    @property
+    def means(self) -> np.ndarray:
+        """The mean loss per labeled token of each row under both models, (rows, models)."""
+        return np.stack([self.rows(which) for which in MODELS], 1)
 
     def summed(self, counts: Sequence[int]) -> "Losses":
         """Return the sums of consecutive rows.
@@ -74,39 +80,53 @@ class Losses:
         return paired_interval(self.tuned - self.base, self.labels)
 
 
-@torch.inference_mode()
-def measure_losses(
-    model: PreTrainedModel,
-    examples: Sequence[Example],
-    on_progress: Callable[[int], None],
-    precision: str = "32-true",
-) -> Losses:
-    """Measure the loss of each row under both models.
+MeasureLosses = Callable[[Sequence[Example], Callable[[int], None]], Losses]
+"""Measures the loss of each row under both models.
+
+Its arguments are rows with at least one label each, and what is called after each batch with its
+number of rows, once for each model.
+"""
+
+
+@contextmanager
+def measuring_losses(model: PreTrainedModel, precision: str = "32-true") -> Iterator[MeasureLosses]:
+    """Yield a function that measures losses; a model is packed and checked once for all its calls.
 
     Args:
-        model: With an adapter, in eval mode.
-        examples: Rows with at least one label each.
-        on_progress: Called after each batch with its number of rows, once for each model.
+        model: With an adapter, in eval mode; its attention is its own again at the end.
         precision: The precision of the training whose loss is to be reproduced.
     """
-    labels = label_counts(examples)
-    sums = {which: np.zeros(len(examples)) for which in MODELS}
-    beginnings = find_beginnings(examples)
     with restored_attention(model), computing_in(precision, model.device):
-        reason = one_by_one(unpacked) if (unpacked := pack(model)) else None
-        if beginnings.any and not unpacked and (apart := share(model)):
-            reason = tr("{reason}: rows share no beginnings", reason=apart)
-        if reason and model not in _told:
-            _told.add(model)  # a comparison measures twice
-            print_rank0(tr("losses  {one_by_one}", one_by_one=reason), note=True)
-        for rows, batch in _batches(examples, labels, beginnings if shares(model) else None):
-            batch = batch.to(model.device)
-            for which in MODELS:
-                with use_model(model, which):
-                    tokens = token_losses(model, batch)
-                sums[which][rows] = _sums(tokens, labels[rows])
-                on_progress(len(rows))
-    return Losses(sums["base"], sums["tuned"], labels)
+        with torch.inference_mode():
+            reason = one_by_one(unpacked) if (unpacked := pack(model)) else None
+            apart = None if unpacked else share(model)
+        _tell(model, reason)
+
+        @torch.inference_mode()
+        def measure(examples: Sequence[Example], on_progress: Callable[[int], None]) -> Losses:
+            labels = label_counts(examples)
+            sums = {which: np.zeros(len(examples)) for which in MODELS}
+            beginnings = find_beginnings(examples)
+            if beginnings.any and apart:
+                _tell(model, tr("{reason}: rows share no beginnings", reason=apart))
+            shared = beginnings if beginnings.any and shares(model) else None
+            for rows, batch in _batches(examples, labels, shared):
+                batch = batch.to(model.device)
+                for which in MODELS:
+                    with use_model(model, which):
+                        tokens = token_losses(model, batch)
+                    sums[which][rows] = _sums(tokens, labels[rows])
+                    on_progress(len(rows))
+            return Losses(sums["base"], sums["tuned"], labels)
+
+        yield measure
+
+
+def _tell(model: PreTrainedModel, reason: str | None) -> None:
+    """Tell a person once of each model why its rows take longer."""
+    if reason and model not in _told:
+        _told.add(model)
+        print_rank0(tr("losses  {one_by_one}", one_by_one=reason), note=True)
 
 
 def mean_losses(

@@ -23,7 +23,7 @@ from lit.answering.sampling import NotFiniteError, RowSampler, Sampling, nucleus
 from lit.compare import main as compare
 from lit.comparison.result import Comparison, LossResult, is_valid, verdict
 from lit.exporting.probe import relative_difference
-from lit.measures.losses import Losses, measure_losses
+from lit.measures.losses import Losses, measuring_losses
 from lit.model.loss import check_loss
 from lit.model.tuned import load
 from lit.run.metrics_file import perplexity, relative_change
@@ -415,7 +415,8 @@ def test_losses_of_a_broken_row_do_not_reach_other_rows() -> None:
     model.get_input_embeddings().weight.data[9] = NAN
     rows = [[5, 6, 7, 8], [5, 9, 7, 8], [8, 7, 6, 5]]
     examples = [Example(ids, [IGNORE, *ids[1:]]) for ids in rows]
-    losses = measure_losses(model, examples, lambda rows: None)
+    with measuring_losses(model) as measure:
+        losses = measure(examples, lambda rows: None)
     assert losses.not_finite("base") == losses.not_finite("tuned") == [2]
 
 

@@ -15,7 +15,7 @@ from lit.answering.generation import answers, stream
 from lit.answering.sampling import Sampling
 from lit.compare import main
 from lit.fit import main as fit
-from lit.measures.losses import Losses, measure_losses
+from lit.measures.losses import Losses, measuring_losses
 from lit.model.tuned import load
 from lora.injection import adapters_disabled
 
@@ -148,7 +148,8 @@ def test_losses_equal_plain_cross_entropy_row_by_row(run: Path) -> None:
     for length in (5, 17, 9, 30):
         ids = torch.randint(3, 300, (length,), generator=generator).tolist()
         examples.append(Example(ids, [IGNORE] * 3 + ids[3:]))
-    measured = measure_losses(model, examples, lambda rows: None)
+    with measuring_losses(model) as measure:
+        measured = measure(examples, lambda rows: None)
     for row, example in enumerate(examples):
         ids = torch.tensor([example.ids])
         with torch.no_grad():

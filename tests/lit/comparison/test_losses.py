@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 from data.types import IGNORE, Example
 from lit.comparison.result import Comparison, LossResult, verdict
 from lit.measures import losses as losses_module
-from lit.measures.losses import Losses, measure_losses
+from lit.measures.losses import Losses, measuring_losses
 from lit.packing.hidden_states import sharing
 from lora.config import LoRAConfig
 from lora.injection import inject, lora_layers
@@ -82,7 +82,8 @@ def test_the_losses_of_rows_do_not_depend_on_their_batches(
     measured = []
     for max_tokens, rows in progress.items():
         monkeypatch.setattr(losses_module, "MAX_TOKENS", max_tokens)
-        measured.append(measure_losses(tiny_model, examples, rows.append))
+        with measuring_losses(tiny_model) as measure:
+            measured.append(measure(examples, rows.append))
     assert progress == {2048: [5, 5], 30: [1, 1, 1, 1, 2, 2, 1, 1]}
     for which in ("base", "tuned", "labels"):
         one, several = (getattr(losses, which) for losses in measured)
@@ -111,7 +112,8 @@ def test_the_losses_of_rows_are_the_same_with_shared_beginnings(
         if measured:
             sharing.clear()
         computed.clear()
-        measured.append(measure_losses(tiny_model, examples, lambda _: None))
+        with measuring_losses(tiny_model) as measure:
+            measured.append(measure(examples, lambda _: None))
         tokens.append(sum(computed))
     assert tokens[0] < 0.7 * tokens[1]
     for which in ("base", "tuned", "labels"):

@@ -7,13 +7,17 @@ import torch
 from conftest import make_model
 from torch import Tensor, nn
 
+from lit.device.precision import Choice
+from lit.fast_layers import library
 from lit.fast_layers.bf16_linear import Bf16Linear
 from lit.fast_layers.library import library_of, use_fast_answers
-from lit.fast_layers.product_times import BF16
+from lit.fast_layers.onednn_linear import OneDNNLinear
+from lit.fast_layers.product_times import BF16, ONEDNN, TORCH
 from lit.fast_layers.table import use_bf16_products, use_fast_layers
 from lit.model.preparation import ModelSpec
 from lora.base import dense_weight
 from lora.config import ConfigError, LoRAConfig
+from lora.families.linear import linear_layers
 from lora.injection import eject, inject, merge
 
 ROUNDING = 2.0**-8
@@ -93,6 +97,21 @@ def test_a_model_in_it_computes_nearly_the_same_and_is_put_back_exactly(family: 
     after = model.state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+@pytest.mark.parametrize("fastest", [ONEDNN, TORCH])
+def test_answers_take_the_faster_library_for_the_head(
+    fastest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head's products stay in float32, whichever precision the others have."""
+    monkeypatch.setattr(library, "choose_library", lambda model: Choice(fastest, ""))
+    model = make_model("llama").eval()
+    inject(model, LoRAConfig(r=4))
+    assert use_fast_answers(model, BF16) == BF16
+    kinds = {type(layer) for layer in linear_layers(model).values()}
+    assert kinds == {Bf16Linear}
+    head = model.get_output_embeddings()
+    assert type(head) is (OneDNNLinear if fastest == ONEDNN else nn.Linear)
 
 
 def test_an_adapter_is_merged_into_the_exact_weights() -> None:

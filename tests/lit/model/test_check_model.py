@@ -1,6 +1,5 @@
 """What a person is told of a model before it trains, and which models are refused."""
 
-from functools import partial
 from typing import Any
 
 import pytest
@@ -8,7 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from data.types import IGNORE, Example
-from lit.measures.losses import measure_losses
+from lit.measures.losses import measuring_losses
 from lit.model.preparation import check_model
 from lora.config import ConfigError, LoRAConfig
 from lora.injection import inject
@@ -35,7 +34,13 @@ def test_a_run_and_a_comparison_say_once_each_why_rows_go_one_by_one(
     model = make_family(name)
     inject(model, LoRAConfig(r=2, target_modules="all-linear"))
     rows = [Example(list(range(3, 3 + n)), [IGNORE, *range(4, 3 + n)]) for n in (4, 6)]
-    for told in (check, partial(measure_losses, examples=rows, on_progress=lambda _: None)):
+
+    def measure(model: PreTrainedModel) -> None:
+        with measuring_losses(model) as losses_of:
+            losses_of(rows, lambda _: None)
+            losses_of(rows, lambda _: None)
+
+    for told in (check, measure):
         told(model)
         output = capsys.readouterr()
         (line,) = (output.out + output.err).splitlines()
