@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Spread(NamedTuple):
-    """A median with the minimum and the maximum."""
+    """A median between the minimum and the maximum, or between the quartiles."""
 
     low: float
     middle: float
@@ -22,10 +22,20 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(*(float(x) for x in np.quantile(values, [0, 0.5, 1])))
 
 
+def quartiles(values: Sequence[float]) -> Spread:
+    """Return the median and the quartiles of values."""
+    return Spread(*(float(x) for x in np.quantile(values, [0.25, 0.5, 0.75])))
+
+
 def ratio(other: Sequence[float], own: Sequence[float]) -> Spread:
     """Return the spread of other / own, pair by pair; above 1, ours is faster."""
+    return spread(ratios(other, own))
+
+
+def ratios(other: Sequence[float], own: Sequence[float]) -> list[float]:
+    """Return other / own of each pair of turns; a contender that failed has fewer."""
     pairs = min(len(other), len(own))
-    return spread([x / y for x, y in zip(other[:pairs], own[:pairs], strict=True)])
+    return [x / y for x, y in zip(other[:pairs], own[:pairs], strict=True)]
 
 
 class Summary(NamedTuple):
@@ -34,7 +44,7 @@ class Summary(NamedTuple):
     tokens_per_s: float
     seconds: float
     ratio: Spread
-    """Seconds over ours."""
+    """Seconds over ours, with quartiles."""
     gflop_per_token: float | None
     share: float | None
     """Of the ceiling, if the operations were counted."""
@@ -42,6 +52,7 @@ class Summary(NamedTuple):
 
 def summarize(cell: dict[str, Any], name: str) -> Summary:
     """Summarize one contender of a cell of ``benchmarks.peers.speed``."""
+    cell = turns_of(cell, name)
     warm, own = cell["warm"], cell["contenders"][name]
     seconds = own["seconds"][warm:]
     rates = [n / s for n, s in zip(cell["tokens"][warm:], seconds, strict=False)]
@@ -50,7 +61,13 @@ def summarize(cell: dict[str, Any], name: str) -> Summary:
     gflop = own["flops"] / cell["tokens"][0] / 1e9 if own["flops"] else None
     rate = float(np.median(rates))
     share = rate * gflop / ceiling(cell) if gflop else None
-    return Summary(rate, float(np.median(seconds)), ratio(seconds, ours), gflop, share)
+    over = quartiles(ratios(seconds, ours))
+    return Summary(rate, float(np.median(seconds)), over, gflop, share)
+
+
+def turns_of(cell: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the part of a cell in which a contender took turns with ours."""
+    return cell.get("apart", {}).get(name, cell)
 
 
 def ceiling(cell: dict[str, Any]) -> float:

@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.peers import growth
 from benchmarks.peers.contenders import TITLES
-from benchmarks.peers.medians import ceiling, comparable, ratio, spread, summarize
+from benchmarks.peers.medians import ceiling, comparable, ratio, spread, summarize, turns_of
 from benchmarks.peers.workloads import WORKLOADS
 from lora.storage.files import write_text
 
@@ -63,7 +63,8 @@ def _head(cells: Cells) -> Iterator[str]:
         "SmolLM2-135M-Instruct in float32, LoRA r 8, alpha 32, dropout 0.1 on all seven "
         "projections, AdamW, no checkpointing. Each contender is a process of its own with its own "
         "trainer, and gets the same rows in each step. The contenders take turns, one step each; "
-        "the first step is not timed. A step is a whole cycle, from one request for rows to the "
+        "where steps of all need too much memory, each takes turns with ours alone. The first step "
+        "is not timed. A step is a whole cycle, from one request for rows to the "
         "next."
     )
     yield ""
@@ -79,7 +80,7 @@ def _summary(cells: Cells) -> Iterator[str]:
     yield f"| workload | step | {titles} | our peak / PEFT's | ceiling, GFLOP/s |"
     yield f"|---|---|{'---|' * len(others)}---|---|"
     for (key, mode), cell in known.items():
-        measured = cell["contenders"]
+        measured = _measured(cell)
         ratios = [str(summarize(cell, name).ratio) if name in measured else "" for name in others]
         peaks = [measured[name]["peak_mb"] for name in ("ours", "peft") if name in measured]
         peak = f"{peaks[0] / peaks[1]:.2f}" if len(peaks) == 2 else ""
@@ -93,7 +94,7 @@ def _speed(cells: Cells) -> Iterator[str]:
         return
     yield (
         "Tokens/s count no padding. A ratio, above and below, is the seconds of a contender's step "
-        "over the seconds of ours on the same rows: median (minimum … maximum) of the timed steps. "
+        "over the seconds of ours on the same rows: median and quartiles of the timed steps. "
         "The peak is the memory of the whole process; the weights, which the next column leaves "
         f"out, are {WEIGHTS_MB} MB. The ceiling is a product of 2048³ in float32, timed in the "
         "same rounds."
@@ -107,19 +108,30 @@ def _speed(cells: Cells) -> Iterator[str]:
     for name, cell in known.items():
         _, key, mode = name.split("/")
         row = f"({key}) {WORKLOADS[key].title} | {mode}"
-        own = cell["contenders"].get("ours", {}).get("peak_mb")
+        measured = _measured(cell)
+        own = measured.get("ours", {}).get("peak_mb")
         for contender, title in TITLES.items():
-            if contender in cell["contenders"]:
-                summary, peak = summarize(cell, contender), cell["contenders"][contender]["peak_mb"]
+            if contender in measured:
+                summary, peak = summarize(cell, contender), measured[contender]["peak_mb"]
                 yield (
                     f"| {row} | {title} | {summary.tokens_per_s:.0f} | {summary.seconds:.2f} "
                     f"| {summary.ratio if own and contender != 'ours' else ''} | {peak / 1e3:.2f} "
                     f"| {(peak - WEIGHTS_MB) / 1e3:.2f} | {f'{peak / own:.2f}' if own else ''} "
                     f"| {_optional(summary.gflop_per_token)} | {_optional(summary.share)} |"
                 )
-            elif contender in cell["failed"]:
-                yield f"| {row} | {title} | failed: {cell['failed'][contender]} | | | | | | | |"
+            elif reason := turns_of(cell, contender)["failed"].get(contender):
+                yield f"| {row} | {title} | failed: {reason} | | | | | | | |"
     yield ""
+
+
+def _measured(cell: dict[str, Any]) -> dict[str, Any]:
+    """Return the contenders of a cell that made all steps."""
+    found = {}
+    for name in TITLES:
+        turns = turns_of(cell, name)
+        if name in turns["contenders"] and name not in turns["failed"]:
+            found[name] = turns["contenders"][name]
+    return found
 
 
 def _parity(cells: Cells) -> Iterator[str]:
@@ -173,7 +185,7 @@ def _startup(cells: Cells) -> Iterator[str]:
     startup = cells.get("startup", {})
     if "medians" not in startup:
         return
-    yield "| start, warm cache | s |"
+    yield "| start, warm cache | s, median (minimum … maximum) |"
     yield "|---|---|"
     for title, seconds in sorted(startup["seconds"].items()):
         yield f"| {title} | {spread(seconds)} |"

@@ -12,6 +12,10 @@ from benchmarks.peers.rows import digest_of
 
 Starts = dict[str, tuple[list[str], dict[str, str]]]
 """The command of each contender, and its environment."""
+BESIDE = ("ours", "ceiling")
+"""What each contender takes turns with."""
+TOGETHER = 1700
+"""Padded tokens of a step up to which all contenders have room in 24 GB."""
 
 
 def starts(names: list[str], steps: Path) -> Starts:
@@ -71,10 +75,33 @@ def run_rounds(
 def measure(commands: Starts, steps: Path, warm: int, folder: Path) -> dict[str, Any]:
     """Measure one workload: seconds and memory of every contender, or why it failed.
 
+    Where all together need too much memory, each takes turns with ours alone; those beyond the
+    first are under ``apart``.
+
     Args:
         commands, steps, folder: As in ``run_rounds``.
         warm: How many of the first steps are left out of the times.
     """
+    planned, _ = rows.read(steps)
+    padded = max(len(step.ids) * max(map(len, step.ids)) for step in planned)
+    peers = [name for name in commands if name not in BESIDE]
+    together = peers if padded <= TOGETHER else peers[:1]
+    cell = _measure(_beside(commands, together), steps, warm, folder)
+    return cell | {
+        "apart": {
+            name: _measure(_beside(commands, [name]), steps, warm, folder)
+            for name in peers
+            if name not in together
+        }
+    }
+
+
+def _beside(commands: Starts, peers: list[str]) -> Starts:
+    return {name: how for name, how in commands.items() if name in (*BESIDE, *peers)}
+
+
+def _measure(commands: Starts, steps: Path, warm: int, folder: Path) -> dict[str, Any]:
+    """Measure contenders that take turns."""
     planned, _ = rows.read(steps)
     reports, loaded, failed = run_rounds(commands, steps, folder)
     return {

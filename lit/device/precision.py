@@ -35,8 +35,8 @@ OVERFLOWING = (
 MIN_BF16_GAIN = 1.3
 """A CPU trains in bf16-frozen where products are so many times as fast as in float32.
 
-Where they were 5 times as fast, a step was 1.3 times as fast (benchmarks/RESULTS.md). By this
-number a step gains 7 % at the limit, which was not measured.
+Where they were 5 times as fast, a step was 1.30 times as fast, and where they were 1.5 times as
+fast, 1.28 times (benchmarks/RESULTS.md). A gain at the limit was not measured.
 """
 FREE_SHARE = 0.75
 """The share of a CPU's memory that the weights of a model may take."""
