@@ -91,12 +91,7 @@ WORKLOADS = {
 }
 
 
-SHARED = ("f", "g")
-"""Workloads whose rows begin alike."""
-CELLS = tuple(
-    (key, mode) for key in WORKLOADS for mode in MODES if mode == "batch 4" or key not in SHARED
-)
-"""With a budget, ours puts so many rows that begin alike into a step that others lack memory."""
+CELLS = tuple((key, mode) for key in WORKLOADS for mode in MODES)
 
 
 def prepare(key: str, settings: Settings, steps: int, folder: Path, skip: int = 0) -> Path:
