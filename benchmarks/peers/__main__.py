@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.peers import growth, parity, render, speed, startup, workloads
 from benchmarks.peers.contender import ROOT
 from benchmarks.peers.contenders import COMMANDS
-from benchmarks.peers.results import Results, machine
+from benchmarks.peers.results import Results
 
 WARM = 1
 """Steps that are not timed."""
@@ -42,7 +42,6 @@ def main(args: list[str] | None = None) -> int:
     options = parser.parse_args(args)
     command = " ".join(["python -m benchmarks.peers", *(sys.argv[1:] if args is None else args)])
     results = Results(options.results, command, options.fresh)
-    results.cells["machine"] = machine()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if "speed" in options.parts:

@@ -45,19 +45,17 @@ def lines(cells: Cells) -> Iterator[str]:
 
 
 def _head(cells: Cells) -> Iterator[str]:
-    machine = cells["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    made = {tuple(cell["made"].values()) for cell in cells.values() if "made" in cell}
+    runs: dict[str, list[str]] = {}
+    for name, cell in cells.items():
+        runs.setdefault(_describe_run(**cell["made"]), []).append(name)
     yield "## Compared with PEFT, TRL and LitGPT"
     yield ""
-    yield "Commands and dates:"
-    yield ""
-    yield from (f"- `{command}`, {date}" for command, date in sorted(made))
-    yield ""
-    yield (
-        f"Machine and versions: {machine['cores']} cores of {machine['cpu']}, "
-        f"{machine['memory_gb']} GB, Python {machine['python']}, {versions}."
-    )
+    if len(runs) == 1:
+        yield from runs
+    else:
+        yield "Measured in several runs; a ratio is always of one run:"
+        yield ""
+        yield from (f"- {run}: {', '.join(names)}" for run, names in sorted(runs.items()))
     yield ""
     yield (
         "SmolLM2-135M-Instruct in float32, LoRA r 8, alpha 32, dropout 0.1 on all seven "
@@ -68,6 +66,14 @@ def _head(cells: Cells) -> Iterator[str]:
         "next."
     )
     yield ""
+
+
+def _describe_run(command: str, date: str, machine: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    return (
+        f"`{command}`, {date}, {machine['cores']} cores of {machine['cpu']}, "
+        f"{machine['memory_gb']} GB, Python {machine['python']}, {versions}"
+    )
 
 
 def _summary(cells: Cells) -> Iterator[str]:

@@ -19,13 +19,18 @@ class Results:
 
     Args:
         path: The file.
-        command: The command that measures; it is stored with what it measured.
+        command: The command that measures; it is stored with what it measured, and so are the date
+            and the machine.
         fresh: Forget what is in the file.
     """
 
     def __init__(self, path: Path, command: str, fresh: bool = False) -> None:
         self.path = path
-        self.made = {"command": command, "date": date.today().isoformat()}
+        self.made = {
+            "command": command,
+            "date": date.today().isoformat(),
+            "machine": machine(),
+        }
         self.cells: dict[str, Any] = {}
         if path.exists() and not fresh:
             self.cells = json.loads(path.read_text())
@@ -45,9 +50,12 @@ class Results:
             cell = {"error": f"{type(error).__name__}: {error}"}
             print(f"{name}: {cell['error']}", flush=True)
         self.cells[name] = cell | {"made": self.made}
-        text = json.dumps(self.cells, indent=None, ensure_ascii=False, sort_keys=True)
         # One cell a line, so that the changes between two runs can be read.
-        write_text(self.path, text.replace('}, "', '},\n"') + "\n")
+        lines = (
+            f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False, sort_keys=True)}"
+            for key, value in sorted(self.cells.items())
+        )
+        write_text(self.path, "{" + ",\n".join(lines) + "}\n")
 
 
 def machine() -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Cross entropy at labeled positions only."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,7 +13,6 @@ from data.types import Batch
 from lit.messages import tr
 from lit.packing.decoder import head_of
 from lit.packing.hidden_states import as_computed, hidden_states
-from lit.packing.pack import unpacked
 from lora.config import ConfigError
 
 CHUNK = 512
@@ -54,8 +55,14 @@ def token_losses(model: PreTrainedModel, batch: Batch) -> Tensor:
 
 
 @torch.no_grad()
-def check_loss(model: PreTrainedModel, batch: Batch) -> None:
+def check_loss(model: PreTrainedModel, batch: Batch, states: Tensor, own: Sequence[Tensor]) -> None:
     """Compare the loss with plain cross entropy over the model's own logits.
+
+    Args:
+        model: The model.
+        batch: Rows that share nothing, with labels.
+        states: The hidden states that training computes of them, (1, tokens, hidden).
+        own: The model's own logits of each row, (tokens, vocabulary).
 
     Raises:
         ConfigError: The model has no output head, or they differ: this family changes its logits
@@ -63,13 +70,11 @@ def check_loss(model: PreTrainedModel, batch: Batch) -> None:
     """
     was_training = model.training
     model.eval()
-    ours = token_losses(model, batch).mean().item()
-    ids, labels = (part.split(batch.lengths, 1) for part in (batch.input_ids, batch.labels))
-    rows = zip(ids, labels, strict=True)
-    with unpacked(model):
-        pairs = [(_next_logits(model, ids), labels[0, 1:]) for ids, labels in rows]
+    hidden = states[0].index_select(0, batch.predicting)
+    ours = _head_loss(model, hidden, batch.targets, "none").float().mean().item()
     model.train(was_training)
-    logits, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    labels = torch.cat([row[1:] for row in batch.labels[0].split(batch.lengths)])
+    logits = torch.cat([row[:-1] for row in own])
     plain = F.cross_entropy(logits.float(), labels).item()
     if not abs(ours - plain) <= MAX_LOSS_DIFFERENCE * max(1.0, plain):
         raise ConfigError(
@@ -81,10 +86,6 @@ def check_loss(model: PreTrainedModel, batch: Batch) -> None:
                 ours=ours,
             )
         )
-
-
-def _next_logits(model: PreTrainedModel, input_ids: Tensor) -> Tensor:
-    return model(input_ids=input_ids, use_cache=False).logits[0, :-1]
 
 
 def _labeled_states(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -6,23 +6,15 @@ from typing import Any
 
 import torch
 from torch.utils.checkpoint import noop_context_fn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
-from data.planning.batch import collate
 from lit.device.memory import release_freed_blocks
 from lit.device.precision import Choice, needs_dense_base
 from lit.fast_layers.library import choose_library, fast_kinds
 from lit.fast_layers.product_times import BF16
 from lit.fast_layers.table import use_bf16_products, use_fast_layers
 from lit.messages import tr
-from lit.model.architecture import describe_compression
 from lit.model.base import load_base
-from lit.model.causality import check_causal
-from lit.model.loss import check_loss
-from lit.model.silent_layers import check_reached
-from lit.packing.pack import one_by_one, pack
-from lit.packing.probe import probe_batch, probe_examples
-from lit.packing.rotary import rotary_limit
 from lit.run.console import print_rank0
 from lora.base import is_quantized
 from lora.config import ConfigError, LoRAConfig
@@ -133,60 +125,6 @@ class ModelSpec:
                 )
             )
         return choice.value
-
-
-def check_model(
-    call: Callable[..., Any],
-    config: PretrainedConfig,
-    device: torch.device,
-    must_pack: str | None,
-    longest_row: int | None,
-) -> None:
-    """Use packed attention where it is right for a model, and check its loss.
-
-    Args:
-        call: Calls a function with the model and further arguments.
-        config: The model's config.
-        device: The model's device.
-        must_pack: A strategy that cannot train models without packed attention, or None.
-        longest_row: Tokens of the longest row, or None if it is not known.
-
-    Raises:
-        ConfigError: The model reads ahead, the loss differs from the model's own, packing is needed
-            and impossible, or an adapter is never called.
-    """
-    limit = rotary_limit(config)
-    if must_pack and limit is not None and not (longest_row and longest_row <= limit):
-        raise ConfigError(
-            tr(
-                "the rotary positions of {model_type} are others in rows above {limit:,} "
-                "tokens, and trainer.strategy {must_pack} cannot train such rows together with "
-                "shorter ones: set data.max_length to {limit} or less, or trainer.strategy to "
-                "ddp",
-                model_type=config.model_type,
-                limit=limit,
-                must_pack=must_pack,
-            )
-        )
-    row = probe_examples(config.get_text_config().vocab_size)[0]
-    short = collate([row]).to(device)
-    reason = call(pack, probe_batch(config, device))
-    call(check_causal, short.input_ids)
-    if reason:
-        if must_pack:
-            # Ranks have different numbers of rows and must gather weights equally often.
-            raise ConfigError(
-                tr(
-                    "{reason}: trainer.strategy {must_pack} cannot train this model",
-                    reason=reason,
-                    must_pack=must_pack,
-                )
-            )
-        print_rank0(tr("model  {reason}", reason=one_by_one(reason)))
-    call(check_loss, short)
-    call(check_reached, short)
-    if note := describe_compression(config, longest_row):
-        print_rank0(tr("model  {note}", note=note), note=True)
 
 
 def use_checkpointing(

@@ -1,9 +1,13 @@
 """Hidden states of rows that lie end to end: packed where a model is set to it, else row by row."""
 
+from collections.abc import Sequence
+from textwrap import shorten
+from typing import NamedTuple
 from weakref import WeakSet
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from data.planning.batch import segment_paths, separate
@@ -11,17 +15,41 @@ from data.types import Batch
 from lit.messages import tr
 from lit.packing.attention import PACKED, Seen, UnpackableError
 from lit.packing.decoder import decoder_of
-from lit.packing.recurrence import mixes_rows
+from lit.packing.recurrence import RowByRow, mixes_rows
 from lit.packing.rotary import rotate_alike
 from lit.packing.transformers_internals import attention_name
+from lora.config import ConfigError
 
+MAX_REASON = 160
+"""Letters of an error in the line that a run prints."""
 sharing: WeakSet[PreTrainedModel] = WeakSet()
 """Models that compute the shared beginnings of packed rows once; ``share`` adds them."""
+
+
+class OwnResults(NamedTuple):
+    """What a model computes of each of some rows by its own attention."""
+
+    states: list[Tensor]
+    """Last hidden states, (tokens, hidden) each."""
+    logits: list[Tensor]
+    """(tokens, vocabulary) each."""
 
 
 def shares(model: PreTrainedModel) -> bool:
     """Return whether a model, as it is set now, computes shared beginnings once."""
     return model in sharing and attention_name(model) == PACKED
+
+
+def never_shares(model: PreTrainedModel, row_lengths: Sequence[int]) -> str | None:
+    """Return why a model cannot share beginnings of rows, whatever it computes; None if it may."""
+    name = type(model).__name__
+    if attention_name(model) != PACKED:
+        return tr("{name} computes rows one by one", name=name)
+    if any(isinstance(module, RowByRow) for module in model.modules()):
+        return tr("{name} carries something from token to token", name=name)
+    if not rotate_alike(model.config, row_lengths):
+        return tr("the rotary positions of {name} depend on the lengths of rows", name=name)
+    return None
 
 
 def as_computed(model: PreTrainedModel, batch: Batch) -> Batch:
@@ -100,3 +128,46 @@ def _seen(batch: Batch) -> Seen | None:
         return None
     paths = segment_paths(batch.paths, len(batch.lengths))
     return Seen(tuple(paths), batch.seen, batch.cu_seen, max(batch.row_lengths))
+
+
+@torch.no_grad()
+def own_results(model: PreTrainedModel, rows: Sequence[Tensor]) -> OwnResults:
+    """Return what a model computes of rows that lie one below the other.
+
+    Shorter rows are filled at their end, which changes nothing in a model that does not read ahead.
+    One call for all rows reads the weights once, which is most of the time of so few tokens.
+
+    Args:
+        model: Set to its own attention, in eval mode.
+        rows: (tokens,) each.
+
+    Raises:
+        ConfigError: The family computes no hidden states from tokens alone.
+    """
+    states: list[Tensor] = []
+    hook = decoder_of(model).register_forward_hook(lambda _, __, output: states.append(output[0]))
+    try:
+        ids = pad_sequence([*rows], batch_first=True)
+        logits = model(input_ids=ids, use_cache=False).logits
+        found = states.pop()
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ConfigError(
+            tr(
+                "{type} computes no hidden states from tokens alone ({first_line}): this model "
+                "family cannot be trained. Choose another model.base",
+                type=type(model).__name__,
+                first_line=first_line(error),
+            )
+        ) from error
+    finally:
+        hook.remove()
+    lengths = [len(row) for row in rows]
+    return OwnResults(
+        *([row[:n] for row, n in zip(values, lengths, strict=True)] for values in (found, logits))
+    )
+
+
+def first_line(error: Exception) -> str:
+    """Return an error's kind and the beginning of its message, as part of a line."""
+    line = str(error).partition("\n")[0]
+    return shorten(f"{type(error).__name__}: {line}", MAX_REASON, placeholder=" …")

@@ -1,6 +1,7 @@
 """A few short rows of tokens, on which a model is checked."""
 
 import torch
+from torch import Tensor
 from transformers import PretrainedConfig
 
 from data.planning.batch import collate
@@ -42,3 +43,15 @@ def shared_probe(config: PretrainedConfig, device: torch.device) -> Batch:
 def probe_batch(config: PretrainedConfig, device: torch.device) -> Batch:
     """Return these rows for a model, laid end to end."""
     return collate(probe_examples(config.get_text_config().vocab_size)).to(device)
+
+
+def rows_of(batch: Batch) -> list[Tensor]:
+    """Return the tokens of each row of a batch whose rows share nothing, (tokens,) each."""
+    return [*batch.input_ids[0].split(batch.lengths)]
+
+
+def with_another_end(row: Tensor) -> Tensor:
+    """Return a row, (tokens,), with its first token in the place of its last."""
+    changed = row.clone()
+    changed[-1] = row[0]
+    return changed

@@ -20,8 +20,8 @@ from lit.device.memory import LARGEST
 from lit.fast_layers.table import use_fast_layers
 from lit.model.loss import sum_at
 from lit.model.preparation import use_checkpointing
-from lit.packing.hidden_states import hidden_states
-from lit.packing.pack import never_shares, restored_attention, use_packed
+from lit.packing.hidden_states import hidden_states, never_shares
+from lit.packing.pack import restored_attention, use_packed
 
 
 class StepMemory(NamedTuple):

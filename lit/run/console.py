@@ -32,6 +32,8 @@ EXPECTED = (
 )
 
 
+YOUNG_OBJECTS = 50_000
+"""So many new objects are looked through for garbage at a time."""
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 """What launchers set to the rank of a process that they start."""
 
@@ -76,6 +78,9 @@ def loading_libraries() -> Iterator[None]:
     try:
         yield
         gc.freeze()
+        # A model and its tokenizer make as many again, few of them garbage. The usual 700 took a
+        # twentieth of the time to the first step.
+        gc.set_threshold(YOUNG_OBJECTS)
     finally:
         gc.enable()
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import lightning as L
 import torch
+from torch import Tensor
 from torch.overrides import _get_current_function_mode_stack, _pop_mode_temporarily
 from transformers import PreTrainedModel
 
@@ -16,7 +17,8 @@ from lit.device.precision import base_dtype
 from lit.distributed.sharding import FSDP2, ShardedRoot, ShardedStrategy, shard
 from lit.fast_layers.library import library_for
 from lit.messages import tr
-from lit.model.preparation import ModelSpec, check_model, use_checkpointing
+from lit.model.preparation import ModelSpec, use_checkpointing
+from lit.model.start_checks import check_model
 from lit.packing.pack import share
 from lit.run.console import print_rank0
 from lit.train.datamodule import QADataModule
@@ -64,14 +66,14 @@ def set_up_model(spec: ModelSpec, trainer: L.Trainer) -> tuple[PreTrainedModel, 
     else:
         model = spec.make(dtype, strategy.root_device, sharded=False)
     with outside_modes(), trainer.precision_plugin.forward_context():
-        check_model(
+        alone = check_model(
             partial(call_model, model, root),
             model.config,
             strategy.root_device,
             must_pack=FSDP2 if root else None,
             longest_row=_longest_row(trainer),
         )
-        _share(partial(call_model, model, root), trainer)
+        _share(partial(call_model, model, root), trainer, alone)
     if spec.gradient_checkpointing:
         use_checkpointing(model)
     return model, root
@@ -99,7 +101,7 @@ def call_model(
     return root(call) if root else call()
 
 
-def _share(call: Callable[..., Any], trainer: L.Trainer) -> None:
+def _share(call: Callable[..., Any], trainer: L.Trainer, alone: Tensor) -> None:
     """Let a model compute shared beginnings once, or the data's rows share none.
 
     Raises:
@@ -107,10 +109,10 @@ def _share(call: Callable[..., Any], trainer: L.Trainer) -> None:
     """
     data, module = getattr(trainer, "datamodule", None), trainer.lightning_module
     if not isinstance(data, QADataModule):
-        call(share)  # batches may come from anywhere
+        call(share, alone)  # batches may come from anywhere
         return
     plans = data.plans, data.val_plans
-    if all(planned.beginnings is None for planned in plans) or not (reason := call(share)):
+    if all(planned.beginnings is None for planned in plans) or not (reason := call(share, alone)):
         return
     for planned in plans:
         planned.share_nothing()

@@ -24,7 +24,6 @@ from lit.compare import main as compare
 from lit.comparison.result import Comparison, LossResult, is_valid, verdict
 from lit.exporting.probe import relative_difference
 from lit.measures.losses import Losses, measuring_losses
-from lit.model.loss import check_loss
 from lit.model.tuned import load
 from lit.run.metrics_file import perplexity, relative_change
 from lit.settings.defaults import early_stopping
@@ -34,6 +33,7 @@ from lora.injection import adapters_disabled, inject, lora_layers
 from lora.storage.adapter import load_adapter, save_adapter
 from lora.storage.peft_format import AdapterError
 from tests.conftest import make_model
+from tests.start_checks import check_loss
 
 NAN, INF = math.nan, math.inf
 GOOD = LossResult(2.0, 1.0, -1.2, -0.8, rows=9, tokens=90, improved_rows=9)

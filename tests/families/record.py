@@ -22,7 +22,8 @@ from lit.model.architecture import model_class
 from lit.model.loading import load_weights
 from lit.model.loss import summed_loss
 from lit.model.peft_note import describe_misreading
-from lit.model.preparation import ModelSpec, check_model, use_checkpointing
+from lit.model.preparation import ModelSpec, use_checkpointing
+from lit.model.start_checks import check_model
 from lit.packing.pack import pack, unpacked
 from lit.preflight.coverage import shares_not_adapted
 from lora.config import ConfigError, LoRAConfig

@@ -6,7 +6,6 @@ from torch import Tensor
 
 from data.planning.batch import collate
 from data.types import IGNORE, Batch, Example
-from lit.model.loss import check_loss
 from lit.packing.attention import PACKED
 from lit.packing.decoder import decoder_of
 from lit.packing.hidden_states import hidden_states
@@ -14,6 +13,7 @@ from lit.packing.pack import pack
 from lora.config import ConfigError
 from tests.families.model import make_family
 from tests.families.table import FAMILIES, FAST
+from tests.start_checks import check_loss
 
 LENGTHS = (9, 3, 14, 1, 17)
 """Longer than each window, chunk and convolution of the table, and shorter."""

@@ -10,16 +10,17 @@ from wrappers import WRAPPERS, make_wrapper
 
 from data.planning.batch import collate
 from lit.model.architecture import model_class
-from lit.model.causality import check_causal
 from lit.model.loading import load_weights
-from lit.model.loss import check_loss, summed_loss
-from lit.model.preparation import probe_examples
+from lit.model.loss import summed_loss
+from lit.model.start_checks import check_model
+from lit.packing.probe import probe_examples
 from lora.base import is_quantized
 from lora.config import ConfigError, LoRAConfig
 from lora.families.decoder import text_path
 from lora.injection import inject, lora_layers, merge, trainable_parameters
 from lora.storage.adapter import load_adapter, save_adapter
 from lora.targets import linear_layers
+from tests.start_checks import check_causal, check_loss
 
 ALL = LoRAConfig(r=2, lora_alpha=4, target_modules="all-linear")
 IDS = torch.arange(20, 29)[None]
@@ -119,6 +120,9 @@ def test_only_the_text_part_is_quantized(kind, folder):
 def test_a_model_that_sees_its_prompt_in_both_directions_is_refused():
     with pytest.raises(ConfigError, match="reads a text in both directions"):
         check_causal(make_wrapper("paligemma"), IDS)
+    model = make_wrapper("paligemma")
+    with pytest.raises(ConfigError, match="reads a text in both directions"):
+        check_model(lambda f, *args: f(model, *args), model.config, model.device, None, None)
 
 
 @pytest.mark.parametrize(

@@ -371,6 +371,20 @@ LOSSES = [
     ),
     Mutant(
         "loss",
+        "lit/model/start_checks.py",
+        "call(check_causal, states, changed)",
+        "call(check_causal, states, states)",
+        ("tests/families/test_wrappers.py",),
+    ),
+    Mutant(
+        "loss",
+        "lit/packing/probe.py",
+        "changed[-1] = row[0]",
+        "changed[-1] = row[-1]",
+        ("tests/families/test_wrappers.py",),
+    ),
+    Mutant(
+        "loss",
         "lit/model/loss.py",
         "MAX_LOSS_DIFFERENCE = 0.02",
         "MAX_LOSS_DIFFERENCE = 20",

@@ -4,6 +4,7 @@ import json
 import sys
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from benchmarks.peers import rows, speed
 from benchmarks.peers.medians import ratio, spread, summarize
 from benchmarks.peers.render import BEGIN, END, write
-from benchmarks.peers.results import Results
+from benchmarks.peers.results import Results, machine
 from benchmarks.peers.rows import Step, digest
 from benchmarks.peers.workloads import MODES, SEED, rows_needed
 from data.planning.plan import plan_epoch
@@ -19,6 +20,7 @@ from data.planning.plan import plan_epoch
 FAKE = """
 import sys, time
 from pathlib import Path
+from typing import Any
 sys.path.insert(0, {root!r})
 from benchmarks.peers.gate import Gate
 from benchmarks.peers.rows import digest_of, read
@@ -137,15 +139,20 @@ def test_an_interrupted_run_measures_only_what_is_missing(tmp_path):
     second.measure("y", lambda: {"seconds": 2})
     cells = json.loads(path.read_text())
     assert {name: cell["seconds"] for name, cell in cells.items()} == {"x": 1, "y": 2}
-    assert cells["x"]["made"] == {"command": "c", "date": date.today().isoformat()}
+    made = {"command": "c", "date": date.today().isoformat(), "machine": machine()}
+    assert cells["x"]["made"] == made
     Results(path, "c", fresh=True).measure("x", lambda: {"seconds": 3})
     assert list(json.loads(path.read_text())) == ["x"]
 
 
+def made(cpu: str) -> dict[str, Any]:
+    machine = {"cores": 2, "cpu": cpu, "memory_gb": 1, "python": "3", "versions": {"torch": "1"}}
+    return {"command": "c", "date": "2026-01-02", "machine": machine}
+
+
 def test_the_tables_are_replaced_and_the_text_around_them_stays(tmp_path):
     path = tmp_path / "RESULTS.md"
-    machine = {"cores": 2, "cpu": "p", "memory_gb": 1, "python": "3"}
-    cells = {"machine": {**machine, "versions": {"torch": "1"}}, "growth/rows/1": {"error": "why"}}
+    cells = {"growth/rows/1": {"error": "why", "made": made("p")}}
     path.write_text(f"# Results\n\n## Mine\n\n{BEGIN}\nold\n{END}\n\n## Yours\n")
     write(cells, tmp_path)
     once = path.read_text()
@@ -155,6 +162,14 @@ def test_the_tables_are_replaced_and_the_text_around_them_stays(tmp_path):
     assert "old" not in once
     write(cells, tmp_path)
     assert path.read_text() == once
+
+
+def test_each_measurement_is_told_with_the_machine_that_it_was_made_on(tmp_path):
+    cells = {f"growth/rows/{n}": {"error": "why", "made": made(cpu)} for n, cpu in enumerate("ppq")}
+    write(cells, tmp_path)
+    text = (tmp_path / "RESULTS.md").read_text()
+    for cpu, names in (("p", "growth/rows/0, growth/rows/1"), ("q", "growth/rows/2")):
+        assert f"- `c`, 2026-01-02, 2 cores of {cpu}, 1 GB, Python 3, torch 1: {names}\n" in text
 
 
 def test_the_tables_in_the_repository_are_those_of_results_json(tmp_path):

@@ -1,6 +1,10 @@
 """What computes the products on a CPU: timed in turns, kept for the machine, chosen by a margin."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +13,8 @@ import torch
 from conftest import make_model
 from torch import Tensor, nn
 
+from lit.device import load
+from lit.device.load import watching_others
 from lit.fast_layers import kept_times, library, product_times
 from lit.fast_layers.kept_times import product_times as times_of
 from lit.fast_layers.library import bf16_gain, choose_library, fast_kinds, library_of
@@ -126,8 +132,17 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, 
     found: list[dict[str, float]] = []
     monkeypatch.setattr(kept_times, "FOLDER", tmp_path / "times")
     monkeypatch.setattr(kept_times, "time_products", lambda shapes: found.pop(0))
+    leave_cores(monkeypatch, 1000)
     times_of.cache_clear()
     return found
+
+
+def leave_cores(monkeypatch: pytest.MonkeyPatch, *counts: float) -> None:
+    """Let other programs leave these many cores in the next measurements, then the last of them."""
+    left = [*counts]
+    monkeypatch.setattr(
+        kept_times, "free_cores", lambda busy: left.pop(0) if len(left) > 1 else left[0]
+    )
 
 
 def new_process() -> None:
@@ -153,6 +168,64 @@ def test_of_processes_that_measure_at_once_all_take_what_the_first_has_written(
 
     monkeypatch.setattr(kept_times, "time_products", slow)
     assert times_of(LARGE) == {TORCH: 1.0}
+
+
+BUSY_TIMES, IDLE_TIMES = {TORCH: 9.0, ONEDNN: 3.0}, {TORCH: 1.0, ONEDNN: 1.1}
+
+
+def test_times_of_a_busy_machine_are_said_to_be_and_soon_measured_again(
+    measured: list, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    threads = torch.get_num_threads()
+    leave_cores(monkeypatch, threads - 1)
+    measured += [{TORCH: 7.0}, BUSY_TIMES]
+    now = [1e9]
+    monkeypatch.setattr(kept_times.time, "time", lambda: now[0])
+    for later in (0, kept_times.BUSY_SECONDS - 1):  # other processes of the run
+        now[0] = 1e9 + later
+        assert times_of(LARGE) == BUSY_TIMES
+        assert "other programs kept this CPU busy" in capsys.readouterr().err
+        new_process()
+    leave_cores(monkeypatch, threads)
+    measured += [IDLE_TIMES]
+    now[0] = 1e9 + 2 * kept_times.BUSY_SECONDS
+    for _ in range(2):
+        assert times_of(LARGE) == IDLE_TIMES
+        assert capsys.readouterr() == ("", "")
+        new_process()
+    assert not measured
+
+
+def test_a_program_of_a_moment_does_not_make_a_machine_busy(
+    measured: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave_cores(monkeypatch, 0, 1000)
+    measured += [BUSY_TIMES, IDLE_TIMES]
+    assert times_of(LARGE) == IDLE_TIMES
+
+
+def test_cores_that_other_programs_use_are_counted() -> None:
+    loop, count = "while True: pass", os.cpu_count() or 1
+    with watching_others() as busy_cores:
+        others = [subprocess.Popen([sys.executable, "-c", loop]) for _ in range(count)]
+        try:
+            time.sleep(1)
+            used = busy_cores()
+        finally:
+            for other in others:
+                other.kill()
+                other.wait()
+    assert used > 0.5
+
+
+def test_cores_that_this_program_uses_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {"perf_counter": [0.0, 2.0], "process_time": [10.0, 12.0]}
+    for name, values in seconds.items():
+        monkeypatch.setattr(load.time, name, lambda values=values: values.pop(0))
+    all_cores = [100.0, 103.0]
+    monkeypatch.setattr(load, "_busy_seconds", lambda: all_cores.pop(0))
+    with watching_others() as busy_cores:
+        assert busy_cores() == 0.5
 
 
 @pytest.mark.parametrize("changed", ["threads", "cpu", "torch", "ways"])

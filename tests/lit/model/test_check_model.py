@@ -4,11 +4,17 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
+from data.planning.batch import separate
 from data.types import IGNORE, Example
 from lit.measures.losses import measuring_losses
-from lit.model.preparation import check_model
+from lit.model.start_checks import check_model
+from lit.packing.decoder import decoder_of
+from lit.packing.hidden_states import hidden_states
+from lit.packing.pack import share
+from lit.packing.probe import shared_probe
 from lora.config import ConfigError, LoRAConfig
 from lora.injection import inject
 from tests.families.model import make_family
@@ -20,11 +26,11 @@ REASONS = {
 }
 
 
-def check(model: PreTrainedModel, must_pack: str | None = None, longest: int | None = 5) -> None:
+def check(model: PreTrainedModel, must_pack: str | None = None, longest: int | None = 5) -> Tensor:
     def call(function: Any, *args: Any) -> Any:
         return function(model, *args)
 
-    check_model(call, model.config, torch.device("cpu"), must_pack, longest)
+    return check_model(call, model.config, torch.device("cpu"), must_pack, longest)
 
 
 @pytest.mark.parametrize("name", REASONS)
@@ -75,3 +81,25 @@ def test_sharded_ranks_train_longrope_only_where_no_row_changes_its_frequencies(
     with pytest.raises(ConfigError, match=r"phi3 .* rows above 12 tokens.*data.max_length to 12"):
         check(model, "fsdp2", longest)
     check(model, None, longest)
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3_text", "gpt_neo", "jamba"])
+def test_what_is_returned_is_what_the_model_computes_of_separate_rows(name: str):
+    model = make_family(name)
+    inject(model, LoRAConfig(r=2, target_modules="all-linear"))
+    alone = check(model)
+    rows = separate(shared_probe(model.config, model.device))
+    with torch.no_grad():
+        expected = hidden_states(model.eval(), rows)
+    torch.testing.assert_close(alone, expected, atol=3e-4, rtol=3e-4)
+    assert share(model, alone) == share(model)
+
+
+def test_the_checks_and_sharing_call_the_model_seven_times():
+    # Each call reads all weights, and every run waits for it.
+    model, calls = make_family("llama"), []
+    inject(model, LoRAConfig(r=2, target_modules="all-linear"))
+    decoder_of(model).register_forward_hook(lambda *_: calls.append(model.training))
+    assert share(model, check(model)) is None
+    assert calls.count(True) == 1
+    assert len(calls) == 7

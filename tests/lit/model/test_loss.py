@@ -11,10 +11,11 @@ from transformers import PreTrainedModel
 
 from data.planning.batch import collate
 from data.types import IGNORE, Example
-from lit.model.loss import CHUNK, check_loss, summed_loss, token_losses
+from lit.model.loss import CHUNK, summed_loss, token_losses
 from lit.packing.pack import pack
 from lora.config import ConfigError, LoRAConfig
 from lora.injection import inject, lora_layers, trainable_parameters
+from tests.start_checks import check_loss
 
 # Changes that make what a family does to its logits large enough to be missed if left out.
 HEADS = {

@@ -7,12 +7,10 @@ from torch import nn
 from transformers import AutoConfig
 
 from data.planning.batch import collate
-from lit.model.preparation import (
-    check_reached,
-    describe_compression,
-    probe_examples,
-    use_checkpointing,
-)
+from lit.model.architecture import describe_compression
+from lit.model.preparation import use_checkpointing
+from lit.model.silent_layers import check_reached
+from lit.packing.probe import probe_examples
 from lora.config import ConfigError, LoRAConfig
 from lora.families import reach
 from lora.injection import inject

@@ -9,7 +9,6 @@ from conftest import make_model
 from transformers import PreTrainedModel
 
 from data.types import Batch
-from lit.model.causality import check_causal
 from lit.packing.attention import PACKED
 from lit.packing.hidden_states import hidden_states
 from lit.packing.pack import pack
@@ -18,6 +17,7 @@ from lit.packing.rounding import rounded_alone
 from lora.config import ConfigError
 from lora.injection import quantize_model
 from tests.families.model import enlarge
+from tests.start_checks import check_causal
 
 
 @pytest.fixture
