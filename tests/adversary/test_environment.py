@@ -42,8 +42,10 @@ def test_no_clock_that_can_jump_measures_a_duration() -> None:
         and ast.unparse(node) in ("time.time", "datetime.now", "datetime.utcnow", "time.localtime")
     }
     # OpenAI's interface gives the date of an answer. Searches on several machines see from the time
-    # of day whether another is alive.
-    assert names == {f"{x}.py: time.time" for x in ("app", "bodies", "ledger", "owner")}
+    # of day whether another is alive. The processes of a run, also those that start later, agree on
+    # the times of a busy CPU; after a jump they are measured again.
+    files = ("app", "bodies", "kept_times", "ledger", "owner")
+    assert names == {f"{x}.py: time.time" for x in files}
 
 
 SMALL = 1 << 12
