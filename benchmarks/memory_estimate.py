@@ -1,12 +1,13 @@
 """Compare the memory that lit.check estimates with the peak that lit.fit reaches.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.memory_estimate ["batch 4" ...]
+    OMP_NUM_THREADS=1 python -m benchmarks.memory_estimate [--precision 32-true] ["batch 4" ...]
 
-On the embedded model, in float32 on a CPU: equally long rows, and the workloads of make bench, of
+On the embedded model, on a CPU: equally long rows, and the workloads of make bench, of
 which all rows train. Every estimate and every training is a process of its own; the measured peak
 is the kernel's (ru_maxrss). Prints a Markdown table.
 """
 
+import argparse
 import json
 import os
 import platform
@@ -86,15 +87,23 @@ def run(program: str, arguments: list[str]) -> Any:
 
 def main() -> None:
     """Measure the settings named on the command line, or all."""
-    print(f"{platform.platform()}, Python {platform.python_version()}, {STEPS} optimizer steps\n")
+    known = [*EQUAL_ROWS, *WORKLOADS]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.memory_estimate")
+    parser.add_argument("settings", nargs="*", choices=[*known, []], metavar="SETTING")
+    parser.add_argument("--precision", default="32-true", help="trainer.precision (32-true)")
+    options = parser.parse_args()
+    print(
+        f"{platform.platform()}, Python {platform.python_version()}, {STEPS} optimizer steps, "
+        f"{options.precision}\n"
+    )
     print("| setting | estimate, GB | measured, GB | estimate / measured |\n|---|---|---|---|")
-    for name in sys.argv[1:] or [*EQUAL_ROWS, *WORKLOADS]:
+    for name in options.settings or known:
         with tempfile.TemporaryDirectory() as folder:
             arguments = [
                 *("--model.base", MODEL, *data_settings(name, Path(folder))),
                 *("--data.val_fraction", "0", "--output_dir", str(Path(folder) / "run")),
                 *("--trainer.accelerator", "cpu", "--model.warmup", "0"),
-                *("--trainer.max_steps", str(STEPS)),
+                *("--trainer.max_steps", str(STEPS), "--trainer.precision", options.precision),
             ]
             estimate, peak = run(ESTIMATE, arguments), run(TRAIN, arguments)
         ratio = estimate / peak
