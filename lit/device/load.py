@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import psutil
 
 IDLE = ("idle", "iowait")
-COUNTED_TWICE = ("guest", "guest_nice")
-"""Linux counts them as user time, too."""
+COUNTED_TWICE = ("guest", "guest_nice", "interrupt", "dpc")
+"""Linux counts the first two as user time, too; Windows counts the others as system time, too."""
 
 
 @contextmanager
