@@ -25,9 +25,10 @@ def own_results_of(model: PreTrainedModel, rows: list[Tensor]) -> OwnResults:
 @torch.no_grad()
 def check_loss(model: PreTrainedModel, batch: Batch) -> None:
     """Compare the loss of a batch with that of the model's own logits."""
-    own, was_training = own_results_of(model, rows_of(batch)), model.training
+    own = [own_results_of(model, [row]).logits[0] for row in rows_of(batch)]
+    was_training = model.training
     states = hidden_states(model.eval(), batch)
-    loss.check_loss(model.train(was_training), batch, states, own.logits)
+    loss.check_loss(model.train(was_training), batch, states, own)
 
 
 def check_causal(model: PreTrainedModel, input_ids: Tensor) -> None:

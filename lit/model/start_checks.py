@@ -13,7 +13,7 @@ from lit.messages import tr
 from lit.model.architecture import TAKE, describe_compression
 from lit.model.loss import check_loss
 from lit.model.silent_layers import check_reached
-from lit.packing.hidden_states import hidden_states
+from lit.packing.hidden_states import hidden_states, own_results
 from lit.packing.pack import compare_packed, one_by_one
 from lit.packing.probe import (
     probe_batch,
@@ -87,8 +87,12 @@ def check_model(
             )
         print_rank0(tr("model  {reason}", reason=one_by_one(reason)))
     short = collate(probe_examples(config.get_text_config().vocab_size)[:1]).to(device)
-    computed = call(_computed, short) if packed is None else packed[:, : len(first)]
-    call(check_loss, short, computed, own.logits[:1])
+    if packed is None:
+        # Some families that are not packed compute a row otherwise where others are longer.
+        computed, logits = call(_alone, short)
+    else:
+        computed, logits = packed[:, : len(first)], own.logits[:1]
+    call(check_loss, short, computed, logits)
     call(check_reached, short)
     if note := describe_compression(config, longest_row):
         print_rank0(tr("model  {note}", note=note), note=True)
@@ -96,12 +100,13 @@ def check_model(
 
 
 @torch.no_grad()
-def _computed(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """Return the hidden states of a batch, (1, tokens, hidden), in eval mode."""
+def _alone(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, list[Tensor]]:
+    """Return the hidden states and the logits of a batch of one row by a model not packed."""
     was_training = model.training
     states = hidden_states(model.eval(), batch)
+    logits = own_results(model, rows_of(batch)).logits
     model.train(was_training)
-    return states
+    return states, logits
 
 
 def check_causal(model: PreTrainedModel, before: Tensor, after: Tensor) -> None:
